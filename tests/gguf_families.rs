@@ -259,7 +259,7 @@ fn hybrids_mix_states_and_attention() {
     );
     assert_eq!(nemotron.layers[0].feed_forward, FeedForward::None);
     let falcon = read(&states(header("falcon-h1", 2))).unwrap();
-    assert_eq!(falcon.layers[1].beside, Some(mamba));
+    assert_eq!(falcon.layers[1].second_mixer, Some(mamba));
     attention(&falcon, 1);
 
     let delta = Mixer::Recurrent(Recurrent::GatedDelta {

@@ -71,7 +71,7 @@ impl Fake {
     pub(crate) fn model(&self) -> Model {
         let layer = Layer {
             mixer: Mixer::None,
-            beside: None,
+            second_mixer: None,
             feed_forward: FeedForward::None,
         };
 

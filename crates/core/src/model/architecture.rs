@@ -1,9 +1,9 @@
-//! What a configuration says of a language model, in the field's terms and free of any file format.
+//! A language model's architecture, in the field's terms and free of any file format.
 //!
-//! `config.json` and GGUF metadata are both read into this one shape; engines know no other. A
+//! Both `config.json` and GGUF metadata are read into this one shape, and engines know no other. A
 //! layer states what it must remember of the past (its [`Mixer`]) and how wide its feed-forward is.
-//! What a configuration does not say and its model class does not default is `None`; a mixer we do
-//! not understand makes the whole reading an [`Unsupported`], never a guess.
+//! A fact that neither the configuration nor its model class states is `None`. An unknown mixer
+//! makes the whole reading an [`Unsupported`], never a guess.
 
 use super::dtype::Dtype;
 use super::quantization::Quantization;
@@ -15,7 +15,7 @@ pub struct Architecture {
     pub class: String,
     /// `model_type` of the language model itself (the nested one of a multimodal configuration).
     pub model_type: String,
-    /// `model_type` at the root of the configuration; differs from the above for multimodal
+    /// `model_type` at the root of the configuration. It differs from `model_type` for multimodal
     /// wrappers.
     pub root_model_type: String,
     /// What the model is for; decides the default engine and whether there is a cache at all.
@@ -28,8 +28,9 @@ pub struct Architecture {
     pub vocab_size: u64,
     /// Query heads (H), the largest of any layer.
     pub heads: u64,
-    /// The longest sequence the model is configured for, scaling applied (vLLM `config/model.py`,
-    /// `_get_and_verify_max_len`); `None` where no key says.
+    /// The longest sequence the model is configured for, with scaling applied.
+    ///
+    /// `None` if no key states it. Source: vLLM `config/model.py`, `_get_and_verify_max_len`.
     pub max_context: Option<u64>,
     /// Decoder layers in order (encoder layers for encoder models); length is L.
     pub layers: Vec<Layer>,
@@ -51,10 +52,10 @@ pub struct Architecture {
     pub audio: bool,
     /// Multi-token-prediction layers stored behind the last decoder layer.
     pub mtp_layers: u32,
-    /// Weight (and KV) quantisation.
+    /// Weight (and KV) quantization.
     pub quantization: Option<Quantization>,
-    /// Facts that one engine family needs and no other (`use_sliding_window`, `is_hybrid_swa`): key
-    /// and value.
+    /// Facts that only one engine family needs (`use_sliding_window`, `is_hybrid_swa`), as
+    /// `key=value`.
     pub notes: Vec<String>,
 }
 
@@ -65,8 +66,8 @@ pub enum Task {
     Generate,
     /// Encoder-only: embeddings, classification, reranking; no cache.
     Encode,
-    /// A causal decoder used for pooling (embedding or reward); engines hold a cache for it all the
-    /// same.
+    /// A causal decoder used for pooling (embedding or reward). Engines still allocate a cache for
+    /// it.
     Pool,
     /// Encoder-decoder (T5, BART, Whisper).
     EncodeDecode,
@@ -77,11 +78,19 @@ pub enum Task {
 pub struct Layer {
     /// How it mixes tokens and what it must remember.
     pub mixer: Mixer,
-    /// A second mixer that runs beside or before the first in the same layer (Falcon-H1, Hymba:
-    /// attention and Mamba; cross-attention of decoder layers).
-    pub beside: Option<Mixer>,
+    /// A second mixer in the same layer, parallel to the first or before it.
+    ///
+    /// Falcon-H1 and Hymba have attention and Mamba; decoder layers may have cross-attention.
+    pub second_mixer: Option<Mixer>,
     /// What follows the mixer.
     pub feed_forward: FeedForward,
+}
+
+impl Layer {
+    /// Iterates over the layer's one or two mixers.
+    pub fn mixers(&self) -> impl Iterator<Item = &Mixer> {
+        std::iter::once(&self.mixer).chain(self.second_mixer.as_ref())
+    }
 }
 
 /// How a layer mixes tokens.
@@ -97,7 +106,7 @@ pub enum Mixer {
     None,
 }
 
-/// Attention that keeps keys and values.
+/// Attention with a cache of keys and values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attention {
     /// Query heads of this layer.
@@ -108,7 +117,7 @@ pub struct Attention {
     pub key_dim: u64,
     /// Elements of one value head (dv).
     pub value_dim: u64,
-    /// Which tokens it can see.
+    /// Which tokens the layer can see.
     pub span: Span,
     /// The layer reuses an earlier layer's cache and owns none (Gemma 3n and 4).
     pub shares_cache: bool,
@@ -117,7 +126,7 @@ pub struct Attention {
 /// Which tokens an attention layer can see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Span {
-    /// Everything before.
+    /// All earlier tokens.
     Full,
     /// The last `window` tokens.
     Sliding {
@@ -134,43 +143,44 @@ pub enum Span {
         /// Encoder tokens at most.
         tokens: u64,
     },
-    /// All tokens both ways, nothing kept (encoders).
+    /// All tokens in both directions, without a cache (encoders).
     Bidirectional,
 }
 
-/// Multi-head latent attention (DeepSeek V2 and its kin): one latent vector per token serves all
-/// heads.
+/// Multi-head latent attention (DeepSeek V2 and related models).
+///
+/// All heads share one latent vector per token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LatentAttention {
     /// Query heads.
     pub heads: u64,
-    /// Latent rank (r); in DeepSeek V4 the part of its one latent head that is not rotated.
+    /// Latent rank (r). In DeepSeek V4, the part of its one latent head that is not rotated.
     pub kv_lora_rank: u64,
-    /// Rotary part kept beside the latent.
+    /// Rotary part, cached along with the latent.
     pub rope_dim: u64,
     /// Non-rotary part of a query or key head.
     pub nope_dim: u64,
     /// Elements of one value head.
     pub value_dim: u64,
-    /// Rank of the query's own compression, where there is one.
+    /// Rank of the compressed query, if the model compresses queries.
     pub q_lora_rank: Option<u64>,
     /// Sparse-attention indexer (DeepSeek V3.2, GLM-5).
     pub indexer: Option<Indexer>,
-    /// DeepSeek V4: 0 window only, else tokens compressed into one state (4, 128). `None`
-    /// elsewhere.
+    /// DeepSeek V4's tokens per compressed state (4, 128), or 0 for layers with only a window.
+    /// `None` for other models.
     pub compress_ratio: Option<u64>,
-    /// DeepSeek V4's window, where there is one.
+    /// DeepSeek V4's window.
     pub window: Option<u64>,
 }
 
 /// The key indexer of sparse latent attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Indexer {
-    /// Elements of its key.
+    /// Elements of the indexer's key.
     pub head_dim: u64,
-    /// Its heads.
+    /// Number of indexer heads.
     pub heads: u64,
-    /// Tokens it selects.
+    /// Number of tokens that the indexer selects.
     pub top_k: u64,
 }
 
@@ -221,14 +231,14 @@ pub enum Recurrent {
 /// What follows the mixer in a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FeedForward {
-    /// A dense one of this width.
+    /// A dense block of this width.
     Dense {
         /// Intermediate width of this layer.
         width: u64,
     },
     /// Routed experts, sized by [`Experts`].
     Experts,
-    /// None.
+    /// No feed-forward.
     None,
 }
 
@@ -241,33 +251,35 @@ pub struct Experts {
     pub active: u64,
     /// Width of one expert (Im).
     pub width: u64,
-    /// Shared experts' total width beside the routed ones; 0 where the configuration says there are
-    /// none.
+    /// Total width of the shared experts, in addition to the routed ones. 0 if the configuration
+    /// states that there are none.
     pub shared_width: u64,
 }
 
-/// A cos/sin table that an engine computes once and keeps: `positions x rotary_dim` elements.
+/// A cos/sin table that an engine computes once and keeps.
+///
+/// It has `positions x rotary_dim` elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RopeTable {
-    /// Rows: the positions that the engine's table covers, which scaling may stretch beyond the
+    /// Rows: the positions that the engine's table covers. Scaling may extend them beyond the
     /// context.
     pub positions: u64,
     /// Elements of a row.
     pub rotary_dim: u64,
-    /// Kept in 32-bit floats whatever the model's dtype.
+    /// Whether the table uses 32-bit floats whatever the model's dtype.
     pub float32: bool,
 }
 
 /// The encoder half of an encoder-decoder model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Encoder {
-    /// Its layers.
+    /// Number of layers.
     pub layers: u32,
-    /// Tokens it can emit for one item (Whisper 1500).
+    /// Maximum number of tokens that it emits for one item (Whisper 1500).
     pub max_tokens: u64,
 }
 
-/// A vision tower, as far as its cost needs it.
+/// A vision tower's sizes, limited to those that determine its memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VisionTower {
     /// Layers.
@@ -278,16 +290,16 @@ pub struct VisionTower {
     pub intermediate_size: u64,
     /// Attention heads.
     pub heads: u64,
-    /// Tokens of the largest single item after merging, where the configuration tells.
+    /// Tokens of the largest single item after merging, if the configuration states them.
     pub tokens_per_item: Option<u64>,
     /// Patches of that item before merging.
     pub patches_per_item: Option<u64>,
 }
 
-/// Why a configuration could not be turned into an [`Architecture`].
+/// The reason why a configuration has no [`Architecture`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unsupported {
-    /// A family whose cache we do not know.
+    /// A family whose cache is unknown.
     #[error("{class} ({model_type}): {key} is not understood, so the size of its cache is unknown")]
     Family {
         /// The class or GGUF architecture.
@@ -297,17 +309,17 @@ pub enum Unsupported {
         /// The key (and value) that is not understood.
         key: String,
     },
-    /// A family whose rule is unknown, and tensors that do not prove the usual one.
+    /// A family whose rule is unknown, and whose tensors do not confirm ordinary attention.
     #[error("{class} ({model_type}): {why}, so the size of its cache is unknown")]
-    Unproved {
+    Unconfirmed {
         /// The class or GGUF architecture.
         class: String,
         /// `model_type`.
         model_type: String,
-        /// What is missing, or not understood, as a clause.
+        /// The missing or unknown fact, as a clause.
         why: String,
     },
-    /// A key that the family needs and that neither the file nor its class's defaults give.
+    /// A key that the family needs, without a value in the file or a default in its class.
     #[error("{class}: {key} is missing and has no default")]
     Missing {
         /// The class or GGUF architecture.
@@ -315,17 +327,17 @@ pub enum Unsupported {
         /// The key.
         key: String,
     },
-    /// A key whose value cannot be meant.
+    /// A key with an invalid value.
     #[error("{key} = {value}: {why}")]
     Contradiction {
         /// The key.
         key: String,
         /// Its value, shortened.
         value: String,
-        /// What is wrong with it.
+        /// The reason why the value is invalid.
         why: String,
     },
-    /// There is no configuration at all.
+    /// The repository has no configuration.
     #[error("the repository has no config.json, so the size of its cache is unknown")]
     NoConfiguration,
 }
@@ -336,23 +348,21 @@ impl Architecture {
         u32::try_from(self.layers.len()).unwrap_or(u32::MAX)
     }
 
-    /// The context before a longrope stretches it, which engines default to (vLLM
-    /// `_get_and_verify_max_len`).
+    /// The context before longrope scaling, which is the default of engines.
+    ///
+    /// Source: vLLM `_get_and_verify_max_len`.
     pub fn original_context(&self) -> Option<u64> {
-        let note = |note: &String| {
+        self.notes.iter().find_map(|note| {
             note.strip_prefix("original_max_position_embeddings=")?
                 .parse()
                 .ok()
-        };
-        self.notes.iter().find_map(note)
+        })
     }
 
-    /// All mixers of the layers in `range`, both of a layer that has two.
+    /// Iterates over the mixers of the layers in `range`, including second mixers.
     pub fn mixers(&self, range: std::ops::Range<u32>) -> impl Iterator<Item = &Mixer> {
         let from = (range.start as usize).min(self.layers.len());
         let to = (range.end as usize).clamp(from, self.layers.len());
-        self.layers[from..to]
-            .iter()
-            .flat_map(|layer| std::iter::once(&layer.mixer).chain(layer.beside.as_ref()))
+        self.layers[from..to].iter().flat_map(Layer::mixers)
     }
 }

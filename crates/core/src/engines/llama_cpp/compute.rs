@@ -82,10 +82,7 @@ impl Graph<'_> {
         let mut full = 0;
         let mut windowed = 0;
 
-        for mixer in layers
-            .iter()
-            .flat_map(|(layer, _)| std::iter::once(&layer.mixer).chain(layer.beside.as_ref()))
-        {
+        for mixer in layers.iter().flat_map(|(layer, _)| layer.mixers()) {
             match mixer {
                 Mixer::Attention(Attention {
                     span: Span::Bidirectional,
@@ -128,7 +125,7 @@ impl Graph<'_> {
 
         for (layer, _) in layers {
             self.feed_forward(layer, masks, &mut phases);
-            for mixer in std::iter::once(&layer.mixer).chain(layer.beside.as_ref()) {
+            for mixer in layer.mixers() {
                 self.mixer(mixer, masks, &mut phases);
             }
         }

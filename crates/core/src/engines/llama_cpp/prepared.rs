@@ -219,7 +219,7 @@ impl<'a> Ready<'a> {
 
         let mut sum = (Bytes::ZERO, Bytes::ZERO);
         for (layer, count) in layers {
-            for mixer in std::iter::once(&layer.mixer).chain(layer.beside.as_ref()) {
+            for mixer in layer.mixers() {
                 sum.0 += layout.layer(mixer, widest) * *count;
                 sum.1 += layout.states(mixer) * *count;
             }

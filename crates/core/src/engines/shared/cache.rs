@@ -47,7 +47,7 @@ impl CacheLayers {
             for before in &mut layers.before {
                 before.push(before.last().copied().unwrap_or(0));
             }
-            for mixer in std::iter::once(&layer.mixer).chain(layer.beside.as_ref()) {
+            for mixer in layer.mixers() {
                 if let Some(kind) = kind_of(mixer) {
                     layers.count(kind, index + 1);
                 }

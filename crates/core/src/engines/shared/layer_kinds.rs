@@ -100,7 +100,7 @@ impl<'k> RankLayers<'k> {
 
     /// The mixers, with how many there are of each.
     pub fn mixers(&self) -> impl Iterator<Item = (&'k Mixer, u64)> {
-        let both = |layer: &'k Layer| std::iter::once(&layer.mixer).chain(layer.beside.as_ref());
+        let both = |layer: &'k Layer| layer.mixers();
         self.counted()
             .flat_map(move |(layer, count)| both(layer).map(move |mixer| (mixer, count)))
     }
@@ -132,7 +132,7 @@ mod tests {
     fn every_range_holds_the_kinds_that_lie_in_it() {
         let layer = |width| Layer {
             mixer: Mixer::None,
-            beside: None,
+            second_mixer: None,
             feed_forward: FeedForward::Dense { width },
         };
 

@@ -221,7 +221,7 @@ impl ShardContext<'_> {
     fn layer_mixer(&self, class: &TensorClass) -> Option<&Mixer> {
         let layer = class.layers.first()?.first;
         let layer = self.architecture.layers.get(usize::try_from(layer).ok()?)?;
-        match (&layer.mixer, &layer.beside) {
+        match (&layer.mixer, &layer.second_mixer) {
             (Mixer::Recurrent(_), Some(beside @ Mixer::Attention(_))) => Some(beside),
             (mixer, _) => Some(mixer),
         }
@@ -252,7 +252,7 @@ impl ShardContext<'_> {
         });
         let state = layer
             .into_iter()
-            .flat_map(|layer| [Some(&layer.mixer), layer.beside.as_ref()])
+            .flat_map(|layer| [Some(&layer.mixer), layer.second_mixer.as_ref()])
             .flatten();
         let mut mamba = state.filter_map(|mixer| match mixer {
             Mixer::Recurrent(Recurrent::Mamba2 {

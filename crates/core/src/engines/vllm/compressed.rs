@@ -159,7 +159,7 @@ mod tests {
 
         Layer {
             mixer,
-            beside: None,
+            second_mixer: None,
             feed_forward: FeedForward::Experts,
         }
     }

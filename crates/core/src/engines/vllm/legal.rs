@@ -44,7 +44,7 @@ fn context_parallel(
     parallel: u64,
 ) -> Result<(), IllegalSplit> {
     for layer in &architecture.layers {
-        for mixer in std::iter::once(&layer.mixer).chain(layer.beside.as_ref()) {
+        for mixer in layer.mixers() {
             let Mixer::Attention(attention) = mixer else {
                 continue;
             };
@@ -130,7 +130,7 @@ pub(in crate::engines) fn tensor_parallel(
     }
 
     for layer in &architecture.layers {
-        for mixer in std::iter::once(&layer.mixer).chain(layer.beside.as_ref()) {
+        for mixer in layer.mixers() {
             mixer_divides(mixer, tensor)?;
         }
         if let FeedForward::Dense { width } = layer.feed_forward

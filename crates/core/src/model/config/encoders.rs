@@ -1,22 +1,25 @@
-//! Encoders (no cache) and encoder-decoders (self-attention and cross-attention in each decoder
-//! layer).
+//! Encoders, which have no cache, and encoder-decoders.
+//!
+//! The decoder layers of the latter have self-attention and cross-attention.
 
 use super::super::architecture::{Encoder, Mixer, Span, Unsupported};
 use super::fields::Fields;
 use super::heads::{self, Heads};
-use super::layers::{Mixed, bounded, count};
+use super::layers::{LayerMixers, bounded, count};
 
-/// An encoder's layers: attention both ways, nothing kept.
-pub(super) fn encoder(fields: &Fields<'_>) -> Result<Vec<Mixed>, Unsupported> {
+/// Returns an encoder's layers, with attention in both directions and no cache.
+pub(super) fn encoder(fields: &Fields<'_>) -> Result<Vec<LayerMixers>, Unsupported> {
     let heads = heads::heads(fields)?;
     Ok(vec![
-        Mixed::from(heads.mixer(Span::Bidirectional));
+        LayerMixers::from(heads.mixer(Span::Bidirectional));
         count(fields)?
     ])
 }
 
-/// The decoder's layers and the facts of the encoder.
-pub(super) fn encoder_decoder(fields: &Fields<'_>) -> Result<(Vec<Mixed>, Encoder), Unsupported> {
+/// Returns the decoder's layers and the facts of the encoder.
+pub(super) fn encoder_decoder(
+    fields: &Fields<'_>,
+) -> Result<(Vec<LayerMixers>, Encoder), Unsupported> {
     let encoder_layers = bounded(
         fields,
         &["encoder_layers", "num_layers", "num_hidden_layers"],
@@ -40,7 +43,7 @@ pub(super) fn encoder_decoder(fields: &Fields<'_>) -> Result<(Vec<Mixed>, Encode
         value_dim: dim,
     };
 
-    // Whisper states its frames; the others encode as many tokens as they have positions.
+    // Whisper states its frames. The others encode as many tokens as they have positions.
     let max_tokens = fields
         .size(&[
             "max_source_positions",
@@ -50,7 +53,7 @@ pub(super) fn encoder_decoder(fields: &Fields<'_>) -> Result<(Vec<Mixed>, Encode
         .unwrap_or(512);
 
     let mixer: Mixer = heads.mixer(Span::Full);
-    let beside = Some(heads.mixer(Span::Cross { tokens: max_tokens }));
+    let second_mixer = Some(heads.mixer(Span::Cross { tokens: max_tokens }));
 
     let encoder = Encoder {
         layers: u32::try_from(encoder_layers).unwrap_or(u32::MAX),
@@ -59,9 +62,9 @@ pub(super) fn encoder_decoder(fields: &Fields<'_>) -> Result<(Vec<Mixed>, Encode
 
     Ok((
         vec![
-            Mixed {
+            LayerMixers {
                 mixer,
-                beside,
+                second_mixer,
                 feed_forward: None
             };
             layers

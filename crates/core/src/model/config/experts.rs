@@ -1,8 +1,9 @@
 //! Mixture-of-experts facts, and which layers have experts.
 //!
-//! Alias order of E and k: vLLM `transformers_utils/model_arch_config_convertor.py`; layer rules:
-//! the models' own `modeling_*.py` (`first_k_dense_replace`, `moe_layer_freq`,
-//! `decoder_sparse_step`, `mlp_only_layers`, ...).
+//! The order of aliases of E and k follows vLLM
+//! `transformers_utils/model_arch_config_convertor.py`. The rules for layers are those of the
+//! models' own `modeling_*.py` (`first_k_dense_replace`, `moe_layer_freq`, `decoder_sparse_step`,
+//! `mlp_only_layers`, ...).
 
 use super::super::architecture::{Experts, FeedForward, Unsupported};
 use super::fields::{Fields, contradiction};
@@ -24,7 +25,7 @@ const ACTIVE: &[&str] = &[
     "moe_top_k",
     "moe_k",
     "num_experts_per_topk",
-    // Last: old configurations carry a sampling parameter of this name.
+    // Last, because old configurations have a sampling parameter of this name.
     "top_k",
 ];
 const WIDTH: &[&str] = &[
@@ -33,9 +34,9 @@ const WIDTH: &[&str] = &[
     "expert_intermediate_size",
 ];
 
-/// The experts, where the model has any.
+/// Reads the experts; `None` if the model has none.
 pub(super) fn experts(fields: &Fields<'_>) -> Result<Option<Experts>, Unsupported> {
-    // DBRX keeps them in an object of its own.
+    // DBRX has them in a nested object.
     if let Some(inner) = fields.object("ffn_config")? {
         let inner = fields.inside(inner);
         if let Some(count) = inner.size(&["moe_num_experts"])? {
@@ -61,8 +62,8 @@ pub(super) fn experts(fields: &Fields<'_>) -> Result<Option<Experts>, Unsupporte
     let active = active(fields, count)?;
     let width = match first_number(fields, WIDTH)? {
         Some(width) => width,
-        // Llama 4: `intermediate_size` is the experts' and `intermediate_size_mlp` the dense
-        // layers'.
+        // In Llama 4, `intermediate_size` is the experts' width and `intermediate_size_mlp` that of
+        // dense layers.
         None if fields.model_type == "llama4_text" => fields.need(&["intermediate_size"])?,
         None => intermediate(fields)?,
     };
@@ -102,7 +103,7 @@ pub(super) fn experts(fields: &Fields<'_>) -> Result<Option<Experts>, Unsupporte
     }))
 }
 
-/// k: what the file or its class says; a guess would size every workspace of the experts.
+/// Reads k from the file or its class, never as a guess: it sizes every workspace of the experts.
 fn active(fields: &Fields<'_>, count: u64) -> Result<u64, Unsupported> {
     let active =
         first_number(fields, ACTIVE)?.ok_or_else(|| fields.missing("num_experts_per_tok"))?;
@@ -114,7 +115,9 @@ fn active(fields: &Fields<'_>, count: u64) -> Result<u64, Unsupported> {
     Ok(active)
 }
 
-/// Hunyuan gives some of these for each layer: the largest counts.
+/// Reads the first of `keys` that is present.
+///
+/// Hunyuan has lists with one value for each layer, of which the largest is used.
 fn first_number(fields: &Fields<'_>, keys: &[&str]) -> Result<Option<u64>, Unsupported> {
     for key in keys {
         if is_list(fields, key) {
@@ -132,10 +135,10 @@ fn is_list(fields: &Fields<'_>, key: &str) -> bool {
     fields.value(key).is_some_and(serde_json::Value::is_array)
 }
 
-/// I, the fallback being 4h.
+/// Reads I; 4h if no key states it.
 pub(super) fn intermediate(fields: &Fields<'_>) -> Result<u64, Unsupported> {
     if fields.model_type == "llama4_text" {
-        // There `intermediate_size` is the experts'.
+        // In Llama 4, `intermediate_size` is the experts' width.
         if let Some(width) = fields.size(&["intermediate_size_mlp"])? {
             return Ok(width);
         }
@@ -150,7 +153,7 @@ pub(super) fn intermediate(fields: &Fields<'_>) -> Result<u64, Unsupported> {
         .unwrap_or(fields.need(HIDDEN)?.saturating_mul(4)))
 }
 
-/// What follows the mixer in each of `layers` layers.
+/// Returns what follows the mixer in each of `layers` layers.
 pub(super) fn feed_forwards(
     fields: &Fields<'_>,
     experts: Option<&Experts>,
@@ -164,61 +167,20 @@ pub(super) fn feed_forwards(
         return Ok(vec![dense; layers]);
     }
 
-    let sparse = sparse(fields, layers)?;
+    let sparse = sparse_layers(fields, layers)?;
     Ok(sparse
         .into_iter()
         .map(|sparse| if sparse { FeedForward::Experts } else { dense })
         .collect())
 }
 
-/// Whether each layer has experts.
-fn sparse(fields: &Fields<'_>, layers: usize) -> Result<Vec<bool>, Unsupported> {
+/// Returns for each layer whether it has experts.
+fn sparse_layers(fields: &Fields<'_>, layers: usize) -> Result<Vec<bool>, Unsupported> {
+    if let Some(sparse) = listed_sparse_layers(fields, layers)? {
+        return Ok(sparse);
+    }
+
     let all = 0..layers as u64;
-    if let Some(words) = fields.words("mlp_layer_types")? {
-        if words.len() != layers {
-            return Err(fields.length("mlp_layer_types", words.len(), layers));
-        }
-        return Ok(words.iter().map(|word| *word != "dense").collect());
-    }
-    // Llama 4 and Step list the layers themselves.
-    if let Some(listed) = fields
-        .numbers("moe_layers")?
-        .filter(|listed| !listed.is_empty())
-    {
-        let listed = fields.layers_of("moe_layers", listed, layers);
-        return Ok(all.map(|layer| listed.contains(&layer)).collect());
-    }
-
-    if let Some(text) = fields.text("moe_layers_enum") {
-        let mut listed: Vec<u64> = Vec::new();
-        for entry in text.split(',').map(str::trim).take(layers) {
-            match entry.parse() {
-                Ok(layer) => listed.push(layer),
-                Err(_) => fields.ignore(
-                    "moe_layers_enum",
-                    &entry.into(),
-                    "the number of a layer is expected",
-                ),
-            }
-        }
-
-        if text.split(',').nth(layers).is_some() {
-            let why = format!("more than {layers} layers are listed; the others are not used");
-            fields.ignore("moe_layers_enum", &text.into(), &why);
-        }
-
-        let listed = fields.layers_of("moe_layers_enum", listed, layers);
-        return Ok(all.map(|layer| listed.contains(&layer)).collect());
-    }
-    // MiMo-V2 and dots write a 0 or 1 for each layer.
-    if is_list(fields, "moe_layer_freq") {
-        let flags = fields.numbers("moe_layer_freq")?.unwrap_or_default();
-        if flags.len() != layers {
-            return Err(fields.length("moe_layer_freq", flags.len(), layers));
-        }
-        return Ok(flags.into_iter().map(|flag| flag != 0).collect());
-    }
-
     if let Some(step) = fields.size(&["interleave_moe_layer_step"])? {
         return Ok(all.map(|layer| (layer + 1).is_multiple_of(step)).collect());
     }
@@ -227,25 +189,9 @@ fn sparse(fields: &Fields<'_>, layers: usize) -> Result<Vec<bool>, Unsupported> 
         let offset = fields.count(&["expert_layer_offset"])?.unwrap_or(0);
         return Ok(all.map(|layer| layer % period == offset).collect());
     }
-    // ERNIE's multimodal models give text and vision experts a range each: the union has experts.
-    let bound = |key: &str, last: bool| -> Result<Option<u64>, Unsupported> {
-        if is_list(fields, key) {
-            let bounds = fields.numbers(key)?.unwrap_or_default();
-            return Ok(if last {
-                bounds.into_iter().max()
-            } else {
-                bounds.into_iter().min()
-            });
-        }
-        // The last layer may be given as -1.
-        if fields.value(key).and_then(serde_json::Value::as_i64) == Some(-1) {
-            return Ok(None);
-        }
-        fields.count(&[key])
-    };
 
-    if let Some(start) = bound("moe_layer_start_index", false)? {
-        let end = bound("moe_layer_end_index", true)?.unwrap_or(u64::MAX);
+    if let Some(start) = range_bound(fields, "moe_layer_start_index", Iterator::min)? {
+        let end = range_bound(fields, "moe_layer_end_index", Iterator::max)?.unwrap_or(u64::MAX);
         let interval = fields.size(&["moe_layer_interval"])?.unwrap_or(1);
         return Ok(all
             .map(|layer| layer >= start && layer <= end && (layer + 1).is_multiple_of(interval))
@@ -268,4 +214,86 @@ fn sparse(fields: &Fields<'_>, layers: usize) -> Result<Vec<bool>, Unsupported> 
             layer >= first && (layer + shift).is_multiple_of(every) && !dense.contains(&layer)
         })
         .collect())
+}
+
+/// Returns for each layer whether it has experts, if a key lists the layers one by one.
+fn listed_sparse_layers(
+    fields: &Fields<'_>,
+    layers: usize,
+) -> Result<Option<Vec<bool>>, Unsupported> {
+    if let Some(words) = fields.words("mlp_layer_types")? {
+        if words.len() != layers {
+            return Err(fields.length("mlp_layer_types", words.len(), layers));
+        }
+        return Ok(Some(words.iter().map(|word| *word != "dense").collect()));
+    }
+
+    // Llama 4 and Step list the layers that have experts.
+    let listed = match fields.numbers("moe_layers")? {
+        Some(listed) if !listed.is_empty() => Some(fields.layers_of("moe_layers", listed, layers)),
+        _ => fields
+            .text("moe_layers_enum")
+            .map(|text| enumerated_layers(fields, text, layers)),
+    };
+    if let Some(listed) = listed {
+        return Ok(Some(
+            (0..layers as u64)
+                .map(|layer| listed.contains(&layer))
+                .collect(),
+        ));
+    }
+
+    // MiMo-V2 and dots have a 0 or 1 for each layer.
+    if is_list(fields, "moe_layer_freq") {
+        let flags = fields.numbers("moe_layer_freq")?.unwrap_or_default();
+        if flags.len() != layers {
+            return Err(fields.length("moe_layer_freq", flags.len(), layers));
+        }
+        return Ok(Some(flags.into_iter().map(|flag| flag != 0).collect()));
+    }
+
+    Ok(None)
+}
+
+/// Parses `moe_layers_enum`, a text with comma-separated layer numbers.
+fn enumerated_layers(fields: &Fields<'_>, text: &str, layers: usize) -> Vec<u64> {
+    let mut listed: Vec<u64> = Vec::new();
+    for entry in text.split(',').map(str::trim).take(layers) {
+        match entry.parse() {
+            Ok(layer) => listed.push(layer),
+            Err(_) => fields.ignore(
+                "moe_layers_enum",
+                &entry.into(),
+                "the number of a layer is expected",
+            ),
+        }
+    }
+
+    if text.split(',').nth(layers).is_some() {
+        let why = format!("only the first {layers} entries are used, one for each layer");
+        fields.ignore_part(&contradiction("moe_layers_enum", &text.into(), why));
+    }
+
+    fields.layers_of("moe_layers_enum", listed, layers)
+}
+
+/// Reads the first or last layer that has experts; `None` if it is absent or -1.
+///
+/// ERNIE's multimodal models have one range each for text and vision experts. Layers in the union
+/// of both ranges have experts, so `widest` selects the outer bound.
+fn range_bound(
+    fields: &Fields<'_>,
+    key: &str,
+    widest: impl Fn(std::vec::IntoIter<u64>) -> Option<u64>,
+) -> Result<Option<u64>, Unsupported> {
+    if is_list(fields, key) {
+        return Ok(widest(fields.numbers(key)?.unwrap_or_default().into_iter()));
+    }
+
+    // Files may write -1 for the last layer.
+    if fields.value(key).and_then(serde_json::Value::as_i64) == Some(-1) {
+        return Ok(None);
+    }
+
+    fields.count(&[key])
 }

@@ -1,7 +1,7 @@
 //! Typed, bounded access to the keys of one configuration object, with aliases and class defaults.
 //!
-//! Every accessor names the key in its error. An absent key takes the default of its model class; a
-//! key that is there and `null` takes none, as in transformers' configuration classes.
+//! Every accessor names the key in its error. An absent key has the default of its model class; a
+//! key that is `null` has none, as in transformers' configuration classes.
 
 use serde_json::{Map, Value};
 
@@ -11,30 +11,30 @@ use super::ignored::Ignored;
 /// A JSON object.
 pub(super) type Object = Map<String, Value>;
 
-/// No published size of a model comes near it; beyond it a value cannot be meant.
-const LARGEST_SIZE: u64 = 1 << 32;
-/// Longest per-layer list that is read.
-const LONGEST_LIST: usize = 4096;
+/// The largest valid value. No published size of a model comes near it.
+const MAX_SIZE: u64 = 1 << 32;
+/// Maximum length of a list that is read.
+const MAX_LIST: usize = 4096;
 
-/// The keys of a configuration and the defaults behind them.
+/// The keys of a configuration object, and the defaults of absent keys.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fields<'a> {
-    /// For messages.
+    /// The class, for messages.
     pub(super) class: &'a str,
-    /// Of the language model.
+    /// The type of the language model.
     pub(super) model_type: &'a str,
-    /// The object that is read.
+    /// The object that accessors read.
     pub(super) own: &'a Object,
-    /// The root object; the same as `own` for plain configurations.
+    /// The root object. It is the same as `own` for plain configurations.
     pub(super) root: &'a Object,
-    /// What absent keys mean in this class.
+    /// The values of absent keys in this class.
     pub(super) defaults: &'static [(&'static str, u64)],
-    /// What is there and not used.
+    /// Collects the values that are ignored.
     pub(super) ignored: &'a Ignored,
 }
 
 impl<'a> Fields<'a> {
-    /// The same model's keys in another object, without defaults.
+    /// Returns the same model's fields with another object to read, without defaults.
     pub(super) fn inside(&self, own: &'a Object) -> Self {
         Self {
             own,
@@ -43,17 +43,17 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The value of `key`, where it is there and not `null`.
+    /// Returns the value of `key`, if it is present and not `null`.
     pub(super) fn value(&self, key: &str) -> Option<&'a Value> {
         self.own.get(key).filter(|value| !value.is_null())
     }
 
-    /// Whether `key` is there, `null` included.
+    /// Returns whether `key` is present, `null` included.
     pub(super) fn has(&self, key: &str) -> bool {
         self.own.contains_key(key)
     }
 
-    /// A nested object.
+    /// Reads a nested object.
     pub(super) fn object(&self, key: &str) -> Result<Option<&'a Object>, Unsupported> {
         match self.value(key) {
             None => Ok(None),
@@ -62,7 +62,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The first of `keys` that is there: a size of at least 1; else the class's default.
+    /// Reads the first of `keys` that is present as a size of at least 1, else the class's default.
     pub(super) fn size(&self, keys: &[&str]) -> Result<Option<u64>, Unsupported> {
         match self.count(keys)? {
             Some(0) => {
@@ -78,7 +78,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// As [`Fields::size`], 0 allowed.
+    /// Reads a size like [`Fields::size`], but accepts 0.
     pub(super) fn count(&self, keys: &[&str]) -> Result<Option<u64>, Unsupported> {
         for key in keys {
             if let Some(value) = self.value(key) {
@@ -93,13 +93,13 @@ impl<'a> Fields<'a> {
         Ok(keys.iter().find_map(|key| self.default(key)))
     }
 
-    /// As [`Fields::size`], and an error where nothing says.
+    /// Reads a size like [`Fields::size`], but fails if there is no value and no default.
     pub(super) fn need(&self, keys: &[&str]) -> Result<u64, Unsupported> {
         self.size(keys)?
             .ok_or_else(|| self.missing(keys.first().copied().unwrap_or_default()))
     }
 
-    /// The class's default for `key`.
+    /// Returns the class's default for `key`.
     pub(super) fn default(&self, key: &str) -> Option<u64> {
         self.defaults
             .iter()
@@ -107,7 +107,7 @@ impl<'a> Fields<'a> {
             .map(|(_, value)| *value)
     }
 
-    /// A truth value.
+    /// Reads a Boolean.
     pub(super) fn flag(&self, key: &str) -> Result<Option<bool>, Unsupported> {
         match self.value(key) {
             None if self.has(key) => Ok(None),
@@ -117,12 +117,12 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A text.
+    /// Reads a text.
     pub(super) fn text(&self, key: &str) -> Option<&'a str> {
         self.value(key).and_then(Value::as_str)
     }
 
-    /// A positive factor.
+    /// Reads a positive factor.
     pub(super) fn factor(&self, key: &str) -> Result<Option<f64>, Unsupported> {
         match self.value(key) {
             None => Ok(None),
@@ -137,7 +137,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A list of numbers, one for each layer.
+    /// Reads a list of numbers, usually one for each layer.
     pub(super) fn numbers(&self, key: &str) -> Result<Option<Vec<u64>>, Unsupported> {
         let Some(values) = self.list(key)? else {
             return Ok(None);
@@ -150,26 +150,28 @@ impl<'a> Fields<'a> {
             .map(Some)
     }
 
-    /// A list of words, one for each layer.
+    /// Reads a list of words, usually one for each layer.
     pub(super) fn words(&self, key: &str) -> Result<Option<Vec<&'a str>>, Unsupported> {
         let Some(values) = self.list(key)? else {
             return Ok(None);
         };
 
-        let word = |value: &'a Value| {
-            value
-                .as_str()
-                .ok_or_else(|| contradiction(key, value, "a word is expected"))
-        };
-
-        values.iter().map(word).collect::<Result<_, _>>().map(Some)
+        values
+            .iter()
+            .map(|value| {
+                value
+                    .as_str()
+                    .ok_or_else(|| contradiction(key, value, "a word is expected"))
+            })
+            .collect::<Result<_, _>>()
+            .map(Some)
     }
 
-    /// A list of anything, its length bounded.
+    /// Reads a list of any values, with bounded length.
     pub(super) fn list(&self, key: &str) -> Result<Option<&'a Vec<Value>>, Unsupported> {
         match self.value(key) {
             None => Ok(None),
-            Some(Value::Array(values)) if values.len() <= LONGEST_LIST => Ok(Some(values)),
+            Some(Value::Array(values)) if values.len() <= MAX_LIST => Ok(Some(values)),
             Some(other) => Err(contradiction(
                 key,
                 other,
@@ -178,7 +180,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// "Nobody knows what this key does to the cache."
+    /// Returns the error for a key whose effect on the cache is unknown.
     pub(super) fn family(&self, key: impl Into<String>) -> Unsupported {
         Unsupported::Family {
             class: self.class.to_owned(),
@@ -187,18 +189,23 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// "Nothing shows that its cache is the usual one."
-    pub(super) fn unproved(&self, why: &str) -> Unsupported {
+    /// Returns the error for an unknown word in a list with one entry per layer.
+    pub(super) fn unknown_entry(&self, list: &str, layer: usize, word: &str) -> Unsupported {
+        self.family(format!("{list}[{layer}] = {}", cut(word, 40)))
+    }
+
+    /// Returns the error for an unknown type whose tensors do not confirm ordinary attention.
+    pub(super) fn unconfirmed(&self, why: &str) -> Unsupported {
         let (class, model_type) = (self.class.to_owned(), self.model_type.to_owned());
 
-        Unsupported::Unproved {
+        Unsupported::Unconfirmed {
             class,
             model_type,
             why: why.to_owned(),
         }
     }
 
-    /// "This key is needed."
+    /// Returns the error for an absent key without a default.
     pub(super) fn missing(&self, key: &str) -> Unsupported {
         Unsupported::Missing {
             class: self.class.to_owned(),
@@ -206,7 +213,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// "This list does not have an entry for each layer."
+    /// Returns the error for a list whose length is not the number of layers.
     pub(super) fn length(&self, key: &str, length: usize, layers: usize) -> Unsupported {
         Unsupported::Contradiction {
             key: key.to_owned(),
@@ -216,11 +223,11 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// A whole number within bounds. Booleans count as 0 and 1, as they do in Python.
+/// Converts a whole number within bounds. As in Python, Booleans count as 0 and 1.
 pub(super) fn whole(key: &str, value: &Value) -> Result<u64, Unsupported> {
     match (value.as_u64(), value) {
-        (Some(number), _) if number <= LARGEST_SIZE => Ok(number),
-        (Some(_), _) => Err(contradiction(key, value, "larger than any model's")),
+        (Some(number), _) if number <= MAX_SIZE => Ok(number),
+        (Some(_), _) => Err(contradiction(key, value, "larger than 2^32")),
         (None, Value::Bool(flag)) => Ok(u64::from(*flag)),
         (None, _) => Err(contradiction(
             key,
@@ -230,14 +237,14 @@ pub(super) fn whole(key: &str, value: &Value) -> Result<u64, Unsupported> {
     }
 }
 
-/// "This value cannot be meant", the value shortened.
+/// Returns the error for an invalid value, which it shortens.
 pub(super) fn contradiction(key: &str, value: &Value, why: impl Into<String>) -> Unsupported {
-    // A container may be nested or long: its kind says enough.
+    // The kind of a container is enough, because its content may be nested or long.
     let value = match value {
         Value::Array(list) => format!("a list of {}", list.len()),
         Value::Object(_) => "an object".to_owned(),
-        Value::String(text) => format!("'{}'", text.chars().take(60).collect::<String>()),
-        other => other.to_string().chars().take(60).collect(),
+        Value::String(text) => format!("'{}'", cut(text, 60)),
+        other => cut(&other.to_string(), 60),
     };
 
     Unsupported::Contradiction {
@@ -245,4 +252,9 @@ pub(super) fn contradiction(key: &str, value: &Value, why: impl Into<String>) ->
         value,
         why: why.into(),
     }
+}
+
+/// Returns at most the first `chars` characters of `text`.
+pub(super) fn cut(text: &str, chars: usize) -> String {
+    text.chars().take(chars).collect()
 }

@@ -1,6 +1,6 @@
-//! Heads of attention and their sizes, from every name that configurations use for them.
+//! Attention heads and their sizes, under every name that configurations use for them.
 //!
-//! Alias order: vLLM `transformers_utils/model_arch_config_convertor.py`
+//! The order of aliases follows vLLM `transformers_utils/model_arch_config_convertor.py`
 //! (`ModelArchConfigConvertorBase`) and the `attribute_map`s of transformers' configuration
 //! classes.
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::super::architecture::Unsupported;
 use super::fields::{Fields, contradiction};
 
-/// Names of L.
+/// Key names of L.
 pub(super) const LAYERS: &[&str] = &[
     "num_hidden_layers",
     "n_layer",
@@ -17,7 +17,7 @@ pub(super) const LAYERS: &[&str] = &[
     "n_layers",
     "num_transformer_layers",
 ];
-/// Names of h.
+/// Key names of h.
 pub(super) const HIDDEN: &[&str] = &[
     "hidden_size",
     "n_embd",
@@ -26,7 +26,7 @@ pub(super) const HIDDEN: &[&str] = &[
     "dim",
     "model_dim",
 ];
-/// Names of I.
+/// Key names of I.
 pub(super) const INTERMEDIATE: &[&str] = &[
     "intermediate_size",
     "ffn_dim",
@@ -34,9 +34,9 @@ pub(super) const INTERMEDIATE: &[&str] = &[
     "ffn_hidden_size",
     "d_ff",
 ];
-/// Names of H.
+/// Key names of H.
 pub(super) const HEADS: &[&str] = &["num_attention_heads", "n_head", "n_heads", "num_heads"];
-/// Names of Hk.
+/// Key names of Hk.
 pub(super) const KV_HEADS: &[&str] = &[
     "n_head_kv",
     "num_kv_heads",
@@ -44,12 +44,12 @@ pub(super) const KV_HEADS: &[&str] = &[
     "multi_query_group_num",
     "num_attention_groups",
 ];
-/// Names of d.
+/// Key names of d.
 pub(super) const HEAD_DIM: &[&str] = &["head_dim", "hidden_size_per_head", "kv_channels", "d_kv"];
-/// Names of V.
+/// Key names of V.
 pub(super) const VOCABULARY: &[&str] = &["vocab_size", "padded_vocab_size", "n_vocab"];
 
-/// Heads of one attention layer.
+/// The heads of one attention layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Heads {
     pub(super) query: u64,
@@ -58,15 +58,15 @@ pub(super) struct Heads {
     pub(super) value_dim: u64,
 }
 
-/// Heads as the configuration gives them for all layers alike.
+/// Reads the heads that all layers share.
 pub(super) fn heads(fields: &Fields<'_>) -> Result<Heads, Unsupported> {
     let heads = fields.need(HEADS)?;
     let kv_heads = kv_heads(fields, heads)?;
-    divides(fields, heads, kv_heads)?;
+    check_kv_heads(fields, heads, kv_heads)?;
     let key_dim = head_dim(fields, heads)?;
 
-    // `v_head_dim` without a latent cache: MiMo-V2 and its kin.
-    // DeepSeek-VL2 writes 0 for "not latent".
+    // MiMo-V2 and related models have `v_head_dim` without a latent cache. DeepSeek-VL2 writes 0
+    // for "not latent".
     let value_dim = fields
         .count(&["v_head_dim"])?
         .filter(|dim| *dim > 0)
@@ -80,7 +80,7 @@ pub(super) fn heads(fields: &Fields<'_>) -> Result<Heads, Unsupported> {
     })
 }
 
-/// d: never h / H where a key says otherwise.
+/// Reads d. It is h / H only if no key states it.
 pub(super) fn head_dim(fields: &Fields<'_>, heads: u64) -> Result<u64, Unsupported> {
     if let Some(dim) = fields.count(HEAD_DIM)?.filter(|dim| *dim > 0) {
         return Ok(dim);
@@ -88,7 +88,7 @@ pub(super) fn head_dim(fields: &Fields<'_>, heads: u64) -> Result<u64, Unsupport
 
     let hidden = fields.need(HIDDEN)?;
     if !hidden.is_multiple_of(heads) {
-        let why = format!("hidden size {hidden} does not divide by it, and no head_dim is given");
+        let why = format!("hidden size {hidden} is not divisible by it, and head_dim is absent");
         return Err(contradiction(
             "num_attention_heads",
             &Value::from(heads),
@@ -100,7 +100,7 @@ pub(super) fn head_dim(fields: &Fields<'_>, heads: u64) -> Result<u64, Unsupport
 }
 
 fn kv_heads(fields: &Fields<'_>, heads: u64) -> Result<u64, Unsupported> {
-    // DBRX and MPT keep it in an object of its own.
+    // DBRX and MPT have it in a nested object.
     if let Some(attention) = fields.object("attn_config")?
         && let Some(kv_heads) = fields.inside(attention).size(&["kv_n_heads"])?
     {
@@ -108,8 +108,8 @@ fn kv_heads(fields: &Fields<'_>, heads: u64) -> Result<u64, Unsupported> {
     }
 
     match fields.model_type {
-        // transformers `FalconConfig`, `FalconAttention`: the key counts only in the new decoder
-        // architecture, which the first release of the 40B model called RefinedWeb.
+        // The key is valid only in the new decoder architecture, which the first release of the 40B
+        // model called RefinedWeb (transformers `FalconConfig`, `FalconAttention`).
         "falcon" | "RefinedWeb" | "RefinedWebModel" => {
             if fields.model_type == "RefinedWeb"
                 || fields.flag("new_decoder_architecture")? == Some(true)
@@ -134,8 +134,12 @@ fn kv_heads(fields: &Fields<'_>, heads: u64) -> Result<u64, Unsupported> {
     Ok(fields.size(KV_HEADS)?.unwrap_or(heads))
 }
 
-/// Query heads share KV heads in equal groups, or the configuration contradicts itself.
-pub(super) fn divides(fields: &Fields<'_>, heads: u64, kv_heads: u64) -> Result<(), Unsupported> {
+/// Checks that query heads share KV heads in equal groups.
+pub(super) fn check_kv_heads(
+    fields: &Fields<'_>,
+    heads: u64,
+    kv_heads: u64,
+) -> Result<(), Unsupported> {
     if kv_heads > 0 && heads.is_multiple_of(kv_heads) {
         return Ok(());
     }
@@ -149,6 +153,6 @@ pub(super) fn divides(fields: &Fields<'_>, heads: u64, kv_heads: u64) -> Result<
     Err(contradiction(
         key,
         &Value::from(kv_heads),
-        format!("{heads} query heads do not divide by it"),
+        format!("{heads} query heads are not divisible by it"),
     ))
 }

@@ -1,5 +1,4 @@
-//! Figures of a configuration that are not used because they cannot be meant: none is left out in
-//! silence.
+//! Invalid values of a configuration, which are ignored. Each of them becomes a warning.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -8,24 +7,24 @@ use serde_json::Value;
 
 use super::fields::{Fields, contradiction};
 
-/// What was left out while one configuration was read, each once.
+/// The values that were ignored while reading one configuration, without duplicates.
 #[derive(Debug, Default)]
 pub(super) struct Ignored(RefCell<BTreeSet<String>>);
 
 impl Ignored {
-    /// A sentence for each.
+    /// Returns one warning for each ignored value.
     pub(super) fn into_warnings(self) -> Vec<String> {
         self.0.into_inner().into_iter().collect()
     }
 }
 
 impl Fields<'_> {
-    /// Records that `key` is not used, and why.
+    /// Records that `key` is ignored, and why.
     pub(super) fn ignore(&self, key: &str, value: &Value, why: &str) {
-        self.ignore_part(&contradiction(key, value, format!("{why}; it is not used")));
+        self.ignore_part(&contradiction(key, value, format!("{why}; it is ignored")));
     }
 
-    /// Records that a part of the configuration is not used because of `why`.
+    /// Records that a part of the configuration is ignored because of `why`.
     pub(super) fn ignore_part(&self, why: &impl ToString) {
         self.ignored
             .0
@@ -33,7 +32,7 @@ impl Fields<'_> {
             .insert(format!("config.json: {}", why.to_string()));
     }
 
-    /// `listed` without what is no layer of a model of `layers`.
+    /// Keeps the entries of `listed` that are layers of the model, and ignores the others.
     pub(super) fn layers_of(&self, key: &str, listed: Vec<u64>, layers: usize) -> Vec<u64> {
         let (known, beyond): (Vec<u64>, Vec<u64>) =
             listed.into_iter().partition(|layer| *layer < layers as u64);

@@ -7,10 +7,10 @@ use super::fields::{Fields, Object, contradiction};
 use super::ignored::Ignored;
 use super::{defaults, families, heads};
 
-/// The language model's keys, and the root's `model_type`.
+/// Finds the language model's keys and the root's `model_type`.
 ///
-/// Multimodal configurations nest it; the nested object counts when it states its heads, or when
-/// its type is one whose absent keys have known defaults.
+/// Multimodal configurations nest the language model. The nested object is used if it states its
+/// heads, or if its type is one whose absent keys have known defaults.
 pub(super) fn locate<'a>(
     root: &'a Object,
     ignored: &'a Ignored,
@@ -33,7 +33,7 @@ pub(super) fn locate<'a>(
         Some(other) => return Err(contradiction("model_type", other, "a word is expected")),
     };
 
-    // The original Mamba checkpoints have no type but a key of their own.
+    // The original Mamba checkpoints have no type, but a key of their own.
     let root_type = stated.unwrap_or(if root.contains_key("ssm_cfg") {
         mamba_generation(root)
     } else {
@@ -77,7 +77,7 @@ pub(super) fn locate<'a>(
         return Err(fields.missing("model_type"));
     }
 
-    fields.defaults = defaults::of(fields.model_type);
+    fields.defaults = defaults::for_type(fields.model_type);
     Ok((fields, root_type))
 }
 

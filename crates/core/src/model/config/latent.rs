@@ -1,4 +1,4 @@
-//! Multi-head latent attention: DeepSeek V2, V3, V3.2, V4 and their kin.
+//! Multi-head latent attention: DeepSeek V2, V3, V3.2, V4 and related models.
 //!
 //! Sources: vLLM `transformers_utils/model_arch_config_convertor.py` (`is_deepseek_mla`,
 //! `get_head_size`), `layers/attention/mla_attention.py`, `layers/sparse_attn_indexer.py`,
@@ -7,11 +7,11 @@
 use serde_json::Value;
 
 use super::super::architecture::{Indexer, LatentAttention, Mixer, Span, Unsupported};
-use super::fields::Fields;
+use super::fields::{Fields, cut};
 use super::heads::{self, Heads};
-use super::layers::{Mixed, bounded, count};
+use super::layers::{LayerMixers, bounded, count};
 
-/// Latent attention in each layer, or plain attention where `kv_lora_rank` is null.
+/// Returns latent attention in each layer, or plain attention if `kv_lora_rank` is null.
 pub(super) fn latent(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
     let layers = count(fields)?;
 
@@ -31,8 +31,8 @@ pub(super) fn latent(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
     };
 
     if fields.model_type == "minicpm3" {
-        // Not in vLLM's list: it caches expanded heads, V padded to K's size (vLLM
-        // `models/minicpm3.py`).
+        // This type is not in vLLM's list. vLLM caches expanded heads for it, with V padded to K's
+        // size (`models/minicpm3.py`).
         let dim = attention.nope_dim.saturating_add(attention.rope_dim);
         let heads = Heads {
             query: attention.heads,
@@ -51,23 +51,23 @@ pub(super) fn latent(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
     if kinds.len() != layers {
         return Err(fields.length("indexer_types", kinds.len(), layers));
     }
-    // GLM-5.2: a layer that shares an earlier one's selection has no indexer, and stores none.
-    let one = |(layer, kind): (usize, &&str)| match *kind {
-        "full" => Ok(Mixer::Latent(attention.clone())),
-        "shared" => Ok(Mixer::Latent(LatentAttention {
-            indexer: None,
-            ..attention.clone()
-        })),
-        other => Err(fields.family(format!(
-            "indexer_types[{layer}] = {}",
-            other.chars().take(40).collect::<String>()
-        ))),
-    };
 
-    kinds.iter().enumerate().map(one).collect()
+    kinds
+        .iter()
+        .enumerate()
+        .map(|(layer, kind)| match *kind {
+            "full" => Ok(Mixer::Latent(attention.clone())),
+            // GLM-5.2: a layer that shares an earlier selection has and stores no indexer.
+            "shared" => Ok(Mixer::Latent(LatentAttention {
+                indexer: None,
+                ..attention.clone()
+            })),
+            other => Err(fields.unknown_entry("indexer_types", layer, other)),
+        })
+        .collect()
 }
 
-/// The latent attention that the keys describe; `None` where `kv_lora_rank` is null or absent.
+/// Reads the latent attention; `None` if `kv_lora_rank` is null or absent.
 pub(super) fn attention(fields: &Fields<'_>) -> Result<Option<LatentAttention>, Unsupported> {
     let Some(kv_lora_rank) = fields.size(&["kv_lora_rank"])? else {
         return Ok(None);
@@ -76,7 +76,7 @@ pub(super) fn attention(fields: &Fields<'_>) -> Result<Option<LatentAttention>, 
     let indexer = match fields.size(&["index_head_dim"])? {
         None => None,
         Some(head_dim) => {
-            known_indexer(fields)?;
+            check_indexer(fields)?;
             let (heads, top_k) = (
                 fields.need(&["index_n_heads"])?,
                 fields.need(&["index_topk"])?,
@@ -102,9 +102,10 @@ pub(super) fn attention(fields: &Fields<'_>) -> Result<Option<LatentAttention>, 
     }))
 }
 
-/// Indexers keep changing what they store (pooled keys, shared layers): a switch that is not known
-/// refuses.
-fn known_indexer(fields: &Fields<'_>) -> Result<(), Unsupported> {
+/// Rejects unknown indexer flags.
+///
+/// Indexers keep changing what they store (pooled keys, shared layers).
+fn check_indexer(fields: &Fields<'_>) -> Result<(), Unsupported> {
     const KNOWN: &[&str] = &[
         "index_head_dim",
         "index_n_heads",
@@ -117,43 +118,41 @@ fn known_indexer(fields: &Fields<'_>) -> Result<(), Unsupported> {
         "indexer_rope_interleave",
     ];
 
-    let is_on = |value: &Value| !matches!(value, Value::Null | Value::Bool(false));
-    let switch = fields.own.iter().find(|(key, value)| {
+    let unknown = fields.own.iter().find(|(key, value)| {
         (key.starts_with("index") || key.contains("kpool"))
             && !KNOWN.contains(&key.as_str())
-            && is_on(value)
+            && !matches!(value, Value::Null | Value::Bool(false))
     });
 
-    match switch {
+    match unknown {
         None => Ok(()),
         Some((key, value)) => {
-            let value: String = value.to_string().chars().take(40).collect();
-            Err(fields.family(format!(
-                "{} = {value}",
-                key.chars().take(60).collect::<String>()
-            )))
+            let (key, value) = (cut(key, 60), cut(&value.to_string(), 40));
+            Err(fields.family(format!("{key} = {value}")))
         }
     }
 }
 
-/// LongCat-Flash: `num_layers` blocks of two attentions each, both with a cache (vLLM
-/// `models/longcat_flash.py`).
-pub(super) fn double(fields: &Fields<'_>) -> Result<Vec<Mixed>, Unsupported> {
+/// Returns the blocks of LongCat-Flash: `num_layers` blocks of two attentions, both with a cache.
+///
+/// Source: vLLM `models/longcat_flash.py`.
+pub(super) fn longcat_flash(fields: &Fields<'_>) -> Result<Vec<LayerMixers>, Unsupported> {
     let attention = attention(fields)?.ok_or_else(|| fields.missing("kv_lora_rank"))?;
     let mixer = Mixer::Latent(attention);
     Ok(vec![
-        Mixed {
+        LayerMixers {
             mixer: mixer.clone(),
-            beside: Some(mixer),
+            second_mixer: Some(mixer),
             feed_forward: None
         };
         bounded(fields, &["num_layers"])?
     ])
 }
 
-/// `compress_ratios`, or what transformers' own configurations say instead: a rate for each word of
-/// `layer_types`, 0 where there is none (vLLM `transformers_utils/deepseek_v4_utils.py`,
-/// `get_compress_ratios`).
+/// Reads `compress_ratios`, or derives it from transformers' `compress_rates`.
+///
+/// The latter states one rate for each word of `layer_types`; 0 means no compression (vLLM
+/// `transformers_utils/deepseek_v4_utils.py`, `get_compress_ratios`).
 fn compress_ratios(fields: &Fields<'_>) -> Result<Vec<u64>, Unsupported> {
     if let Some(ratios) = fields.numbers("compress_ratios")? {
         return Ok(ratios);
@@ -173,24 +172,22 @@ fn compress_ratios(fields: &Fields<'_>) -> Result<Vec<u64>, Unsupported> {
         .map(|(layer, word)| match (rates.count(&[word])?, *word) {
             (Some(rate), _) => Ok(rate),
             (None, "sliding_attention") => Ok(0),
-            (None, word) => Err(fields.family(format!(
-                "layer_types[{layer}] = {}",
-                word.chars().take(40).collect::<String>()
-            ))),
+            (None, word) => Err(fields.unknown_entry("layer_types", layer, word)),
         })
         .collect()
 }
 
-/// DeepSeek V4: one latent head of `head_dim`; each layer compresses by 4 or 128 or keeps only its
-/// window (0).
+/// Returns the layers of DeepSeek V4, which have one latent head of `head_dim`.
+///
+/// Each layer compresses by 4 or 128, or keeps only its window (0).
 pub(super) fn deepseek_v4(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
     let layers = count(fields)?;
     let ratios = compress_ratios(fields)?;
 
-    // The multi-token-prediction layers have their entries behind the last layer's.
-    let behind = usize::try_from(fields.count(&["num_nextn_predict_layers"])?.unwrap_or(0))
+    // The entries of multi-token-prediction layers follow the last layer's entry.
+    let mtp_layers = usize::try_from(fields.count(&["num_nextn_predict_layers"])?.unwrap_or(0))
         .unwrap_or(usize::MAX);
-    if ratios.len() != layers && ratios.len() != layers.saturating_add(behind) {
+    if ratios.len() != layers && ratios.len() != layers.saturating_add(mtp_layers) {
         return Err(fields.length("compress_ratios", ratios.len(), layers));
     }
 
@@ -223,14 +220,17 @@ pub(super) fn deepseek_v4(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported
         window: Some(fields.need(&["sliding_window"])?),
     };
 
-    let one = |(layer, ratio): (usize, &u64)| match ratio {
-        0 | 4 | 128 => Ok(Mixer::Latent(LatentAttention {
-            compress_ratio: Some(*ratio),
-            indexer: (*ratio == 4).then_some(indexer),
-            ..attention.clone()
-        })),
-        other => Err(fields.family(format!("compress_ratios[{layer}] = {other}"))),
-    };
-
-    ratios.iter().take(layers).enumerate().map(one).collect()
+    ratios
+        .iter()
+        .take(layers)
+        .enumerate()
+        .map(|(layer, ratio)| match ratio {
+            0 | 4 | 128 => Ok(Mixer::Latent(LatentAttention {
+                compress_ratio: Some(*ratio),
+                indexer: (*ratio == 4).then_some(indexer),
+                ..attention.clone()
+            })),
+            other => Err(fields.family(format!("compress_ratios[{layer}] = {other}"))),
+        })
+        .collect()
 }

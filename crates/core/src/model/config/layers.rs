@@ -1,33 +1,40 @@
-//! The layers of a decoder, family by family: what each of them must remember.
+//! The layers of a decoder, family by family, and what each of them must remember.
 
 use super::super::architecture::{Attention, FeedForward, Mixer, Span, Unsupported};
 use super::families::{FamilyKind, Spans};
 use super::fields::Fields;
 use super::heads::{self, Heads};
 use super::overrides::Overrides;
-use super::{blocks, hybrids, latent, recurrent, spans};
+use super::{blocks, latent, linear_attention, mamba_hybrids, recurrent, spans};
 
-/// One layer before its feed-forward is known.
+/// The mixers of one layer, before its feed-forward is known.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Mixed {
+pub(super) struct LayerMixers {
     pub(super) mixer: Mixer,
-    pub(super) beside: Option<Mixer>,
-    /// Set where the layer pattern itself says what follows the mixer.
+    pub(super) second_mixer: Option<Mixer>,
+    /// Set if the layer pattern itself states what follows the mixer.
     pub(super) feed_forward: Option<FeedForward>,
 }
 
-impl From<Mixer> for Mixed {
+impl LayerMixers {
+    /// Iterates over the layer's one or two mixers.
+    pub(super) fn mixers(&self) -> impl Iterator<Item = &Mixer> {
+        std::iter::once(&self.mixer).chain(self.second_mixer.as_ref())
+    }
+}
+
+impl From<Mixer> for LayerMixers {
     fn from(mixer: Mixer) -> Self {
         Self {
             mixer,
-            beside: None,
+            second_mixer: None,
             feed_forward: None,
         }
     }
 }
 
 impl Heads {
-    /// An attention layer with these heads.
+    /// Returns an attention layer with these heads.
     pub(super) fn mixer(self, span: Span) -> Mixer {
         let Self {
             query: heads,
@@ -47,14 +54,17 @@ impl Heads {
     }
 }
 
-/// All decoder layers.
-pub(super) fn layers(fields: &Fields<'_>, kind: FamilyKind) -> Result<Vec<Mixed>, Unsupported> {
+/// Returns all decoder layers.
+pub(super) fn layers(
+    fields: &Fields<'_>,
+    kind: FamilyKind,
+) -> Result<Vec<LayerMixers>, Unsupported> {
     if !matches!(
         kind,
         FamilyKind::Attention(_) | FamilyKind::MimoV2 | FamilyKind::Step
     ) && fields.value("per_layer_config").is_some()
     {
-        Overrides::none(
+        Overrides::reject(
             fields,
             fields
                 .size(heads::LAYERS)?
@@ -64,50 +74,50 @@ pub(super) fn layers(fields: &Fields<'_>, kind: FamilyKind) -> Result<Vec<Mixed>
 
     let mixers = match kind {
         FamilyKind::Attention(rule) => return attention(fields, rule),
-        FamilyKind::NemotronH => return hybrids::nemotron_h(fields),
-        // DeciLM-7B lists the KV heads of its layers only.
+        FamilyKind::NemotronH => return mamba_hybrids::nemotron_h(fields),
+        // DeciLM-7B lists only the KV heads of its layers.
         FamilyKind::BlockList if fields.value("block_configs").is_none() => {
             return attention(fields, Spans::Full);
         }
-        FamilyKind::BlockList => return blocks::listed(fields),
-        FamilyKind::FalconH1 => return hybrids::falcon_h1(fields),
-        FamilyKind::Zamba(generation) => return hybrids::zamba(fields, generation),
-        FamilyKind::DoubleLatent => return latent::double(fields),
+        FamilyKind::BlockList => return blocks::nemotron_nas(fields),
+        FamilyKind::FalconH1 => return mamba_hybrids::falcon_h1(fields),
+        FamilyKind::Zamba(generation) => return mamba_hybrids::zamba(fields, generation),
+        FamilyKind::DoubleLatent => return latent::longcat_flash(fields),
         FamilyKind::Latent => latent::latent(fields),
         FamilyKind::DeepseekV4 => latent::deepseek_v4(fields),
         FamilyKind::MimoV2 => blocks::mimo_v2(fields),
-        FamilyKind::Step => blocks::step(fields),
+        FamilyKind::Step => blocks::step_3_5(fields),
         FamilyKind::Mamba1 => every(fields, recurrent::mamba1),
         FamilyKind::Mamba2 => every(fields, recurrent::mamba2),
         FamilyKind::Rwkv(generation) => every(fields, |fields| recurrent::rwkv(fields, generation)),
-        FamilyKind::Jamba => hybrids::jamba(fields),
-        FamilyKind::Bamba => hybrids::bamba(fields),
-        FamilyKind::Plamo2 => hybrids::plamo2(fields),
-        FamilyKind::GatedDelta => hybrids::gated_delta(fields),
-        FamilyKind::KimiLinear => hybrids::kimi_linear(fields),
-        FamilyKind::MiniMax01 => hybrids::minimax_01(fields),
-        FamilyKind::BailingLinear => hybrids::bailing_linear(fields),
-        FamilyKind::Lfm2 => hybrids::lfm2(fields),
+        FamilyKind::Jamba => mamba_hybrids::jamba(fields),
+        FamilyKind::Bamba => mamba_hybrids::bamba(fields),
+        FamilyKind::Plamo2 => mamba_hybrids::plamo2(fields),
+        FamilyKind::GatedDelta => linear_attention::gated_delta(fields),
+        FamilyKind::KimiLinear => linear_attention::kimi_linear(fields),
+        FamilyKind::MiniMax01 => linear_attention::minimax_01(fields),
+        FamilyKind::BailingLinear => linear_attention::bailing_linear(fields),
+        FamilyKind::Lfm2 => linear_attention::lfm2(fields),
         FamilyKind::Mllama => blocks::mllama(fields),
         FamilyKind::Encoder | FamilyKind::EncoderDecoder => {
             Err(fields.family("an encoder has no decoder layers"))
         }
     }?;
 
-    Ok(mixers.into_iter().map(Mixed::from).collect())
+    Ok(mixers.into_iter().map(LayerMixers::from).collect())
 }
 
-/// L, within what any model has.
+/// Reads L, bounded by the largest supported number of layers.
 pub(super) fn count(fields: &Fields<'_>) -> Result<usize, Unsupported> {
     bounded(fields, heads::LAYERS)
 }
 
-/// A number of layers under another name.
+/// Reads a number of layers under other names.
 pub(super) fn bounded(fields: &Fields<'_>, keys: &[&str]) -> Result<usize, Unsupported> {
-    const MOST: u64 = 2048;
+    const MAX_LAYERS: u64 = 2048;
 
     let layers = fields.need(keys)?;
-    if layers > MOST {
+    if layers > MAX_LAYERS {
         let key = keys
             .iter()
             .find(|key| fields.value(key).is_some())
@@ -116,7 +126,7 @@ pub(super) fn bounded(fields: &Fields<'_>, keys: &[&str]) -> Result<usize, Unsup
         return Err(super::fields::contradiction(
             key,
             &layers.into(),
-            "no model has more than 2048 layers",
+            "more than 2048 layers",
         ));
     }
 
@@ -130,8 +140,8 @@ fn every(
     Ok(vec![Mixer::Recurrent(mixer(fields)?); count(fields)?])
 }
 
-/// Attention in each layer.
-fn attention(fields: &Fields<'_>, rule: Spans) -> Result<Vec<Mixed>, Unsupported> {
+/// Returns the layers of a decoder with attention in each layer.
+fn attention(fields: &Fields<'_>, rule: Spans) -> Result<Vec<LayerMixers>, Unsupported> {
     let layers = count(fields)?;
     let mut spans = spans::spans(fields, rule, layers)?;
     if bidirectional(fields)? {
@@ -145,15 +155,14 @@ fn attention(fields: &Fields<'_>, rule: Spans) -> Result<Vec<Mixed>, Unsupported
     if shared > 0 && own == 0 {
         return Err(fields.length("num_kv_shared_layers", layers, layers));
     }
-    // Hunyuan-Large: only each n-th layer has keys and values of its own (`use_cla`,
+    // Hunyuan-Large: only each n-th layer has its own keys and values (`use_cla`,
     // `cla_share_factor`).
     let every = match fields.flag("use_cla")? {
         Some(true) => usize::try_from(fields.need(&["cla_share_factor"])?).unwrap_or(usize::MAX),
         _ => 1,
     };
 
-    // Where layers are overridden one by one, that map is the whole truth (transformers
-    // `Gemma4TextConfig`).
+    // `per_layer_config` replaces the global heads (transformers `Gemma4TextConfig`).
     let global = if fields.has("per_layer_config") {
         None
     } else {
@@ -177,15 +186,18 @@ fn attention(fields: &Fields<'_>, rule: Spans) -> Result<Vec<Mixed>, Unsupported
                 attention.shares_cache = layer >= own || layer % every != 0;
             }
 
-            Ok(Mixed::from(mixer))
+            Ok(LayerMixers::from(mixer))
         });
 
     mixers.collect()
 }
 
-/// Gemma-3 text models trained as encoders see both ways and keep nothing, and so do embedding
-/// models made of decoders (vLLM `model_executor/models/config.py`, `LlamaBidirectionalConfig`).
-/// Gemma-4 says "vision": image tokens only, and PaliGemma means its prefix.
+/// Returns whether attention sees both directions and has no cache.
+///
+/// This holds for Gemma-3 text models trained as encoders and for embedding models made of decoders
+/// (vLLM `model_executor/models/config.py`, `LlamaBidirectionalConfig`). It does not hold for
+/// Gemma-4's value "vision", which covers image tokens only, nor for PaliGemma, where the flag
+/// covers the prefix.
 pub(super) fn bidirectional(fields: &Fields<'_>) -> Result<bool, Unsupported> {
     if fields
         .root
@@ -207,9 +219,10 @@ pub(super) fn bidirectional(fields: &Fields<'_>) -> Result<bool, Unsupported> {
     }
 }
 
-/// Gemma-4: full-attention layers have their own head size, and KV heads of their own where K and V
-/// are one projection (transformers `modeling_gemma4.py`: `attention_k_eq_v` selects
-/// `num_global_key_value_heads`).
+/// Returns the heads of Gemma-4's full-attention layers, which have their own head size.
+///
+/// They also have their own number of KV heads if K and V are one projection (transformers
+/// `modeling_gemma4.py`: `attention_k_eq_v` selects `num_global_key_value_heads`).
 fn global_heads(fields: &Fields<'_>) -> Result<Option<Heads>, Unsupported> {
     let Some(dim) = fields.size(&["global_head_dim"])? else {
         return Ok(None);
@@ -223,7 +236,7 @@ fn global_heads(fields: &Fields<'_>) -> Result<Option<Heads>, Unsupported> {
         _ => local.kv,
     };
 
-    heads::divides(fields, local.query, kv_heads)?;
+    heads::check_kv_heads(fields, local.query, kv_heads)?;
     Ok(Some(Heads {
         kv: kv_heads,
         key_dim: dim,
@@ -232,70 +245,91 @@ fn global_heads(fields: &Fields<'_>) -> Result<Option<Heads>, Unsupported> {
     }))
 }
 
-/// Heads of each layer: alike, or by per-layer lists (OpenELM's `num_query_heads` and
-/// `num_kv_heads`, DeciLM's `num_key_value_heads_per_layer`).
+/// Returns the heads of each layer, equal or by per-layer lists.
+///
+/// OpenELM has lists in `num_query_heads` and `num_kv_heads`, DeciLM in
+/// `num_key_value_heads_per_layer`.
 fn per_layer(fields: &Fields<'_>, layers: usize) -> Result<Vec<Heads>, Unsupported> {
-    let list = |keys: &[&'static str]| -> Result<Option<Vec<u64>>, Unsupported> {
-        let Some(key) = keys
-            .iter()
-            .find(|key| fields.value(key).is_some_and(serde_json::Value::is_array))
-        else {
-            return Ok(None);
-        };
+    let query_list = heads_list(
+        fields,
+        &[
+            "num_query_heads",
+            "num_attention_heads_per_layer",
+            "num_attention_heads",
+        ],
+        layers,
+    )?;
 
-        let numbers = fields.numbers(key)?.unwrap_or_default();
-        if numbers.len() == layers {
-            Ok(Some(numbers))
-        } else {
-            Err(fields.length(key, numbers.len(), layers))
-        }
-    };
+    let kv_list = heads_list(
+        fields,
+        &[
+            "num_kv_heads",
+            "num_key_value_heads_per_layer",
+            "num_key_value_heads",
+        ],
+        layers,
+    )?;
 
-    let queries = list(&[
-        "num_query_heads",
-        "num_attention_heads_per_layer",
-        "num_attention_heads",
-    ])?;
-
-    let keys = list(&[
-        "num_kv_heads",
-        "num_key_value_heads_per_layer",
-        "num_key_value_heads",
-    ])?;
-    if queries.is_none() && keys.is_none() {
+    if query_list.is_none() && kv_list.is_none() {
         return Ok(vec![heads::heads(fields)?; layers]);
     }
 
-    let alike = if queries.is_none() {
-        Some(fields.need(heads::HEADS)?)
+    let query_lists = match query_list {
+        Some(list) => list,
+        None => vec![fields.need(heads::HEADS)?; layers],
+    };
+
+    query_lists
+        .into_iter()
+        .enumerate()
+        .map(|(layer, heads)| listed_heads(fields, layer, heads, kv_list.as_deref()))
+        .collect()
+}
+
+/// Reads the first of `keys` that holds a list, with one number for each layer.
+fn heads_list(
+    fields: &Fields<'_>,
+    keys: &[&'static str],
+    layers: usize,
+) -> Result<Option<Vec<u64>>, Unsupported> {
+    let Some(key) = keys
+        .iter()
+        .find(|key| fields.value(key).is_some_and(serde_json::Value::is_array))
+    else {
+        return Ok(None);
+    };
+
+    let numbers = fields.numbers(key)?.unwrap_or_default();
+    if numbers.len() == layers {
+        Ok(Some(numbers))
     } else {
-        None
+        Err(fields.length(key, numbers.len(), layers))
+    }
+}
+
+/// Returns the heads of one layer with `heads` query heads.
+fn listed_heads(
+    fields: &Fields<'_>,
+    layer: usize,
+    heads: u64,
+    kv_list: Option<&[u64]>,
+) -> Result<Heads, Unsupported> {
+    if heads == 0 {
+        return Err(fields.missing("num_attention_heads"));
+    }
+
+    let kv_heads = match kv_list {
+        Some(list) => list.get(layer).copied().unwrap_or(heads),
+        None => fields.size(heads::KV_HEADS)?.unwrap_or(heads),
     };
 
-    let one = |layer: usize| {
-        let heads = match &queries {
-            Some(list) => list.get(layer).copied(),
-            None => alike,
-        };
+    heads::check_kv_heads(fields, heads, kv_heads)?;
+    let dim = heads::head_dim(fields, heads)?;
 
-        let heads = heads
-            .filter(|heads| *heads > 0)
-            .ok_or_else(|| fields.missing("num_attention_heads"))?;
-        let kv_heads = match &keys {
-            Some(list) => list.get(layer).copied().unwrap_or(heads),
-            None => fields.size(heads::KV_HEADS)?.unwrap_or(heads),
-        };
-
-        heads::divides(fields, heads, kv_heads)?;
-        let dim = heads::head_dim(fields, heads)?;
-
-        Ok(Heads {
-            query: heads,
-            kv: kv_heads,
-            key_dim: dim,
-            value_dim: dim,
-        })
-    };
-
-    (0..layers).map(one).collect()
+    Ok(Heads {
+        query: heads,
+        kv: kv_heads,
+        key_dim: dim,
+        value_dim: dim,
+    })
 }

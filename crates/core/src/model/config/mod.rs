@@ -1,10 +1,11 @@
-//! `config.json` turned into an [`Architecture`]: what each layer must remember, from keys whose
-//! meaning is known.
+//! Reads `config.json` into an [`Architecture`]: what each layer must remember.
 //!
-//! The path: `language` finds the language model's object, `families` its rules, `layers` (with
-//! `heads`, `spans`, `latent`, `recurrent`, `hybrids`, `blocks`) what each layer keeps, `experts`
-//! what follows, and `proof` holds all of it against the tensors. A key whose value cannot be
-//! meant, or a family that is not understood, is an [`Unsupported`] that names it.
+//! Only keys with a known meaning are used.
+//!
+//! `language` finds the language model's object and `families` its rules. `layers` (with `heads`,
+//! `spans`, `latent`, `recurrent`, `mamba_hybrids`, `linear_attention` and `blocks`) derives what
+//! each layer caches, and `experts` its feed-forward. `tensor_checks` compares the result with the
+//! tensors. An invalid value or an unknown family is an [`Unsupported`] that names the key.
 
 mod blocks;
 mod defaults;
@@ -13,18 +14,21 @@ mod experts;
 mod families;
 mod fields;
 mod heads;
-mod hybrids;
 mod ignored;
 mod language;
 mod latent;
+mod layer_patterns;
 mod layers;
+mod linear_attention;
+mod mamba_hybrids;
 mod overrides;
 pub mod parameters;
-mod proof;
 mod quantization;
 mod recurrent;
 mod rope;
 mod spans;
+mod tensor_checks;
+mod unlisted_family;
 mod vision;
 
 use serde_json::Value;
@@ -32,13 +36,15 @@ use serde_json::Value;
 use self::families::{Family, FamilyKind};
 use self::fields::Fields;
 use self::ignored::Ignored;
-use self::layers::Mixed;
+use self::layers::LayerMixers;
 use super::architecture::{Architecture, FeedForward, Layer, Mixer, Span, Task, Unsupported};
 use super::dtype::Dtype;
 use super::tensors::Inventory;
 
-/// Reads a configuration; `quantization` is the content of `hf_quant_config.json`, where the
-/// repository has one, and `tensors` may be empty where no names are known.
+/// Reads a configuration.
+///
+/// `quantization` is the content of `hf_quant_config.json`, if the repository has one. `tensors`
+/// may be empty if no names are known.
 pub fn architecture(
     config: &Value,
     quantization: Option<&Value>,
@@ -47,8 +53,9 @@ pub fn architecture(
     architecture_and_warnings(config, quantization, tensors).0
 }
 
-/// As [`architecture`], and a sentence for each figure that is there and not used because it cannot
-/// be meant.
+/// Reads a configuration as [`architecture`] does, and lists the values that were ignored.
+///
+/// There is one warning for each value that is present but ignored because it is invalid.
 pub fn architecture_and_warnings(
     config: &Value,
     quantization: Option<&Value>,
@@ -73,18 +80,18 @@ fn read(
         .as_object()
         .ok_or_else(|| fields::contradiction("config.json", config, "an object is expected"))?;
     let (fields, root_model_type) = language::locate(root, ignored)?;
-    let proven;
+    let inferred;
 
     let family = if let Some(family) = families::find(fields.model_type) {
         family
     } else {
-        proven = proof::unknown(&fields, tensors)?;
-        &proven
+        inferred = unlisted_family::infer_family(&fields, tensors)?;
+        &inferred
     };
 
     let (mixed, encoder) = match family.kind {
         FamilyKind::Encoder => (encoders::encoder(&fields)?, None),
-        // T5's encoder alone, as pipelines and embedding models use it.
+        // A T5 encoder alone, as pipelines and embedding models use it.
         FamilyKind::EncoderDecoder if fields.class.ends_with("EncoderModel") => {
             (encoders::encoder(&fields)?, None)
         }
@@ -115,7 +122,7 @@ fn read(
         hidden_size,
         intermediate_size: experts::intermediate(&fields)?,
         vocab_size: vocabulary(&fields)?,
-        heads: heads_of(&layers).unwrap_or(0),
+        heads: max_heads(&layers).unwrap_or(0),
         max_context: max_context(&fields)?,
         layers,
         encoder,
@@ -131,38 +138,40 @@ fn read(
         notes: notes(&fields)?,
     };
 
-    let stored =
-        proof::mtp_layers(tensors).max(proof::stored_behind(tensors, architecture.layer_count()));
+    let stored = tensor_checks::stored_mtp_layers(tensors).max(tensor_checks::trailing_mtp_layers(
+        tensors,
+        architecture.layer_count(),
+    ));
     architecture.mtp_layers = architecture.mtp_layers.max(stored);
-    proof::check(&architecture, tensors)?;
+    tensor_checks::check(&architecture, tensors)?;
 
     Ok(architecture)
 }
 
-fn assemble(layer: Mixed, after: FeedForward) -> Layer {
+fn assemble(layer: LayerMixers, after: FeedForward) -> Layer {
     Layer {
         mixer: layer.mixer,
-        beside: layer.beside,
+        second_mixer: layer.second_mixer,
         feed_forward: layer.feed_forward.unwrap_or(after),
     }
 }
 
-/// `size * factor`, rounded down; what leaves 64 bits becomes the largest number.
+/// Returns `size * factor` rounded down, saturating at `u64::MAX`.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "sizes are below 2^32 and factors positive and bounded, both checked where they were read"
+    reason = "sizes are below 2^32, factors positive and bounded; both are checked when read"
 )]
 fn floor_of(size: u64, factor: f64) -> u64 {
     (size as f64 * factor).floor() as u64
 }
 
-/// V; recurrent and pooled audio encoders have none, and theirs is 0.
+/// Returns V. Recurrent and pooled audio encoders have no vocabulary, and their V is 0.
 fn vocabulary(fields: &Fields<'_>) -> Result<u64, Unsupported> {
     match fields.size(heads::VOCABULARY)? {
         Some(size) => Ok(size),
-        // A multimodal configuration may hold it at its root.
+        // A multimodal configuration may have it at its root.
         None => match fields.inside(fields.root).size(heads::VOCABULARY)? {
             Some(size) => Ok(size),
             None => Err(fields.missing("vocab_size")),
@@ -170,12 +179,11 @@ fn vocabulary(fields: &Fields<'_>) -> Result<u64, Unsupported> {
     }
 }
 
-fn heads_of(layers: &[Layer]) -> Option<u64> {
-    let mixers = layers
+/// Returns the largest number of query heads of any layer.
+fn max_heads(layers: &[Layer]) -> Option<u64> {
+    layers
         .iter()
-        .flat_map(|layer| std::iter::once(&layer.mixer).chain(layer.beside.as_ref()));
-
-    mixers
+        .flat_map(Layer::mixers)
         .filter_map(|mixer| match mixer {
             Mixer::Attention(attention) => Some(attention.heads),
             Mixer::Latent(latent) => Some(latent.heads),
@@ -187,7 +195,7 @@ fn heads_of(layers: &[Layer]) -> Option<u64> {
 fn max_context(fields: &Fields<'_>) -> Result<Option<u64>, Unsupported> {
     let longest = rope::max_context(fields)?;
 
-    // RoBERTa's first position is behind the padding index (transformers
+    // RoBERTa's first position follows the padding index (transformers
     // `create_position_ids_from_input_ids`).
     let offset = if ["roberta", "xlm-roberta", "camembert"].contains(&fields.model_type) {
         2
@@ -198,18 +206,21 @@ fn max_context(fields: &Fields<'_>) -> Result<Option<u64>, Unsupported> {
     Ok(longest.map(|longest| longest.saturating_sub(offset)))
 }
 
-/// What the configuration says, else what the names show, else the class.
+/// Returns whether the head is tied.
+///
+/// The configuration determines it, else the tensor names, else the class.
 fn tied(fields: &Fields<'_>, family: &Family, tensors: &Inventory) -> Result<bool, Unsupported> {
     for object in [fields.root, fields.own] {
         if let Some(tied) = fields.inside(object).flag("tie_word_embeddings")? {
             return Ok(tied);
         }
     }
-    Ok(proof::tied(tensors).unwrap_or(family.tied))
+    Ok(tensor_checks::has_tied_embeddings(tensors).unwrap_or(family.tied))
 }
 
-/// `dtype` or `torch_dtype`, of the root first. A name that no dtype has is refused: it decides the
-/// size of the cache.
+/// Reads `dtype` or `torch_dtype`, at the root first.
+///
+/// An unknown name is an error, because the dtype decides the size of the cache.
 fn dtype(fields: &Fields<'_>) -> Result<Option<Dtype>, Unsupported> {
     for object in [fields.root, fields.own] {
         let fields = fields.inside(object);
@@ -218,10 +229,13 @@ fn dtype(fields: &Fields<'_>) -> Result<Option<Dtype>, Unsupported> {
                 None => {}
                 Some(Value::String(name)) if name == "auto" => {}
                 Some(value) => {
-                    let known = value.as_str().and_then(dtype_named);
-                    let refusal =
-                        || fields::contradiction(key, value, "the name of a dtype is expected");
-                    return known.map(Some).ok_or_else(refusal);
+                    return value
+                        .as_str()
+                        .and_then(dtype_named)
+                        .map(Some)
+                        .ok_or_else(|| {
+                            fields::contradiction(key, value, "the name of a dtype is expected")
+                        });
                 }
             }
         }
@@ -241,8 +255,11 @@ fn dtype_named(name: &str) -> Option<Dtype> {
     }
 }
 
-/// vLLM `model_executor/models/config.py`: Nemotron-H and Qwen3.5 keep recurrent states in 32 bits
-/// by their own key.
+/// Reads the dtype of recurrent states.
+///
+/// Nemotron-H and Qwen3.5 set it to 32 bits by a key of their own.
+///
+/// Source: vLLM `model_executor/models/config.py`.
 fn state_dtype(fields: &Fields<'_>) -> Option<Dtype> {
     let named = fields
         .text("mamba_ssm_cache_dtype")
@@ -277,9 +294,10 @@ fn mtp_layers(fields: &Fields<'_>) -> Result<u32, Unsupported> {
         })
 }
 
-fn task(fields: &Fields<'_>, kind: FamilyKind, layers: &[Mixed]) -> Task {
-    /// Decoders that are published without their head for embedding; others' `Model` classes
-    /// generate.
+fn task(fields: &Fields<'_>, kind: FamilyKind, layers: &[LayerMixers]) -> Task {
+    /// Decoders that are published without their head for embedding.
+    ///
+    /// Other `Model` classes generate.
     const POOLED: &[&str] = &[
         "LlamaModel",
         "MistralModel",
@@ -289,26 +307,30 @@ fn task(fields: &Fields<'_>, kind: FamilyKind, layers: &[Mixed]) -> Task {
         "Gemma3TextModel",
     ];
 
-    let pools = [
+    let is_pooled = [
         "Reward",
         "Classification",
         "ForEmbedding",
         "ForTextEncoding",
     ]
     .iter()
-    .any(|word| fields.class.contains(word));
+    .any(|word| fields.class.contains(word))
+        || POOLED.contains(&fields.class);
 
-    let keeps = |layer: &Mixed| !matches!(&layer.mixer, Mixer::Attention(attention) if attention.span == Span::Bidirectional);
     match kind {
         FamilyKind::Encoder => Task::Encode,
-        _ if !layers.iter().any(keeps) => Task::Encode,
+        _ if layers.iter().all(is_bidirectional) => Task::Encode,
         FamilyKind::EncoderDecoder => Task::EncodeDecode,
-        _ if pools || POOLED.contains(&fields.class) => Task::Pool,
+        _ if is_pooled => Task::Pool,
         _ => Task::Generate,
     }
 }
 
-/// Facts that one engine needs and no other, as `key=value`.
+fn is_bidirectional(layer: &LayerMixers) -> bool {
+    matches!(&layer.mixer, Mixer::Attention(attention) if attention.span == Span::Bidirectional)
+}
+
+/// Lists the facts that only one engine needs, as `key=value`.
 fn notes(fields: &Fields<'_>) -> Result<Vec<String>, Unsupported> {
     let mut notes = Vec::new();
     if let Some(original) = rope::original_context(fields)? {
@@ -321,7 +343,7 @@ fn notes(fields: &Fields<'_>) -> Result<Vec<String>, Unsupported> {
         "attention_k_eq_v",
         "use_double_wide_mlp",
     ] {
-        // Only what is on: an engine that looks for the word need not parse it.
+        // Only flags that are on, so that an engine can search for the key without parsing.
         if fields.value(key).and_then(Value::as_bool) == Some(true) {
             notes.push(format!("{key}=true"));
         }
@@ -330,7 +352,5 @@ fn notes(fields: &Fields<'_>) -> Result<Vec<String>, Unsupported> {
     Ok(notes)
 }
 
-#[cfg(test)]
-mod dialects;
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! `per_layer_config`: what single layers have other than the rest.
+//! Overrides of single layers, from `per_layer_config`.
 //!
 //! Source: transformers 5.23 `integrations/heterogeneity/configuration_utils.py` (a sparse map from
 //! layer indices to the attributes that differ) and `models/gemma4/configuration_gemma4.py`, which
@@ -9,37 +9,38 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::super::architecture::{Span, Unsupported};
-use super::fields::{Fields, Object, contradiction};
+use super::fields::{Fields, Object, contradiction, cut};
 use super::heads::{self, Heads};
 
 const KEY: &str = "per_layer_config";
-/// Attributes that are followed.
-const FOLLOWED: &[&str] = &[
+/// Attributes that are applied.
+const APPLIED: &[&str] = &[
     "num_attention_heads",
     "num_key_value_heads",
     "head_dim",
     "v_head_dim",
     "sliding_window",
 ];
-/// Attributes of what follows the mixer: the widest layer speaks for all, so only smaller ones are
-/// harmless.
+/// Attributes of the feed-forward, which may only be smaller than the common value.
+///
+/// The widest layer determines the workspaces.
 const WIDTHS: &[&str] = &["intermediate_size", "moe_intermediate_size"];
 
-/// The layers that differ, and how.
+/// The layers that differ, and their attributes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Overrides<'a> {
     layers: BTreeMap<usize, &'a Object>,
 }
 
 impl<'a> Overrides<'a> {
-    /// Reads the map; attributes that are not followed are refused by name.
+    /// Reads the map, and rejects unknown attributes by name.
     pub(super) fn read(fields: &Fields<'a>, layers: usize) -> Result<Self, Unsupported> {
-        let mut read = Self::default();
+        let mut overrides = Self::default();
         for (index, value) in entries(fields, layers)? {
-            let place = || Value::from(index.chars().take(20).collect::<String>());
-            let layer: usize = index
-                .parse()
-                .map_err(|_| contradiction(KEY, &place(), "the index of a layer is expected"))?;
+            let shown_index = Value::from(cut(&index, 20));
+            let layer: usize = index.parse().map_err(|_| {
+                contradiction(KEY, &shown_index, "the index of a layer is expected")
+            })?;
 
             let Some(object) = value.as_object() else {
                 return Err(contradiction(
@@ -52,40 +53,40 @@ impl<'a> Overrides<'a> {
             if layer >= layers {
                 return Err(contradiction(
                     KEY,
-                    &place(),
+                    &shown_index,
                     format!("the model has {layers} layers"),
                 ));
             }
 
             for (key, value) in object {
-                let narrower = WIDTHS.contains(&key.as_str())
-                    && matches!((value.as_u64(), fields.count(&[key])?), (Some(own), Some(all)) if own <= all);
-                if !FOLLOWED.contains(&key.as_str()) && !narrower {
-                    return Err(fields.family(format!(
-                        "{KEY}[{layer}].{}",
-                        key.chars().take(60).collect::<String>()
-                    )));
+                let is_narrower = WIDTHS.contains(&key.as_str())
+                    && value
+                        .as_u64()
+                        .zip(fields.count(&[key])?)
+                        .is_some_and(|(own, all)| own <= all);
+                if !APPLIED.contains(&key.as_str()) && !is_narrower {
+                    return Err(fields.family(format!("{KEY}[{layer}].{}", cut(key, 60))));
                 }
             }
 
-            read.layers.insert(layer, object);
+            overrides.layers.insert(layer, object);
         }
 
-        Ok(read)
+        Ok(overrides)
     }
 
-    /// Refuses overrides in a family whose layers are not read one by one.
-    pub(super) fn none(fields: &Fields<'a>, layers: usize) -> Result<(), Unsupported> {
-        let read = Self::read(fields, layers)?;
-        let followed = |object: &&Object| object.keys().any(|key| FOLLOWED.contains(&key.as_str()));
-        if read.layers.values().any(followed) {
+    /// Rejects overrides in a family whose layers are not read one by one.
+    pub(super) fn reject(fields: &Fields<'a>, layers: usize) -> Result<(), Unsupported> {
+        let overrides = Self::read(fields, layers)?;
+        let mut attributes = overrides.layers.values().flat_map(|object| object.keys());
+        if attributes.any(|key| APPLIED.contains(&key.as_str())) {
             Err(fields.family(KEY))
         } else {
             Ok(())
         }
     }
 
-    /// The heads of `layer`, from those that all layers share.
+    /// Returns the heads of `layer`, given those that all layers share.
     pub(super) fn heads(
         &self,
         fields: &Fields<'a>,
@@ -109,11 +110,13 @@ impl<'a> Overrides<'a> {
                 .unwrap_or(all.value_dim),
         };
 
-        heads::divides(&own, heads.query, heads.kv)?;
+        heads::check_kv_heads(&own, heads.query, heads.kv)?;
         Ok(heads)
     }
 
-    /// The window of `layer`, from the one that all layers share; its own `null` takes it away.
+    /// Returns the window of `layer`, given the one that all layers share.
+    ///
+    /// A `null` in the override removes the window.
     pub(super) fn window(
         &self,
         fields: &Fields<'a>,
@@ -129,7 +132,7 @@ impl<'a> Overrides<'a> {
         }
     }
 
-    /// What `layer` sees, from what its family's rule says.
+    /// Returns the span of `layer`, given the one by its family's rule.
     pub(super) fn span(
         &self,
         fields: &Fields<'a>,
@@ -148,7 +151,7 @@ impl<'a> Overrides<'a> {
     }
 }
 
-/// Index and attributes of each entry, from a map or a list of one entry a layer.
+/// Returns index and attributes of each entry, from a map or a list with one entry per layer.
 fn entries<'a>(
     fields: &Fields<'a>,
     layers: usize,

@@ -1,16 +1,16 @@
-//! Logical parameters of a checkpoint: packed weights unpacked, quantisation metadata left out; and
-//! experts told apart.
+//! Logical parameters of a checkpoint, and its stored bytes split into routed experts and the rest.
 
 use super::super::dtype::Dtype;
 use super::super::quantization::Quantization;
 use super::super::tensors::{Inventory, TensorClass};
 use crate::bytes::Bytes;
 
-/// The number of weights, as the Hub counts them: the sum of elements, without the scales, zero
-/// points and indices of a quantised checkpoint.
+/// Counts the weights as the Hub does.
+///
+/// These are all elements except a quantized checkpoint's scales, zero points and indices.
 ///
 /// Packed weights (GPTQ, AWQ and MLX in 32-bit words; bitsandbytes, MXFP4 and NVFP4 in bytes) are
-/// unpacked. `None` where a packing is not understood, or nothing is stored.
+/// unpacked. Returns `None` if a packing is unknown or nothing is stored.
 pub fn logical_parameters(
     inventory: &Inventory,
     quantization: Option<&Quantization>,
@@ -43,9 +43,9 @@ pub fn logical_parameters(
 enum Packing {
     /// One element for each weight.
     None,
-    /// Weights of so many bits in 32-bit words; 0 where the bits are not known.
+    /// Weights of this many bits in 32-bit words; 0 if the number of bits is unknown.
     Words(u32),
-    /// Two weights a byte.
+    /// Two weights per byte.
     Halves,
 }
 
@@ -61,7 +61,7 @@ fn packing(
 
     match class.dtype() {
         Some(Dtype::I32 | Dtype::U32) if weight => Packing::Words(bits.unwrap_or(0)),
-        // MXFP4 experts of gpt-oss: `..._blocks`.
+        // MXFP4 experts of gpt-oss have the suffix `_blocks`.
         Some(Dtype::U8) if name.ends_with("_blocks") => Packing::Halves,
         Some(Dtype::U8) if weight && !is_metadata(name, quantization) && bits == Some(4) => {
             Packing::Halves
@@ -74,7 +74,9 @@ fn packing(
     }
 }
 
-/// Whether the scale beside a byte tensor serves groups of 32 or 16 weights at two weights a byte.
+/// Returns whether a byte tensor holds two weights per byte.
+///
+/// Its scale then serves groups of 32 or 16 weights.
 fn scaled_in_groups(class: &TensorClass, inventory: &Inventory) -> bool {
     let Some(stem) = class
         .pattern
@@ -101,7 +103,7 @@ fn scaled_in_groups(class: &TensorClass, inventory: &Inventory) -> bool {
     })
 }
 
-/// Scales, zero points, indices and quantisation states, by every name that checkpoints use.
+/// Returns whether a name is that of scales, zero points, indices or quantization states.
 fn is_metadata(pattern: &str, quantization: Option<&Quantization>) -> bool {
     const SUFFIXES: &[&str] = &[
         ".scales",
@@ -142,16 +144,17 @@ fn is_metadata(pattern: &str, quantization: Option<&Quantization>) -> bool {
             && !pattern.contains("router"))
 }
 
-/// Stored bytes of a mixture of experts: what every token goes through, and the routed experts.
+/// Stored bytes of a mixture of experts, split into shared weights and routed experts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExpertShare {
-    /// Attention, embeddings, routers, dense layers, shared experts.
+    /// Attention, embeddings, routers, dense layers and shared experts: the weights that every
+    /// token uses.
     pub shared: Bytes,
-    /// Routed experts, all of them.
+    /// All routed experts.
     pub experts: Bytes,
 }
 
-/// Splits stored weights into shared and routed; `None` for a model without experts.
+/// Splits stored weights into shared and routed ones; `None` for a model without experts.
 pub fn expert_share(inventory: &Inventory) -> Option<ExpertShare> {
     let experts: Bytes = inventory
         .classes
@@ -163,8 +166,10 @@ pub fn expert_share(inventory: &Inventory) -> Option<ExpertShare> {
     (experts > Bytes::ZERO).then_some(ExpertShare { shared, experts })
 }
 
-/// Whether a name is a routed expert's: `experts.*.up_proj`, stacked `experts.gate_up_proj`, GGUF's
-/// `ffn_up_exps`, and the stacked linears of Granite.
+/// Returns whether a name belongs to a routed expert.
+///
+/// Such names are `experts.*.up_proj`, stacked `experts.gate_up_proj`, GGUF's `ffn_up_exps`, and
+/// the stacked linears of Granite.
 fn is_expert(pattern: &str) -> bool {
     let granite = pattern.contains("block_sparse_moe.input_linear")
         || pattern.contains("block_sparse_moe.output_linear");
@@ -197,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn unpacks_words_and_bytes_and_leaves_scales_out() {
+    fn packed_weights_count_as_logical() {
         let awq = inventory(&[
             ("l.0.qweight", Dtype::I32, &[64, 16]),
             ("l.0.qzeros", Dtype::I32, &[1, 16]),
@@ -230,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_with_a_scale_for_each_group_hold_two_weights() {
+    fn group_scales_imply_four_bits() {
         let v4 = inventory(&[
             ("l.0.ffn.experts.0.w1.weight", Dtype::I8, &[8, 64]),
             ("l.0.ffn.experts.0.w1.scale", Dtype::F8E8M0, &[8, 4]),
@@ -243,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_routed_experts_from_the_rest() {
+    fn expert_share_splits_routed_and_shared() {
         let mixture = inventory(&[
             ("l.0.mlp.experts.0.up_proj.weight", Dtype::BF16, &[4, 4]),
             (

@@ -1,21 +1,21 @@
-//! `quantization_config`, `compression_config` or `hf_quant_config.json`, made one.
+//! Reads `quantization_config`, `compression_config` and `hf_quant_config.json` into one form.
 //!
 //! Sources: each method's configuration class in vLLM `model_executor/layers/quantization/` and
-//! compressed-tensors' `QuantizationConfig`; normalisation as in vLLM `config/model.py`
+//! compressed-tensors' `QuantizationConfig`. Normalization follows vLLM `config/model.py`
 //! (`_parse_quant_hf_config`).
 
 use serde_json::Value;
 
 use super::super::architecture::Unsupported;
 use super::super::quantization::Quantization;
-use super::fields::{Fields, Object, contradiction};
+use super::fields::{Fields, Object, contradiction, cut};
 
-/// Groups of one checkpoint that are read.
-const MOST_GROUPS: usize = 256;
-/// Most patterns that are kept of a skip list; published ones reach a few thousand.
-const MOST_SKIPPED: usize = 16384;
+/// Maximum number of groups that are read of one checkpoint.
+const MAX_GROUPS: usize = 256;
+/// Maximum number of patterns that are kept of a skip list. Published lists reach a few thousand.
+const MAX_SKIPPED: usize = 16384;
 
-/// The checkpoint's quantisation, where it has any.
+/// Reads the checkpoint's quantization; `None` if it has none.
 pub(super) fn quantization(
     fields: &Fields<'_>,
     file: Option<&Value>,
@@ -27,8 +27,8 @@ pub(super) fn quantization(
             .or(root.object(key)?)
             .or(fields.inside(fields.own).object(key)?);
     }
-    // MLX writes {"group_size", "bits"} under `quantization`, and since 2024 under
-    // `quantization_config` too.
+    // MLX writes {"group_size", "bits"} to `quantization`, and since 2024 to `quantization_config`
+    // too.
     let mlx = root
         .object("quantization")?
         .filter(|object| object.contains_key("bits"));
@@ -40,7 +40,7 @@ pub(super) fn quantization(
         return Ok(None);
     };
 
-    // ModelOpt's older exports put the content of their own file there.
+    // ModelOpt's older exports put the content of `hf_quant_config.json` there.
     let exported = config
         .get("quantization")
         .and_then(Value::as_object)
@@ -48,7 +48,7 @@ pub(super) fn quantization(
     let fields = root.inside(exported.unwrap_or(config));
     let mut quantization = read(&fields)?;
 
-    // ModelOpt keeps the cache's part in its own file in some exports.
+    // Some ModelOpt exports state the cache's dtype only in `hf_quant_config.json`.
     if let Some(file) = file {
         quantization.kv_cache_dtype = quantization
             .kv_cache_dtype
@@ -91,7 +91,7 @@ fn read(fields: &Fields<'_>) -> Result<Quantization, Unsupported> {
             .or(fields.text("fmt"))
             .or(fields.text("quant_type"))
             .map(str::to_owned),
-        bits: small(fields, &["bits", "w_bit", "num_bits", "nbits"])?,
+        bits: bits(fields, &["bits", "w_bit", "num_bits", "nbits"])?,
         group_size: group_size(fields)?,
         desc_act: fields.flag("desc_act")? == Some(true),
         kv_cache_dtype: kv_cache(fields)?,
@@ -104,7 +104,7 @@ fn read(fields: &Fields<'_>) -> Result<Quantization, Unsupported> {
         "fp8" | "fbgemm_fp8" | "modelopt_fp8" => {
             quantization.bits = Some(8);
             quantization.float = true;
-            // Per-tensor, per-token and block FP8 quantise activations; `activation_scheme` is null
+            // Per-tensor, per-token and block FP8 quantize activations. `activation_scheme` is null
             // only for W8A16.
             quantization.activations = true;
             quantization.activation_bits = Some(8);
@@ -116,12 +116,12 @@ fn read(fields: &Fields<'_>) -> Result<Quantization, Unsupported> {
             quantization.group_size = Some(32);
         }
         "bitsandbytes" => {
-            let four = fields.flag("load_in_4bit")? == Some(true);
-            quantization.bits = Some(if four { 4 } else { 8 });
-            quantization.group_size = four.then_some(64);
-            quantization.float = four;
+            let is_four_bit = fields.flag("load_in_4bit")? == Some(true);
+            quantization.bits = Some(if is_four_bit { 4 } else { 8 });
+            quantization.group_size = is_four_bit.then_some(64);
+            quantization.float = is_four_bit;
 
-            quantization.format = if four {
+            quantization.format = if is_four_bit {
                 fields.text("bnb_4bit_quant_type").map(str::to_owned)
             } else {
                 None
@@ -135,8 +135,7 @@ fn read(fields: &Fields<'_>) -> Result<Quantization, Unsupported> {
         }
         _ => {}
     }
-    // Under any other method the engines look for no such field, and the cache keeps the model's
-    // dtype.
+    // For any other method, engines look for no such field, and the cache has the model's dtype.
     if !matches!(&*quantization.method, "modelopt" | "compressed-tensors") {
         quantization.kv_cache_dtype = None;
     }
@@ -144,8 +143,8 @@ fn read(fields: &Fields<'_>) -> Result<Quantization, Unsupported> {
     Ok(quantization)
 }
 
-fn small(fields: &Fields<'_>, keys: &[&str]) -> Result<Option<u32>, Unsupported> {
-    // ExLlama writes an average such as 4.65: no number of bits that a weight could have.
+fn bits(fields: &Fields<'_>, keys: &[&str]) -> Result<Option<u32>, Unsupported> {
+    // ExLlama writes an average such as 4.65, which no single weight has.
     if keys
         .iter()
         .any(|key| fields.value(key).is_some_and(Value::is_f64))
@@ -165,7 +164,7 @@ fn small(fields: &Fields<'_>, keys: &[&str]) -> Result<Option<u32>, Unsupported>
     Ok(bits.and_then(|bits| u32::try_from(bits).ok()))
 }
 
-/// -1 means one scale for a whole row.
+/// Reads the group size; `None` if one scale serves a whole row, which files write as -1.
 fn group_size(fields: &Fields<'_>) -> Result<Option<u64>, Unsupported> {
     let key = if fields.value("q_group_size").is_some() {
         "q_group_size"
@@ -192,7 +191,7 @@ fn block(fields: &Fields<'_>) -> Result<Option<(u64, u64)>, Unsupported> {
     }
 }
 
-/// compressed-tensors: the widest of its groups speaks for the checkpoint.
+/// Reads compressed-tensors, with the most bits of any of its groups.
 fn compressed_tensors(
     fields: &Fields<'_>,
     quantization: &mut Quantization,
@@ -201,23 +200,20 @@ fn compressed_tensors(
         return Ok(());
     };
 
-    if groups.len() > MOST_GROUPS {
-        fields.ignore(
-            "config_groups",
-            &groups.len().into(),
-            "only the first 256 groups are read",
-        );
+    if groups.len() > MAX_GROUPS {
+        let why = format!("only the first {MAX_GROUPS} groups are read");
+        fields.ignore_part(&contradiction("config_groups", &groups.len().into(), why));
     }
 
     for group in groups
         .values()
-        .take(MOST_GROUPS)
+        .take(MAX_GROUPS)
         .filter_map(Value::as_object)
     {
         let group = fields.inside(group);
         if let Some(weights) = group.object("weights")? {
             let weights = fields.inside(weights);
-            quantization.bits = quantization.bits.max(small(&weights, &["num_bits"])?);
+            quantization.bits = quantization.bits.max(bits(&weights, &["num_bits"])?);
             quantization.float |= weights.text("type") == Some("float");
             quantization.group_size = quantization.group_size.or(group_size(&weights)?);
 
@@ -236,26 +232,22 @@ fn compressed_tensors(
 
         if let Some(inputs) = group.object("input_activations")? {
             quantization.activations = true;
-            quantization.activation_bits = small(&fields.inside(inputs), &["num_bits"])?;
+            quantization.activation_bits = bits(&fields.inside(inputs), &["num_bits"])?;
         }
     }
 
     Ok(())
 }
 
-/// AMD Quark: the dtype of all weights, such as `fp8_e4m3`, `int8`, `uint4` (the first where
-/// several are nested).
+/// Reads AMD Quark: the dtype of all weights, such as `fp8_e4m3`, `int8`, `uint4`.
+///
+/// If several are nested, the first one is used.
 fn quark(fields: &Fields<'_>, quantization: &mut Quantization) {
     let Some(global) = fields.value("global_quant_config") else {
         return;
     };
 
-    let of = |key: &str| match global.get(key) {
-        Some(Value::Array(all)) => all.first().and_then(Value::as_object),
-        other => other.and_then(Value::as_object),
-    };
-
-    let Some(dtype) = of("weight")
+    let Some(dtype) = quark_tensor(global, "weight")
         .and_then(|weight| weight.get("dtype"))
         .and_then(Value::as_str)
     else {
@@ -283,11 +275,19 @@ fn quark(fields: &Fields<'_>, quantization: &mut Quantization) {
 
     quantization.bits = bits;
     quantization.float = dtype.starts_with("fp") || dtype.starts_with("mx");
-    quantization.activations = of("input_tensors").is_some();
-    quantization.format = Some(dtype.chars().take(40).collect());
+    quantization.activations = quark_tensor(global, "input_tensors").is_some();
+    quantization.format = Some(cut(dtype, 40));
 }
 
-/// NVIDIA ModelOpt: everything follows from the algorithm's name.
+/// Returns the settings of one kind of tensor, or the first if there are several.
+fn quark_tensor<'a>(global: &'a Value, key: &str) -> Option<&'a Object> {
+    match global.get(key) {
+        Some(Value::Array(all)) => all.first().and_then(Value::as_object),
+        other => other.and_then(Value::as_object),
+    }
+}
+
+/// Reads NVIDIA ModelOpt, whose algorithm name determines everything.
 fn model_optimizer(name: &str, quantization: &mut Quantization) {
     "modelopt".clone_into(&mut quantization.method);
     let (bits, activation_bits) = match name {
@@ -309,8 +309,9 @@ fn model_optimizer(name: &str, quantization: &mut Quantization) {
     }
 }
 
-/// What the checkpoint asks of its cache (vLLM `utils/torch_utils.py`,
-/// `get_kv_cache_quant_algo_string`).
+/// Reads the dtype that the checkpoint requests for its cache.
+///
+/// Source: vLLM `utils/torch_utils.py`, `get_kv_cache_quant_algo_string`.
 fn kv_cache(fields: &Fields<'_>) -> Result<Option<String>, Unsupported> {
     if let Some(algorithm) = fields.text("kv_cache_quant_algo") {
         return Ok(match algorithm.to_ascii_uppercase().as_str() {
@@ -327,14 +328,14 @@ fn kv_cache(fields: &Fields<'_>) -> Result<Option<String>, Unsupported> {
     let scheme = fields.inside(scheme);
     let float = scheme.text("type") == Some("float");
 
-    Ok(match (small(&scheme, &["num_bits"])?, float) {
+    Ok(match (bits(&scheme, &["num_bits"])?, float) {
         (Some(8), true) if scheme.flag("dynamic")? != Some(true) => Some("fp8".to_owned()),
         (Some(4), true) => Some("nvfp4".to_owned()),
         _ => None,
     })
 }
 
-/// Every method names its skip list differently.
+/// Returns the modules that are not quantized. Each method has a key of its own for them.
 fn skipped(fields: &Fields<'_>) -> Vec<String> {
     const KEYS: &[&str] = &[
         "modules_to_not_convert",
@@ -345,18 +346,14 @@ fn skipped(fields: &Fields<'_>) -> Vec<String> {
         "llm_int8_skip_modules",
     ];
 
-    let names = |object: &Object| -> Vec<String> {
-        let lists = KEYS
-            .iter()
-            .filter_map(|key| object.get(*key))
-            .filter_map(Value::as_array);
-        lists
-            .flatten()
-            .filter_map(Value::as_str)
-            .take(MOST_SKIPPED)
-            .map(str::to_owned)
-            .collect()
-    };
-
-    names(fields.own)
+    let lists = KEYS
+        .iter()
+        .filter_map(|key| fields.own.get(*key))
+        .filter_map(Value::as_array);
+    lists
+        .flatten()
+        .filter_map(Value::as_str)
+        .take(MAX_SKIPPED)
+        .map(str::to_owned)
+        .collect()
 }

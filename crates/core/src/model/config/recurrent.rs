@@ -1,4 +1,4 @@
-//! States of fixed size: the keys of each kind of recurrent layer.
+//! Recurrent states, whose size is fixed, and the keys of each kind of recurrent layer.
 //!
 //! Sources: vLLM `model_executor/layers/mamba/mamba_utils.py` (`MambaStateShapeCalculator`) and the
 //! models' own configuration classes.
@@ -7,9 +7,9 @@ use super::super::architecture::{Recurrent, Unsupported};
 use super::fields::{Fields, contradiction};
 use super::heads::{self, HIDDEN};
 
-/// Mamba-1: `intermediate_size` or expand x h channels.
+/// Reads Mamba-1, with `intermediate_size` or expand x h channels.
 pub(super) fn mamba1(fields: &Fields<'_>) -> Result<Recurrent, Unsupported> {
-    // In Jamba and Zamba `intermediate_size` is the feed-forward's.
+    // In Jamba and Zamba, `intermediate_size` belongs to the feed-forward.
     let own_width =
         if fields.value("mamba_expand").is_none() && fields.default("mamba_expand").is_none() {
             fields.size(&["intermediate_size"])?
@@ -29,7 +29,7 @@ pub(super) fn mamba1(fields: &Fields<'_>) -> Result<Recurrent, Unsupported> {
     })
 }
 
-/// Mamba-2 under any of its names.
+/// Reads Mamba-2 under any of its key names.
 pub(super) fn mamba2(fields: &Fields<'_>) -> Result<Recurrent, Unsupported> {
     let plain: &[&str] = if fields.model_type == "mamba2" {
         &["num_heads"]
@@ -52,7 +52,7 @@ pub(super) fn mamba2(fields: &Fields<'_>) -> Result<Recurrent, Unsupported> {
         &["mamba_head_dim"]
     };
 
-    // Bamba and Granite write "auto" for expand x h / heads.
+    // In Bamba and Granite, "auto" means expand x h / heads.
     let automatic = fields.text("mamba_d_head") == Some("auto");
     let head_dim = match fields.size(dims)? {
         Some(dim) => dim,
@@ -70,7 +70,7 @@ pub(super) fn mamba2(fields: &Fields<'_>) -> Result<Recurrent, Unsupported> {
                 return Err(contradiction(
                     "mamba_n_heads",
                     &heads.into(),
-                    format!("{inner} channels do not divide by it"),
+                    format!("{inner} channels are not divisible by it"),
                 ));
             }
 
@@ -104,7 +104,7 @@ fn expanded(fields: &Fields<'_>) -> Result<u64, Unsupported> {
         .saturating_mul(hidden))
 }
 
-/// Gated delta net.
+/// Reads a gated delta net.
 pub(super) fn gated_delta(fields: &Fields<'_>) -> Result<Recurrent, Unsupported> {
     Ok(Recurrent::GatedDelta {
         key_heads: fields.need(&["linear_num_key_heads"])?,
@@ -115,8 +115,10 @@ pub(super) fn gated_delta(fields: &Fields<'_>) -> Result<Recurrent, Unsupported>
     })
 }
 
-/// RWKV: two token shifts and h x head size; generation 4 keeps five vectors of h instead
-/// (transformers `modeling_rwkv.py`: numerator, denominator, maximum, and two shifts).
+/// Reads RWKV: two token shifts and h x head size.
+///
+/// Generation 4 keeps five vectors of h instead: numerator, denominator, maximum, and two shifts
+/// (transformers `modeling_rwkv.py`).
 pub(super) fn rwkv(fields: &Fields<'_>, generation: u8) -> Result<Recurrent, Unsupported> {
     let hidden = fields.need(HIDDEN)?;
     let head_size = match generation {
@@ -131,7 +133,7 @@ pub(super) fn rwkv(fields: &Fields<'_>, generation: u8) -> Result<Recurrent, Uns
     })
 }
 
-/// Lightning attention over the model's own heads.
+/// Reads lightning attention, which uses the model's own heads.
 pub(super) fn lightning(fields: &Fields<'_>) -> Result<Recurrent, Unsupported> {
     let heads = fields.need(heads::HEADS)?;
     Ok(Recurrent::Lightning {

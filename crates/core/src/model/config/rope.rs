@@ -1,4 +1,4 @@
-//! The rotary tables that an engine keeps, and how rotary scaling stretches the context.
+//! The rotary tables that an engine keeps, and the effect of rotary scaling on the context.
 //!
 //! Source: vLLM `model_executor/layers/rotary_embedding/*` (`_compute_cos_sin_cache` of each
 //! class).
@@ -6,10 +6,11 @@
 use super::super::architecture::{Mixer, RopeTable, Unsupported};
 use super::families::Rope;
 use super::fields::{Fields, Object, contradiction};
-use super::layers::Mixed;
+use super::layers::LayerMixers;
 
-/// Keys of the longest configured sequence, as vLLM reads them (`config/model.py`,
-/// `_get_and_verify_max_len`).
+/// Keys of the longest configured sequence.
+///
+/// Source: vLLM `config/model.py`, `_get_and_verify_max_len`.
 const POSITIONS: &[&str] = &[
     "max_position_embeddings",
     "n_positions",
@@ -28,7 +29,7 @@ const POSITIONS: &[&str] = &[
 /// Rotary scaling as configured.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Scaling<'a> {
-    /// `rope_type`, or `type` in older files; empty where none is set.
+    /// `rope_type`, or `type` in older files; empty if neither is set.
     pub(super) kind: &'a str,
     factor: Option<f64>,
     original: Option<u64>,
@@ -57,8 +58,9 @@ fn scaling<'a>(
     })
 }
 
-/// `rope_scaling`, or `rope_parameters` (transformers 5), where the latter is not nested by layer
-/// type.
+/// Reads `rope_scaling`, or `rope_parameters` (transformers 5).
+///
+/// Settings in the latter may be nested by layer type.
 fn main_scaling<'a>(fields: &Fields<'a>) -> Result<Scaling<'a>, Unsupported> {
     let object = match fields.object("rope_scaling")? {
         Some(object) => Some(object),
@@ -74,22 +76,24 @@ fn nested<'a>(object: &'a Object, kind: &str) -> Option<&'a Object> {
     object.get(kind).and_then(serde_json::Value::as_object)
 }
 
-/// The configured number of positions, before any scaling: the least of all keys that are there.
+/// Reads the configured number of positions before scaling.
+///
+/// It is the minimum of all keys that are present.
 fn positions(fields: &Fields<'_>) -> Result<Option<u64>, Unsupported> {
     let mut least: Option<u64> = None;
 
-    // A class's default counts where no key is there: files may use another name for it.
+    // The default of a class is used only if no key is present, because files may use another key.
     if !POSITIONS.iter().any(|key| fields.value(key).is_some()) {
         return Ok(POSITIONS.iter().find_map(|key| fields.default(key)));
     }
 
     for key in POSITIONS.iter().filter(|key| fields.value(key).is_some()) {
-        // Some files carry the tokenizer's 1e30 for "no limit".
+        // Some files contain the tokenizer's 1e30 for "no limit".
         if let Some(value) = fields
             .value(key)
             .filter(|value| value.as_f64().is_some_and(|value| value > 1e9))
         {
-            fields.ignore(key, value, "larger than any model's context");
+            fields.ignore(key, value, "larger than the context of any model");
             continue;
         }
         if let Some(length) = fields.size(&[key])? {
@@ -100,10 +104,10 @@ fn positions(fields: &Fields<'_>) -> Result<Option<u64>, Unsupported> {
     Ok(least)
 }
 
-/// The longest sequence the model is configured for.
+/// Returns the longest sequence the model is configured for.
 ///
-/// Scaling multiplies it unless `max_position_embeddings` is already the scaled figure: llama3,
-/// longrope, yarn, mrope, and Gemma-3 (vLLM `config/model.py`, `_get_and_verify_max_len`).
+/// Scaling multiplies it, except for models whose `max_position_embeddings` is already scaled:
+/// llama3, longrope, yarn, mrope, and Gemma-3 (vLLM `config/model.py`, `_get_and_verify_max_len`).
 pub(super) fn max_context(fields: &Fields<'_>) -> Result<Option<u64>, Unsupported> {
     let Some(positions) = positions(fields)? else {
         return Ok(None);
@@ -132,8 +136,9 @@ pub(super) fn max_context(fields: &Fields<'_>) -> Result<Option<u64>, Unsupporte
     )))
 }
 
-/// The context for which longrope models are run unless a longer one is asked for
-/// (vLLM `config/model.py`: long factors degrade short prompts).
+/// Returns the context that longrope models run with unless a longer one is requested.
+///
+/// Long factors degrade short prompts (vLLM `config/model.py`).
 pub(super) fn original_context(fields: &Fields<'_>) -> Result<Option<u64>, Unsupported> {
     let scaling = main_scaling(fields)?;
     if !["longrope", "su"].contains(&scaling.kind) {
@@ -145,11 +150,11 @@ pub(super) fn original_context(fields: &Fields<'_>) -> Result<Option<u64>, Unsup
         .or(fields.size(&["original_max_position_embeddings"])?))
 }
 
-/// The distinct tables of the model.
+/// Returns the distinct tables of the model.
 pub(super) fn tables(
     fields: &Fields<'_>,
     rope: Rope,
-    layers: &[Mixed],
+    layers: &[LayerMixers],
 ) -> Result<Vec<RopeTable>, Unsupported> {
     let Some(dim) = head_dim(layers) else {
         return Ok(Vec::new());
@@ -159,26 +164,20 @@ pub(super) fn tables(
         return Ok(Vec::new());
     };
 
-    let off = fields.flag("alibi")? == Some(true)
-        || matches!(fields.text("position_embedding_type"), Some("nope" | "alibi" | "absolute"))
+    let position_type = fields.text("position_embedding_type");
+    let has_no_rope = fields.flag("alibi")? == Some(true)
+        || matches!(position_type, Some("nope" | "alibi" | "absolute"))
         || fields.flag("use_mem_rope")? == Some(false)
-        // Baichuan's 13B models use ALiBi; the size is their only mark (vLLM `models/baichuan.py`).
-        || (fields.model_type == "baichuan" && fields.size(&["hidden_size"])? != Some(4096));
-    if off {
+        || is_baichuan_alibi(fields)?;
+    if has_no_rope {
         return Ok(Vec::new());
     }
 
     let scaling = main_scaling(fields)?;
     let rotary_dim = rotary_dim(fields, &scaling, dim)?;
-    let table = |positions, rotary_dim| RopeTable {
-        positions,
-        rotary_dim,
-        float32: false,
-    };
-
     let length = length(fields, &scaling, positions)?;
     let mut tables = match rope {
-        Rope::Nowhere => Vec::new(),
+        Rope::Absent => Vec::new(),
         Rope::Multimodal => vec![table(length.saturating_mul(4), rotary_dim)],
         Rope::Standard if scaling.multimodal => vec![table(length.saturating_mul(4), rotary_dim)],
         Rope::Standard => vec![table(length, rotary_dim)],
@@ -188,8 +187,8 @@ pub(super) fn tables(
             let local = fields.size(&["head_dim"])?.unwrap_or(dim);
             vec![table(positions, global), table(positions, local)]
         }
-        // One table for window-only layers and one, of another base and scaled, for compressed
-        // layers.
+        // Window-only layers have one table. Compressed layers have another one, with a different
+        // base and scaling.
         Rope::Compressed => vec![
             RopeTable {
                 positions: length,
@@ -215,9 +214,26 @@ pub(super) fn tables(
     Ok(tables)
 }
 
-/// Whether windowed layers rotate by another base, or unscaled, and so have a table of their own:
-/// MiMo-V2's `swa_rope_theta`, ModernBERT's `local_rope_theta`, Step-3.5's list of bases, OLMo-3's
-/// unscaled sliding layers.
+/// Returns whether a Baichuan model uses ALiBi.
+///
+/// The 13B models do, and only their size shows it (vLLM `models/baichuan.py`).
+fn is_baichuan_alibi(fields: &Fields<'_>) -> Result<bool, Unsupported> {
+    Ok(fields.model_type == "baichuan" && fields.size(&["hidden_size"])? != Some(4096))
+}
+
+/// Returns a table in the model's dtype.
+fn table(positions: u64, rotary_dim: u64) -> RopeTable {
+    RopeTable {
+        positions,
+        rotary_dim,
+        float32: false,
+    }
+}
+
+/// Returns whether windowed layers need a table of their own, for another base or without scaling.
+///
+/// MiMo-V2 has `swa_rope_theta`, ModernBERT `local_rope_theta` and Step-3.5 a list of bases;
+/// OLMo-3's sliding layers are unscaled.
 fn has_second_base(fields: &Fields<'_>, scaling: &Scaling<'_>) -> Result<bool, Unsupported> {
     let listed = match fields.value("rope_theta") {
         Some(serde_json::Value::Array(_)) => fields
@@ -233,7 +249,7 @@ fn has_second_base(fields: &Fields<'_>, scaling: &Scaling<'_>) -> Result<bool, U
     Ok(listed || named || (fields.model_type == "olmo3" && !scaling.kind.is_empty()))
 }
 
-/// Rows of the main table.
+/// Returns the number of rows of the main table.
 fn length(fields: &Fields<'_>, scaling: &Scaling<'_>, positions: u64) -> Result<u64, Unsupported> {
     let original = scaling
         .original
@@ -243,7 +259,7 @@ fn length(fields: &Fields<'_>, scaling: &Scaling<'_>, positions: u64) -> Result<
         "yarn" | "deepseek_yarn" => {
             super::floor_of(original.unwrap_or(positions), scaling.factor.unwrap_or(1.0))
         }
-        // Short and long factors have a table each.
+        // Short and long factors have one table each.
         "longrope" | "su" => positions.saturating_add(original.unwrap_or(positions)),
         _ => positions,
     };
@@ -252,18 +268,16 @@ fn length(fields: &Fields<'_>, scaling: &Scaling<'_>, positions: u64) -> Result<
         return Err(contradiction(
             "rope_scaling",
             &length.into(),
-            "more positions than any model has",
+            "more than 2^32 positions",
         ));
     }
 
     Ok(length)
 }
 
-/// The largest head that is rotated: the rotary part of latent attention, the key head elsewhere.
-fn head_dim(layers: &[Mixed]) -> Option<u64> {
-    let mixers = layers
-        .iter()
-        .flat_map(|layer| std::iter::once(&layer.mixer).chain(layer.beside.as_ref()));
+/// Returns the largest rotated head: the rotary part of latent attention, otherwise the key head.
+fn head_dim(layers: &[LayerMixers]) -> Option<u64> {
+    let mixers = layers.iter().flat_map(LayerMixers::mixers);
 
     mixers
         .filter_map(|mixer| match mixer {
@@ -299,8 +313,9 @@ fn rotary_dim(fields: &Fields<'_>, scaling: &Scaling<'_>, dim: u64) -> Result<u6
     Ok(partial.map_or(dim, |partial| super::floor_of(dim, partial.min(1.0))))
 }
 
-/// The part of the head that a class rotates where no key says it (transformers
-/// `configuration_*.py`; ChatGLM: vLLM `models/chatglm.py`).
+/// Returns the part of the head that a class rotates if no key states it.
+///
+/// Source: transformers `configuration_*.py`; for ChatGLM vLLM `models/chatglm.py`.
 fn rotated_part(model_type: &str) -> Option<f64> {
     match model_type {
         "chatglm" | "glm" | "glm4" | "glm4_moe" | "glm4v_moe_text" | "phi" | "nemotron"

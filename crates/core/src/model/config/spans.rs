@@ -1,5 +1,6 @@
-//! Which tokens each attention layer can see: `layer_types` where it is given, else the family's
-//! rule.
+//! Which tokens each attention layer can see.
+//!
+//! `layer_types` determines the spans if it is present, else the family's rule.
 
 use serde_json::Value;
 
@@ -7,13 +8,13 @@ use super::super::architecture::{Span, Unsupported};
 use super::families::Spans;
 use super::fields::{Fields, contradiction};
 
-/// The span of each of `layers` attention layers.
+/// Returns the span of each of `layers` attention layers.
 pub(super) fn spans(
     fields: &Fields<'_>,
     rule: Spans,
     layers: usize,
 ) -> Result<Vec<Span>, Unsupported> {
-    // Qwen's classes drop the window unless the switch is on.
+    // Qwen's classes ignore the window unless the flag is set.
     let off = rule == Spans::Upper && fields.flag("use_sliding_window")? != Some(true);
     let window = if off { None } else { window(fields)? };
 
@@ -24,7 +25,7 @@ pub(super) fn spans(
         return words
             .iter()
             .enumerate()
-            .map(|(layer, word)| named(fields, layer, word, window))
+            .map(|(layer, word)| span_for_word(fields, layer, word, window))
             .collect();
     }
 
@@ -69,19 +70,19 @@ pub(super) fn spans(
         .collect())
 }
 
-/// W, unless it is null or switched off.
+/// Reads W; `None` if it is null or switched off.
 pub(super) fn window(fields: &Fields<'_>) -> Result<Option<u64>, Unsupported> {
     if fields.flag("use_sliding_window")? == Some(false) {
         return Ok(None);
     }
-    // 0 means "none" in a few published configurations.
+    // In a few published configurations, 0 means "no window".
     Ok(fields
         .count(&["sliding_window", "sliding_window_size"])?
         .filter(|window| *window > 0))
 }
 
-/// One word of `layer_types` for an attention layer.
-pub(super) fn named(
+/// Returns the span for one word of `layer_types`.
+pub(super) fn span_for_word(
     fields: &Fields<'_>,
     layer: usize,
     word: &str,
@@ -91,7 +92,7 @@ pub(super) fn named(
         "full_attention" | "attention" | "global" => Ok(Span::Full),
         "sliding_attention" | "local" => match window {
             Some(window) => Ok(Span::Sliding { window }),
-            // Switched off or null: such layers see everything.
+            // The window is switched off or null, so these layers see everything.
             None if fields.has("sliding_window") || fields.has("use_sliding_window") => {
                 Ok(Span::Full)
             }
@@ -100,14 +101,13 @@ pub(super) fn named(
         "chunked_attention" => Ok(Span::Chunked {
             chunk: fields.need(&["attention_chunk_size"])?,
         }),
-        other => Err(fields.family(format!(
-            "layer_types[{layer}] = {}",
-            other.chars().take(40).collect::<String>()
-        ))),
+        other => Err(fields.unknown_entry("layer_types", layer, other)),
     }
 }
 
-/// Every n-th layer is full; n from the configuration's own pattern key, else the family's.
+/// Returns for each layer whether it slides: all but each n-th do.
+///
+/// The configuration's own pattern key sets n, else the family.
 fn all_but(fields: &Fields<'_>, every: u64, layers: usize) -> Result<Vec<bool>, Unsupported> {
     const PATTERN: &[&str] = &[
         "sliding_window_pattern",
@@ -119,7 +119,7 @@ fn all_but(fields: &Fields<'_>, every: u64, layers: usize) -> Result<Vec<bool>, 
         .iter()
         .find_map(|key| fields.text(key).map(|text| (*key, text)))
     {
-        // EXAONE-4 writes it out: L slides, G is full, repeated; its last layer is full.
+        // EXAONE-4 spells the pattern out: L slides, G is full, repeated. Its last layer is full.
         if text.is_empty()
             || text.len() > 64
             || !text.bytes().all(|byte| matches!(byte, b'L' | b'G'))
@@ -147,8 +147,9 @@ fn all_but(fields: &Fields<'_>, every: u64, layers: usize) -> Result<Vec<bool>, 
         .collect())
 }
 
-/// Llama 4: layers with rope see their chunk, layers without see everything
-/// (transformers `configuration_llama4.py`, `no_rope_layers`: 1 has rope).
+/// Returns the spans of Llama 4: layers with rope see their chunk, the others see everything.
+///
+/// In `no_rope_layers`, 1 means that the layer has rope (transformers `configuration_llama4.py`).
 fn chunked(fields: &Fields<'_>, every: u64, layers: usize) -> Result<Vec<Span>, Unsupported> {
     let Some(chunk) = fields.size(&["attention_chunk_size"])? else {
         return Ok(vec![Span::Full; layers]);

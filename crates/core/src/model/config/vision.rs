@@ -1,12 +1,13 @@
-//! The vision tower, as far as its cost needs it.
+//! The vision tower, limited to the sizes that determine its memory.
 
 use super::super::architecture::{Unsupported, VisionTower};
 use super::fields::{Fields, Object};
 
-/// The tower of a multimodal configuration; `None` where there is none or its sizes are not stated.
+/// Reads the tower of a multimodal configuration.
 ///
-/// A tower's oddities must not make the language model unreadable: what cannot be read of it is
-/// left out.
+/// Returns `None` if there is none or its sizes are not stated.
+///
+/// An invalid tower must not make the language model unreadable, so it is ignored with a warning.
 pub(super) fn tower(fields: &Fields<'_>) -> Option<VisionTower> {
     let vision = ["vision_config", "vision_encoder", "vit_config"]
         .iter()
@@ -23,7 +24,7 @@ pub(super) fn tower(fields: &Fields<'_>) -> Option<VisionTower> {
     })
 }
 
-/// Whether there is an audio tower.
+/// Returns whether there is an audio tower.
 pub(super) fn audio(fields: &Fields<'_>) -> bool {
     ["audio_config", "audio_encoder_config", "speech_config"]
         .iter()
@@ -39,7 +40,8 @@ fn nested<'a>(object: &'a Object, key: &str) -> Option<&'a Object> {
 fn read(vision: &Fields<'_>, root: &Fields<'_>) -> Result<Option<VisionTower>, Unsupported> {
     let layers = vision.size(&["depth", "num_hidden_layers", "layers", "num_layers"])?;
 
-    // Qwen2-VL: `hidden_size` is what the merger emits, `embed_dim` the tower's width.
+    // In Qwen2-VL, `hidden_size` is the width of the merger's output, `embed_dim` that of the
+    // tower.
     let hidden_size = vision.size(&["embed_dim", "hidden_size", "width"])?;
     let (Some(layers), Some(hidden_size)) = (layers, hidden_size) else {
         return Ok(None);

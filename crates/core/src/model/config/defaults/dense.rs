@@ -1,4 +1,4 @@
-//! Defaults of classes without experts, beside the families of `defaults` itself.
+//! Defaults of further classes without experts, in alphabetical order.
 //!
 //! Source: transformers 5.23 `models/<type>/configuration_<type>.py`.
 
@@ -53,7 +53,10 @@ pub(super) const ROWS: &[(&[&str], Defaults)] = &[
     ),
     (
         &["cwm"],
-        sizes!(6144 21504 64 48 128_256 "num_key_value_heads" 8 "max_position_embeddings" 131_072 "sliding_window" 8192),
+        sizes!(
+            6144 21504 64 48 128_256 "num_key_value_heads" 8 "max_position_embeddings" 131_072
+            "sliding_window" 8192
+        ),
     ),
     (
         &["diffllama"],
@@ -61,7 +64,10 @@ pub(super) const ROWS: &[(&[&str], Defaults)] = &[
     ),
     (
         &["dots1"],
-        sizes!(4608 10944 62 32 152_064 "max_position_embeddings" 2048 "sliding_window" 4096 "max_window_layers" 62 "moe_intermediate_size" 1408 "first_k_dense_replace" 0),
+        sizes!(
+            4608 10944 62 32 152_064 "max_position_embeddings" 2048 "sliding_window" 4096
+            "max_window_layers" 62 "moe_intermediate_size" 1408 "first_k_dense_replace" 0
+        ),
     ),
     (
         &["emu3_text_model"],
@@ -69,7 +75,10 @@ pub(super) const ROWS: &[(&[&str], Defaults)] = &[
     ),
     (
         &["ernie4_5"],
-        sizes!(1024 3072 18 16 103_424 "num_key_value_heads" 2 "head_dim" 128 "max_position_embeddings" 131_072),
+        sizes!(
+            1024 3072 18 16 103_424 "num_key_value_heads" 2 "head_dim" 128
+            "max_position_embeddings" 131_072
+        ),
     ),
     (
         &["eurobert"],
@@ -81,7 +90,11 @@ pub(super) const ROWS: &[(&[&str], Defaults)] = &[
     ),
     (
         &["gemma4_unified_text"],
-        sizes!(2304 9216 30 8 262_144 "num_key_value_heads" 4 "head_dim" 256 "max_position_embeddings" 262_144 "sliding_window" 1024 "num_kv_shared_layers" 0 "global_head_dim" 512),
+        sizes!(
+            2304 9216 30 8 262_144 "num_key_value_heads" 4 "head_dim" 256
+            "max_position_embeddings" 262_144 "sliding_window" 1024 "num_kv_shared_layers" 0
+            "global_head_dim" 512
+        ),
     ),
     (
         &["glm"],
@@ -113,7 +126,10 @@ pub(super) const ROWS: &[(&[&str], Defaults)] = &[
     ),
     (
         &["granite_swa"],
-        sizes!(2560 8192 24 20 100_352 "num_key_value_heads" 4 "max_position_embeddings" 8192 "sliding_window" 128),
+        sizes!(
+            2560 8192 24 20 100_352 "num_key_value_heads" 4 "max_position_embeddings" 8192
+            "sliding_window" 128
+        ),
     ),
     (
         &["gte"],
@@ -145,11 +161,17 @@ pub(super) const ROWS: &[(&[&str], Defaults)] = &[
     ),
     (
         &["minicpm3"],
-        sizes!(2560 6400 62 40 73448 "v_head_dim" 64 "max_position_embeddings" 32768 "kv_lora_rank" 256 "q_lora_rank" 768 "qk_rope_head_dim" 32 "qk_nope_head_dim" 64),
+        sizes!(
+            2560 6400 62 40 73448 "v_head_dim" 64 "max_position_embeddings" 32768 "kv_lora_rank" 256
+            "q_lora_rank" 768 "qk_rope_head_dim" 32 "qk_nope_head_dim" 64
+        ),
     ),
     (
         &["ministral"],
-        sizes!(4096 14336 32 32 32000 "num_key_value_heads" 8 "max_position_embeddings" 131_072 "sliding_window" 4096),
+        sizes!(
+            4096 14336 32 32 32000 "num_key_value_heads" 8 "max_position_embeddings" 131_072
+            "sliding_window" 4096
+        ),
     ),
     (
         &["ministral3"],
@@ -174,7 +196,10 @@ pub(super) const ROWS: &[(&[&str], Defaults)] = &[
     ),
     (
         &["muse_glimmer_text"],
-        sizes!(6656 19968 52 32 202_048 "num_key_value_heads" 2 "head_dim" 128 "max_position_embeddings" 131_072 "sliding_window" 2048),
+        sizes!(
+            6656 19968 52 32 202_048 "num_key_value_heads" 2 "head_dim" 128
+            "max_position_embeddings" 131_072 "sliding_window" 2048
+        ),
     ),
     (
         &["nanochat"],
@@ -198,7 +223,11 @@ pub(super) const ROWS: &[(&[&str], Defaults)] = &[
     ),
     (
         &["olmo_hybrid"],
-        sizes!(3840 11008 32 30 100_352 "max_position_embeddings" 65536 "linear_num_key_heads" 30 "linear_num_value_heads" 30 "linear_key_head_dim" 96 "linear_value_head_dim" 192 "linear_conv_kernel_dim" 4),
+        sizes!(
+            3840 11008 32 30 100_352 "max_position_embeddings" 65536 "linear_num_key_heads" 30
+            "linear_num_value_heads" 30 "linear_key_head_dim" 96 "linear_value_head_dim" 192
+            "linear_conv_kernel_dim" 4
+        ),
     ),
     (
         &["openai-gpt"],
@@ -211,7 +240,10 @@ pub(super) const ROWS: &[(&[&str], Defaults)] = &[
     ),
     (
         &["paddleocr_vl_text"],
-        sizes!(1024 3072 18 16 103_424 "num_key_value_heads" 2 "head_dim" 128 "max_position_embeddings" 131_072),
+        sizes!(
+            1024 3072 18 16 103_424 "num_key_value_heads" 2 "head_dim" 128
+            "max_position_embeddings" 131_072
+        ),
     ),
     (
         &["phi"],
@@ -223,7 +255,10 @@ pub(super) const ROWS: &[(&[&str], Defaults)] = &[
     ),
     (
         &["qwen2_5_omni_text"],
-        sizes!(3584 18944 28 28 152_064 "num_key_value_heads" 4 "max_position_embeddings" 32768 "use_sliding_window" 0 "max_window_layers" 28),
+        sizes!(
+            3584 18944 28 28 152_064 "num_key_value_heads" 4 "max_position_embeddings" 32768
+            "use_sliding_window" 0 "max_window_layers" 28
+        ),
     ),
     (
         &["roformer"],
@@ -231,11 +266,17 @@ pub(super) const ROWS: &[(&[&str], Defaults)] = &[
     ),
     (
         &["seed_oss"],
-        sizes!(4096 27648 64 80 155_136 "num_key_value_heads" 8 "head_dim" 128 "max_position_embeddings" 524_288),
+        sizes!(
+            4096 27648 64 80 155_136 "num_key_value_heads" 8 "head_dim" 128
+            "max_position_embeddings" 524_288
+        ),
     ),
     (
         &["smollm3"],
-        sizes!(2048 11008 36 16 128_256 "num_key_value_heads" 4 "max_position_embeddings" 32768 "use_sliding_window" 0),
+        sizes!(
+            2048 11008 36 16 128_256 "num_key_value_heads" 4 "max_position_embeddings" 32768
+            "use_sliding_window" 0
+        ),
     ),
     (
         &["stablelm"],
@@ -243,7 +284,10 @@ pub(super) const ROWS: &[(&[&str], Defaults)] = &[
     ),
     (
         &["vaultgemma"],
-        sizes!(2304 9216 26 8 256_000 "num_key_value_heads" 4 "head_dim" 256 "max_position_embeddings" 8192 "sliding_window" 4096),
+        sizes!(
+            2304 9216 26 8 256_000 "num_key_value_heads" 4 "head_dim" 256
+            "max_position_embeddings" 8192 "sliding_window" 4096
+        ),
     ),
     (
         &["xglm"],
@@ -261,6 +305,9 @@ pub(super) const ROWS: &[(&[&str], Defaults)] = &[
     ),
     (
         &["youtu"],
-        sizes!(2048 6144 32 16 128_256 "v_head_dim" 128 "max_position_embeddings" 131_072 "kv_lora_rank" 512 "q_lora_rank" 1536 "qk_rope_head_dim" 64 "qk_nope_head_dim" 128),
+        sizes!(
+            2048 6144 32 16 128_256 "v_head_dim" 128 "max_position_embeddings" 131_072
+            "kv_lora_rank" 512 "q_lora_rank" 1536 "qk_rope_head_dim" 64 "qk_nope_head_dim" 128
+        ),
     ),
 ];

@@ -1,457 +1,62 @@
-//! What absent keys mean, by model type: published configurations drop values that equal the
-//! class's default.
+//! The values of absent keys by model type.
 //!
-//! Source: transformers `models/<type>/configuration_<type>.py`. Nested configurations drop what
-//! equals the default, so any class that a wrapper nests needs its row; a key without a default
-//! that no file gives is reported as missing. Flags are 0 and 1.
+//! Published configurations drop values that equal the class's default. Nested configurations
+//! always do, so every class that a wrapper nests needs a row. An absent key without a default is
+//! reported as missing. Flags are 0 and 1.
+//!
+//! Source: transformers `models/<type>/configuration_<type>.py`.
 
 type Defaults = &'static [(&'static str, u64)];
 
-/// The defaults of `model_type`; empty where the class has none that matter.
-pub(super) fn of(model_type: &str) -> Defaults {
-    let mut rows = ROWS.iter().chain(dense::ROWS).chain(mixtures::ROWS);
-    rows.find(|(types, _)| types.contains(&model_type))
+/// Returns the defaults of `model_type`, or an empty list.
+pub(super) fn for_type(model_type: &str) -> Defaults {
+    rows()
+        .find(|(types, _)| types.contains(&model_type))
         .map_or(&[], |(_, defaults)| defaults)
 }
 
-/// The five sizes that every class has, then what else it sets.
+fn rows() -> impl Iterator<Item = &'static (&'static [&'static str], Defaults)> {
+    [
+        decoders::ROWS,
+        dense::ROWS,
+        mixtures::ROWS,
+        recurrent::ROWS,
+        encoders::ROWS,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// Lists the five sizes that every class has, then its other keys.
 macro_rules! sizes {
-    ($h:literal $i:literal $l:literal $heads:literal $vocabulary:literal $($key:literal $value:literal)*) => {
+    (
+        $h:literal $i:literal $l:literal $heads:literal $vocabulary:literal
+        $($key:literal $value:literal)*
+    ) => {
         &[
-            ("hidden_size", $h), ("intermediate_size", $i), ("num_hidden_layers", $l), ("num_attention_heads", $heads),
-            ("vocab_size", $vocabulary), $(($key, $value),)*
+            ("hidden_size", $h),
+            ("intermediate_size", $i),
+            ("num_hidden_layers", $l),
+            ("num_attention_heads", $heads),
+            ("vocab_size", $vocabulary),
+            $(($key, $value),)*
         ]
     };
 }
 
+mod decoders;
 mod dense;
+mod encoders;
 mod mixtures;
-
-const ROWS: &[(&[&str], Defaults)] = &[
-    (
-        &["llama"],
-        sizes!(4096 11008 32 32 32000 "max_position_embeddings" 2048),
-    ),
-    (
-        &["mistral"],
-        sizes!(4096 14336 32 32 32000 "num_key_value_heads" 8 "sliding_window" 4096 "max_position_embeddings" 131_072),
-    ),
-    (
-        &["mixtral"],
-        sizes!(4096 14336 32 32 32000 "num_key_value_heads" 8 "max_position_embeddings" 131_072 "num_local_experts" 8
-            "num_experts_per_tok" 2),
-    ),
-    (
-        &["qwen2"],
-        sizes!(4096 22016 32 32 151_936 "num_key_value_heads" 32 "max_position_embeddings" 32768 "use_sliding_window" 0
-            "sliding_window" 4096 "max_window_layers" 28),
-    ),
-    (
-        &["qwen3"],
-        sizes!(4096 22016 32 32 151_936 "num_key_value_heads" 32 "head_dim" 128 "max_position_embeddings" 32768
-            "use_sliding_window" 0 "sliding_window" 4096 "max_window_layers" 28),
-    ),
-    (
-        &["qwen2_moe"],
-        sizes!(2048 5632 24 16 151_936 "num_key_value_heads" 16 "max_position_embeddings" 32768 "use_sliding_window" 0
-            "sliding_window" 4096 "max_window_layers" 28 "decoder_sparse_step" 1 "moe_intermediate_size" 1408
-            "shared_expert_intermediate_size" 5632 "num_experts_per_tok" 4 "num_experts" 60),
-    ),
-    (
-        &["qwen3_moe", "qwen3_vl_moe_text", "qwen3_omni_moe_text"],
-        sizes!(2048 6144 24 32 151_936 "num_key_value_heads" 4 "max_position_embeddings" 32768 "use_sliding_window" 0
-            "sliding_window" 4096 "max_window_layers" 28 "decoder_sparse_step" 1 "moe_intermediate_size" 768
-            "num_experts_per_tok" 8 "num_experts" 128),
-    ),
-    (
-        &["qwen2_vl", "qwen2_vl_text", "qwen2_5_vl", "qwen2_5_vl_text"],
-        sizes!(8192 29568 80 64 152_064 "num_key_value_heads" 8 "max_position_embeddings" 32768 "use_sliding_window" 0
-            "sliding_window" 4096 "max_window_layers" 80),
-    ),
-    (
-        &["qwen3_vl_text"],
-        sizes!(4096 22016 32 32 151_936 "num_key_value_heads" 32 "head_dim" 128 "max_position_embeddings" 128_000),
-    ),
-    (
-        &["qwen3_next"],
-        sizes!(2048 5632 48 16 151_936 "num_key_value_heads" 2 "head_dim" 256 "max_position_embeddings" 32768
-            "linear_conv_kernel_dim" 4 "linear_key_head_dim" 128 "linear_value_head_dim" 128 "linear_num_key_heads" 16
-            "linear_num_value_heads" 32 "decoder_sparse_step" 1 "moe_intermediate_size" 512
-            "shared_expert_intermediate_size" 512 "num_experts_per_tok" 10 "num_experts" 512 "full_attention_interval" 4),
-    ),
-    (
-        &["qwen3_5_text"],
-        sizes!(4096 12288 32 16 248_320 "num_key_value_heads" 4 "head_dim" 256 "max_position_embeddings" 32768
-            "linear_conv_kernel_dim" 4 "linear_key_head_dim" 128 "linear_value_head_dim" 128 "linear_num_key_heads" 16
-            "linear_num_value_heads" 32 "full_attention_interval" 4),
-    ),
-    (
-        &["qwen3_5_moe_text"],
-        &[
-            ("hidden_size", 2048),
-            ("num_hidden_layers", 40),
-            ("num_attention_heads", 16),
-            ("vocab_size", 248_320),
-            ("num_key_value_heads", 2),
-            ("head_dim", 256),
-            ("max_position_embeddings", 32768),
-            ("linear_conv_kernel_dim", 4),
-            ("linear_key_head_dim", 128),
-            ("linear_value_head_dim", 128),
-            ("linear_num_key_heads", 16),
-            ("linear_num_value_heads", 32),
-            ("moe_intermediate_size", 512),
-            ("shared_expert_intermediate_size", 512),
-            ("num_experts_per_tok", 8),
-            ("num_experts", 256),
-            ("full_attention_interval", 4),
-        ],
-    ),
-    (
-        &["gemma", "gemma_text"],
-        sizes!(3072 24576 28 16 256_000 "num_key_value_heads" 16 "head_dim" 256
-        "max_position_embeddings" 8192),
-    ),
-    (
-        &["gemma2"],
-        sizes!(2304 9216 26 8 256_000 "num_key_value_heads" 4 "head_dim" 256 "sliding_window" 4096
-            "max_position_embeddings" 8192),
-    ),
-    (
-        &["gemma3_text"],
-        sizes!(2304 9216 26 8 262_208 "num_key_value_heads" 4 "head_dim" 256 "sliding_window" 4096
-            "max_position_embeddings" 131_072 "sliding_window_pattern" 6),
-    ),
-    (
-        &["gemma3n_text"],
-        sizes!(2048 16384 35 8 262_400 "num_key_value_heads" 2 "head_dim" 256 "sliding_window" 512
-            "max_position_embeddings" 32768 "num_kv_shared_layers" 15),
-    ),
-    (
-        &["gemma4_text"],
-        sizes!(2304 9216 30 8 262_144 "num_key_value_heads" 4 "head_dim" 256 "global_head_dim" 512 "sliding_window" 512
-            "max_position_embeddings" 131_072),
-    ),
-    (
-        &["gpt_oss"],
-        sizes!(2880 2880 36 64 201_088 "num_key_value_heads" 8 "head_dim" 64 "sliding_window" 128
-            "max_position_embeddings" 131_072 "num_local_experts" 128 "num_experts_per_tok" 4),
-    ),
-    (
-        &["phi3", "phi3_v"],
-        sizes!(3072 8192 32 32 32064 "max_position_embeddings" 4096),
-    ),
-    (
-        &["cohere"],
-        sizes!(8192 22528 40 64 256_000 "max_position_embeddings" 8192),
-    ),
-    (
-        &["cohere2"],
-        sizes!(8192 22528 40 64 256_000 "sliding_window" 4096 "max_position_embeddings" 8192),
-    ),
-    (
-        &["deepseek_v2"],
-        sizes!(4096 11008 32 32 102_400 "num_key_value_heads" 32 "n_routed_experts" 64 "n_shared_experts" 2
-            "moe_intermediate_size" 1407 "kv_lora_rank" 512
-            "q_lora_rank" 1536 "qk_rope_head_dim" 64 "v_head_dim" 128 "qk_nope_head_dim" 128
-            "max_position_embeddings" 2048),
-    ),
-    (
-        &["deepseek_v3"],
-        sizes!(7168 18432 61 128 129_280 "num_key_value_heads" 128 "moe_intermediate_size" 2048 "n_shared_experts" 1
-            "n_routed_experts" 256 "kv_lora_rank" 512 "q_lora_rank" 1536 "qk_rope_head_dim" 64 "v_head_dim" 128
-            "qk_nope_head_dim" 128 "num_experts_per_tok" 8 "first_k_dense_replace" 3 "max_position_embeddings" 4096),
-    ),
-    (
-        &["llama4_text"],
-        sizes!(5120 8192 48 40 202_048 "num_key_value_heads" 8 "head_dim" 128 "attention_chunk_size" 8192
-            "intermediate_size_mlp" 16384 "num_local_experts" 16 "num_experts_per_tok" 1 "interleave_moe_layer_step" 1
-            "max_position_embeddings" 131_072),
-    ),
-    (
-        &["mllama_text_model"],
-        sizes!(4096 14336 40 32 128_256 "num_key_value_heads" 8 "max_position_embeddings" 131_072),
-    ),
-    (
-        &["olmo3"],
-        sizes!(4096 11008 32 32 50304 "sliding_window" 4096 "max_position_embeddings" 2048),
-    ),
-    (
-        &["starcoder2"],
-        sizes!(3072 12288 30 24 49152 "num_key_value_heads" 2 "max_position_embeddings" 4096),
-    ),
-    (
-        &["gpt2"],
-        &[
-            ("n_embd", 768),
-            ("n_layer", 12),
-            ("n_head", 12),
-            ("vocab_size", 50257),
-            ("n_positions", 1024),
-        ],
-    ),
-    (
-        &["gpt_bigcode"],
-        &[
-            ("n_embd", 768),
-            ("n_layer", 12),
-            ("n_head", 12),
-            ("vocab_size", 50257),
-            ("n_positions", 1024),
-            ("multi_query", 1),
-        ],
-    ),
-    (
-        &["gpt_neo"],
-        &[
-            ("hidden_size", 2048),
-            ("num_layers", 24),
-            ("num_heads", 16),
-            ("vocab_size", 50257),
-            ("max_position_embeddings", 2048),
-        ],
-    ),
-    (
-        &["gptj"],
-        &[
-            ("n_embd", 4096),
-            ("n_layer", 28),
-            ("n_head", 16),
-            ("vocab_size", 50400),
-            ("n_positions", 2048),
-            ("rotary_dim", 64),
-        ],
-    ),
-    (
-        &["gpt_neox"],
-        sizes!(6144 24576 44 64 50432 "max_position_embeddings" 2048),
-    ),
-    (
-        &["falcon"],
-        &[
-            ("hidden_size", 4544),
-            ("num_hidden_layers", 32),
-            ("num_attention_heads", 71),
-            ("vocab_size", 65024),
-            ("multi_query", 1),
-            ("max_position_embeddings", 2048),
-        ],
-    ),
-    (
-        &["opt"],
-        &[
-            ("hidden_size", 768),
-            ("ffn_dim", 3072),
-            ("num_hidden_layers", 12),
-            ("num_attention_heads", 12),
-            ("vocab_size", 50272),
-            ("max_position_embeddings", 2048),
-        ],
-    ),
-    (
-        &["helium"],
-        sizes!(2560 7040 24 20 48000 "num_key_value_heads" 20 "head_dim" 128 "max_position_embeddings" 4096),
-    ),
-    (
-        &["mamba"],
-        &[
-            ("hidden_size", 768),
-            ("num_hidden_layers", 32),
-            ("vocab_size", 50280),
-            ("state_size", 16),
-            ("expand", 2),
-            ("conv_kernel", 4),
-        ],
-    ),
-    (
-        &["falcon_mamba"],
-        &[
-            ("hidden_size", 768),
-            ("num_hidden_layers", 32),
-            ("vocab_size", 50280),
-            ("state_size", 16),
-            ("expand", 2),
-            ("conv_kernel", 4),
-        ],
-    ),
-    (
-        &["mamba_ssm"],
-        &[("state_size", 16), ("expand", 2), ("conv_kernel", 4)],
-    ),
-    (
-        &["mamba2"],
-        &[
-            ("num_heads", 128),
-            ("head_dim", 64),
-            ("hidden_size", 4096),
-            ("state_size", 128),
-            ("num_hidden_layers", 64),
-            ("expand", 2),
-            ("conv_kernel", 4),
-            ("n_groups", 8),
-            ("vocab_size", 32768),
-        ],
-    ),
-    (
-        &["jamba"],
-        sizes!(4096 14336 32 32 65536 "num_key_value_heads" 8 "attn_layer_period" 8 "attn_layer_offset" 4
-            "expert_layer_period" 2 "expert_layer_offset" 1 "mamba_d_state" 16 "mamba_d_conv" 4 "mamba_expand" 2
-            "num_experts" 16 "num_experts_per_tok" 2 "max_position_embeddings" 262_144),
-    ),
-    (
-        &["bamba"],
-        sizes!(4096 14336 32 32 128_000 "num_key_value_heads" 8 "max_position_embeddings" 262_144 "mamba_n_heads" 128
-            "mamba_n_groups" 1 "mamba_d_state" 256 "mamba_d_conv" 4 "mamba_expand" 2),
-    ),
-    (
-        &["granitemoehybrid"],
-        sizes!(4096 11008 32 32 32000 "max_position_embeddings" 2048 "mamba_n_heads" 128 "mamba_n_groups" 1
-            "mamba_d_state" 256 "mamba_d_conv" 4 "mamba_expand" 2 "num_local_experts" 8 "num_experts_per_tok" 2
-            "shared_intermediate_size" 1024),
-    ),
-    (
-        &["falcon_h1"],
-        sizes!(4096 14336 32 32 128_000 "num_key_value_heads" 8 "max_position_embeddings" 8192 "mamba_n_heads" 128
-            "mamba_n_groups" 1 "mamba_d_state" 256 "mamba_d_conv" 4 "mamba_expand" 2 "mamba_d_ssm" 1024),
-    ),
-    (
-        &["zamba2"],
-        &[
-            ("mamba_d_state", 64),
-            ("mamba_d_conv", 4),
-            ("mamba_expand", 2),
-            ("mamba_ngroups", 1),
-            ("n_mamba_heads", 8),
-            ("hidden_size", 2560),
-            ("num_hidden_layers", 54),
-            ("num_attention_heads", 32),
-            ("vocab_size", 32000),
-            ("max_position_embeddings", 4096),
-        ],
-    ),
-    (
-        &["zamba"],
-        &[
-            ("mamba_d_state", 16),
-            ("mamba_d_conv", 4),
-            ("mamba_expand", 2),
-        ],
-    ),
-    (
-        &["nemotron_h"],
-        &[
-            ("mamba_num_heads", 128),
-            ("mamba_head_dim", 64),
-            ("ssm_state_size", 128),
-            ("n_groups", 8),
-            ("conv_kernel", 4),
-            ("num_key_value_heads", 8),
-        ],
-    ),
-    (
-        &["lfm2"],
-        sizes!(2560 12288 32 32 65536 "num_key_value_heads" 8 "conv_L_cache" 3 "max_position_embeddings" 128_000),
-    ),
-    (
-        &["lfm2_moe"],
-        sizes!(2048 7168 32 32 65536 "num_key_value_heads" 8 "conv_L_cache" 3 "max_position_embeddings" 128_000
-        "moe_intermediate_size" 1792 "num_dense_layers" 2 "num_experts_per_tok" 4 "num_experts" 32),
-    ),
-    (
-        &["rwkv"],
-        &[
-            ("hidden_size", 4096),
-            ("num_hidden_layers", 32),
-            ("vocab_size", 50277),
-            ("context_length", 1024),
-        ],
-    ),
-    (
-        &[
-            "bert",
-            "xlm-roberta",
-            "camembert",
-            "electra",
-            "esm",
-            "mpnet",
-        ],
-        sizes!(768 3072 12 12 30522 "max_position_embeddings" 512),
-    ),
-    // Positions are convolved: raw audio has no length that these could not take.
-    (&["hubert", "wav2vec2", "wavlm"], sizes!(768 3072 12 12 32)),
-    (
-        &["roberta"],
-        sizes!(768 3072 12 12 50265 "max_position_embeddings" 512),
-    ),
-    (
-        &["distilbert"],
-        &[
-            ("dim", 768),
-            ("hidden_dim", 3072),
-            ("n_layers", 6),
-            ("n_heads", 12),
-            ("vocab_size", 30522),
-            ("max_position_embeddings", 512),
-        ],
-    ),
-    (
-        &["deberta", "deberta-v2"],
-        sizes!(1536 6144 24 24 128_100 "max_position_embeddings" 512),
-    ),
-    (
-        &["modernbert"],
-        sizes!(768 1152 22 12 50368 "max_position_embeddings" 8192),
-    ),
-    (
-        &["whisper"],
-        &[
-            ("d_model", 384),
-            ("encoder_layers", 4),
-            ("decoder_layers", 4),
-            ("encoder_attention_heads", 6),
-            ("decoder_attention_heads", 6),
-            ("encoder_ffn_dim", 1536),
-            ("decoder_ffn_dim", 1536),
-            ("vocab_size", 51865),
-            ("max_source_positions", 1500),
-            ("max_target_positions", 448),
-        ],
-    ),
-    (
-        &["t5", "mt5", "umt5"],
-        &[
-            ("d_model", 512),
-            ("d_kv", 64),
-            ("d_ff", 2048),
-            ("num_layers", 6),
-            ("num_heads", 8),
-            ("vocab_size", 32128),
-        ],
-    ),
-    (
-        &["bart", "mbart"],
-        &[
-            ("d_model", 1024),
-            ("encoder_layers", 12),
-            ("decoder_layers", 12),
-            ("encoder_attention_heads", 16),
-            ("decoder_attention_heads", 16),
-            ("encoder_ffn_dim", 4096),
-            ("decoder_ffn_dim", 4096),
-            ("vocab_size", 50265),
-            ("max_position_embeddings", 1024),
-        ],
-    ),
-];
+mod recurrent;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn no_type_has_two_rows() {
-        let rows = ROWS.iter().chain(dense::ROWS).chain(mixtures::ROWS);
-        let mut types: Vec<_> = rows.flat_map(|(types, _)| *types).collect();
+    fn model_types_have_one_row() {
+        let mut types: Vec<_> = rows().flat_map(|(types, _)| *types).collect();
         let count = types.len();
         types.sort_unstable();
         types.dedup();

@@ -245,7 +245,7 @@ fn layer(
 
     Ok(Layer {
         mixer,
-        beside,
+        second_mixer: beside,
         feed_forward: feed_forward(facts, has_experts, index),
     })
 }

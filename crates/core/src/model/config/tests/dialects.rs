@@ -1,50 +1,51 @@
-//! One model in the dialects it is published in: the authors' own keys, and what transformers 5
-//! writes of the same class.
+//! Tests of models that are published in several dialects.
+//!
+//! The authors write one dialect, transformers 5 the other for the same class.
 
 use serde_json::json;
 
-use super::super::architecture::{Mixer, Recurrent, Span, Task};
 use super::*;
 
-fn read(config: &Value) -> Result<Architecture, Unsupported> {
-    architecture(config, None, &Inventory::default())
-}
-
-/// (layer, span, KV heads, key head) of each attention layer.
+/// (span, KV heads, key head) of each attention layer.
 fn heads(config: &Value) -> Vec<(Span, u64, u64)> {
-    let read = read(config).unwrap();
-    let of = |mixer: &Mixer| match mixer {
-        Mixer::Attention(attention) => (attention.span, attention.kv_heads, attention.key_dim),
-        other => panic!("{other:?}"),
-    };
-    read.layers.iter().map(|layer| of(&layer.mixer)).collect()
+    let attention_layers = read(config).unwrap().layers.into_iter();
+    attention_layers
+        .map(|layer| match layer.mixer {
+            Mixer::Attention(attention) => (attention.span, attention.kv_heads, attention.key_dim),
+            other => panic!("{other:?}"),
+        })
+        .collect()
 }
 
 #[test]
-fn global_heads_of_gemma_4_read_the_same_from_both_dialects() {
+fn gemma_4_dialects_agree() {
     let words = json!(["sliding_attention", "sliding_attention", "full_attention"]);
     let own = json!({"model_type": "gemma4_text", "num_hidden_layers": 3, "layer_types": words,
-        "attention_k_eq_v": true, "global_head_dim": 512, "num_global_key_value_heads": 2, "sliding_window": 1024});
-    let overridden = json!({"model_type": "gemma4_text", "num_hidden_layers": 3, "layer_types": words,
-        "sliding_window": 1024, "per_layer_config": {"02": {"head_dim": 512, "num_key_value_heads": 2}}});
+        "attention_k_eq_v": true, "global_head_dim": 512, "num_global_key_value_heads": 2,
+        "sliding_window": 1024});
+    let overridden = json!({"model_type": "gemma4_text", "num_hidden_layers": 3,
+        "layer_types": words, "sliding_window": 1024, "per_layer_config": {"02": {"head_dim": 512,
+        "num_key_value_heads": 2}}});
     assert_eq!(heads(&own), heads(&overridden));
     assert_eq!(heads(&own)[2], (Span::Full, 2, 512));
 
-    // The map is the whole truth: without an entry no layer is global in size.
+    // Without an entry in the map, no layer has the global size.
     let mut plain = overridden;
     plain["per_layer_config"] = json!({});
     assert_eq!(heads(&plain)[2], (Span::Full, 4, 256));
 }
 
 #[test]
-fn overrides_of_single_layers_are_followed_or_refused_by_name() {
-    let with = |map: Value| {
-        json!({"model_type": "llama", "num_hidden_layers": 3, "layer_types": ["full_attention", "sliding_attention",
-            "sliding_attention"], "sliding_window": 512, "per_layer_config": map})
+fn layer_overrides_are_applied_or_rejected() {
+    let llama_with = |map: Value| {
+        json!({"model_type": "llama", "num_hidden_layers": 3, "layer_types": ["full_attention",
+            "sliding_attention", "sliding_attention"], "sliding_window": 512,
+            "per_layer_config": map})
     };
 
-    let found = heads(&with(
-        json!({"1": {"sliding_window": 64, "num_key_value_heads": 8}, "2": {"sliding_window": null}}),
+    let found = heads(&llama_with(
+        json!({"1": {"sliding_window": 64, "num_key_value_heads": 8},
+            "2": {"sliding_window": null}}),
     ));
     assert_eq!(
         found,
@@ -72,15 +73,15 @@ fn overrides_of_single_layers_are_followed_or_refused_by_name() {
         (json!({"one": {"head_dim": 64}}), "the index of a layer"),
         (
             json!({"1": {"num_key_value_heads": 5}}),
-            "32 query heads do not divide",
+            "32 query heads are not divisible by it",
         ),
         (json!({"1": 5}), "an object for each layer"),
         (json!(5), "the model has 3 layers"),
     ] {
-        let error = read(&with(map.clone())).unwrap_err().to_string();
+        let error = read(&llama_with(map.clone())).unwrap_err().to_string();
         assert!(error.contains(named), "{map}: {error}");
     }
-    // A family whose layers are not read one by one.
+    // The layers of this family are not read one by one.
     let mamba = json!({"model_type": "mamba2", "per_layer_config": {"1": {"head_dim": 64}}});
 
     assert!(
@@ -92,7 +93,7 @@ fn overrides_of_single_layers_are_followed_or_refused_by_name() {
 }
 
 #[test]
-fn compression_rates_by_word_are_ratios_by_layer() {
+fn compression_rates_equal_listed_ratios() {
     let sizes = json!({"model_type": "deepseek_v4", "num_hidden_layers": 3});
     let mut listed = sizes.clone();
     listed["compress_ratios"] = json!([0, 4, 128, 0]);
@@ -120,7 +121,7 @@ fn compression_rates_by_word_are_ratios_by_layer() {
 }
 
 #[test]
-fn kimi_linear_reads_the_same_from_both_dialects() {
+fn kimi_linear_dialects_agree() {
     let words = json!([
         "linear_attention",
         "linear_attention",
@@ -128,28 +129,30 @@ fn kimi_linear_reads_the_same_from_both_dialects() {
         "full_attention"
     ]);
     let worded = json!({"model_type": "kimi_linear", "num_hidden_layers": 4, "layer_types": words,
-        "linear_num_heads": 32, "linear_head_dim": 128, "linear_conv_kernel_dim": 4, "num_experts_per_token": 8});
+        "linear_num_heads": 32, "linear_head_dim": 128, "linear_conv_kernel_dim": 4,
+        "num_experts_per_token": 8});
 
-    let listed = json!({"model_type": "kimi_linear", "num_hidden_layers": 4, "num_experts_per_token": 8,
-        "linear_attn_config": {"kda_layers": [1, 2, 3], "full_attn_layers": [4], "num_heads": 32, "head_dim": 128,
-            "short_conv_kernel_size": 4}});
+    let listed = json!({"model_type": "kimi_linear", "num_hidden_layers": 4,
+        "num_experts_per_token": 8, "linear_attn_config": {"kda_layers": [1, 2, 3],
+        "full_attn_layers": [4], "num_heads": 32, "head_dim": 128, "short_conv_kernel_size": 4}});
     assert_eq!(read(&worded).unwrap().layers, read(&listed).unwrap().layers);
 }
 
 #[test]
-fn every_recurrent_layer_may_be_called_linear() {
-    let with = |words: [&str; 2]| {
-        json!({"model_type": "granitemoehybrid", "hidden_size": 1536, "num_attention_heads": 12, "vocab_size": 100_352,
-                "num_hidden_layers": 2, "layer_types": words, "mamba_n_heads": 48, "mamba_d_head": 64})
+fn linear_attention_names_every_recurrence() {
+    let granite_with = |words: [&str; 2]| {
+        json!({"model_type": "granitemoehybrid", "hidden_size": 1536, "num_attention_heads": 12,
+            "vocab_size": 100_352, "num_hidden_layers": 2, "layer_types": words,
+            "mamba_n_heads": 48, "mamba_d_head": 64})
     };
 
     let (ours, theirs) = (
-        with(["mamba", "attention"]),
-        with(["linear_attention", "full_attention"]),
+        granite_with(["mamba", "attention"]),
+        granite_with(["linear_attention", "full_attention"]),
     );
     assert_eq!(read(&ours).unwrap().layers, read(&theirs).unwrap().layers);
-    let zamba = json!({"model_type": "zamba2", "num_hidden_layers": 2, "layer_types": ["linear_attention", "hybrid"],
-        "n_mamba_heads": 8});
+    let zamba = json!({"model_type": "zamba2", "num_hidden_layers": 2,
+        "layer_types": ["linear_attention", "hybrid"], "n_mamba_heads": 8});
     let zamba = read(&zamba).unwrap();
     assert!(
         zamba
@@ -158,22 +161,28 @@ fn every_recurrent_layer_may_be_called_linear() {
             .all(|layer| matches!(layer.mixer, Mixer::Recurrent(Recurrent::Mamba2 { .. })))
     );
 
-    assert!(zamba.layers[0].beside.is_none() && zamba.layers[1].beside.is_some());
+    assert!(zamba.layers[0].second_mixer.is_none() && zamba.layers[1].second_mixer.is_some());
 }
 
 #[test]
-fn who_sees_both_ways_keeps_nothing_and_a_prefix_is_not_that() {
+fn bidirectional_attention_has_no_cache() {
     let llama = json!({"architectures": ["LlamaBidirectionalModel"], "model_type": "llama"});
     assert_eq!(read(&llama).unwrap().task, Task::Encode);
-    let said = json!({"architectures": ["Qwen3Model"], "model_type": "qwen3", "is_causal": false});
-    assert_eq!(read(&said).unwrap().task, Task::Encode);
-    let prefix = json!({"architectures": ["PaliGemmaForConditionalGeneration"], "model_type": "paligemma",
-        "text_config": {"model_type": "gemma", "use_bidirectional_attention": true}});
-    assert_eq!(read(&prefix).unwrap().task, Task::Generate);
+    let flagged =
+        json!({"architectures": ["Qwen3Model"], "model_type": "qwen3", "is_causal": false});
+    assert_eq!(read(&flagged).unwrap().task, Task::Encode);
+    let prefix = json!({"architectures": ["PaliGemmaForConditionalGeneration"],
+        "model_type": "paligemma", "text_config": {"model_type": "gemma",
+        "use_bidirectional_attention": true}});
+    assert_eq!(
+        read(&prefix).unwrap().task,
+        Task::Generate,
+        "a bidirectional prefix still needs a cache"
+    );
 }
 
 #[test]
-fn windows_of_unlisted_layers_are_not_guessed() {
+fn unlisted_windows_are_rejected() {
     let mellum = json!({"model_type": "mellum", "sliding_window": 1024});
     assert!(
         read(&mellum)
@@ -184,7 +193,7 @@ fn windows_of_unlisted_layers_are_not_guessed() {
 }
 
 #[test]
-fn an_absent_count_of_active_experts_is_the_classs_or_is_named() {
+fn active_experts_default_or_are_missing() {
     let mixtral = json!({"model_type": "mixtral"});
     assert_eq!(read(&mixtral).unwrap().experts.unwrap().active, 2);
     let unsaid = json!({"model_type": "deepseek_v2"});
@@ -208,8 +217,8 @@ fn an_absent_count_of_active_experts_is_the_classs_or_is_named() {
 }
 
 #[test]
-fn nested_configurations_drop_what_equals_their_classs_default() {
-    // Wrapper, what it nests, KV heads x head size of the default class.
+fn nested_configurations_use_class_defaults() {
+    // Wrapper, and KV heads x head size of the class that it nests by default.
     for (root, kv) in [
         ("mistral3", 8 * 128),
         ("llava", 32 * 128),
