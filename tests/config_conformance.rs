@@ -1,5 +1,7 @@
-//! `conformance/vectors.json`: config facts to bytes, at least 60 model types, for anyone's
-//! estimator; here for ours.
+//! Checks `conformance/vectors.json`, which maps configuration facts to bytes for at least 60 model
+//! types.
+//!
+//! Any estimator can use the vectors; this test runs them on ours.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -51,7 +53,7 @@ fn device() -> DeviceFacts {
     }
 }
 
-/// What the reference engine makes of a configuration without weights.
+/// Returns what the reference engine computes for a configuration without weights.
 fn answer(config: &Value, context: u64) -> Result<(String, Expected), String> {
     let architecture =
         architecture(config, None, &Inventory::default()).map_err(|why| why.to_string())?;
@@ -81,7 +83,7 @@ fn answer(config: &Value, context: u64) -> Result<(String, Expected), String> {
     let components = prepared
         .variable(&Split::single(layers), 0, &devices[0], prepared.workload())
         .map_err(|why| why.to_string())?;
-    let of = |name| {
+    let likely_bytes = |name| {
         components
             .iter()
             .find(|part| part.name == name)
@@ -92,14 +94,14 @@ fn answer(config: &Value, context: u64) -> Result<(String, Expected), String> {
         model_type,
         Expected {
             kv_bytes_per_token: prepared.kv_bytes_per_token().get(),
-            kv_bytes: of(ComponentName::KvCache),
-            state_bytes_per_sequence: of(ComponentName::State),
+            kv_bytes: likely_bytes(ComponentName::KvCache),
+            state_bytes_per_sequence: likely_bytes(ComponentName::State),
         },
     ))
 }
 
 #[test]
-fn every_vector_is_met_to_the_byte() {
+fn vectors_match_to_the_byte() {
     let vectors: Vectors =
         serde_json::from_str(include_str!("../conformance/vectors.json")).unwrap();
     let mut types = BTreeSet::new();

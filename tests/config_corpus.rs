@@ -1,10 +1,11 @@
-//! Every configuration of the optional corpus of real metadata (`../shared/hub/models`) is read or
-//! refused for a reason, and what is read agrees with published figures.
+//! Checks all configurations of the optional corpus of real metadata (`../shared/hub/models`).
+//!
+//! Each is read or rejected for a reason, and the results agree with published figures.
 #![expect(
     clippy::unwrap_used,
-    reason = "a corpus that cannot be read is a failure of the test"
+    reason = "an unreadable corpus is a failure of the test"
 )]
-#![expect(clippy::print_stdout, reason = "the coverage table is for a person")]
+#![expect(clippy::print_stdout, reason = "people read the coverage table")]
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -33,7 +34,7 @@ fn json(path: &Path) -> Option<Value> {
     serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 
-/// All entries with a `config.json`; only the weights at the root of a repository belong to it.
+/// Reads all entries with a `config.json`. Only weights at the root of a repository belong to it.
 fn entries() -> Vec<Entry> {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/hub/models");
     if !models.is_dir() {
@@ -52,17 +53,18 @@ fn entries() -> Vec<Entry> {
     }
 
     folders.sort();
-    let entry = |folder: &PathBuf| {
-        Some(Entry {
-            name: folder.strip_prefix(&models).unwrap().display().to_string(),
-            config: json(&folder.join("config.json"))?,
-            meta: json(&folder.join("meta.json"))?,
-            quantization: json(&folder.join("hf_quant_config.json")),
-            inventory: inventory(&folder.join("tensors.json.gz")),
+    folders
+        .iter()
+        .filter_map(|folder| {
+            Some(Entry {
+                name: folder.strip_prefix(&models).unwrap().display().to_string(),
+                config: json(&folder.join("config.json"))?,
+                meta: json(&folder.join("meta.json"))?,
+                quantization: json(&folder.join("hf_quant_config.json")),
+                inventory: inventory(&folder.join("tensors.json.gz")),
+            })
         })
-    };
-
-    folders.iter().filter_map(entry).collect()
+        .collect()
 }
 
 fn inventory(path: &Path) -> Inventory {
@@ -88,7 +90,7 @@ fn read(entry: &Entry) -> Result<Architecture, Unsupported> {
     architecture(&entry.config, entry.quantization.as_ref(), &entry.inventory)
 }
 
-/// Two-byte cache bytes of one more token of a long sequence, in the published logs' sense.
+/// Bytes of a two-byte cache for one more token of a long sequence, as published logs count them.
 const PER_TOKEN: &[(&str, u64)] = &[
     ("meta-llama/Llama-3.1-8B-Instruct", 131_072),
     ("meta-llama/Llama-3.1-70B-Instruct", 327_680),
@@ -99,7 +101,7 @@ const PER_TOKEN: &[(&str, u64)] = &[
     ("deepseek-ai/DeepSeek-V3.2", 70_272 + 61 * 132),
     ("zai-org/GLM-5", 100_152),
     ("zai-org/GLM-5.1", 100_152),
-    // 21 of 78 layers have an indexer of their own.
+    // 21 of 78 layers have their own indexer.
     ("zai-org/GLM-5.2", 78 * 1152 + 21 * 132),
     ("meta-llama/Llama-4-Scout-17B-16E-Instruct", 12 * 4096),
     ("google/gemma-3-27b-it", 81_920),
@@ -117,7 +119,7 @@ const PER_TOKEN: &[(&str, u64)] = &[
     ("google/embeddinggemma-300m", 0),
 ];
 
-/// Recurrent states of one sequence: convolutions in two bytes, states as the model keeps them.
+/// Recurrent states of one sequence: convolutions in two bytes, states in the model's own dtype.
 const STATES: &[(&str, u64)] = &[
     ("Qwen/Qwen3-Next-80B-A3B-Instruct", 36 * 2_146_304),
     ("Qwen/Qwen3.5-35B-A3B", 30 * (49_152 + 2_097_152)),
@@ -125,14 +127,15 @@ const STATES: &[(&str, u64)] = &[
     ("LiquidAI/LFM2-1.2B", 10 * 2 * 2048 * 2),
 ];
 
-/// Published parameters that the Hub counts otherwise: it does not unpack MLX words, nor some NVFP4
-/// bytes.
+/// Returns whether the Hub counts packed elements as parameters.
+///
+/// It does not unpack MLX words, nor some NVFP4 bytes.
 fn hub_counts_packed(entry: &Entry) -> bool {
     entry.name.starts_with("mlx-community/") || entry.name.contains("NVFP4")
 }
 
 #[test]
-fn every_language_model_is_read_or_refused_for_a_reason() {
+fn corpus_agrees_with_published_figures() {
     let entries = entries();
     let (mut known, mut refused, mut wrong) = (BTreeMap::new(), Vec::new(), Vec::new());
 
@@ -174,14 +177,14 @@ fn every_language_model_is_read_or_refused_for_a_reason() {
             .or(entry.meta.get("total_params"))
             .and_then(Value::as_u64);
 
-        // The corpus counts a sentence-transformers model's dense heads apart.
+        // The corpus counts the dense heads of sentence-transformers models separately.
         let with_heads = entry
             .meta
             .get("total_params_with_dense")
             .and_then(Value::as_u64);
 
-        // The Hub leaves GPT-NeoX's 44 one-element mask buffers out; a repository without
-        // safetensors has no names.
+        // The Hub omits GPT-NeoX's 44 one-element mask buffers. A repository without safetensors
+        // has no tensor names.
         let comparable = !hub_counts_packed(entry)
             && entry.name != "EleutherAI/gpt-neox-20b"
             && !entry.inventory.classes.is_empty();

@@ -1,4 +1,4 @@
-//! The shipped `config.example.toml`, and what `check-config` says of files.
+//! Checks the shipped `config.example.toml`, and the messages of `check-config`.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
@@ -15,14 +15,14 @@ fn warned(path: &Path) -> Result<Vec<config::Warning>, config::ConfigError> {
 }
 
 #[test]
-fn the_example_is_the_defaults_and_earns_no_warning() {
+fn example_is_default_without_warnings() {
     let (config, _) = config::load(&example()).unwrap();
     assert_eq!(config, Config::default());
     assert_eq!(config.warnings(), []);
 }
 
 #[test]
-fn the_example_holds_every_key() {
+fn example_has_every_key() {
     let text = std::fs::read_to_string(example()).unwrap();
     let with_optional_keys: String = text
         .lines()
@@ -87,7 +87,7 @@ fn keys(table: &toml::Table) -> BTreeSet<String> {
 }
 
 #[test]
-fn a_file_that_anyone_may_write_is_warned_of() {
+fn world_writable_file_is_warned() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.toml");
     std::fs::write(&path, "[log]\nfilter = \"debug\"\n").unwrap();
@@ -104,7 +104,7 @@ fn a_file_that_anyone_may_write_is_warned_of() {
 }
 
 #[test]
-fn a_missing_huge_or_binary_file_is_named() {
+fn unreadable_files_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.toml");
     let error = warned(&path).unwrap_err().to_string();
