@@ -1,7 +1,9 @@
-//! Every model of the metadata folder `../shared/hub`, where it is there, through vLLM and SGLang:
-//! an answer or a reason, and weights that agree with what is stored.
+//! Every model of the metadata folder `../shared/hub` through vLLM and SGLang.
+//!
+//! Each gets an answer or a reason, and its weights agree with the stored bytes. Without the folder
+//! the test is skipped.
 
-#![allow(clippy::print_stdout, reason = "says what it skips")]
+#![allow(clippy::print_stdout, reason = "prints what it skips")]
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -10,11 +12,11 @@ use std::path::{Path, PathBuf};
 use hf_mem_core::bytes::Bytes;
 use hf_mem_core::device::{DeviceFacts, DeviceKind};
 use hf_mem_core::engines::{
-    AskedWorkload, ComponentName, EngineError, EngineRequest, Split, by_name,
+    AskedWorkload, ComponentName, EngineError, EngineRequest, PreparedEngine, Split, by_name,
 };
 use hf_mem_core::model::architecture::Task;
 use hf_mem_core::model::tensors::InventoryBuilder;
-use hf_mem_core::model::{Dtype, Format, Model, Storage, config};
+use hf_mem_core::model::{Architecture, Dtype, Format, Model, Storage, config};
 use serde_json::Value;
 
 fn h200() -> DeviceFacts {
@@ -33,12 +35,13 @@ fn h200() -> DeviceFacts {
     }
 }
 
-fn read(folder: &Path, repo: &str) -> Option<Model> {
-    let json = |name: &str| -> Option<Value> {
-        serde_json::from_slice(&std::fs::read(folder.join(name)).ok()?).ok()
-    };
+fn read_json(folder: &Path, name: &str) -> Option<Value> {
+    serde_json::from_slice(&std::fs::read(folder.join(name)).ok()?).ok()
+}
 
-    let settings = json("config.json")?;
+/// The model whose metadata `folder` holds.
+fn read_model(folder: &Path, repo: &str) -> Option<Model> {
+    let settings = read_json(folder, "config.json")?;
     let mut text = String::new();
     let file = std::fs::File::open(folder.join("tensors.json.gz")).ok()?;
     flate2::read::GzDecoder::new(file)
@@ -61,7 +64,11 @@ fn read(folder: &Path, repo: &str) -> Option<Model> {
     Some(Model::bare(
         repo,
         Format::Safetensors,
-        config::architecture(&settings, json("hf_quant_config.json").as_ref(), &inventory),
+        config::architecture(
+            &settings,
+            read_json(folder, "hf_quant_config.json").as_ref(),
+            &inventory,
+        ),
         inventory,
     ))
 }
@@ -85,7 +92,7 @@ fn models() -> Vec<Model> {
                 owner.file_name().display(),
                 name.file_name().display()
             );
-            found.extend(read(&name.path(), &repo));
+            found.extend(read_model(&name.path(), &repo));
         }
     }
 
@@ -93,7 +100,7 @@ fn models() -> Vec<Model> {
     found
 }
 
-/// Who is refused, by whom, and a word of the reason.
+/// Refusals: a part of the repository's name, a part of the engine's name, a word of the reason.
 const REFUSED: &[(&str, &str, &str)] = &[
     ("mlx-community/", "", "MLX"),
     ("bnb-4bit", "vllm", "bitsandbytes"),
@@ -106,113 +113,118 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ("Baichuan2-7B-Base", "", "no tensor"),
 ];
 
-fn expected(engine: &str, repo: &str, why: &str) -> bool {
-    REFUSED
-        .iter()
-        .any(|(part, by, word)| repo.contains(part) && engine.contains(by) && why.contains(word))
+fn is_expected_refusal(engine: &str, repo: &str, why: &str) -> bool {
+    REFUSED.iter().any(|(repo_part, engine_part, word)| {
+        repo.contains(repo_part) && engine.contains(engine_part) && why.contains(word)
+    })
 }
 
-/// One model through one engine: the reason of a refusal, or what is wrong with the answer.
-fn hold(engine: &str, model: &Model, device: &DeviceFacts) -> Result<(), String> {
-    let parameters = BTreeMap::new();
-    let devices = std::slice::from_ref(device);
+/// Weights on the first rank of `split`, in bytes.
+fn weight_bytes(
+    prepared: &dyn PreparedEngine,
+    split: &Split,
+    device: &DeviceFacts,
+) -> Result<u64, EngineError> {
+    let parts = prepared.fixed(split, 0, device)?;
+    let weights = parts
+        .iter()
+        .find(|part| part.name == ComponentName::Weights);
+    Ok(weights.map_or(0, |part| part.bytes.likely.get()))
+}
 
-    let case = EngineRequest {
+/// Checks one model with one engine; the error is the reason of a refusal, or the wrong figure.
+fn check_model(
+    engine: &str,
+    model: &Model,
+    device: &DeviceFacts,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let parameters = BTreeMap::new();
+    let request = EngineRequest {
         model,
         version: None,
         parameters: &parameters,
         asked: AskedWorkload::default(),
-        devices,
+        devices: std::slice::from_ref(device),
     };
 
-    let say = |error: EngineError| error.to_string();
-    let prepared = by_name(engine).map_err(say)?.prepare(&case).map_err(say)?;
+    let prepared = by_name(engine)?.prepare(&request)?;
+    let prepared = prepared.as_ref();
+    let architecture = model.architecture.as_ref().map_err(ToString::to_string)?;
+    let layers = architecture.layer_count();
 
-    let layers = model
-        .architecture
-        .as_ref()
-        .map_err(ToString::to_string)?
-        .layer_count();
-
-    let weights = |split: &Split| -> Result<u64, String> {
-        let parts = prepared.fixed(split, 0, device).map_err(say)?;
-        let part = parts
-            .iter()
-            .find(|part| part.name == ComponentName::Weights);
-        Ok(part.map_or(0, |part| part.bytes.likely.get()))
-    };
-
-    let single = weights(&Split::single(layers))?;
+    let single = weight_bytes(prepared, &Split::single(layers), device)?;
     let stored = model.inventory.bytes().get();
 
-    // Not less than half (32 bits cast to 16, masks left out), not more than a tenth above (tables,
+    // At least half (32 bits cast to 16, masks left out), and at most a tenth above (tables,
     // padding, copies).
     if single < stored / 100 * 45 || single > stored / 100 * 110 {
-        return Err(format!("{single} bytes of weights, {stored} are stored"));
+        return Err(format!("{single} bytes of weights, {stored} are stored").into());
     }
 
     for tensor in [2, 4, 8] {
         let split = Split::tensor(tensor, layers);
-        if prepared.check(&split).is_err() {
-            continue;
+        if prepared.check(&split).is_ok() {
+            check_split(prepared, architecture, &split, device, single)?;
         }
+    }
 
-        let all = weights(&split)? * u64::from(tensor);
-        let whole = Split {
-            expert_parallel: true,
-            ..split.clone()
-        };
+    let parts = prepared.variable(&Split::single(layers), 0, device, prepared.workload())?;
+    let has_cache = parts.iter().any(|part| part.name == ComponentName::KvCache);
+    if architecture.task == Task::Generate && !has_cache {
+        return Err("no cache".into());
+    }
 
-        if model
-            .architecture
-            .as_ref()
-            .is_ok_and(|a| a.experts.is_some())
-            && prepared.check(&whole).is_ok()
-        {
-            let experts = weights(&whole)? * u64::from(tensor);
-            if experts.abs_diff(all) > all / 20 {
-                return Err(format!(
-                    "{experts} bytes with whole experts by {tensor}, {all} with slices"
-                ));
-            }
-        }
-        // Replicated: RoPE tables (all but a third of a 2B model's at TP8), latents' inputs, norms,
-        // KV heads.
-        if all < single || all > single / 100 * 145 {
+    Ok(())
+}
+
+/// Checks the weights of all ranks of `split` against the `single` device's.
+fn check_split(
+    prepared: &dyn PreparedEngine,
+    architecture: &Architecture,
+    split: &Split,
+    device: &DeviceFacts,
+    single: u64,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let tensor = u64::from(split.tensor);
+    let all = weight_bytes(prepared, split, device)? * tensor;
+    let whole_experts = Split {
+        expert_parallel: true,
+        ..split.clone()
+    };
+
+    if architecture.experts.is_some() && prepared.check(&whole_experts).is_ok() {
+        let experts = weight_bytes(prepared, &whole_experts, device)? * tensor;
+        if experts.abs_diff(all) > all / 20 {
             return Err(format!(
-                "TP{tensor}: {all} bytes on all ranks, {single} on one"
-            ));
+                "{experts} bytes with whole experts by {tensor}, {all} with slices"
+            )
+            .into());
         }
     }
 
-    let parts = prepared
-        .variable(&Split::single(layers), 0, device, prepared.workload())
-        .map_err(say)?;
-    let cached = parts.iter().any(|part| part.name == ComponentName::KvCache);
-
-    let generates = model
-        .architecture
-        .as_ref()
-        .is_ok_and(|architecture| architecture.task == Task::Generate);
-
-    if generates && !cached {
-        Err("no cache".to_owned())
-    } else {
-        Ok(())
+    // Ranks replicate RoPE tables (all but a third of a 2B model's at TP8), latents' inputs, norms
+    // and KV heads.
+    if all < single || all > single / 100 * 145 {
+        return Err(format!("TP{tensor}: {all} bytes on all ranks, {single} on one").into());
     }
+
+    Ok(())
 }
 
 #[test]
-fn every_model_is_answered_or_refused_with_a_reason() {
+fn every_model_has_answer_or_reason() {
     let device = h200();
     let mut answered = 0;
 
     for model in models() {
         for engine in ["vllm", "sglang"] {
             let repo = &model.identity.repo;
-            match hold(engine, &model, &device) {
+            match check_model(engine, &model, &device) {
                 Ok(()) => answered += 1,
-                Err(why) => assert!(expected(engine, repo, &why), "{engine} {repo}: {why}"),
+                Err(why) => assert!(
+                    is_expected_refusal(engine, repo, &why.to_string()),
+                    "{engine} {repo}: {why}"
+                ),
             }
         }
     }

@@ -1,17 +1,20 @@
-//! Whether a device can run a model's quantisation in SGLang, natively or at a cost.
+//! Whether a device can run a model's quantization in SGLang, natively or at a cost.
 //!
 //! Source: SGLang 0.5.23 `layers/quantization/**` (`get_min_capability`) and
 //! `compressed_tensors.py` (`get_scheme`).
 
 use crate::device::DeviceFacts;
 use crate::engines::DeviceSupport;
+use crate::engines::shared::device_support::{
+    NO_FP4_TENSOR_CORES, NO_FP8_TENSOR_CORES, is_fp4, needs_capability, unknown_capability,
+};
 use crate::model::Architecture;
 use crate::model::quantization::Quantization;
 
 /// Whether SGLang reads checkpoints of this `quant_method` on CUDA
 /// (`layers/quantization/__init__.py`, `BASE_QUANTIZATION_METHODS`; GPTQ by its Marlin kernels,
 /// ModelOpt by its algorithm).
-pub(super) fn known_method(method: &str) -> bool {
+pub(super) fn is_known_method(method: &str) -> bool {
     const KNOWN: &[&str] = &[
         "fp8",
         "mxfp8",
@@ -41,38 +44,33 @@ pub(super) fn known_method(method: &str) -> bool {
     KNOWN.contains(&method)
 }
 
-/// The verdict on one device; `online` quantises a full-precision checkpoint at load.
-pub(super) fn fitness(
+/// The lowest compute capability that SGLang runs on: 7.0.
+const MIN_CAPABILITY: u32 = 70;
+
+/// The verdict on one device; `online` quantizes a full-precision checkpoint at load.
+pub(super) fn device_support(
     architecture: &Architecture,
     online: Option<&str>,
     device: &DeviceFacts,
 ) -> DeviceSupport {
     let Some(capability) = device.capability() else {
-        return DeviceSupport::Degraded(
-            "its compute capability is unknown, so nothing was checked".to_owned(),
-        );
+        return unknown_capability();
     };
 
     let quantization = architecture.quantization.as_ref();
     let online = online.filter(|_| quantization.is_none());
-    let least = quantization
-        .map(minimum)
+    let minimum = quantization
+        .map(method_minimum)
         .or(online.map(online_minimum))
-        .unwrap_or(70)
-        .max(70);
+        .unwrap_or(MIN_CAPABILITY)
+        .max(MIN_CAPABILITY);
 
-    if capability < least {
+    if capability < minimum {
         let method = quantization
             .map(|quantization| &*quantization.method)
             .or(online)
             .unwrap_or("SGLang");
-        return DeviceSupport::Unable(format!(
-            "{method} needs compute capability {}.{}; this is {}.{}",
-            least / 10,
-            least % 10,
-            capability / 10,
-            capability % 10
-        ));
+        return needs_capability(method, minimum, capability);
     }
 
     match quantization.and_then(|quantization| fallback(quantization, capability)) {
@@ -81,12 +79,8 @@ pub(super) fn fitness(
     }
 }
 
-fn is_fp4(quantization: &Quantization) -> bool {
-    let named = |name: &str| name.to_ascii_lowercase().contains("fp4");
-    named(&quantization.method) || quantization.format.as_deref().is_some_and(named)
-}
-
-fn minimum(quantization: &Quantization) -> u32 {
+/// The minimum compute capability of a checkpoint's method.
+fn method_minimum(quantization: &Quantization) -> u32 {
     let four_by_eight = quantization.bits == Some(4) && quantization.activation_bits == Some(8);
     match &*quantization.method {
         "auto-round" => 60,
@@ -95,7 +89,8 @@ fn minimum(quantization: &Quantization) -> u32 {
         "modelopt" if is_fp4(quantization) => 80,
         "modelopt" | "modelopt_fp8" | "w8a8_fp8" => 89,
         "compressed-tensors" if four_by_eight => 90,
-        // FP4 activations are refused where they cannot run, FP8 ones are left out (`get_scheme`).
+        // SGLang refuses FP4 activations on devices without them, and leaves FP8 ones out
+        // (`get_scheme`).
         "compressed-tensors" if is_fp4(quantization) && quantization.activations => 100,
         "compressed-tensors" | "gptq" | "gptq_marlin" | "awq" | "awq_marlin" | "mxfp4" | "fp8"
         | "blockwise_int8" => 80,
@@ -106,7 +101,7 @@ fn minimum(quantization: &Quantization) -> u32 {
     }
 }
 
-/// The least capability of a method that quantises at load.
+/// The minimum compute capability of a method that quantizes at load.
 fn online_minimum(method: &str) -> u32 {
     match method {
         "mxfp8" | "nvfp4_online" => 100,
@@ -118,14 +113,15 @@ fn online_minimum(method: &str) -> u32 {
     }
 }
 
-/// What runs more slowly than the method was made for, in the same bytes.
+/// The cost of kernels that the method was not made for, which use the same bytes.
 fn fallback(quantization: &Quantization, capability: u32) -> Option<&'static str> {
     if is_fp4(quantization) && capability < 100 {
-        return Some("no FP4 tensor cores: weight-only kernels of the same size are used");
+        return Some(NO_FP4_TENSOR_CORES);
     }
-    let eight = quantization.float && quantization.bits == Some(8) && quantization.activations;
-    (eight && capability < 89)
-        .then_some("no FP8 tensor cores below compute capability 8.9: weight-only kernels of the same size are used")
+
+    let has_fp8_products =
+        quantization.float && quantization.bits == Some(8) && quantization.activations;
+    (has_fp8_products && capability < 89).then_some(NO_FP8_TENSOR_CORES)
 }
 
 #[cfg(test)]
@@ -134,30 +130,15 @@ mod tests {
 
     use super::*;
     use crate::engines::sample;
+    use crate::engines::shared::device_support::verdicts;
     use crate::model::{Inventory, config};
 
-    fn verdict(quantization: &Value, capability: (u32, u32)) -> char {
-        let config = json!({"model_type": "llama", "torch_dtype": "float16", "quantization_config": quantization});
-        let architecture = config::architecture(&config, None, &Inventory::default()).unwrap();
-
-        let device = DeviceFacts {
-            compute_capability: Some(capability),
-            ..sample::device()
-        };
-
-        match fitness(&architecture, None, &device) {
-            DeviceSupport::Able => '+',
-            DeviceSupport::Degraded(_) => '~',
-            DeviceSupport::Unable(_) => '-',
-        }
-    }
-
     #[test]
-    fn methods_of_other_engines_are_not_its_own() {
+    fn known_methods_exclude_other_engines() {
         assert!(
             ["gptq", "awq", "bitsandbytes", "compressed-tensors", "quark"]
                 .iter()
-                .all(|method| known_method(method))
+                .all(|method| is_known_method(method))
         );
 
         assert!(
@@ -171,39 +152,38 @@ mod tests {
                 "mlx"
             ]
             .iter()
-            .any(|method| known_method(method))
+            .any(|method| is_known_method(method))
         );
     }
 
     #[test]
-    fn quantising_at_load_needs_the_kernels_too() {
+    fn online_quantization_needs_its_kernels() {
         let config = json!({"model_type": "llama", "torch_dtype": "bfloat16"});
         let architecture = config::architecture(&config, None, &Inventory::default()).unwrap();
 
-        let able = |method: &str, capability| {
+        let can_run = |method: &str, capability| {
             let device = DeviceFacts {
                 compute_capability: Some(capability),
                 ..sample::device()
             };
             !matches!(
-                fitness(&architecture, Some(method), &device),
+                device_support(&architecture, Some(method), &device),
                 DeviceSupport::Unable(_)
             )
         };
 
-        assert!(able("nvfp4_online", (10, 0)) && !able("nvfp4_online", (9, 0)));
-        assert!(able("w8a8_fp8", (8, 9)) && !able("w8a8_fp8", (8, 6)));
-        assert!(able("fp8", (8, 0)) && !able("fp8", (7, 5)));
+        assert!(can_run("nvfp4_online", (10, 0)) && !can_run("nvfp4_online", (9, 0)));
+        assert!(can_run("w8a8_fp8", (8, 9)) && !can_run("w8a8_fp8", (8, 6)));
+        assert!(can_run("fp8", (8, 0)) && !can_run("fp8", (7, 5)));
     }
 
-    /// On 6.1, 7.0, 7.5, 8.0, 8.9, 9.0, 10.0, 12.0.
-    #[test]
-    fn what_each_method_needs() {
-        let tensors = |format: &str, weights: Value, inputs: Value| {
-            json!({"quant_method": "compressed-tensors", "format": format,
-                "config_groups": {"group_0": {"weights": weights, "input_activations": inputs}}})
-        };
+    fn compressed_tensors(format: &str, weights: &Value, inputs: &Value) -> Value {
+        json!({"quant_method": "compressed-tensors", "format": format,
+            "config_groups": {"group_0": {"weights": weights, "input_activations": inputs}}})
+    }
 
+    #[test]
+    fn methods_need_their_capability() {
         let eight = json!({"num_bits": 8, "type": "float", "strategy": "channel"});
         let four = json!({"num_bits": 4, "type": "int", "group_size": 128});
 
@@ -232,35 +212,38 @@ mod tests {
                 "---~~~++",
             ),
             (
-                tensors("float-quantized", eight.clone(), eight.clone()),
+                compressed_tensors("float-quantized", &eight, &eight),
                 "---~++++",
             ),
             (
-                tensors("pack-quantized", four.clone(), Value::Null),
+                compressed_tensors("pack-quantized", &four, &Value::Null),
                 "---+++++",
             ),
             (
-                tensors(
+                compressed_tensors(
                     "int-quantized",
-                    json!({"num_bits": 8, "type": "int"}),
-                    json!({"num_bits": 8}),
+                    &json!({"num_bits": 8, "type": "int"}),
+                    &json!({"num_bits": 8}),
                 ),
                 "---+++++",
             ),
-            (tensors("pack-quantized", four, eight), "-----+++"),
             (
-                tensors(
+                compressed_tensors("pack-quantized", &four, &eight),
+                "-----+++",
+            ),
+            (
+                compressed_tensors(
                     "nvfp4-pack-quantized",
-                    json!({"num_bits": 4, "type": "float"}),
-                    json!({"num_bits": 4}),
+                    &json!({"num_bits": 4, "type": "float"}),
+                    &json!({"num_bits": 4}),
                 ),
                 "------++",
             ),
             (
-                tensors(
+                compressed_tensors(
                     "nvfp4-pack-quantized",
-                    json!({"num_bits": 4, "type": "float"}),
-                    Value::Null,
+                    &json!({"num_bits": 4, "type": "float"}),
+                    &Value::Null,
                 ),
                 "---~~~++",
             ),
@@ -273,29 +256,18 @@ mod tests {
                 "---+++++",
             ),
             (
-                json!({"quant_method": "quark", "global_quant_config": {"weight": {"dtype": "fp8_e4m3"}}}),
+                json!({"quant_method": "quark",
+                    "global_quant_config": {"weight": {"dtype": "fp8_e4m3"}}}),
                 "----++++",
             ),
             (json!({"quant_method": "w8a8_int8"}), "--++++++"),
             (json!({"quant_method": "mxfp8"}), "------++"),
         ];
 
-        let cards = [
-            (6, 1),
-            (7, 0),
-            (7, 5),
-            (8, 0),
-            (8, 9),
-            (9, 0),
-            (10, 0),
-            (12, 0),
-        ];
-
         for (quantization, expected) in cases {
-            let found: String = cards
-                .iter()
-                .map(|card| verdict(&quantization, *card))
-                .collect();
+            let found = verdicts(&quantization, |architecture, device| {
+                device_support(architecture, None, device)
+            });
             assert_eq!(found, expected, "{quantization}");
         }
     }

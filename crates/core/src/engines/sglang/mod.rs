@@ -1,11 +1,12 @@
-//! SGLang: a token pool of what a fraction of the free memory leaves, everything transient in the
-//! remainder.
+//! SGLang: a fraction of the free memory for weights and token pool, and the remainder for
+//! everything transient.
 //!
-//! Read from SGLang 0.5.23. [`pool`] sizes what is remembered, [`reserve`] the fraction,
-//! [`settings`] the parameters; weights and legality are shared with vLLM, whose layers these once
-//! were.
+//! Source: SGLang 0.5.23. [`settings`] resolves the parameters, [`pool`] sizes the caches,
+//! [`reserve`] the remainder, and [`launch`] writes the command line. Weights and split rules are
+//! shared with vLLM, as SGLang's layers began as vLLM's.
 
 pub mod device_support;
+mod launch;
 mod pool;
 mod prepared;
 mod reserve;
@@ -19,6 +20,7 @@ use settings::SglangSettings;
 
 use super::profile::{Profile, ProfileError, Profiles};
 use super::shared::cache::CacheLayers;
+use super::shared::checkpoint_checks::{encodes_raw_audio, is_packed_for_mlx, shown_method};
 use super::shared::dtype::ComputeDtype;
 use super::shared::shard_size::{ExpertPadding, Online, ShardContext};
 use super::shared::weights::{Classes, Omitted, WeightTable};
@@ -41,7 +43,7 @@ static PROFILES: LazyLock<Result<Profiles, ProfileError>> =
     LazyLock::new(|| Profiles::parse(include_str!("../profiles/sglang.toml")));
 
 impl Sglang {
-    /// The embedded profiles.
+    /// Returns the embedded profiles.
     pub fn profiles() -> Result<Profiles, ProfileError> {
         PROFILES.clone()
     }
@@ -51,13 +53,16 @@ impl Sglang {
         Self { profiles }
     }
 
-    /// Prepares for one case; the same as [`Engine::prepare`], with SGLang's own type.
-    pub fn prepare<'a>(&self, case: &EngineRequest<'a>) -> Result<SglangPrepared<'a>, EngineError> {
+    /// Prepares SGLang for one request; like [`Engine::prepare`], with SGLang's own type.
+    pub fn prepare<'a>(
+        &self,
+        request: &EngineRequest<'a>,
+    ) -> Result<SglangPrepared<'a>, EngineError> {
         let profile = self
             .profiles
-            .for_version(case.version)
+            .for_version(request.version)
             .map_err(|error| profile_error(&error))?;
-        SglangPrepared::new(case, profile)
+        SglangPrepared::new(request, profile)
     }
 }
 
@@ -77,13 +82,13 @@ impl Engine for Sglang {
 
     fn prepare<'a>(
         &self,
-        case: &EngineRequest<'a>,
+        request: &EngineRequest<'a>,
     ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
-        Ok(Box::new(Self::prepare(self, case)?))
+        Ok(Box::new(Self::prepare(self, request)?))
     }
 }
 
-/// A profile that cannot be used, as an engine's error.
+/// The error for a profile that cannot be used.
 pub(super) fn profile_error(error: &ProfileError) -> EngineError {
     EngineError::BadParameter {
         engine: ENGINE,
@@ -93,6 +98,7 @@ pub(super) fn profile_error(error: &ProfileError) -> EngineError {
     }
 }
 
+/// The `unsupported_architecture` error for this engine.
 fn unsupported(why: impl Into<String>) -> EngineError {
     EngineError::Unsupported {
         engine: ENGINE,
@@ -100,7 +106,7 @@ fn unsupported(why: impl Into<String>) -> EngineError {
     }
 }
 
-/// Constants of one version range.
+/// SGLang's constants for one version range.
 #[derive(Clone, Copy, Debug)]
 struct SglangConstants {
     base_mib: u64,
@@ -143,82 +149,28 @@ pub struct SglangPrepared<'a> {
     latent: bool,
     classes: Classes<'a>,
     online: Option<Online>,
-    /// Its name as given.
+    /// The name of `online` as given.
     online_name: Option<String>,
     device: DeviceFacts,
+    /// Weights by tensor degree, expert parallelism and padding.
     weights: Mutex<BTreeMap<(u32, bool, bool), Arc<WeightTable>>>,
 }
 
 impl<'a> SglangPrepared<'a> {
-    fn new(case: &EngineRequest<'a>, profile: &Profile) -> Result<Self, EngineError> {
-        let model = case.model;
-        if matches!(model.format, Format::Gguf | Format::Diffusers) {
-            return Err(unsupported(
-                "only safetensors and .bin repositories are answered for",
-            ));
-        }
-
-        if model
-            .inventory
-            .classes
-            .iter()
-            .any(|class| class.pattern.ends_with(".biases"))
-        {
-            return Err(unsupported("the weights are packed for MLX"));
-        }
-
-        let architecture = model
-            .architecture
-            .as_ref()
-            .map_err(|why| unsupported(why.to_string()))?;
-        if architecture
-            .layers
-            .iter()
-            .any(|layer| matches!(&layer.mixer, Mixer::Latent(l) if l.compress_ratio.is_some()))
-        {
-            return Err(unsupported(format!(
-                "the pools of {} (compress_ratios) are not understood",
-                architecture.class
-            )));
-        }
-
-        if let Some(quantization) = &architecture.quantization
-            && !device_support::known_method(&quantization.method)
-        {
-            let shown: String = quantization.method.chars().take(40).collect();
-            return Err(unsupported(format!(
-                "quant_method {shown} is not one that SGLang is known to load"
-            )));
-        }
-
-        let kind = &*architecture.root_model_type;
-        if architecture.task == Task::EncodeDecode
-            || ["hubert", "wav2vec2", "wavlm", "unispeech"].contains(&kind)
-        {
-            return Err(unsupported(format!(
-                "{} ({kind}) is not answered for",
-                architecture.class
-            )));
-        }
-
-        let settings = SglangSettings::settle(case, architecture, profile)?;
+    fn new(request: &EngineRequest<'a>, profile: &Profile) -> Result<Self, EngineError> {
+        let model = request.model;
+        let architecture = check_model(model)?;
+        let settings = SglangSettings::resolve(request, architecture, profile)?;
         let online_name = settings
             .online_name
             .clone()
             .filter(|_| architecture.quantization.is_none());
-        let online = match online_name.as_deref() {
-            Some(name) => Some(
-                Online::parse(name).ok_or_else(|| EngineError::BadParameter {
-                    engine: ENGINE,
-                    name: "quantization".to_owned(),
-                    value: name.to_owned(),
-                    why: "is not one that quantises a full-precision checkpoint at load".to_owned(),
-                })?,
-            ),
-            None => None,
-        };
+        let online = online_name
+            .as_deref()
+            .map(online_quantization)
+            .transpose()?;
 
-        let device = case
+        let device = request
             .devices
             .first()
             .cloned()
@@ -252,7 +204,7 @@ impl<'a> SglangPrepared<'a> {
         let mut tables = self.weights.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (split.tensor, split.expert_parallel, padding.is_some());
         let table = tables.entry(key).or_insert_with(|| {
-            let residence = ShardContext {
+            let shard = ShardContext {
                 architecture: self.architecture,
                 compute: self.settings.compute,
                 online: self.online,
@@ -265,10 +217,10 @@ impl<'a> SglangPrepared<'a> {
                 vocabulary_step(self.architecture.vocab_size, u64::from(split.tensor.max(1)));
 
             Arc::new(match self.model.format {
-                Format::PytorchBin => WeightTable::flat(self.unnamed_bytes(), &residence),
+                Format::PytorchBin => WeightTable::flat(self.pickled_bytes(), &shard),
                 _ => WeightTable::new(
                     &self.classes,
-                    &residence,
+                    &shard,
                     step,
                     Omitted {
                         towers: false,
@@ -280,11 +232,10 @@ impl<'a> SglangPrepared<'a> {
 
         Arc::clone(table)
     }
-}
 
-impl SglangPrepared<'_> {
-    /// Pickles tell no types: as stored, and twice that where they are widened to 32 bits.
-    fn unnamed_bytes(&self) -> Bytes {
+    /// Weights of a pickle, which names no types: as stored, and twice that if SGLang widens them
+    /// to 32 bits.
+    fn pickled_bytes(&self) -> Bytes {
         let stored = self.model.inventory.bytes();
         let widened = self.settings.compute == ComputeDtype::Float32
             && self.architecture.dtype != Some(Dtype::F32);
@@ -292,7 +243,62 @@ impl SglangPrepared<'_> {
     }
 }
 
-/// The vocabulary is padded to 64, and to 64 x TP where that does not divide.
+/// Checks that SGLang can load the model, and returns its architecture.
+fn check_model(model: &Model) -> Result<&Architecture, EngineError> {
+    if matches!(model.format, Format::Gguf | Format::Diffusers) {
+        return Err(unsupported(
+            "only safetensors and .bin repositories are supported",
+        ));
+    }
+
+    if is_packed_for_mlx(model) {
+        return Err(unsupported("the weights are packed for MLX"));
+    }
+
+    let architecture = model
+        .architecture
+        .as_ref()
+        .map_err(|why| unsupported(why.to_string()))?;
+    let compressed = architecture.layers.iter().any(
+        |layer| matches!(&layer.mixer, Mixer::Latent(latent) if latent.compress_ratio.is_some()),
+    );
+    if compressed {
+        return Err(unsupported(format!(
+            "the pools of {} (compress_ratios) have an unknown size",
+            architecture.class
+        )));
+    }
+
+    if let Some(quantization) = &architecture.quantization
+        && !device_support::is_known_method(&quantization.method)
+    {
+        return Err(unsupported(format!(
+            "SGLang is not known to load quant_method {}",
+            shown_method(&quantization.method)
+        )));
+    }
+
+    if architecture.task == Task::EncodeDecode || encodes_raw_audio(architecture) {
+        return Err(unsupported(format!(
+            "{} ({}) is not supported",
+            architecture.class, architecture.root_model_type
+        )));
+    }
+
+    Ok(architecture)
+}
+
+/// The method that quantizes a full-precision checkpoint at load, by its name.
+fn online_quantization(name: &str) -> Result<Online, EngineError> {
+    Online::parse(name).ok_or_else(|| EngineError::BadParameter {
+        engine: ENGINE,
+        name: "quantization".to_owned(),
+        value: name.to_owned(),
+        why: "is not one that quantizes a full-precision checkpoint at load".to_owned(),
+    })
+}
+
+/// The step that SGLang pads the vocabulary to: 64 rows, or 64 x TP if 64 does not divide.
 fn vocabulary_step(rows: u64, tensor: u64) -> u64 {
     if rows.next_multiple_of(64).is_multiple_of(tensor) {
         64

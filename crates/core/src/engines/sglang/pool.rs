@@ -6,12 +6,12 @@
 use super::SglangPrepared;
 use crate::bytes::Bytes;
 use crate::engines::shared::cache::{CacheKind, state_elements, token_bytes};
-use crate::engines::vllm::cache::latent_bytes;
+use crate::engines::shared::latent_cache::latent_bytes;
 use crate::engines::{Split, Workload};
 use crate::model::architecture::{Mixer, Span};
 
-/// Classes whose windows get a pool of their own; every other sliding layer keeps the full context
-/// (`configs/model_config.py`, `is_hybrid_swa_model`).
+/// Classes whose windows get a pool of their own (`configs/model_config.py`,
+/// `is_hybrid_swa_model`). Sliding layers of all other classes keep the full context.
 const HYBRID_WINDOWS: &[&str] = &[
     "Llama4ForConditionalGeneration",
     "GptOssForCausalLM",
@@ -35,16 +35,16 @@ const HYBRID_WINDOWS: &[&str] = &[
 /// Bytes of the pools on one rank.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Pools {
-    /// Token pool (and window pool).
+    /// Token pool, and window pool if there is one.
     pub(super) tokens: Bytes,
     /// State slots.
     pub(super) states: Bytes,
-    /// The request table, outside the budget of the cache.
+    /// The request table, outside the cache's budget.
     pub(super) table: Bytes,
 }
 
 impl SglangPrepared<'_> {
-    /// Whether windows get their own pool.
+    /// Whether windows get a pool of their own.
     pub(super) fn hybrid_windows(&self) -> bool {
         HYBRID_WINDOWS.contains(&&*self.architecture.class)
             || self
@@ -54,7 +54,7 @@ impl SglangPrepared<'_> {
                 .any(|note| note.contains("is_hybrid_swa"))
     }
 
-    /// (bytes of a token in full layers, bytes of a token in window layers) on `rank`.
+    /// Bytes of a token on `rank`: in full layers, and in window layers.
     pub(super) fn cell(&self, split: &Split, rank: usize) -> (Bytes, Bytes) {
         let (_, range) = split.stage_of(rank);
         let hybrid = self.hybrid_windows();
@@ -77,8 +77,9 @@ impl SglangPrepared<'_> {
                 CacheKind::State(_) => {}
             }
         }
-        // An encoder remembers nothing, but its layers are given a pool like any other's: 23.48 GiB
-        // for 256,568 tokens of BGE-M3 (sgl-project/sglang issue 7590).
+
+        // An encoder keeps no cache, but SGLang gives its layers a pool like others: 23.48 GiB for
+        // 256,568 tokens of BGE-M3 (sgl-project/sglang issue 7590).
         for mixer in self.architecture.mixers(range) {
             if let Mixer::Attention(attention) = mixer
                 && attention.span == Span::Bidirectional
@@ -90,25 +91,27 @@ impl SglangPrepared<'_> {
         (full, window)
     }
 
-    /// What one token slot of the pool costs, the window pool's share included.
+    /// Bytes of one token slot of the pool, the window pool's share included.
     pub(super) fn slot(&self, split: &Split, rank: usize) -> Bytes {
         let (full, window) = self.cell(split, rank);
         full + window.scale(self.settings.swa_ratio, 1_000_000)
     }
 
-    /// State of one slot on `rank`, over its layers.
+    /// Bytes of one state slot on `rank`, over its layers.
     pub(super) fn state_slot(&self, split: &Split, rank: usize) -> Bytes {
         let (_, range) = split.stage_of(rank);
-        let of = |(index, kind): (usize, &CacheKind)| match kind {
-            CacheKind::State(state) => {
-                let (conv, recurrent) = state_elements(state, u64::from(split.tensor), 0);
-                (conv * self.settings.compute.bytes() + recurrent * self.settings.state_bytes)
-                    * self.layers.layers(index, &range)
-            }
-            _ => Bytes::ZERO,
-        };
+        let mut sum = Bytes::ZERO;
 
-        self.layers.kinds().iter().enumerate().map(of).sum()
+        for (index, kind) in self.layers.kinds().iter().enumerate() {
+            if let CacheKind::State(state) = kind {
+                let (conv, recurrent) = state_elements(state, u64::from(split.tensor), 0);
+                let each =
+                    conv * self.settings.compute.bytes() + recurrent * self.settings.state_bytes;
+                sum += each * self.layers.layers(index, &range);
+            }
+        }
+
+        sum
     }
 
     /// Pools that hold `workload` on `rank`.
@@ -122,7 +125,7 @@ impl SglangPrepared<'_> {
             .token_slots(workload)
             .saturating_add(self.settings.page_tokens);
 
-        // Three slots a request with the radix cache, one without, and one to pad with.
+        // Three slots a request with the radix cache, one without it, and one for padding.
         let slots = workload
             .sequences
             .saturating_mul(if self.settings.radix { 3 } else { 1 })
@@ -133,7 +136,7 @@ impl SglangPrepared<'_> {
             slot * slots
         };
 
-        let (tokens, states) = self.shared_out(self.slot(split, rank) * tokens, states);
+        let (tokens, states) = self.fit_pool_ratio(self.slot(split, rank) * tokens, states);
         Pools {
             tokens,
             states,
@@ -144,12 +147,12 @@ impl SglangPrepared<'_> {
     /// Slots of the token pool that hold `workload`.
     ///
     /// The window pool is a share of it (`swa_full_tokens_ratio`) and must hold every window and
-    /// the step on its way: where contexts are no longer than that, the whole pool must be larger
-    /// for its share to be large enough.
+    /// the step in flight. For contexts no longer than that, the whole pool grows until its share
+    /// is large enough.
     pub(super) fn token_slots(&self, workload: Workload) -> u64 {
         let page = self.settings.page_tokens;
 
-        // An image's encoder tokens take ordinary slots, over all layers
+        // The encoder tokens of an image take ordinary slots, over all layers
         // (`managers/schedule_batch.py`).
         let cross = self.layers.kinds().iter().filter_map(|kind| match kind {
             CacheKind::Heads(attention) => match attention.span {
@@ -175,21 +178,22 @@ impl SglangPrepared<'_> {
             return tokens;
         };
 
-        let on_their_way = window
+        let in_flight = window
             .saturating_mul(workload.sequences)
             .saturating_add(self.settings.chunk);
 
         tokens.max(
-            Bytes::new(tokens.min(on_their_way))
+            Bytes::new(tokens.min(in_flight))
                 .scale(1_000_000, self.settings.swa_ratio.max(1))
                 .get(),
         )
     }
 
-    /// What the two pools of a hybrid must be for both to be as large as asked: the budget is cut
-    /// by `mamba_full_memory_ratio` whatever each needs, unless a number of requests sizes the
-    /// states (`mem_cache/kv_cache_configurator.py`).
-    fn shared_out(&self, tokens: Bytes, states: Bytes) -> (Bytes, Bytes) {
+    /// Enlarges the two pools of a hybrid model until both have at least the size asked for.
+    ///
+    /// SGLang divides the budget by `mamba_full_memory_ratio`, whatever each pool needs, unless the
+    /// number of requests sizes the states (`mem_cache/kv_cache_configurator.py`).
+    fn fit_pool_ratio(&self, tokens: Bytes, states: Bytes) -> (Bytes, Bytes) {
         let by_requests = !self.settings.radix && self.settings.max_running.is_some();
         let ratio = self.settings.state_ratio;
         if states == Bytes::ZERO || by_requests || ratio == 0 {
@@ -202,12 +206,13 @@ impl SglangPrepared<'_> {
         )
     }
 
-    /// `(max_running + 1) x context x 4`: 2048 to 4096 requests, however small the pool, unless
-    /// set.
+    /// Bytes of the request table: `(max_running + 1) x (context + 4) x 4`.
+    ///
+    /// Unless set, `max_running` is 2048 to 4096 requests.
     pub(super) fn request_table(&self, workload: Workload) -> Bytes {
         let requests = self.settings.max_running.unwrap_or_else(|| {
-            // 512 for each whole context that the pool holds, within these bounds and half the
-            // pool's tokens.
+            // 512 for each whole context that the pool holds, within these bounds and at most half
+            // the pool's tokens.
             let pool = workload.context.saturating_mul(workload.sequences);
             let default = workload.sequences.saturating_mul(512).clamp(2048, 4096);
             default.min((pool / 2).max(1)).max(workload.sequences)

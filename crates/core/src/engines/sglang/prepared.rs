@@ -1,23 +1,25 @@
-//! The seam's answers for SGLang.
+//! [`PreparedEngine`] for SGLang.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::settings::fraction_text;
+use super::device_support::device_support;
 use super::{SglangPrepared, unsupported, vocabulary_step};
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
 use crate::engines::component::device_sum;
 use crate::engines::shared::shard_size::ExpertPadding;
-use crate::engines::shared::topology::{degrees, sglang_stages};
-use crate::engines::vllm::legal::{stages, tensor_parallel};
+use crate::engines::shared::split_rules::{
+    check_stages, check_tensor_parallel, illegal, legal_splits,
+};
+use crate::engines::shared::topology::sglang_stages;
 use crate::engines::{
     Basis, CacheCapacity, Component, ComponentName, DeviceSupport, EngineError, IllegalSplit,
-    Interval, Launch, LaunchDevice, LaunchPlan, Offload, PreparedEngine, Share, Split, Workload,
+    Interval, Launch, LaunchPlan, Offload, PreparedEngine, Share, Split, Workload,
 };
 
-/// The most that a kernel of SGLang's pads MXFP4 experts to (`layers/quantization/mxfp4.py`,
+/// The widest padding of MXFP4 experts by a kernel of SGLang (`layers/quantization/mxfp4.py`,
 /// FlashInfer's on SM10x).
 const WIDEST_PADDING: ExpertPadding = ExpertPadding {
     width: 256,
@@ -26,17 +28,17 @@ const WIDEST_PADDING: ExpertPadding = ExpertPadding {
 };
 
 impl SglangPrepared<'_> {
-    /// Tokens that `bytes` of pool give on `rank`.
+    /// Returns the tokens that fit in `bytes` of pool on `rank`.
     pub fn pool_tokens(&self, split: &Split, rank: usize, bytes: Bytes) -> u64 {
         bytes.get() / self.slot(split, rank).get().max(1)
     }
 
-    /// Weights of one rank, for holding against logs.
+    /// Returns the weights of one rank, to compare with logs.
     pub fn weights(&self, split: &Split, rank: usize) -> Interval {
         let likely = self.table(split, None).bytes(split, rank);
 
-        // Kernels for MXFP4 experts pad them: by a tenth on one rank, by more than a third where
-        // ranks cut them small.
+        // Kernels pad MXFP4 experts: by a tenth on one rank, by more than a third if ranks cut them
+        // small.
         let mxfp4 = self
             .architecture
             .quantization
@@ -57,17 +59,8 @@ impl SglangPrepared<'_> {
         )
     }
 
-    /// What a server takes that sizes its pool itself: weights and pool fill its fraction of what
-    /// it finds free once its context is there, and the steps take of the rest.
-    fn own_pool_takes(&self, plan: &LaunchPlan<'_>, device: &LaunchDevice<'_>) -> Bytes {
-        let free = device.free.unwrap_or(device.available);
-        let context = self.context(device.facts).high;
-        let left = free.less(context).unwrap_or_default();
-        let filled = left.scale(self.fraction(plan.split, device.facts), 1_000_000);
-        (context + filled + self.transient(plan.split, device.facts)).min(free)
-    }
-
-    fn context(&self, device: &DeviceFacts) -> Interval {
+    /// The CUDA context and the libraries.
+    pub(super) fn context(&self, device: &DeviceFacts) -> Interval {
         let constants = &self.constants;
         device.multiprocessors.map_or_else(
             || {
@@ -116,7 +109,10 @@ impl PreparedEngine for SglangPrepared<'_> {
 
     fn assumptions(&self) -> Vec<String> {
         let mut all = self.settings.assumptions.clone();
-        all.push("activations, graphs and workspaces are taken as what mem_fraction_static leaves for them".to_owned());
+        all.push(
+            "activations, graphs and workspaces take what mem_fraction_static leaves for them"
+                .to_owned(),
+        );
         all
     }
 
@@ -126,52 +122,35 @@ impl PreparedEngine for SglangPrepared<'_> {
 
     fn splits(&self, devices: u32) -> Result<Vec<Split>, IllegalSplit> {
         let layers = self.architecture.layer_count();
-        let (mut found, mut why) = (Vec::new(), None);
+        let has_experts = self.architecture.experts.is_some();
 
-        for (tensor, count) in degrees(devices).filter(|(_, count)| *count <= layers.max(1)) {
+        legal_splits(layers, devices, |tensor, stages| {
             let split = Split {
                 tensor,
-                stages: sglang_stages(layers, count),
-                expert_parallel: self.settings.expert_parallel
-                    && tensor > 1
-                    && self.architecture.experts.is_some(),
+                stages: sglang_stages(layers, stages),
+                expert_parallel: self.settings.expert_parallel && tensor > 1 && has_experts,
                 offload: Offload::None,
             };
 
-            match self.check(&split) {
-                Ok(()) => found.push(split),
-                Err(reason) => why = why.or(Some(reason)),
-            }
-        }
-
-        if found.is_empty() {
-            return Err(why.unwrap_or_else(|| {
-                IllegalSplit(format!(
-                    "{layers} layers cannot be cut into {devices} stages"
-                ))
-            }));
-        }
-
-        Ok(found)
+            self.check(&split).map(|()| split)
+        })
     }
 
     fn check(&self, split: &Split) -> Result<(), IllegalSplit> {
         if split.offload != Offload::None {
-            return Err(IllegalSplit(
-                "SGLang keeps no layers or experts on the host by number".to_owned(),
-            ));
+            return illegal("SGLang cannot keep a number of layers or experts on the host");
         }
 
-        stages(self.architecture, split)?;
+        check_stages(self.architecture, split)?;
         let count = u32::try_from(split.stages.len()).unwrap_or(u32::MAX);
         if split.stages != sglang_stages(self.architecture.layer_count(), count) {
-            return Err(IllegalSplit(
-                "SGLang deals layers to stages itself: equal, the remainder to the last".to_owned(),
-            ));
+            return illegal(
+                "SGLang assigns layers to stages itself: equal shares, the remainder to the last",
+            );
         }
 
         let tensor = u64::from(split.tensor);
-        tensor_parallel(
+        check_tensor_parallel(
             self.architecture,
             tensor,
             split.expert_parallel,
@@ -192,7 +171,7 @@ impl PreparedEngine for SglangPrepared<'_> {
     }
 
     fn device_fitness(&self, device: &DeviceFacts) -> DeviceSupport {
-        super::device_support::fitness(self.architecture, self.online_name.as_deref(), device)
+        device_support(self.architecture, self.online_name.as_deref(), device)
     }
 
     fn fixed(
@@ -203,7 +182,7 @@ impl PreparedEngine for SglangPrepared<'_> {
     ) -> Result<Vec<Component>, EngineError> {
         if self.model.inventory.classes.is_empty() {
             return Err(unsupported(
-                "no tensor of the weights is known, so their size is not",
+                "no tensor of the weights is known, so their size is unknown",
             ));
         }
 
@@ -215,8 +194,8 @@ impl PreparedEngine for SglangPrepared<'_> {
         let reserve = self.reserve(split, device);
         let mut parts = vec![
             Component::between(ComponentName::Weights, weights, Basis::Formula, ""),
-            // All that is transient must live in the remainder, which is therefore part of the
-            // need: as much as mem_fraction_static leaves, or more where that is too little.
+            // Everything transient must fit in the remainder, which is therefore part of the need:
+            // what mem_fraction_static leaves, or more if that is too little.
             Component::between(
                 ComponentName::Activations,
                 Interval::new(reserve, reserve, reserve.max(self.transient(split, device))),
@@ -265,9 +244,9 @@ impl PreparedEngine for SglangPrepared<'_> {
                 parts.push(Component::exact(name, bytes, Basis::Formula, ""));
             }
         }
-        // The request table lies in the remainder; only what outgrows half of it adds to the need.
-        let room = self.reserve(split, device).div_ceil(2);
 
+        // The request table fits in the remainder; only what exceeds half of it adds to the need.
+        let room = self.reserve(split, device).div_ceil(2);
         if let Some(beyond) = pools
             .table
             .less(room)
@@ -311,9 +290,9 @@ impl PreparedEngine for SglangPrepared<'_> {
         sum
     }
 
+    /// No share: `mem_fraction_static` sets what activations get, and the launch line sizes the
+    /// pool by the workload.
     fn share(&self, _split: &Split, _rank: usize, _device: &DeviceFacts) -> Option<Share> {
-        // `mem_fraction_static` says what is left for activations, and the launch line sizes the
-        // pool by the workload.
         None
     }
 
@@ -334,105 +313,6 @@ impl PreparedEngine for SglangPrepared<'_> {
     }
 
     fn launch(&self, plan: &LaunchPlan<'_>) -> Launch {
-        let settings = &self.settings;
-        let uuids: Vec<&str> = plan
-            .devices
-            .iter()
-            .map(|device| &*device.facts.uuid)
-            .collect();
-
-        let env = BTreeMap::from([
-            ("CUDA_DEVICE_ORDER".to_owned(), "PCI_BUS_ID".to_owned()),
-            ("CUDA_VISIBLE_DEVICES".to_owned(), uuids.join(",")),
-        ]);
-        let mut args: Vec<String> = ["python3", "-m", "sglang.launch_server", "--model-path"]
-            .map(str::to_owned)
-            .to_vec();
-        args.push(self.model.identity.repo.clone());
-        let mut flag = |name: &str, value: String| args.extend([format!("--{name}"), value]);
-        if let Some(revision) = &self.model.identity.revision {
-            flag("revision", revision.clone());
-        }
-
-        if plan.split.tensor > 1 {
-            flag("tp-size", plan.split.tensor.to_string());
-        }
-
-        if plan.split.stages.len() > 1 {
-            flag("pp-size", plan.split.stages.len().to_string());
-        }
-
-        if plan.split.expert_parallel {
-            flag("ep-size", plan.split.tensor.to_string());
-        }
-
-        flag("context-length", plan.workload.context.to_string());
-        flag("chunked-prefill-size", settings.chunk.to_string());
-
-        if !settings.own_pool {
-            flag(
-                "max-total-tokens",
-                self.token_slots(plan.workload).to_string(),
-            );
-        }
-
-        if let Some(most) = settings.max_running {
-            flag("max-running-requests", most.to_string());
-        }
-        // The fraction is of the memory free at start: what the pools and weights take of it, at
-        // least the default's share.
-        let fractions = plan.devices.iter().map(|device| {
-            let free = device.free.unwrap_or(device.available).get().max(1);
-            let reserve = self.reserve(plan.split, device.facts).get();
-            let budget = u128::from(free.saturating_sub(reserve)) * 1_000_000 / u128::from(free);
-            u64::try_from(budget).unwrap_or(0)
-        });
-
-        let fraction = match settings.asked_fraction {
-            // A fraction of the server's own needs no flag.
-            None if settings.own_pool => None,
-            asked => asked.or_else(|| fractions.min()),
-        };
-
-        if let Some(fraction) = fraction {
-            flag("mem-fraction-static", fraction_text(fraction));
-        }
-
-        if settings.kv.quantised() {
-            let name = match &*settings.kv_name {
-                "fp8" => "fp8_e4m3",
-                "nvfp4" => "fp4_e2m1",
-                name => name,
-            };
-            flag("kv-cache-dtype", name.to_owned());
-        }
-
-        if settings.given.contains("dtype") {
-            flag("dtype", settings.compute.name().to_owned());
-        }
-
-        if settings.given.contains("swa_full_tokens_ratio") {
-            flag("swa-full-tokens-ratio", fraction_text(settings.swa_ratio));
-        }
-
-        if !settings.graphs {
-            args.push("--disable-cuda-graph".to_owned());
-        }
-
-        if !settings.radix {
-            args.push("--disable-radix-cache".to_owned());
-        }
-
-        args.extend(settings.flags.iter().cloned());
-        let takes = plan
-            .devices
-            .iter()
-            .map(|device| settings.own_pool.then(|| self.own_pool_takes(plan, device)));
-
-        Launch {
-            env,
-            takes: takes.collect(),
-            args,
-        }
+        self.launch_line(plan)
     }
 }

@@ -1,4 +1,4 @@
-//! `mem_fraction_static`: what SGLang keeps out of its pools for activations, graphs and
+//! `mem_fraction_static`, which leaves memory outside the pools for activations, graphs and
 //! workspaces.
 //!
 //! Source: SGLang 0.5.23 `arg_groups/memory_hook.py`.
@@ -9,6 +9,9 @@ use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
 use crate::engines::Split;
 use crate::model::architecture::FeedForward;
+
+/// The largest workspace of FlashInfer, in MiB.
+const MAX_FLASHINFER_WORKSPACE_MIB: u64 = 512;
 
 impl SglangPrepared<'_> {
     /// The fraction in force on `device` under `split`, in millionths, rounded to three decimals.
@@ -26,7 +29,7 @@ impl SglangPrepared<'_> {
         let fraction = thousandths * 1000;
 
         self.architecture.vision.map_or(fraction, |vision| {
-            // Larger towers leave less: 0.95 x clamp(1 - 0.1 (layers x width^2 / (24 x 1024^2) -
+            // A larger tower leaves less: 0.95 x clamp(1 - 0.1 (layers x width^2 / (24 x 1024^2) -
             // 1), 0.8, 1.05).
             let tower = vision
                 .layers
@@ -39,14 +42,10 @@ impl SglangPrepared<'_> {
         })
     }
 
-    /// MiB kept out of the pools.
+    /// MiB outside the pools.
     fn reserved_mib(&self, split: &Split, total_mib: u64) -> u64 {
         let constants = &self.constants;
-        let decode = self
-            .settings
-            .decode_most
-            .unwrap_or_else(|| default_decode(total_mib, split.tensor));
-
+        let decode = self.max_decode_batch(split, total_mib);
         let graphs = if self.settings.graphs {
             let prefill = if self.latent {
                 constants.prefill_graphs_latent_mib
@@ -81,24 +80,29 @@ impl SglangPrepared<'_> {
         }
     }
 
-    /// Bytes that must stay free beside the pools on `device`.
+    /// Bytes outside the pools that must stay free on `device`.
     pub(super) fn reserve(&self, split: &Split, device: &DeviceFacts) -> Bytes {
         let fraction = self.fraction(split, device);
         device
             .total_bytes
             .scale(1_000_000_u64.saturating_sub(fraction), 1_000_000)
     }
-}
 
-impl SglangPrepared<'_> {
-    /// The least that one prefill step, the sampler, graphs and workspaces take: what a fraction
-    /// that was asked for must leave for a run to last.
+    /// The largest decode batch that SGLang captures: as asked, or by device memory.
+    fn max_decode_batch(&self, split: &Split, total_mib: u64) -> u64 {
+        self.settings
+            .max_decode_batch
+            .unwrap_or_else(|| default_decode(total_mib, split.tensor))
+    }
+
+    /// The minimum for one prefill step, the sampler, graphs and workspaces.
     ///
-    /// The step by vLLM's law of activations, whose layers these are; FlashInfer's workspace is 384
-    /// to 512 MiB (`layers/attention/flashinfer_backend.py`), graphs as `mem_fraction_static`
-    /// itself counts them.
+    /// A fraction that the user asks for must leave this much, or the server fails under load. The
+    /// step follows vLLM's formula for activations, as the layers are the same. FlashInfer's
+    /// workspace is 384 to 512 MiB (`layers/attention/flashinfer_backend.py`). Graphs are counted
+    /// as `mem_fraction_static` counts them.
     pub(super) fn transient(&self, split: &Split, device: &DeviceFacts) -> Bytes {
-        let (architecture, es) = (self.architecture, self.settings.compute.bytes());
+        let (architecture, element) = (self.architecture, self.settings.compute.bytes());
         let (tensor, tokens) = (u64::from(split.tensor.max(1)), self.settings.chunk);
 
         let dense = architecture
@@ -130,14 +134,11 @@ impl SglangPrepared<'_> {
                     .saturating_add(width.saturating_mul(2).max(hidden)),
             )
         });
-        let step = Bytes::product([es, tokens, width.saturating_add(experts)]);
-        let total_mib = (device.total_bytes.get() >> 20).max(1);
+        let step = Bytes::product([element, tokens, width.saturating_add(experts)]);
 
-        let decode = self
-            .settings
-            .decode_most
-            .unwrap_or_else(|| default_decode(total_mib, split.tensor));
-        let logits = Bytes::product([decode, architecture.vocab_size, es.saturating_add(4)]);
+        let total_mib = (device.total_bytes.get() >> 20).max(1);
+        let decode = self.max_decode_batch(split, total_mib);
+        let logits = Bytes::product([decode, architecture.vocab_size, element.saturating_add(4)]);
 
         let graphs = if self.settings.graphs {
             self.constants.decode_mib.saturating_mul(decode)
@@ -145,12 +146,15 @@ impl SglangPrepared<'_> {
             0
         };
 
-        step.max(logits) + Bytes::mib(graphs) + Bytes::mib(512)
+        step.max(logits) + Bytes::mib(graphs) + Bytes::mib(MAX_FLASHINFER_WORKSPACE_MIB)
     }
 }
 
-/// Prefill graph sizes up to the chunk: by 32 to 1024, by 256 to 4096, by 512 beyond.
+/// Number of prefill graph sizes up to the chunk: by 32 to 1024, by 256 to 4096, by 512 beyond.
 fn prefill_sizes(chunk: u64) -> u64 {
-    let part = |from: u64, to: u64, step: u64| chunk.min(to).saturating_sub(from) / step;
-    part(0, 1024, 32) + part(1024, 4096, 256) + part(4096, chunk, 512)
+    let by_32 = chunk.min(1024) / 32;
+    let by_256 = chunk.min(4096).saturating_sub(1024) / 256;
+    let by_512 = chunk.saturating_sub(4096) / 512;
+
+    by_32 + by_256 + by_512
 }

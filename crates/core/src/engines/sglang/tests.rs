@@ -4,13 +4,15 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::device::DeviceFacts;
-use crate::engines::{AskedWorkload, Workload, sample};
+use crate::engines::{AskedWorkload, ComponentName, LaunchPlan, Workload, sample};
 use crate::model::Inventory;
 
+/// A small Llama whose configuration `changes` extends.
 fn llama(changes: &Value) -> Model {
-    let mut config = json!({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 512,
-        "intermediate_size": 1024, "num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 8,
-        "vocab_size": 1024, "max_position_embeddings": 131_072, "torch_dtype": "bfloat16"});
+    let mut config = json!({"architectures": ["LlamaForCausalLM"], "model_type": "llama",
+        "hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 4,
+        "num_attention_heads": 8, "num_key_value_heads": 8, "vocab_size": 1024,
+        "max_position_embeddings": 131_072, "torch_dtype": "bfloat16"});
     let all = config.as_object_mut().unwrap();
     all.extend(changes.as_object().unwrap().clone());
 
@@ -27,7 +29,8 @@ fn llama(changes: &Value) -> Model {
     sample::model(&config, weights)
 }
 
-fn ready<'a>(
+/// SGLang prepared for `model` on an 80 GB card.
+fn prepare<'a>(
     model: &'a Model,
     asked: AskedWorkload,
     parameters: &'a BTreeMap<String, Value>,
@@ -44,18 +47,19 @@ fn ready<'a>(
 }
 
 #[test]
-fn only_model_optimizer_settles_the_dtype_of_the_cache() {
+fn auto_cache_dtype_follows_model_optimizer() {
     let none = BTreeMap::new();
     let scheme = json!({"num_bits": 8, "type": "float", "strategy": "tensor"});
 
     let dtype = |quantization: Value| {
         let model = llama(&json!({"quantization_config": quantization}));
-        ready(&model, sample::tokens(1024), &none)
+        prepare(&model, sample::tokens(1024), &none)
             .unwrap()
             .kv_cache_dtype()
     };
 
-    let compressed = json!({"quant_method": "compressed-tensors", "format": "float-quantized", "kv_cache_scheme": scheme});
+    let compressed = json!({"quant_method": "compressed-tensors", "format": "float-quantized",
+        "kv_cache_scheme": scheme});
     assert_eq!(dtype(compressed), "bfloat16");
 
     assert_eq!(
@@ -77,7 +81,7 @@ fn only_model_optimizer_settles_the_dtype_of_the_cache() {
         ..sample::tokens(1024)
     };
 
-    let refused = ready(&llama(&json!({})), asked, &none).err();
+    let refused = prepare(&llama(&json!({})), asked, &none).err();
     assert!(
         matches!(refused, Some(EngineError::BadParameter { .. })),
         "{refused:?}"
@@ -85,9 +89,9 @@ fn only_model_optimizer_settles_the_dtype_of_the_cache() {
 }
 
 #[test]
-fn the_request_table_grows_with_the_sequences() {
+fn request_table_grows_with_sequences() {
     let (model, none) = (llama(&json!({})), BTreeMap::new());
-    let prepared = ready(&model, sample::tokens(131_072), &none).unwrap();
+    let prepared = prepare(&model, sample::tokens(131_072), &none).unwrap();
     let table = |sequences| {
         prepared
             .request_table(Workload {
@@ -103,13 +107,15 @@ fn the_request_table_grows_with_the_sequences() {
     assert_eq!(table(64), 4097 * 131_076 * 4);
 }
 
-/// 2880 wide experts on eight ranks are 360, which kernels pad to 384 or 512 of 3072.
+/// Experts of width 2880 on eight ranks have width 360, which kernels pad to 384 or 512 by 3072.
 #[test]
-fn small_shards_of_fp4_experts_are_padded_by_more_than_a_tenth() {
-    let config = json!({"architectures": ["GptOssForCausalLM"], "model_type": "gpt_oss", "hidden_size": 2880,
-        "intermediate_size": 2880, "num_hidden_layers": 1, "num_attention_heads": 64, "num_key_value_heads": 8,
-        "head_dim": 64, "vocab_size": 1024, "num_local_experts": 1024, "num_experts_per_tok": 4, "sliding_window": 128,
-        "max_position_embeddings": 131_072, "torch_dtype": "bfloat16", "quantization_config": {"quant_method": "mxfp4"}});
+fn small_fp4_shards_are_padded() {
+    let config = json!({"architectures": ["GptOssForCausalLM"], "model_type": "gpt_oss",
+        "hidden_size": 2880, "intermediate_size": 2880, "num_hidden_layers": 1,
+        "num_attention_heads": 64, "num_key_value_heads": 8, "head_dim": 64, "vocab_size": 1024,
+        "num_local_experts": 1024, "num_experts_per_tok": 4, "sliding_window": 128,
+        "max_position_embeddings": 131_072, "torch_dtype": "bfloat16",
+        "quantization_config": {"quant_method": "mxfp4"}});
     let weights = sample::inventory(&[
         (
             "",
@@ -126,33 +132,36 @@ fn small_shards_of_fp4_experts_are_padded_by_more_than_a_tenth() {
     ]);
 
     let (model, none) = (sample::model(&config, weights), BTreeMap::new());
-    let prepared = ready(&model, sample::tokens(1024), &none).unwrap();
+    let prepared = prepare(&model, sample::tokens(1024), &none).unwrap();
     let weights = prepared.weights(&Split::tensor(8, 1), 0);
     assert!(
         weights.high > Bytes::new(1024 * 3 * 512 * 3072 / 2),
         "{weights:?}"
     );
-    assert!(weights.likely < weights.high.scale(8, 10));
+    assert!(
+        weights.likely < weights.high.scale(8, 10),
+        "small shards pad by more than a tenth"
+    );
 }
 
-/// The window pool of gpt-oss is 0.8 of the full one, and a prompt of one step lies in both.
+/// The window pool of gpt-oss is 0.8 of the full one, and both hold a prompt of one step.
 #[test]
-fn a_window_pool_holds_the_step_on_its_way() {
+fn window_pool_holds_step_in_flight() {
     let config = json!({"architectures": ["GptOssForCausalLM"], "model_type": "gpt_oss",
         "max_position_embeddings": 131_072, "torch_dtype": "bfloat16"});
     let (model, none) = (
         sample::model(&config, Inventory::default()),
         BTreeMap::new(),
     );
-    let prepared = ready(&model, sample::tokens(4096), &none).unwrap();
+    let prepared = prepare(&model, sample::tokens(4096), &none).unwrap();
     let slots = |context, sequences| prepared.token_slots(Workload { context, sequences });
     assert_eq!(slots(4096, 1), 5120);
 
-    // 128 + 8192 tokens at the most.
+    // The window pool never needs more than 128 + 8192 tokens.
     assert_eq!(slots(131_072, 1), 131_072);
     assert_eq!(slots(9000, 1), 10_400);
     let (plain, none) = (llama(&json!({"sliding_window": 128})), BTreeMap::new());
-    let prepared = ready(&plain, sample::tokens(4096), &none).unwrap();
+    let prepared = prepare(&plain, sample::tokens(4096), &none).unwrap();
     assert_eq!(
         prepared.token_slots(Workload {
             context: 4096,
@@ -163,29 +172,29 @@ fn a_window_pool_holds_the_step_on_its_way() {
 }
 
 #[test]
-fn pickles_are_widened_where_the_dtype_asked_for_is() {
+fn pickles_widen_to_asked_dtype() {
     let model = Model {
         format: Format::PytorchBin,
         ..llama(&json!({}))
     };
 
     let none = BTreeMap::new();
-    let of = |asked: AskedWorkload| {
-        ready(&model, asked, &none)
+    let weight_bytes = |asked: AskedWorkload| {
+        prepare(&model, asked, &none)
             .unwrap()
             .weights(&Split::single(4), 0)
             .likely
     };
 
-    let wide = of(AskedWorkload {
+    let wide = weight_bytes(AskedWorkload {
         dtype: Some("float32".to_owned()),
         ..sample::tokens(1024)
     });
-    assert!(wide >= of(sample::tokens(1024)) + model.inventory.bytes());
+    assert!(wide >= weight_bytes(sample::tokens(1024)) + model.inventory.bytes());
 }
 
 #[test]
-fn the_launch_line_says_all_that_the_figures_were_asked_for() {
+fn launch_line_carries_asked_parameters() {
     let (model, split) = (llama(&json!({})), Split::single(4));
     let asked = BTreeMap::from([
         ("quantization".to_owned(), json!("fp8")),
@@ -198,11 +207,11 @@ fn the_launch_line_says_all_that_the_figures_were_asked_for() {
         ..sample::tokens(1024)
     };
 
-    let prepared = ready(&model, asked_cache, &asked).unwrap();
+    let prepared = prepare(&model, asked_cache, &asked).unwrap();
     let workload = prepared.workload();
 
     let line = prepared
-        .launch(&crate::engines::LaunchPlan {
+        .launch(&LaunchPlan {
             split: &split,
             workload,
             devices: &[],
@@ -210,37 +219,39 @@ fn the_launch_line_says_all_that_the_figures_were_asked_for() {
         .args
         .join(" ");
 
-    for said in [
+    for flag in [
         "--quantization fp8",
         "--page-size 64",
         "--cuda-graph-max-bs-decode 8",
         "--kv-cache-dtype fp4_e2m1",
     ] {
-        assert!(line.contains(said), "{said}: {line}");
+        assert!(line.contains(flag), "{flag}: {line}");
     }
 }
 
-/// A share of 0.999 leaves 80 MiB, in which no step of 8192 tokens runs.
+/// A fraction of 0.999 leaves 80 MiB, which is too little for a step of 8192 tokens.
 #[test]
-fn a_fraction_that_leaves_too_little_is_not_taken_at_its_word() {
+fn excessive_fraction_still_counts_step() {
     let model = llama(&json!({}));
     let most = BTreeMap::from([("mem_fraction_static".to_owned(), json!(0.999))]);
 
-    let of = |parameters: &BTreeMap<String, Value>| {
-        let prepared = ready(&model, sample::tokens(1024), parameters).unwrap();
+    let activations = |parameters: &BTreeMap<String, Value>| {
+        let prepared = prepare(&model, sample::tokens(1024), parameters).unwrap();
         let parts = prepared
             .fixed(&Split::single(4), 0, &sample::device())
             .unwrap();
-        sample::sum(&parts, crate::engines::ComponentName::Activations)
+        sample::sum(&parts, ComponentName::Activations)
     };
 
-    let asked = of(&most);
+    let asked = activations(&most);
     assert!(
         asked.likely < Bytes::mib(100) && asked.high > Bytes::gib(1),
         "{asked:?}"
     );
 
-    // The default leaves enough of itself.
-    let default = of(&BTreeMap::new());
-    assert_eq!(default.likely, default.high);
+    let default = activations(&BTreeMap::new());
+    assert_eq!(
+        default.likely, default.high,
+        "the default fraction leaves enough"
+    );
 }

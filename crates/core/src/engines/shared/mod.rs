@@ -4,13 +4,19 @@
 //! SGLang's model code began as vLLM's; both divide the same layers in the same way. What differs
 //! (page arithmetic, pools, workspaces, legality) stands in each engine's own folder.
 
+pub(crate) mod asked;
 pub mod cache;
+pub(crate) mod checkpoint_checks;
+pub(crate) mod command_line;
+pub(crate) mod device_support;
 pub mod dtype;
+pub(crate) mod latent_cache;
 pub mod layer_kinds;
 pub mod parameter_names;
 pub mod parameters;
 pub(crate) mod python;
 pub mod shard_size;
+pub(crate) mod split_rules;
 pub mod tensor_parallel;
 pub mod topology;
 pub(crate) mod torch;

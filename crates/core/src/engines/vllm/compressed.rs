@@ -9,9 +9,9 @@ use std::ops::Range;
 use crate::bytes::Bytes;
 use crate::engines::shared::cache::{CacheKind, CacheLayers};
 
-/// Bytes of one compressed state: 448 in 8 bits, 64 rotary in 16 bits, scales.
+/// Bytes of one compressed state: 448 elements in 8 bits, 64 rotary ones in 16 bits, and scales.
 const STATE_BYTES: u64 = 584;
-/// Pages are rounded to whole states of the plain latent.
+/// Pages are rounded up to whole states of the plain latent, in bytes.
 const PAGE_STEP: u64 = 576;
 /// Tokens of a block of the compressed caches.
 const BLOCK_TOKENS: u64 = 256;
@@ -19,20 +19,20 @@ const BLOCK_TOKENS: u64 = 256;
 const WINDOW_BLOCK_TOKENS: u64 = 64;
 /// Bytes of a page of compressor states: 4 tokens x 2 x 2 x 512 in 32 bits, or 8 x 2 x 512.
 const COMPRESSOR_PAGE: u64 = 32_768;
-/// The indexer's own compressor states beside them.
+/// Bytes that the indexer's own compressor states add to such a page.
 const INDEXER_COMPRESSOR_PAGE: u64 = 8_192;
 
 /// The caches of a model with `compress_ratios`.
 #[derive(Clone, Debug)]
 pub(super) struct CompressedCache {
-    /// (kind, ratio) for each latent kind.
+    /// The index and the compression ratio of each latent kind.
     ratios: Vec<(usize, u64)>,
     window: u64,
     indexer_bytes: u64,
 }
 
 impl CompressedCache {
-    /// The caches, if `layers` are of this family.
+    /// The caches; `None` if `layers` are of another family.
     pub(super) fn new(layers: &CacheLayers) -> Option<Self> {
         let mut found = Self {
             ratios: Vec::new(),
@@ -56,31 +56,32 @@ impl CompressedCache {
 
     /// Bytes of one block of 256 tokens on a rank that holds `range`.
     pub(super) fn bytes_per_block(&self, layers: &CacheLayers, range: &Range<u32>) -> Bytes {
-        let page = |ratio: u64| match ratio {
-            0 => Bytes::ZERO,
-            ratio => {
-                let states = Bytes::new((BLOCK_TOKENS / ratio.min(BLOCK_TOKENS)).max(1));
-                let main = (states * STATE_BYTES).round_up(PAGE_STEP);
-                // Only the finely compressed layers are searched by an indexer.
-                if indexed(ratio) {
-                    main + states * self.indexer_bytes
-                } else {
-                    main
-                }
-            }
-        };
-
         let sum: Bytes = self
             .ratios
             .iter()
-            .map(|(kind, ratio)| page(*ratio) * layers.layers(*kind, range))
+            .map(|(kind, ratio)| self.page_bytes(*ratio) * layers.layers(*kind, range))
             .sum();
 
-        // A stage of window layers only still needs a block to hold their pages.
+        // A stage with window layers alone still needs a block for their pages.
         sum.max(Bytes::new((BLOCK_TOKENS / 4) * STATE_BYTES).round_up(PAGE_STEP))
     }
 
-    /// Blocks of one sequence of `context` tokens with `in_flight` tokens on their way.
+    /// Bytes of one layer's page of 256 tokens at a compression ratio; 0 for a window layer.
+    fn page_bytes(&self, ratio: u64) -> Bytes {
+        if ratio == 0 {
+            return Bytes::ZERO;
+        }
+
+        let states = Bytes::new((BLOCK_TOKENS / ratio.min(BLOCK_TOKENS)).max(1));
+        let main = (states * STATE_BYTES).round_up(PAGE_STEP);
+        if is_indexed(ratio) {
+            main + states * self.indexer_bytes
+        } else {
+            main
+        }
+    }
+
+    /// Blocks of one sequence of `context` tokens with `in_flight` tokens in flight.
     pub(super) fn blocks(&self, layers: &CacheLayers, context: u64, in_flight: u64) -> u64 {
         let all = 0..u32::MAX;
         let block = self.bytes_per_block(layers, &all).get().max(1);
@@ -88,47 +89,45 @@ impl CompressedCache {
             .round_up(PAGE_STEP)
             .get();
 
-        let kinds = || {
-            self.ratios
-                .iter()
-                .map(|(kind, ratio)| (layers.layers(*kind, &all), *ratio))
-        };
-
-        let groups = |layers: u64, page: u64| match layers {
-            0 => 0,
-            layers => layers.div_ceil((block / page).max(1)),
-        };
-
-        let windowed = |window: u64, tokens: u64| {
-            window
+        let count_blocks = |layers: u64, page: u64, window: u64, tokens: u64| {
+            let groups = layers.div_ceil((block / page).max(1));
+            let retained = window
                 .saturating_sub(1)
                 .saturating_add(in_flight)
-                .min(context)
-                .div_ceil(tokens)
-                + 1
+                .min(context);
+            groups.saturating_mul(retained.div_ceil(tokens) + 1)
         };
 
-        let mut sum = context.div_ceil(BLOCK_TOKENS);
-        let total: u64 = kinds().map(|(layers, _)| layers).sum();
-        sum = sum.saturating_add(
-            groups(total, window_page).saturating_mul(windowed(self.window, WINDOW_BLOCK_TOKENS)),
-        );
+        let total: u64 = self
+            .ratios
+            .iter()
+            .map(|(kind, _)| layers.layers(*kind, &all))
+            .sum();
+        let mut sum = context.div_ceil(BLOCK_TOKENS).saturating_add(count_blocks(
+            total,
+            window_page,
+            self.window,
+            WINDOW_BLOCK_TOKENS,
+        ));
 
-        for (layers, ratio) in kinds().filter(|(_, ratio)| *ratio > 0) {
-            // A compressor sees two of its own strides when it is fine, one when it is coarse.
-            let (page, window, tokens) = if indexed(ratio) {
+        for (kind, ratio) in self.ratios.iter().filter(|(_, ratio)| *ratio > 0) {
+            // A fine compressor sees two of its own strides, a coarse one sees one.
+            let (page, window, tokens) = if is_indexed(*ratio) {
                 (COMPRESSOR_PAGE + INDEXER_COMPRESSOR_PAGE, 2 * ratio, 4)
             } else {
-                (COMPRESSOR_PAGE, ratio, 8)
+                (COMPRESSOR_PAGE, *ratio, 8)
             };
-            sum = sum.saturating_add(groups(layers, page).saturating_mul(windowed(window, tokens)));
+
+            let layers = layers.layers(*kind, &all);
+            sum = sum.saturating_add(count_blocks(layers, page, window, tokens));
         }
 
         sum
     }
 }
 
-const fn indexed(ratio: u64) -> bool {
+/// Whether an indexer searches the layers of this ratio: the finely compressed ones alone.
+const fn is_indexed(ratio: u64) -> bool {
     ratio > 0 && ratio < 32
 }
 
@@ -183,19 +182,22 @@ mod tests {
     }
 
     #[test]
-    fn a_block_of_v4_flash() {
+    fn v4_flash_block_bytes() {
         let layers = flash();
         let cache = CompressedCache::new(&layers).unwrap();
         assert_eq!(
             cache.bytes_per_block(&layers, &(0..43)),
             Bytes::new(998_208)
         );
-        // A stage of window layers alone still holds their pages.
-        assert_eq!(cache.bytes_per_block(&layers, &(0..2)), Bytes::new(37_440));
+        assert_eq!(
+            cache.bytes_per_block(&layers, &(0..2)),
+            Bytes::new(37_440),
+            "a stage with window layers alone still holds their pages"
+        );
     }
 
     #[test]
-    fn the_step_dominates_the_context() {
+    fn blocks_grow_with_step() {
         let layers = flash();
         let cache = CompressedCache::new(&layers).unwrap();
         let flight = 2 * 4096;

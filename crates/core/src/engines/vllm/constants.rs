@@ -1,16 +1,16 @@
-//! vLLM's constants of one version range, read from its profile once.
+//! vLLM's constants for one version range, read once from the profile.
 
 use crate::bytes::Bytes;
 use crate::engines::profile::{Profile, ProfileError, Ratio};
 
 macro_rules! constants {
     ($($field:ident: $kind:ident -> $type:ty;)+) => {
-        /// The constants of `profiles/vllm.toml`; names and sources stand there.
+        /// The constants of `profiles/vllm.toml`, which documents each with its source.
         #[derive(Clone, Copy, Debug)]
         pub(super) struct Constants { $(pub(super) $field: $type,)+ }
 
         impl Constants {
-            /// Reads every constant; one that is missing is named.
+            /// Reads every constant; the error names a missing one.
             pub(super) fn read(profile: &Profile) -> Result<Self, ProfileError> {
                 Ok(Self { $($field: profile.$kind(stringify!($field))?,)+ })
             }

@@ -1,190 +1,178 @@
-//! Whether a device can run a model's dtype and quantisation in vLLM, natively or at a cost.
+//! Whether a device can run a model's dtype and quantization in vLLM, natively or at a cost.
 //!
 //! Source: vLLM 0.33 `layers/quantization/**` (`get_min_capability`) and the kernels' own
 //! selection.
 
-use super::dtypes::unstable_in_half;
+use super::dtypes::is_unstable_in_half;
 use crate::device::DeviceFacts;
 use crate::engines::DeviceSupport;
+use crate::engines::shared::device_support::{
+    NO_FP4_TENSOR_CORES, NO_FP8_TENSOR_CORES, is_fp4, names_fp4, needs_capability,
+    unknown_capability,
+};
 use crate::engines::shared::dtype::{ComputeDtype, KvDtype};
-use crate::model::Architecture;
 use crate::model::architecture::Mixer;
+use crate::model::quantization::Quantization;
+use crate::model::{Architecture, Dtype};
 
-/// What the device must be able to do.
+/// The lowest compute capability that vLLM runs on: 7.0.
+const MIN_CAPABILITY: u32 = 70;
+
+/// The demands of a model on a device.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Demands<'a> {
     pub(super) architecture: &'a Architecture,
     pub(super) compute: ComputeDtype,
     pub(super) asked_dtype: bool,
     pub(super) kv: KvDtype,
-    /// Whether the release refuses float16 for families that it makes unstable.
+    /// Whether the release refuses float16 for families that are unstable in it.
     pub(super) refuses_half: bool,
-    /// Quantisation at load, if asked for.
+    /// The method that quantizes at load, if asked for.
     pub(super) online: Option<&'a str>,
 }
 
 /// The verdict on one device.
-pub(super) fn fitness(demands: &Demands<'_>, device: &DeviceFacts) -> DeviceSupport {
+pub(super) fn device_support(demands: &Demands<'_>, device: &DeviceFacts) -> DeviceSupport {
     let Some(capability) = device.capability() else {
-        return DeviceSupport::Degraded(
-            "its compute capability is unknown, so nothing was checked".to_owned(),
-        );
+        return unknown_capability();
     };
 
-    let name = || format!("compute capability {}.{}", capability / 10, capability % 10);
-    if capability < 70 {
-        return DeviceSupport::Unable(format!(
-            "vLLM needs compute capability 7.0; this is {}",
-            name()
-        ));
+    if let Some(unable) = veto(demands, capability) {
+        return unable;
     }
 
     let architecture = demands.architecture;
-    let half_refused = demands.refuses_half && unstable_in_half(architecture);
-    let bfloat16 = architecture.dtype == Some(crate::model::Dtype::BF16);
+    let cost = fallback(architecture, demands.online, capability)
+        .or_else(|| half_fallback(architecture, capability));
+    cost.map_or(DeviceSupport::Able, |cost| {
+        DeviceSupport::Degraded(cost.to_owned())
+    })
+}
+
+/// Why the device cannot run the model; `None` if it can.
+fn veto(demands: &Demands<'_>, capability: u32) -> Option<DeviceSupport> {
+    let architecture = demands.architecture;
+    if capability < MIN_CAPABILITY {
+        return Some(needs_capability("vLLM", MIN_CAPABILITY, capability));
+    }
 
     if capability < 80 {
         if demands.compute == ComputeDtype::Bfloat16 && demands.asked_dtype {
-            return DeviceSupport::Unable(format!(
-                "bfloat16 needs compute capability 8.0; this is {}",
-                name()
-            ));
+            return Some(needs_capability("bfloat16", 80, capability));
         }
+
+        let half_refused = demands.refuses_half && is_unstable_in_half(architecture);
         if half_refused && demands.compute != ComputeDtype::Float32 {
-            return DeviceSupport::Unable(format!(
+            return Some(DeviceSupport::Unable(format!(
                 "{} needs bfloat16 (compute capability 8.0) and refuses float16",
                 architecture.model_type
-            ));
+            )));
         }
     }
 
-    let (least, method) = minimum(architecture, demands.online);
-    if capability < least {
-        return DeviceSupport::Unable(format!(
-            "{method} needs compute capability {}.{}; this is {}",
-            least / 10,
-            least % 10,
-            name()
-        ));
+    let (minimum, method) = minimum_capability(architecture, demands.online);
+    if capability < minimum {
+        return Some(needs_capability(&method, minimum, capability));
     }
 
-    let sparse = architecture.layers.iter().any(|layer| matches!(&layer.mixer, Mixer::Latent(latent) if latent.indexer.is_some() || latent.compress_ratio.is_some()));
+    let sparse = architecture.layers.iter().any(|layer| {
+        matches!(
+            &layer.mixer,
+            Mixer::Latent(latent) if latent.indexer.is_some() || latent.compress_ratio.is_some()
+        )
+    });
     if sparse && capability < 90 {
-        return DeviceSupport::Unable(format!(
-            "sparse latent attention needs compute capability 9.0; this is {}",
-            name()
-        ));
+        return Some(needs_capability("sparse latent attention", 90, capability));
     }
 
-    if demands.kv == KvDtype::Nvfp4 && capability < 80 {
-        return DeviceSupport::Unable(format!(
-            "an nvfp4 cache needs compute capability 8.0; this is {}",
-            name()
-        ));
+    // FlashInfer reads an FP8 cache when FlashAttention does not; it starts at 7.5.
+    match demands.kv {
+        KvDtype::Nvfp4 if capability < 80 => {
+            Some(needs_capability("an nvfp4 cache", 80, capability))
+        }
+        KvDtype::Fp8 if capability < 75 => Some(needs_capability("an fp8 cache", 75, capability)),
+        _ => None,
     }
-    // FlashInfer, which reads it where FlashAttention does not, begins there.
-    if demands.kv == KvDtype::Fp8 && capability < 75 {
-        return DeviceSupport::Unable(format!(
-            "an fp8 cache needs compute capability 7.5; this is {}",
-            name()
-        ));
-    }
-
-    if let Some(cost) = fallback(architecture, demands.online, capability) {
-        return DeviceSupport::Degraded(cost.to_owned());
-    }
-
-    if capability < 80 && bfloat16 {
-        return DeviceSupport::Degraded(
-            "bfloat16 weights run as float16 below compute capability 8.0".to_owned(),
-        );
-    }
-
-    DeviceSupport::Able
 }
 
-/// (minimum capability, what asks for it).
-fn minimum(architecture: &Architecture, online: Option<&str>) -> (u32, String) {
+/// The cost of bfloat16 weights on a device that lacks the dtype.
+fn half_fallback(architecture: &Architecture, capability: u32) -> Option<&'static str> {
+    (capability < 80 && architecture.dtype == Some(Dtype::BF16))
+        .then_some("bfloat16 weights run as float16 below compute capability 8.0")
+}
+
+/// (minimum compute capability, the method that needs it).
+fn minimum_capability(architecture: &Architecture, online: Option<&str>) -> (u32, String) {
     let Some(quantization) = &architecture.quantization else {
         return match online {
             Some("experts_int8") => (80, "experts_int8".to_owned()),
             Some(method) => (75, method.to_owned()),
-            None => (70, "vLLM".to_owned()),
+            None => (MIN_CAPABILITY, "vLLM".to_owned()),
         };
     };
 
     let format = quantization.format.as_deref().unwrap_or_default();
+    let name = if format.is_empty() {
+        quantization.method.clone()
+    } else {
+        format!("{} {format}", quantization.method)
+    };
+
+    (method_minimum(quantization), name)
+}
+
+/// The minimum compute capability of a checkpoint's method.
+///
+/// Below 8.9, vLLM leaves FP8 activations out (`compressed_tensors.py`, `get_scheme`): see
+/// [`fallback`].
+fn method_minimum(quantization: &Quantization) -> u32 {
+    let format = quantization.format.as_deref().unwrap_or_default();
     let bits = quantization.bits.unwrap_or(16);
 
-    let least = match &*quantization.method {
+    match &*quantization.method {
         "gptq" | "inc" | "auto-round" | "auto_round" => 60,
         "moe_wna16" => 70,
         "quark" if quantization.float && bits == 8 => 89,
         "quark" if bits == 8 => 75,
         "quark" => 70,
-        // FP8 activations are left out below 8.9 (`compressed_tensors.py`, `get_scheme`): see
-        // `fallback`.
         "compressed-tensors"
             if quantization.activations && bits == 4 && quantization.activation_bits == Some(8) =>
         {
             90
         }
         "compressed-tensors" if format.starts_with("mxfp4") => 80,
-        "modelopt" if !format.to_ascii_uppercase().contains("FP4") && bits == 8 => 80,
+        "modelopt" if !names_fp4(format) && bits == 8 => 80,
         "mxfp4" | "experts_int8" | "fbgemm_fp8" => 80,
         "fp_quant" => 100,
         _ => 75,
-    };
-
-    let shown = if format.is_empty() {
-        quantization.method.clone()
-    } else {
-        format!("{} {format}", quantization.method)
-    };
-
-    (least, shown)
+    }
 }
 
-/// What runs more slowly than the method was made for, in the same bytes.
+/// The cost of kernels that the method was not made for, which use the same bytes.
 fn fallback(
     architecture: &Architecture,
     online: Option<&str>,
     capability: u32,
 ) -> Option<&'static str> {
-    let method = architecture
-        .quantization
-        .as_ref()
+    let quantization = architecture.quantization.as_ref();
+    let method = quantization
         .map(|quantization| &*quantization.method)
         .or(online)?;
 
-    let bits = architecture
-        .quantization
-        .as_ref()
-        .and_then(|quantization| quantization.bits);
-    let format = architecture
-        .quantization
-        .as_ref()
-        .and_then(|quantization| quantization.format.as_deref())
-        .unwrap_or_default();
-
-    let fp4 = method.contains("fp4") || format.to_ascii_lowercase().contains("fp4");
+    let fp4 = quantization.is_some_and(is_fp4) || names_fp4(method);
     if fp4 && capability < 100 {
-        return Some("no FP4 tensor cores: weight-only kernels of the same size are used");
+        return Some(NO_FP4_TENSOR_CORES);
     }
 
-    let eight = architecture
-        .quantization
-        .as_ref()
-        .is_some_and(|quantization| {
-            quantization.float
-                && bits == Some(8)
-                && (method == "modelopt"
-                    || (method == "compressed-tensors" && quantization.activations))
-        });
-    let fp8 = method.contains("fp8") || eight;
+    let has_fp8_products = quantization.is_some_and(|quantization| {
+        quantization.float
+            && quantization.bits == Some(8)
+            && (method == "modelopt"
+                || (method == "compressed-tensors" && quantization.activations))
+    });
+    let fp8 = method.contains("fp8") || has_fp8_products;
 
-    (fp8 && capability < 89)
-        .then_some("no FP8 tensor cores below compute capability 8.9: weight-only kernels of the same size are used")
+    (fp8 && capability < 89).then_some(NO_FP8_TENSOR_CORES)
 }
 
 #[cfg(test)]
@@ -193,74 +181,52 @@ mod tests {
 
     use super::*;
     use crate::engines::sample;
+    use crate::engines::shared::device_support::verdicts;
 
-    /// What a device of `capability` makes of a checkpoint: '-' unable, '~' degraded, '+' able.
-    fn verdict(quantization: &Value, capability: (u32, u32)) -> char {
-        let config = json!({"model_type": "llama", "torch_dtype": "float16", "quantization_config": quantization});
-        let architecture =
-            crate::model::config::architecture(&config, None, &crate::model::Inventory::default())
-                .unwrap();
-        let demands = Demands {
-            architecture: &architecture,
-            compute: ComputeDtype::Float16,
-            asked_dtype: false,
-            kv: KvDtype::Model(ComputeDtype::Float16),
-            refuses_half: false,
-            online: None,
-        };
-
-        let device = DeviceFacts {
-            compute_capability: Some(capability),
-            ..sample::device()
-        };
-
-        match fitness(&demands, &device) {
-            DeviceSupport::Able => '+',
-            DeviceSupport::Degraded(_) => '~',
-            DeviceSupport::Unable(_) => '-',
-        }
-    }
-
-    /// What is merely slow must not hide what cannot run.
-    #[test]
-    fn a_cache_that_cannot_be_read_is_refused_beside_weights_that_are_slow() {
-        let config = json!({"model_type": "llama", "quantization_config": {"quant_method": "fp8"}});
-        let architecture =
-            crate::model::config::architecture(&config, None, &crate::model::Inventory::default())
-                .unwrap();
-        let demands = |kv| Demands {
-            architecture: &architecture,
+    fn demands(architecture: &Architecture, kv: KvDtype) -> Demands<'_> {
+        Demands {
+            architecture,
             compute: ComputeDtype::Float16,
             asked_dtype: false,
             kv,
             refuses_half: false,
             online: None,
-        };
+        }
+    }
+
+    #[test]
+    fn unreadable_cache_is_vetoed() {
+        let config = json!({"model_type": "llama", "quantization_config": {"quant_method": "fp8"}});
+        let architecture =
+            crate::model::config::architecture(&config, None, &crate::model::Inventory::default())
+                .unwrap();
 
         let turing = DeviceFacts {
             compute_capability: Some((7, 5)),
             ..sample::device()
         };
 
+        assert!(
+            matches!(
+                device_support(&demands(&architecture, KvDtype::Nvfp4), &turing),
+                DeviceSupport::Unable(_)
+            ),
+            "slow weights must not hide an unreadable cache"
+        );
         assert!(matches!(
-            fitness(&demands(KvDtype::Nvfp4), &turing),
-            DeviceSupport::Unable(_)
-        ));
-        assert!(matches!(
-            fitness(&demands(KvDtype::Fp8), &turing),
+            device_support(&demands(&architecture, KvDtype::Fp8), &turing),
             DeviceSupport::Degraded(_)
         ));
     }
 
-    /// vLLM 0.33 `get_min_capability` of each method and what it selects: on 6.1, 7.0, 7.5, 8.0,
-    /// 8.9, 9.0, 10.0, 12.0.
-    #[test]
-    fn what_each_method_needs() {
-        let tensors = |format: &str, weights: Value, inputs: Value| {
-            json!({"quant_method": "compressed-tensors", "format": format,
-                "config_groups": {"group_0": {"weights": weights, "input_activations": inputs}}})
-        };
+    fn compressed_tensors(format: &str, weights: &Value, inputs: &Value) -> Value {
+        json!({"quant_method": "compressed-tensors", "format": format,
+            "config_groups": {"group_0": {"weights": weights, "input_activations": inputs}}})
+    }
 
+    /// vLLM 0.33 `get_min_capability` of each method, and the kernels that it selects.
+    #[test]
+    fn methods_need_their_capability() {
         let eight = json!({"num_bits": 8, "type": "float", "strategy": "channel"});
         let four = json!({"num_bits": 4, "type": "int", "group_size": 128});
 
@@ -282,15 +248,18 @@ mod tests {
             (json!({"quant_method": "mxfp4"}), "---~~~++"),
             (json!({"quant_method": "quark"}), "-+++++++"),
             (
-                json!({"quant_method": "quark", "global_quant_config": {"weight": {"dtype": "fp8_e4m3"}}}),
+                json!({"quant_method": "quark",
+                    "global_quant_config": {"weight": {"dtype": "fp8_e4m3"}}}),
                 "----++++",
             ),
             (
-                json!({"quant_method": "quark", "global_quant_config": {"weight": {"dtype": "int8"}}}),
+                json!({"quant_method": "quark",
+                    "global_quant_config": {"weight": {"dtype": "int8"}}}),
                 "--++++++",
             ),
             (
-                json!({"quant_method": "quark", "global_quant_config": {"weight": [{"dtype": "uint4"}]}}),
+                json!({"quant_method": "quark",
+                    "global_quant_config": {"weight": [{"dtype": "uint4"}]}}),
                 "-+++++++",
             ),
             (json!({"quant_method": "torchao"}), "--++++++"),
@@ -305,60 +274,52 @@ mod tests {
                 "--~~~~++",
             ),
             (
-                tensors("float-quantized", eight.clone(), eight.clone()),
+                compressed_tensors("float-quantized", &eight, &eight),
                 "--~~++++",
             ),
             (
-                tensors("naive-quantized", eight.clone(), Value::Null),
+                compressed_tensors("naive-quantized", &eight, &Value::Null),
                 "--++++++",
             ),
             (
-                tensors("pack-quantized", four.clone(), Value::Null),
+                compressed_tensors("pack-quantized", &four, &Value::Null),
                 "--++++++",
             ),
             (
-                tensors(
+                compressed_tensors(
                     "int-quantized",
-                    json!({"num_bits": 8, "type": "int"}),
-                    json!({"num_bits": 8, "type": "int"}),
+                    &json!({"num_bits": 8, "type": "int"}),
+                    &json!({"num_bits": 8, "type": "int"}),
                 ),
                 "--++++++",
             ),
-            (tensors("pack-quantized", four, eight), "-----+++"),
             (
-                tensors(
+                compressed_tensors("pack-quantized", &four, &eight),
+                "-----+++",
+            ),
+            (
+                compressed_tensors(
                     "nvfp4-pack-quantized",
-                    json!({"num_bits": 4, "type": "float"}),
-                    json!({"num_bits": 4}),
+                    &json!({"num_bits": 4, "type": "float"}),
+                    &json!({"num_bits": 4}),
                 ),
                 "--~~~~++",
             ),
             (
-                tensors(
+                compressed_tensors(
                     "mxfp4-pack-quantized",
-                    json!({"num_bits": 4, "type": "float"}),
-                    json!({"num_bits": 4}),
+                    &json!({"num_bits": 4, "type": "float"}),
+                    &json!({"num_bits": 4}),
                 ),
                 "---~~~++",
             ),
         ];
 
-        let cards = [
-            (6, 1),
-            (7, 0),
-            (7, 5),
-            (8, 0),
-            (8, 9),
-            (9, 0),
-            (10, 0),
-            (12, 0),
-        ];
-
         for (quantization, expected) in cases {
-            let found: String = cards
-                .iter()
-                .map(|card| verdict(&quantization, *card))
-                .collect();
+            let found = verdicts(&quantization, |architecture, device| {
+                let kv = KvDtype::Model(ComputeDtype::Float16);
+                device_support(&demands(architecture, kv), device)
+            });
             assert_eq!(found, expected, "{quantization}");
         }
     }

@@ -1,14 +1,17 @@
-//! What vLLM takes beside weights, cache and activations: CUDA graphs, context, communication,
-//! libraries.
+//! CUDA graphs, context, communication and libraries, calibrated on start-up logs.
 //!
-//! All calibrated on start-up logs; the profile names them.
+//! The profile names the logs.
 
 use super::VllmPrepared;
 use crate::bytes::Bytes;
 use crate::device::{DeviceFacts, DeviceKind};
 use crate::engines::profile::Ratio;
+use crate::engines::shared::device_support::is_sm100;
 use crate::engines::{Interval, Split};
 use crate::model::architecture::FeedForward;
+
+/// The low end of graph pools on small GPUs: a twentieth.
+const SMALL_GPU_GRAPH_LOW: Ratio = Ratio(50_000);
 
 impl VllmPrepared<'_> {
     /// CUDA graph pools of `rank`.
@@ -32,38 +35,40 @@ impl VllmPrepared<'_> {
         if split.tensor >= 4 {
             likely = constants.graph_tensor4_ratio.of(likely);
         }
-        // A part of the pools grows with the sizes captured, a part is there for the first of them.
-        let wide = device
-            .capability()
-            .is_some_and(|capability| (100..120).contains(&capability))
-            || self.architecture.model_type == "gpt_oss";
 
-        let most = if wide {
+        // The first captured size allocates half of the pools; the rest grows with the sizes.
+        let wide = is_sm100(device) || self.architecture.model_type == "gpt_oss";
+        let max_tokens = if wide {
             constants.graph_most_tokens_wide
         } else {
             constants.graph_most_tokens
         };
 
-        let sizes = capture_sizes(self.settings.max_sequences.saturating_mul(2).min(most));
+        let sizes = capture_sizes(
+            self.settings
+                .max_sequences
+                .saturating_mul(2)
+                .min(max_tokens),
+        );
         let all = capture_sizes(constants.graph_most_tokens);
         likely = likely.scale(all + sizes, 2 * all);
 
         if self.drafts() > 0 {
-            // The draft's graphs are as large again: GLM-5.1 1.2 GiB without, 2.2-2.4 GiB with its
-            // predictor.
+            // The draft's graphs take as much again: GLM-5.1 logs 1.2 GiB without its predictor,
+            // 2.2-2.4 GiB with it.
             likely = likely * 2;
         }
 
         let high = constants.graph_high_ratio.of(likely);
-        if small(device) {
+        if is_small(device) {
             let likely = constants.graph_small_gpu_ratio.of(likely);
-            Interval::new(Ratio(50_000).of(likely), likely, high)
+            Interval::new(SMALL_GPU_GRAPH_LOW.of(likely), likely, high)
         } else {
             Interval::new(constants.graph_low_ratio.of(likely), likely, high)
         }
     }
 
-    /// CUDA context and libraries, allocated before vLLM looks how much is free.
+    /// CUDA context and libraries, which vLLM allocates before it reads the free memory.
     pub(super) fn context(&self, device: &DeviceFacts) -> Interval {
         let constants = &self.constants;
         match device.multiprocessors {
@@ -83,7 +88,7 @@ impl VllmPrepared<'_> {
         }
     }
 
-    /// NCCL and its kin before the snapshot: outside the budget.
+    /// NCCL and other communication buffers from before the snapshot, outside the budget.
     pub(super) fn communication_before(&self, split: &Split, device: &DeviceFacts) -> Interval {
         let constants = &self.constants;
         if split.ranks() < 2 {
@@ -91,15 +96,12 @@ impl VllmPrepared<'_> {
         }
 
         let low = Bytes::mib(80);
-        if perhaps_fabric(device) {
+        if may_be_fabric(device) {
             let likely = constants.communication_before_consumer_mib;
             return Interval::new(low, likely, constants.communication_before_sm100_high_mib);
         }
 
-        if device
-            .capability()
-            .is_some_and(|capability| (100..120).contains(&capability))
-        {
+        if is_sm100(device) {
             return Interval::new(
                 low,
                 constants.communication_before_fabric_high_mib,
@@ -107,7 +109,7 @@ impl VllmPrepared<'_> {
             );
         }
 
-        if fabric_class(device) {
+        if is_fabric(device) {
             let high = constants.communication_before_fabric_high_mib;
             return Interval::new(low, constants.communication_before_fabric_mib, high);
         }
@@ -119,14 +121,15 @@ impl VllmPrepared<'_> {
         )
     }
 
-    /// Symmetric memory and fused all-reduce buffers that grow during the profile: in the budget.
+    /// Symmetric memory and fused all-reduce buffers that grow during the profile run, inside the
+    /// budget.
     pub(super) fn communication_growth(&self, split: &Split, device: &DeviceFacts) -> Interval {
         let constants = &self.constants;
         if split.tensor < 2 {
             return Interval::default();
         }
 
-        if fabric_class(device) {
+        if is_fabric(device) {
             return Interval::new(
                 constants.communication_growth_fabric_low_mib,
                 constants.communication_growth_fabric_mib,
@@ -134,7 +137,7 @@ impl VllmPrepared<'_> {
             );
         }
 
-        let high = if perhaps_fabric(device) {
+        let high = if may_be_fabric(device) {
             constants.communication_growth_fabric_high_mib
         } else {
             constants.communication_growth_consumer_high_mib
@@ -147,8 +150,9 @@ impl VllmPrepared<'_> {
         )
     }
 
-    /// Memory beside torch that grows during load and profile on one rank (cuBLAS, kernels). With
-    /// tensor parallelism the logs give it together with [`VllmPrepared::communication_growth`].
+    /// Memory outside torch that grows during load and profile run on one rank (cuBLAS, kernels).
+    ///
+    /// With tensor parallelism, [`VllmPrepared::communication_growth`] includes it, as the logs do.
     pub(super) fn library_growth(&self, split: &Split) -> Interval {
         let constants = &self.constants;
         if split.tensor > 1 {
@@ -169,37 +173,38 @@ impl VllmPrepared<'_> {
     }
 }
 
-/// Data-centre GPUs of SM90 and SM10x: fabric, symmetric memory, full-size graphs.
-fn fabric_class(device: &DeviceFacts) -> bool {
+/// Whether `device` is a data-center GPU of SM90 or SM10x: fabric, symmetric memory, full-size
+/// graphs.
+fn is_fabric(device: &DeviceFacts) -> bool {
     device.kind != DeviceKind::UnifiedMemory
         && device
             .capability()
             .is_some_and(|capability| (90..120).contains(&capability))
 }
 
-/// A device that tells no capability and may be one of those: the smallest of them has 80 GB, and a
-/// slice of one is never part of a group.
-fn perhaps_fabric(device: &DeviceFacts) -> bool {
+/// Whether `device` has an unknown compute capability and may be such a GPU.
+///
+/// The smallest of them has 80 GB, and a MIG slice is never part of a group.
+fn may_be_fabric(device: &DeviceFacts) -> bool {
     device.kind != DeviceKind::UnifiedMemory
         && device.capability().is_none()
         && device.total_bytes >= Bytes::gib(64)
 }
 
-/// Consumer cards and unified memory, whose graphs are smaller. The smallest A100 has 39.6 GiB.
-fn small(device: &DeviceFacts) -> bool {
+/// Whether `device` is a consumer card or unified memory, whose graphs are smaller.
+///
+/// The smallest A100 has 39.6 GiB.
+fn is_small(device: &DeviceFacts) -> bool {
     device.kind == DeviceKind::UnifiedMemory || device.total_bytes < Bytes::gib(36)
 }
 
-/// Number of capture sizes up to `most`: 1, 2, 4, 8 to 248 by 8, from 256 by 16 (`config/vllm.py`).
-fn capture_sizes(most: u64) -> u64 {
-    let small = [1, 2, 4].iter().filter(|size| **size <= most).count() as u64;
-    small
-        + most.min(248) / 8
-        + if most >= 256 {
-            (most - 256) / 16 + 1
-        } else {
-            0
-        }
+/// Number of capture sizes up to `max`: 1, 2, 4, 8 to 248 by 8, from 256 by 16 (`config/vllm.py`).
+fn capture_sizes(max: u64) -> u64 {
+    let first = [1, 2, 4].iter().filter(|size| **size <= max).count() as u64;
+    let by_8 = max.min(248) / 8;
+    let by_16 = if max >= 256 { (max - 256) / 16 + 1 } else { 0 };
+
+    first + by_8 + by_16
 }
 
 #[cfg(test)]
@@ -207,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn capture_sizes_are_counted() {
+    fn capture_sizes_counted() {
         assert_eq!(capture_sizes(512), 3 + 31 + 17);
         assert_eq!(capture_sizes(4), 3);
         assert_eq!(capture_sizes(16), 5);

@@ -1,130 +1,25 @@
-//! The seam's answers for vLLM.
+//! [`PreparedEngine`] for vLLM.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use serde_json::Value;
 
 use super::VllmPrepared;
-use super::device_support::{Demands, fitness};
+use super::cache_bytes::VariableBytes;
+use super::device_support::{Demands, device_support};
 use super::settings::unsupported;
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
-use crate::engines::shared::cache::{CacheKind, state_elements, token_bytes};
-use crate::engines::shared::topology::{degrees, vllm_stages};
+use crate::engines::shared::split_rules::legal_splits;
+use crate::engines::shared::topology::vllm_stages;
 use crate::engines::{
     Basis, CacheCapacity, Component, ComponentName, DeviceSupport, EngineError, IllegalSplit,
     Interval, Launch, LaunchPlan, Offload, PreparedEngine, Share, Split, Workload,
 };
-use crate::model::architecture::Span;
-use crate::model::{Dtype, Format};
+use crate::model::architecture::Task;
 
 impl VllmPrepared<'_> {
-    /// Weights on `rank`, after what `cpu_offload_gb` keeps on the host.
-    fn weights(&self, split: &Split, rank: usize) -> Interval {
-        let whole = self.weights_interval(self.table(split).bytes(split, rank));
-
-        // Only what decoder layers hold can stay behind: embeddings and the head do not
-        // (`maybe_offload_to_cpu`).
-        let off = Bytes::new(self.settings.cpu_offload_bytes)
-            .min(self.table(split).of_layers(split, rank));
-        if off == Bytes::ZERO {
-            return whole;
-        }
-
-        let less = |bytes: Bytes| bytes.less(off).unwrap_or(Bytes::OVERFLOW);
-        Interval::new(less(whole.low), less(whole.likely), less(whole.high))
-    }
-
-    /// Tensors and tables are exact; FP4 layouts and towers depend on the kernels that are
-    /// installed.
-    fn weights_interval(&self, likely: Bytes) -> Interval {
-        let constants = &self.constants;
-        if self.model.format == Format::PytorchBin {
-            // A pickle that was stored in 16 bits after all is not halved.
-            let stored = if self.architecture.dtype == Some(Dtype::F32) {
-                likely * 2
-            } else {
-                likely
-            };
-            return Interval::new(likely.scale(95, 100), likely, stored.scale(106, 100));
-        }
-
-        let method = self.architecture.quantization.as_ref();
-        let fp4 = method.is_some_and(|method| {
-            method.method.contains("fp4")
-                || method
-                    .format
-                    .as_deref()
-                    .is_some_and(|format| format.to_ascii_lowercase().contains("fp4"))
-        });
-
-        let soft = fp4
-            || (self.settings.towers
-                && (self.architecture.vision.is_some() || self.architecture.audio));
-        let (low, high) = if soft {
-            (
-                constants.weights_soft_low_ratio,
-                constants.weights_soft_high_ratio,
-            )
-        } else {
-            (constants.weights_low_ratio, constants.weights_high_ratio)
-        };
-
-        Interval::new(
-            low.of(likely),
-            likely,
-            high.of(likely) + constants.weights_high_mib,
-        )
-    }
-
-    /// Layers whose caches `rank` holds: its stage's, and on the last one the draft's.
-    pub(super) fn cached(&self, split: &Split, rank: usize) -> Range<u32> {
-        let (_, range) = split.stage_of(rank);
-        if split.is_last_stage(rank) {
-            range.start..range.end.saturating_add(self.drafts())
-        } else {
-            range
-        }
-    }
-
-    /// Layers of the model's own next-token predictor that are loaded: with speculative decoding
-    /// only.
-    pub(super) fn drafts(&self) -> u32 {
-        if self.settings.speculative_tokens > 0 {
-            self.architecture.mtp_layers
-        } else {
-            0
-        }
-    }
-
-    /// (tokens, states) in bytes that `rank` holds for `workload`.
-    pub(super) fn cache(
-        &self,
-        split: &Split,
-        rank: usize,
-        workload: Workload,
-    ) -> (Interval, Interval) {
-        let range = self.cached(split, rank);
-        let pages = self.pages(split);
-        let block = pages.bytes_per_block(&self.layers, &range);
-        let blocks = pages.blocks(&self.layers, workload.context);
-        let sequences = workload.sequences;
-
-        // One block is the null block, which holds nothing.
-        let tokens = block * blocks.tokens.saturating_mul(sequences).saturating_add(1);
-        let states = |count: u64| block * count.saturating_mul(sequences);
-        let likely = states(blocks.states);
-
-        (
-            Interval::new(tokens, tokens, pages.doubt(tokens)),
-            Interval::new(likely, likely, states(blocks.states_high)),
-        )
-    }
-}
-
-impl VllmPrepared<'_> {
-    /// What `rank` holds on `device` whatever the workload; what is nothing here has no component.
+    /// The memory that `rank` holds on `device` whatever the workload; absent parts are zero.
     fn fixed_parts(
         &self,
         split: &Split,
@@ -133,7 +28,7 @@ impl VllmPrepared<'_> {
     ) -> Result<[(ComponentName, Interval); 6], EngineError> {
         if self.model.inventory.classes.is_empty() {
             return Err(unsupported(
-                "no tensor of the weights is known, so their size is not",
+                "no tensor of the weights is known, so their size is unknown",
             ));
         }
 
@@ -159,28 +54,31 @@ impl VllmPrepared<'_> {
         ])
     }
 
-    /// Tokens, states and what grows beside them with the context; `None` for a model that
-    /// remembers nothing.
-    pub(super) fn variable_parts(
-        &self,
-        split: &Split,
-        rank: usize,
-        workload: Workload,
-    ) -> Result<Option<[Interval; 3]>, EngineError> {
-        if self.layers.is_empty() {
-            return Ok(None);
+    /// A legal split of `tensor` ranks by `stages` stages, with whole experts if nothing else
+    /// divides.
+    fn legal_split(&self, tensor: u32, stages: u32) -> Result<Split, IllegalSplit> {
+        let can_keep_experts_whole = tensor > 1 && self.architecture.experts.is_some();
+        let split = Split {
+            tensor,
+            stages: vllm_stages(self.architecture.layer_count(), stages),
+            expert_parallel: can_keep_experts_whole && self.settings.expert_parallel,
+            offload: Offload::None,
+        };
+
+        let Err(reason) = self.check_split(&split) else {
+            return Ok(split);
+        };
+
+        // Expert parallelism keeps an expert's width whole when it does not divide.
+        let whole_experts = Split {
+            expert_parallel: true,
+            ..split
+        };
+        if can_keep_experts_whole && self.check_split(&whole_experts).is_ok() {
+            return Ok(whole_experts);
         }
 
-        let (tokens, states) = self.cache(split, rank, workload);
-        if tokens.high.overflowed() || states.high.overflowed() {
-            return Err(EngineError::Overflow { what: "cache" });
-        }
-
-        Ok(Some([
-            tokens,
-            states,
-            self.persistent_by_context(split, rank, workload.context),
-        ]))
+        Err(reason)
     }
 }
 
@@ -205,69 +103,16 @@ impl PreparedEngine for VllmPrepared<'_> {
     }
 
     fn kv_bytes_per_token(&self) -> Bytes {
-        let all = 0..self.architecture.layer_count();
-        let context = self.settings.workload.context;
-
-        // A window keeps the tokens in flight besides: until both are full, one more token is kept.
-        let in_flight = self.page_rules(&Split::single(all.end)).in_flight;
-        let of = |(index, kind): (usize, &CacheKind)| {
-            let each = match kind {
-                CacheKind::Heads(attention) => match attention.span {
-                    Span::Sliding { window }
-                        if self.settings.hybrid_manager
-                            && context >= window.saturating_add(in_flight) =>
-                    {
-                        Bytes::ZERO
-                    }
-                    Span::Cross { .. } | Span::Bidirectional => Bytes::ZERO,
-                    _ => token_bytes(attention, self.settings.kv, 1),
-                },
-                CacheKind::Latent(latent) => match latent.compress_ratio {
-                    None => {
-                        super::cache::latent_bytes(latent, self.settings.kv, self.layers.sparse())
-                    }
-                    Some(_) => Bytes::ZERO,
-                },
-                CacheKind::State(_) => Bytes::ZERO,
-            };
-
-            each * self.layers.layers(index, &all)
-        };
-
-        let sum: Bytes = self.layers.kinds().iter().enumerate().map(of).sum();
-        let compressed = self
-            .layers
-            .kinds()
-            .iter()
-            .any(|kind| matches!(kind, CacheKind::Latent(l) if l.compress_ratio.is_some()));
-
-        if compressed {
-            self.pages(&Split::single(all.end))
-                .bytes_per_block(&self.layers, &all)
-                .div_ceil(256)
-        } else {
-            sum
-        }
+        self.token_bytes()
     }
 
     fn state_bytes_per_sequence(&self) -> Bytes {
-        let all = 0..self.architecture.layer_count();
-        let of = |(index, kind): (usize, &CacheKind)| match kind {
-            CacheKind::State(state) => {
-                let (conv, recurrent) = state_elements(state, 1, self.settings.speculative_tokens);
-                let each =
-                    conv * self.settings.compute.bytes() + recurrent * self.settings.state_bytes;
-                each * self.layers.layers(index, &all)
-            }
-            _ => Bytes::ZERO,
-        };
-
-        self.layers.kinds().iter().enumerate().map(of).sum()
+        self.sequence_state_bytes()
     }
 
     fn assumptions(&self) -> Vec<String> {
-        let mut all = self.settings.assumptions.clone();
         let settings = &self.settings;
+        let mut all = settings.assumptions.clone();
         if !settings.given.contains("max_num_seqs")
             || !settings.given.contains("max_num_batched_tokens")
         {
@@ -285,56 +130,18 @@ impl PreparedEngine for VllmPrepared<'_> {
     }
 
     fn splits(&self, devices: u32) -> Result<Vec<Split>, IllegalSplit> {
-        let layers = self.architecture.layer_count();
-        let mut found = Vec::new();
-        let mut why = None;
-
-        for (tensor, stages) in degrees(devices) {
-            if stages > layers.max(1) {
-                continue;
-            }
-
-            let split = |expert_parallel| Split {
-                tensor,
-                stages: vllm_stages(layers, stages),
-                expert_parallel,
-                offload: Offload::None,
-            };
-
-            let asked =
-                self.settings.expert_parallel && self.architecture.experts.is_some() && tensor > 1;
-
-            match self.legal(&split(asked)) {
-                Ok(()) => found.push(split(asked)),
-                // Expert parallelism keeps an expert's width whole where it does not divide.
-                Err(_)
-                    if tensor > 1
-                        && self.architecture.experts.is_some()
-                        && self.legal(&split(true)).is_ok() =>
-                {
-                    found.push(split(true));
-                }
-                Err(reason) => why = why.or(Some(reason)),
-            }
-        }
-
-        if found.is_empty() {
-            return Err(why.unwrap_or_else(|| {
-                IllegalSplit(format!(
-                    "{layers} layers cannot be cut into {devices} stages"
-                ))
-            }));
-        }
-
-        Ok(found)
+        legal_splits(
+            self.architecture.layer_count(),
+            devices,
+            |tensor, stages| self.legal_split(tensor, stages),
+        )
     }
 
     fn check(&self, split: &Split) -> Result<(), IllegalSplit> {
-        self.legal(split)
+        self.check_split(split)
     }
 
     fn uneven(&self) -> bool {
-        use crate::model::architecture::Task;
         !matches!(self.architecture.task, Task::Encode | Task::EncodeDecode)
     }
 
@@ -356,7 +163,7 @@ impl PreparedEngine for VllmPrepared<'_> {
             online: self.settings.online_name.as_deref(),
         };
 
-        fitness(&demands, device)
+        device_support(&demands, device)
     }
 
     fn fixed(
@@ -365,10 +172,9 @@ impl PreparedEngine for VllmPrepared<'_> {
         rank: usize,
         device: &DeviceFacts,
     ) -> Result<Vec<Component>, EngineError> {
-        let details = &self.details;
-        let told: [(Basis, &str); 6] = [
-            (Basis::Formula, &details.weights),
-            (Basis::Calibrated, &details.activations),
+        let sources: [(Basis, &str); 6] = [
+            (Basis::Formula, &self.details.weights),
+            (Basis::Calibrated, &self.details.activations),
             (Basis::Calibrated, "piecewise and full capture sizes"),
             (
                 Basis::Calibrated,
@@ -381,7 +187,7 @@ impl PreparedEngine for VllmPrepared<'_> {
         let parts = self.fixed_parts(split, rank, device)?;
         let parts = parts
             .into_iter()
-            .zip(told)
+            .zip(sources)
             .filter(|((_, bytes), _)| bytes.high > Bytes::ZERO);
 
         Ok(parts
@@ -409,28 +215,34 @@ impl PreparedEngine for VllmPrepared<'_> {
         _device: &DeviceFacts,
         workload: Workload,
     ) -> Result<Vec<Component>, EngineError> {
-        let Some([tokens, states, tables]) = self.variable_parts(split, rank, workload)? else {
+        let Some(variable) = self.variable_bytes(split, rank, workload)? else {
             return Ok(Vec::new());
         };
 
-        let part =
-            |name, bytes, detail: &str| Component::between(name, bytes, Basis::Formula, detail);
-        let mut parts = vec![part(ComponentName::KvCache, tokens, &self.details.cache)];
-        if states.high > Bytes::ZERO {
-            parts.push(part(
+        let mut components = vec![Component::between(
+            ComponentName::KvCache,
+            variable.tokens,
+            Basis::Formula,
+            &*self.details.cache,
+        )];
+
+        if variable.states.high > Bytes::ZERO {
+            components.push(Component::between(
                 ComponentName::State,
-                states,
+                variable.states,
+                Basis::Formula,
                 "recurrent states, in pages of the cache",
             ));
         }
 
-        parts.push(part(
+        components.push(Component::between(
             ComponentName::Runtime,
-            tables,
+            variable.tables,
+            Basis::Formula,
             "block tables and gather buffers",
         ));
 
-        Ok(parts)
+        Ok(components)
     }
 
     fn variable_sum(
@@ -440,30 +252,26 @@ impl PreparedEngine for VllmPrepared<'_> {
         _device: &DeviceFacts,
         workload: Workload,
     ) -> Result<Interval, EngineError> {
-        Ok(self
-            .variable_parts(split, rank, workload)?
-            .into_iter()
-            .flatten()
-            .sum())
+        let variable = self.variable_bytes(split, rank, workload)?;
+        Ok(variable.map_or_else(Interval::default, VariableBytes::sum))
     }
 
     fn host(&self, split: &Split, _workload: Workload) -> Result<Vec<Component>, EngineError> {
-        let off = Bytes::new(self.settings.cpu_offload_bytes) * split.ranks() as u64;
-        if off == Bytes::ZERO {
+        let offloaded = Bytes::new(self.settings.cpu_offload_bytes) * split.ranks() as u64;
+        if offloaded == Bytes::ZERO {
             return Ok(Vec::new());
         }
 
         Ok(vec![Component::exact(
             ComponentName::Host,
-            off,
+            offloaded,
             Basis::Formula,
             "pinned by cpu_offload_gb on every rank",
         )])
     }
 
+    /// Without a share of the user's own, the launch line takes the estimate and no more.
     fn must_be_available(&self, _split: &Split, _device: &DeviceFacts, sum: Interval) -> Interval {
-        // Without a share of the asker's own, the launch line takes what the figures say and no
-        // more.
         sum
     }
 
@@ -473,7 +281,7 @@ impl PreparedEngine for VllmPrepared<'_> {
             .cuda_total()
             .unwrap_or(device.total_bytes)
             .scale(millionths, 1_000_000);
-        let outside = self.outside(split, rank, device);
+        let outside = self.outside_share(split, rank, device);
         let taken = Interval::exact(inside).plus(outside);
 
         Some(Share {
@@ -490,71 +298,5 @@ impl PreparedEngine for VllmPrepared<'_> {
 
     fn launch(&self, plan: &LaunchPlan<'_>) -> Launch {
         self.launch_line(plan)
-    }
-}
-
-/// The figures that vLLM's start-up log prints of one rank.
-#[derive(Clone, Copy, Debug)]
-pub struct StartUpLog {
-    /// "Model loading took".
-    pub weights: Interval,
-    /// Peak of the profile beside weights.
-    pub activations: Interval,
-    /// Memory beside torch that grew since the snapshot.
-    pub non_torch: Interval,
-    /// "Graph capturing finished ... took".
-    pub graphs: Interval,
-}
-
-impl VllmPrepared<'_> {
-    /// What the log of `rank` would print: for holding the figures against measured ones.
-    pub fn start_up_log(&self, split: &Split, rank: usize, device: &DeviceFacts) -> StartUpLog {
-        StartUpLog {
-            weights: self.weights(split, rank),
-            activations: self.activations(split, rank),
-            non_torch: self
-                .library_growth(split)
-                .plus(self.communication_growth(split, device)),
-            graphs: self.graphs(split, rank, device),
-        }
-    }
-
-    /// Blocks that `bytes` of cache on every rank give: the least over all stages.
-    pub fn blocks_in(&self, split: &Split, bytes: Bytes) -> u64 {
-        let pages = self.pages(split);
-        let of = |rank| {
-            bytes.get()
-                / pages
-                    .bytes_per_block(&self.layers, &self.cached(split, rank))
-                    .get()
-                    .max(1)
-        };
-
-        (0..split.ranks()).map(of).min().unwrap_or(0)
-    }
-
-    /// "GPU KV cache size" in tokens as this release logs it for `blocks` blocks.
-    pub fn logged_tokens(&self, split: &Split, blocks: u64) -> u64 {
-        let pages = self.pages(split);
-        if !self.constants.capacity_by_request {
-            return pages.logged_tokens(blocks);
-        }
-
-        let context = self.settings.workload.context;
-        let each = pages.blocks(&self.layers, context);
-        let each = each.tokens.saturating_add(each.states).max(1);
-
-        u64::try_from(u128::from(blocks) * u128::from(context) / u128::from(each))
-            .unwrap_or(u64::MAX)
-    }
-
-    /// Bytes of cache on one rank for one sequence of the settled context: "KV cache is needed".
-    pub fn needed_for_one(&self, split: &Split, rank: usize) -> Interval {
-        let range = self.cached(split, rank);
-        let pages = self.pages(split);
-        let blocks = pages.blocks(&self.layers, self.settings.workload.context);
-        let bytes = pages.bytes_per_block(&self.layers, &range)
-            * blocks.tokens.saturating_add(blocks.states);
-        Interval::new(bytes, bytes, pages.doubt(bytes))
     }
 }

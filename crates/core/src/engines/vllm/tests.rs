@@ -1,14 +1,17 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
-use crate::engines::sample;
+use crate::engines::{ComponentName, LaunchPlan, Split, sample};
 use crate::model::Dtype;
 
-fn qwen(changes: &Value) -> Model {
-    let mut config = json!({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 512,
-        "intermediate_size": 1024, "num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 2,
-        "vocab_size": 1024, "max_position_embeddings": 4096, "torch_dtype": "bfloat16"});
+/// A small model of two KV heads whose configuration `changes` extends.
+fn small_llama(changes: &Value) -> Model {
+    let mut config = json!({"architectures": ["LlamaForCausalLM"], "model_type": "llama",
+        "hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 4,
+        "num_attention_heads": 8, "num_key_value_heads": 2, "vocab_size": 1024,
+        "max_position_embeddings": 4096, "torch_dtype": "bfloat16"});
     let all = config.as_object_mut().unwrap();
     all.extend(changes.as_object().unwrap().clone());
 
@@ -26,7 +29,8 @@ fn qwen(changes: &Value) -> Model {
     sample::model(&config, weights)
 }
 
-fn ready<'a>(
+/// vLLM prepared for `model` and 1024 tokens.
+fn prepare<'a>(
     model: &'a Model,
     parameters: &'a BTreeMap<String, Value>,
 ) -> Result<VllmPrepared<'a>, EngineError> {
@@ -46,35 +50,38 @@ fn given(name: &str, value: Value) -> BTreeMap<String, Value> {
 }
 
 #[test]
-fn ranks_share_a_sequence_only_where_they_would_copy_its_heads() {
+fn context_parallel_needs_copied_heads() {
     let (model, two) = (
-        qwen(&json!({})),
+        small_llama(&json!({})),
         given("decode_context_parallel_size", json!(2)),
     );
-    let prepared = ready(&model, &two).unwrap();
-    let legal = |tensor| prepared.legal(&Split::tensor(tensor, 4)).is_ok();
-    // Two KV heads: on two ranks each has its own, on four each is there twice.
-    assert!(!legal(2) && legal(4) && legal(8));
+    let prepared = prepare(&model, &two).unwrap();
+    let is_legal = |tensor| prepared.check_split(&Split::tensor(tensor, 4)).is_ok();
+    // The model has two KV heads: two ranks hold one each, four ranks hold each twice.
+    assert!(!is_legal(2) && is_legal(4) && is_legal(8));
 }
 
 #[test]
-fn what_stays_behind_is_of_layers_only() {
-    let (model, most) = (qwen(&json!({})), given("cpu_offload_gb", json!(1000)));
-    let parts = ready(&model, &most)
+fn cpu_offload_moves_layers_alone() {
+    let (model, most) = (
+        small_llama(&json!({})),
+        given("cpu_offload_gb", json!(1000)),
+    );
+    let parts = prepare(&model, &most)
         .unwrap()
         .fixed(&Split::single(4), 0, &sample::device())
         .unwrap();
-    let weights = sample::sum(&parts, crate::engines::ComponentName::Weights);
+    let weights = sample::sum(&parts, ComponentName::Weights);
     assert!(
         weights.likely >= Bytes::new(2 * 1024 * 512 * 2),
-        "{weights:?}"
+        "embedding and head stay on the device: {weights:?}"
     );
 }
 
 #[test]
-fn draft_tokens_without_prediction_layers_need_a_model_that_is_not_counted() {
+fn draft_tokens_need_prediction_layers() {
     let two = given("num_speculative_tokens", json!(2));
-    let refused = ready(&qwen(&json!({})), &two).err();
+    let refused = prepare(&small_llama(&json!({})), &two).err();
     assert!(
         matches!(refused, Some(EngineError::BadParameter { .. })),
         "{refused:?}"
@@ -82,57 +89,57 @@ fn draft_tokens_without_prediction_layers_need_a_model_that_is_not_counted() {
 }
 
 #[test]
-fn shared_experts_are_not_cut_inside_an_fp8_block() {
+fn fp8_blocks_of_shared_experts_stay_whole() {
     let config = |skipped: Value| {
-        json!({"architectures": ["Qwen3NextForCausalLM"], "model_type": "qwen3_next", "num_hidden_layers": 4,
-            "num_experts": 64, "num_experts_per_tok": 4, "moe_intermediate_size": 512,
-            "shared_expert_intermediate_size": 512, "max_position_embeddings": 4096, "torch_dtype": "bfloat16",
+        json!({"architectures": ["Qwen3NextForCausalLM"], "model_type": "qwen3_next",
+            "num_hidden_layers": 4, "num_experts": 64, "num_experts_per_tok": 4,
+            "moe_intermediate_size": 512, "shared_expert_intermediate_size": 512,
+            "max_position_embeddings": 4096, "torch_dtype": "bfloat16",
             "quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128],
             "modules_to_not_convert": skipped}})
     };
 
     let none = BTreeMap::new();
-    let legal = |skipped: Value, tensor| {
-        let model = sample::model(&config(skipped), qwen(&json!({})).inventory);
-        ready(&model, &none)
+    let check_split = |skipped: Value, tensor| {
+        let model = sample::model(&config(skipped), small_llama(&json!({})).inventory);
+        prepare(&model, &none)
             .unwrap()
-            .legal(&Split::tensor(tensor, 4))
+            .check_split(&Split::tensor(tensor, 4))
     };
 
-    assert!(legal(json!([]), 4).is_ok(), "{:?}", legal(json!([]), 4));
-    assert!(legal(json!([]), 8).is_err());
-    assert!(legal(json!(["model.layers.0.mlp.shared_expert"]), 8).is_ok());
+    check_split(json!([]), 4).unwrap();
+    check_split(json!([]), 8).unwrap_err();
+    check_split(json!(["model.layers.0.mlp.shared_expert"]), 8).unwrap();
 }
 
-/// What NCCL took before vLLM looks is not free any more, and lies outside of the share.
+/// NCCL's memory from before vLLM's snapshot is outside the share.
 #[test]
-fn share_excludes_communicator() {
+fn share_excludes_communication() {
     let (model, share) = (
-        qwen(&json!({})),
+        small_llama(&json!({})),
         given("gpu_memory_utilization", json!(0.9)),
     );
-    let prepared = ready(&model, &share).unwrap();
+    let prepared = prepare(&model, &share).unwrap();
     let device = sample::device();
 
-    let share = |tensor| {
-        prepared
-            .share(&Split::tensor(tensor, 4), 0, &device)
-            .unwrap()
+    let taken = |tensor| {
+        let share = prepared.share(&Split::tensor(tensor, 4), 0, &device);
+        share.unwrap().taken.high
     };
 
-    let communicator = prepared
+    let communication = prepared
         .communication_before(&Split::tensor(2, 4), &device)
         .high;
-    assert_eq!(share(2).taken.high, share(1).taken.high + communicator);
-    assert!(communicator > Bytes::gib(1));
+    assert_eq!(taken(2), taken(1) + communication);
+    assert!(communication > Bytes::gib(1));
 }
 
 #[test]
-fn a_device_that_tells_no_capability_may_need_what_the_largest_do() {
-    let (model, none) = (qwen(&json!({})), BTreeMap::new());
-    let prepared = ready(&model, &none).unwrap();
+fn unknown_capability_takes_widest_communication() {
+    let (model, none) = (small_llama(&json!({})), BTreeMap::new());
+    let prepared = prepare(&model, &none).unwrap();
 
-    let of = |compute_capability| {
+    let communication = |compute_capability| {
         let (split, device) = (
             Split::tensor(2, 4),
             DeviceFacts {
@@ -147,16 +154,15 @@ fn a_device_that_tells_no_capability_may_need_what_the_largest_do() {
             .high
     };
 
-    assert!(
-        of(None) >= of(Some((9, 0)))
-            && of(None) >= of(Some((10, 0)))
-            && of(None) > of(Some((8, 6)))
-    );
+    let unknown = communication(None);
+    assert!(unknown >= communication(Some((9, 0))));
+    assert!(unknown >= communication(Some((10, 0))));
+    assert!(unknown > communication(Some((8, 6))));
 }
 
 #[test]
-fn the_launch_line_says_all_that_the_figures_were_asked_for() {
-    let (model, split) = (qwen(&json!({})), Split::single(4));
+fn launch_line_carries_asked_parameters() {
+    let (model, split) = (small_llama(&json!({})), Split::single(4));
     let asked = BTreeMap::from([
         ("async_scheduling".to_owned(), json!(false)),
         ("enable_prefix_caching".to_owned(), json!(false)),
@@ -164,11 +170,11 @@ fn the_launch_line_says_all_that_the_figures_were_asked_for() {
         ("limit_mm_per_prompt".to_owned(), json!({"image": 0})),
     ]);
 
-    let prepared = ready(&model, &asked).unwrap();
+    let prepared = prepare(&model, &asked).unwrap();
     let workload = prepared.workload();
 
     let line = prepared
-        .launch(&crate::engines::LaunchPlan {
+        .launch(&LaunchPlan {
             split: &split,
             workload,
             devices: &[],
@@ -176,19 +182,19 @@ fn the_launch_line_says_all_that_the_figures_were_asked_for() {
         .args
         .join(" ");
 
-    for said in [
+    for flag in [
         "--no-async-scheduling",
         "--no-enable-prefix-caching",
         "--mamba-ssm-cache-dtype float16",
         r#"--limit-mm-per-prompt {"image":0}"#,
     ] {
-        assert!(line.contains(said), "{said}: {line}");
+        assert!(line.contains(flag), "{flag}: {line}");
     }
 
     let none = BTreeMap::new();
-    let plain = ready(&model, &none).unwrap();
+    let plain = prepare(&model, &none).unwrap();
     let plain = plain
-        .launch(&crate::engines::LaunchPlan {
+        .launch(&LaunchPlan {
             split: &split,
             workload,
             devices: &[],

@@ -1,0 +1,122 @@
+//! Cache layers of one kind: what they retain of a sequence, and the bytes of their pages.
+
+use std::ops::Range;
+
+use super::cache::PageRules;
+use crate::bytes::Bytes;
+use crate::engines::shared::cache::{CacheKind, CacheLayers, state_elements, token_bytes};
+use crate::engines::shared::latent_cache::latent_bytes;
+use crate::model::architecture::{Attention, Recurrent, Span};
+
+/// The part of a sequence that a group retains, which determines its number of blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Retention {
+    /// Every token.
+    All,
+    /// The tokens of a sliding window.
+    Window(u64),
+    /// The tokens of a local chunk.
+    Chunk(u64),
+    /// The tokens of an encoder.
+    Encoder(u64),
+    /// A state, and `extra` blocks for checkpoints.
+    State { extra: u64 },
+}
+
+impl Retention {
+    pub(super) const fn is_state(self) -> bool {
+        matches!(self, Self::State { .. })
+    }
+}
+
+/// Layers of one kind, paged.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PagedKind {
+    /// Position among the model's cache kinds.
+    pub(super) index: usize,
+    pub(super) retention: Retention,
+    /// Bytes of one block in one layer.
+    pub(super) page: Bytes,
+    /// Tokens of one block.
+    pub(super) block: u64,
+    /// Groups that its layers are distributed over.
+    pub(super) groups: u64,
+}
+
+impl PagedKind {
+    /// The kind before any alignment: one group, blocks of the configured size.
+    pub(super) fn new(index: usize, kind: &CacheKind, sparse: bool, rules: PageRules) -> Self {
+        let (retention, page) = match kind {
+            CacheKind::Heads(attention) => (
+                retention(attention, rules.hybrid_manager),
+                token_bytes(attention, rules.kv, rules.tensor) * rules.block_tokens,
+            ),
+            CacheKind::Latent(latent) => (
+                Retention::All,
+                latent_bytes(latent, rules.kv, sparse) * rules.block_tokens,
+            ),
+            CacheKind::State(state) => {
+                let extra = u64::from(rules.checkpoint && exports_checkpoints(state));
+                (Retention::State { extra }, state_page(state, rules))
+            }
+        };
+
+        Self {
+            index,
+            retention,
+            page,
+            block: rules.block_tokens,
+            groups: 1,
+        }
+    }
+
+    /// Blocks of `tokens` tokens in all groups.
+    pub(super) fn token_blocks(&self, tokens: u64) -> u64 {
+        tokens
+            .div_ceil(self.block.max(1))
+            .saturating_mul(self.groups)
+    }
+
+    /// Bytes of one block in the layers of one group on a rank that holds `range`.
+    pub(super) fn group_bytes(&self, layers: &CacheLayers, range: &Range<u32>) -> Bytes {
+        self.page
+            * layers
+                .layers(self.index, range)
+                .div_ceil(self.groups.max(1))
+    }
+}
+
+/// The tokens that attention retains, which depend on its span.
+const fn retention(attention: &Attention, hybrid_manager: bool) -> Retention {
+    match attention.span {
+        Span::Sliding { window } if hybrid_manager => Retention::Window(window),
+        Span::Chunked { chunk } if hybrid_manager => Retention::Chunk(chunk),
+        Span::Cross { tokens } => Retention::Encoder(tokens),
+        _ => Retention::All,
+    }
+}
+
+/// Bytes of one state in one layer.
+fn state_page(state: &Recurrent, rules: PageRules) -> Bytes {
+    let (conv, recurrent) = state_elements(state, rules.tensor, rules.speculative);
+    let element = if is_float32_state(state) {
+        4
+    } else {
+        rules.state_bytes
+    };
+
+    conv * rules.conv_bytes + recurrent * element
+}
+
+/// Whether vLLM keeps the state in 32 bits: KDA and lightning attention.
+const fn is_float32_state(state: &Recurrent) -> bool {
+    matches!(state, Recurrent::Kda { .. } | Recurrent::Lightning { .. })
+}
+
+/// Whether the kernels export a checkpoint of the state during prefill.
+const fn exports_checkpoints(state: &Recurrent) -> bool {
+    matches!(
+        state,
+        Recurrent::Mamba2 { .. } | Recurrent::GatedDelta { .. } | Recurrent::Kda { .. }
+    )
+}

@@ -1,0 +1,127 @@
+//! Buffers that stay allocated: sampler state, workspaces of attention backends, LoRA slots and
+//! block tables.
+
+use super::VllmPrepared;
+use super::activations::dense_latent;
+use crate::bytes::Bytes;
+use crate::engines::shared::layer_kinds::RankLayers;
+use crate::engines::{Interval, Split};
+use crate::model::architecture::{Mixer, Task};
+
+/// Bytes of a sequence's bad-word lists (`v1/worker/gpu/sample/penalties.py`).
+const BAD_WORD_BYTES: u64 = 4710;
+
+/// Sequences whose latents sparse prefill gathers at once.
+const GATHERED_SEQUENCES: u64 = 5;
+
+/// Bytes of an element of gathered latents.
+const GATHERED_ELEMENT_BYTES: u64 = 2;
+
+/// The most that indexer logits take, in MiB (`indexer.py`).
+const MAX_INDEXER_LOGITS_MIB: u64 = 512;
+
+impl VllmPrepared<'_> {
+    /// The buffers on `rank` that do not depend on the context.
+    pub(super) fn persistent(&self, split: &Split, rank: usize) -> Interval {
+        let (settings, constants) = (&self.settings, &self.constants);
+        let (_, range) = split.stage_of(rank);
+        let layers = &self.kinds.held(&range);
+        let mut sum = Interval::default();
+
+        if constants.persistent_sampler_state
+            && split.is_last_stage(rank)
+            && self.architecture.task == Task::Generate
+        {
+            let state = self.sampler_state();
+            sum = sum.plus(Interval::new(Bytes::ZERO, state, state));
+        }
+
+        if let Some(latent) = layers
+            .find_map(|layer| dense_latent(&layer.mixer))
+            .filter(|_| !self.cache_layers().sparse())
+        {
+            let width = latent.kv_lora_rank.saturating_add(latent.rope_dim);
+            let gather = Bytes::product([self.latent_rows(), width, settings.compute.bytes()]);
+            sum = sum.plus(Interval::new(Bytes::ZERO, gather, gather));
+        }
+
+        let workspace = constants.flashinfer_workspace_mib;
+        match settings.capability {
+            Some(100..120) => sum = sum.plus(Interval::new(Bytes::ZERO, workspace, workspace)),
+            None if settings.huge => {
+                sum = sum.plus(Interval::new(Bytes::ZERO, Bytes::ZERO, workspace));
+            }
+            Some(_) | None => {}
+        }
+
+        if let Some((adapters, lora_rank)) = settings.lora {
+            let slots = self.lora_slots(split, rank) * adapters * lora_rank;
+            sum = sum.plus(Interval::exact(slots));
+        }
+
+        sum
+    }
+
+    /// The sampler's output-token counts in 32 bits, prompt bitmap and bad-word lists
+    /// (`v1/worker/gpu/sample/penalties.py`).
+    fn sampler_state(&self) -> Bytes {
+        let sequences = self.settings.max_sequences;
+        let vocabulary = self.architecture.vocab_size;
+
+        Bytes::product([sequences, vocabulary, 4])
+            + Bytes::product([sequences, vocabulary]).div_ceil(8)
+            + Bytes::product([sequences, BAD_WORD_BYTES])
+    }
+
+    /// The buffers on `rank` that grow with the context: block tables, and the gather buffer of
+    /// sparse prefill.
+    pub(super) fn persistent_by_context(
+        &self,
+        split: &Split,
+        rank: usize,
+        context: u64,
+    ) -> Interval {
+        let (_, range) = split.stage_of(rank);
+        let layers = &self.kinds.held(&range);
+        let pages = self.pages(split);
+        let columns = context.div_ceil(pages.block_tokens().max(1));
+        let tables = Interval::exact(Bytes::product([
+            self.settings.max_sequences,
+            columns,
+            4,
+            pages.groups(),
+        ]));
+
+        let indexed = layers.find_map(|layer| match &layer.mixer {
+            Mixer::Latent(latent) if self.cache_layers().sparse() => Some(latent),
+            _ => None,
+        });
+        let Some(latent) = indexed else { return tables };
+
+        let logits = Bytes::mib(MAX_INDEXER_LOGITS_MIB);
+        let width = latent_width(layers);
+        if latent.compress_ratio.is_some() {
+            // DeepSeek V4 gathers compressed states; how many at once is unknown.
+            let gather = gathered_latents(context.div_ceil(4), width);
+            return tables.plus(Interval::new(Bytes::ZERO, Bytes::ZERO, gather + logits));
+        }
+
+        // `mla/flashmla_sparse.py`
+        let gather = gathered_latents(context, width);
+        tables.plus(Interval::new(Bytes::ZERO, gather, gather + logits))
+    }
+}
+
+/// Bytes of the latents that sparse prefill gathers.
+fn gathered_latents(rows: u64, width: u64) -> Bytes {
+    Bytes::product([GATHERED_SEQUENCES, rows, width, GATHERED_ELEMENT_BYTES])
+}
+
+/// The widest latent of `layers`, in elements.
+fn latent_width(layers: &RankLayers<'_>) -> u64 {
+    let widths = layers.iter().filter_map(|layer| match &layer.mixer {
+        Mixer::Latent(latent) => Some(latent.kv_lora_rank.saturating_add(latent.rope_dim)),
+        _ => None,
+    });
+    widths.max().unwrap_or(0)
+}

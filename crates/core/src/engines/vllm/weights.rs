@@ -1,0 +1,130 @@
+//! Weights on one rank: sharded, cast, padded by kernels, and less what stays on the host.
+
+use std::sync::{Arc, PoisonError};
+
+use super::VllmPrepared;
+use crate::bytes::Bytes;
+use crate::engines::shared::device_support::is_fp4;
+use crate::engines::shared::dtype::ComputeDtype;
+use crate::engines::shared::shard_size::{ExpertPadding, ShardContext};
+use crate::engines::shared::weights::{Omitted, WeightTable};
+use crate::engines::{Interval, Split};
+use crate::model::{Dtype, Format};
+
+/// vLLM pads the vocabulary to a multiple of this many rows.
+pub(super) const VOCABULARY_STEP: u64 = 64;
+
+impl VllmPrepared<'_> {
+    /// Weights on `rank`, without what `cpu_offload_gb` keeps on the host.
+    pub(super) fn weights(&self, split: &Split, rank: usize) -> Interval {
+        let table = self.weight_table(split);
+        let whole = self.weights_interval(table.bytes(split, rank));
+
+        // Only decoder layers can stay on the host: embeddings and the head cannot
+        // (`maybe_offload_to_cpu`).
+        let offloaded =
+            Bytes::new(self.settings.cpu_offload_bytes).min(table.of_layers(split, rank));
+        if offloaded == Bytes::ZERO {
+            return whole;
+        }
+
+        let [low, likely, high] = [whole.low, whole.likely, whole.high]
+            .map(|bytes| bytes.less(offloaded).unwrap_or(Bytes::OVERFLOW));
+        Interval::new(low, likely, high)
+    }
+
+    /// The interval around `likely`: tensors and tables are exact, but FP4 layouts and towers
+    /// depend on the installed kernels.
+    fn weights_interval(&self, likely: Bytes) -> Interval {
+        let constants = &self.constants;
+        if self.model.format == Format::PytorchBin {
+            // The high end covers a pickle whose tensors are stored in 16 bits although its
+            // configuration says 32: loading does not halve it.
+            let stored = if self.architecture.dtype == Some(Dtype::F32) {
+                likely * 2
+            } else {
+                likely
+            };
+            return Interval::new(likely.scale(95, 100), likely, stored.scale(106, 100));
+        }
+
+        let fp4 = self.architecture.quantization.as_ref().is_some_and(is_fp4);
+        let towers =
+            self.settings.towers && (self.architecture.vision.is_some() || self.architecture.audio);
+        let (low, high) = if fp4 || towers {
+            (
+                constants.weights_soft_low_ratio,
+                constants.weights_soft_high_ratio,
+            )
+        } else {
+            (constants.weights_low_ratio, constants.weights_high_ratio)
+        };
+
+        Interval::new(
+            low.of(likely),
+            likely,
+            high.of(likely) + constants.weights_high_mib,
+        )
+    }
+
+    /// Weights by layer for the degrees of `split`.
+    fn weight_table(&self, split: &Split) -> Arc<WeightTable> {
+        let key = (split.tensor, split.expert_parallel);
+        let mut tables = self.weights.lock().unwrap_or_else(PoisonError::into_inner);
+        let table = tables.entry(key).or_insert_with(|| {
+            let shard = ShardContext {
+                architecture: self.architecture,
+                compute: self.settings.compute,
+                online: self.settings.online,
+                mxfp4: self.expert_padding(),
+                tensor: u64::from(split.tensor.max(1)),
+                expert_parallel: split.expert_parallel,
+            };
+
+            let omitted = Omitted {
+                towers: !self.settings.towers,
+                drafts: self.drafts() == 0,
+            };
+
+            Arc::new(match self.model.format {
+                Format::PytorchBin => WeightTable::flat(self.pickled_bytes(), &shard),
+                _ => WeightTable::new(&self.classes, &shard, VOCABULARY_STEP, omitted),
+            })
+        });
+
+        Arc::clone(table)
+    }
+
+    /// Weights of a pickle, which names no types: stored as configured, cast like other weights.
+    fn pickled_bytes(&self) -> Bytes {
+        let stored = self.model.inventory.bytes();
+        let stored_width = self.architecture.dtype.map_or(2, |dtype| {
+            ComputeDtype::from_config(dtype).map_or(2, ComputeDtype::bytes)
+        });
+        stored.scale(self.settings.compute.bytes(), stored_width)
+    }
+
+    /// Padding of MXFP4 experts by the kernel that vLLM selects for the device
+    /// (`layers/fused_moe/oracle/mxfp4.py`).
+    ///
+    /// A device of unknown compute capability gets the wider padding.
+    fn expert_padding(&self) -> Option<ExpertPadding> {
+        let quantization = self.architecture.quantization.as_ref()?;
+        let has_mxfp4_experts =
+            quantization.method == "mxfp4" || self.architecture.model_type == "deepseek_v4";
+        let gpt_oss = self.architecture.model_type == "gpt_oss";
+
+        has_mxfp4_experts.then_some(match self.settings.capability {
+            Some(90..=99) if gpt_oss && !self.constants.mxfp4_marlin_sm90 => ExpertPadding {
+                width: 64,
+                hidden: 256,
+                scales: false,
+            },
+            _ => ExpertPadding {
+                width: 128,
+                hidden: 256,
+                scales: true,
+            },
+        })
+    }
+}
