@@ -1,17 +1,19 @@
 //! The transient peak of one step: the widest of attention and feed-forward over the whole prompt,
 //! then one row of logits.
 //!
-//! Assumed from shapes, not fitted to readings: the interval is wide. `generate` computes logits
-//! for the last position only and copies them to 32-bit floats (transformers `generation/utils.py`,
-//! `logits_to_keep`).
+//! The figures are assumed from shapes and not fitted to readings, so the interval is wide.
+//! `generate` computes logits for the last position only and copies them to 32-bit floats
+//! (transformers `generation/utils.py`, `logits_to_keep`).
 
-use super::super::shared::layer_kinds::RankLayers;
-use super::super::{Interval, Workload};
 use super::settings::TransformersSettings;
 use crate::bytes::Bytes;
-use crate::model::architecture::{Architecture, Attention, FeedForward, Mixer, Span, Task};
+use crate::engines::shared::layer_kinds::RankLayers;
+use crate::engines::{Interval, Workload};
+use crate::model::architecture::{Architecture, FeedForward, Mixer, Span, Task};
 
-/// The peak on a device that holds `layers`; `first` and `last` if it has the first and last stage.
+/// The peak on a device that holds `layers`.
+///
+/// `first` and `last` say whether it has the first and the last stage.
 pub(super) fn step(
     architecture: &Architecture,
     settings: &TransformersSettings,
@@ -23,8 +25,10 @@ pub(super) fn step(
     let chunk = settings.prefill_chunk.unwrap_or(workload.context);
     let tokens = Bytes::product([workload.sequences, workload.context.min(chunk)]);
     let hidden = tokens * architecture.hidden_size * element;
-    let forward = hidden * 2 + widest(architecture, layers, tokens.get(), element);
-    let (scores, mask) = attention(settings, layers, workload);
+    let forward =
+        hidden * 2 + Bytes::product([tokens.get(), widest_elements(architecture, layers), element]);
+    let scores = score_bytes(settings, layers, workload);
+    let mask = mask_bytes(settings, layers, workload);
 
     let logits = match architecture.task {
         Task::Generate | Task::EncodeDecode if last => Bytes::product([
@@ -35,16 +39,13 @@ pub(super) fn step(
         _ => Bytes::ZERO,
     };
 
-    let vision = if first {
-        vision(architecture, element)
+    let (vision, speech) = if first {
+        (
+            vision(architecture, element),
+            speech(architecture, tokens, element),
+        )
     } else {
-        Interval::default()
-    };
-
-    let speech = if first {
-        speech(architecture, tokens, element)
-    } else {
-        Bytes::ZERO
+        (Interval::default(), Bytes::ZERO)
     };
 
     let likely = (forward + scores)
@@ -59,8 +60,8 @@ pub(super) fn step(
     Interval::new(forward.scale(1, 2).max(logits), likely, high)
 }
 
-/// What the peak consists of.
-pub(super) fn told(settings: &TransformersSettings, workload: Workload) -> String {
+/// The detail of the peak, for the answer.
+pub(super) fn step_detail(settings: &TransformersSettings, workload: Workload) -> String {
     let chunk = settings.prefill_chunk.unwrap_or(workload.context);
     format!(
         "{} of the prompt's tokens at once, {} attention",
@@ -69,15 +70,23 @@ pub(super) fn told(settings: &TransformersSettings, workload: Workload) -> Strin
     )
 }
 
-/// The widest intermediate of a layer: gate, up and their product; or queries, keys and values for
+/// Elements of the widest intermediate of a layer, for one token.
+///
+/// In the feed-forward: gate, up and their product. In the mixer: queries, keys and values for
 /// every query head.
-fn widest(
-    architecture: &Architecture,
-    layers: &RankLayers<'_>,
-    tokens: u64,
-    element: u64,
-) -> Bytes {
-    let feed_forward = |after: FeedForward| match after {
+fn widest_elements(architecture: &Architecture, layers: &RankLayers<'_>) -> u64 {
+    layers
+        .iter()
+        .map(|layer| {
+            feed_forward_elements(architecture, layer.feed_forward)
+                .max(mixer_elements(architecture, &layer.mixer))
+        })
+        .max()
+        .unwrap_or(0)
+}
+
+fn feed_forward_elements(architecture: &Architecture, feed_forward: FeedForward) -> u64 {
+    match feed_forward {
         FeedForward::Dense { width } => width.saturating_mul(3),
         FeedForward::Experts => architecture.experts.map_or(0, |experts| {
             let routed = experts.active.saturating_mul(
@@ -89,10 +98,12 @@ fn widest(
             routed.saturating_add(experts.shared_width.saturating_mul(3))
         }),
         FeedForward::None => 0,
-    };
+    }
+}
 
-    let mixer = |mixer: &Mixer| match mixer {
-        // Keys and values are repeated for the query heads that share them (`repeat_kv`).
+fn mixer_elements(architecture: &Architecture, mixer: &Mixer) -> u64 {
+    match mixer {
+        // transformers repeats keys and values for the query heads that share them (`repeat_kv`).
         Mixer::Attention(attention) => {
             let width = attention
                 .key_dim
@@ -107,87 +118,82 @@ fn widest(
                     .saturating_add(latent.value_dim.saturating_mul(2)),
             )
         }
-        // Projections of the scan, in 32-bit floats for part of it.
+        // The projections of the scan, part of them in 32-bit floats.
         Mixer::Recurrent(_) => architecture.hidden_size.saturating_mul(12),
         Mixer::None => 0,
-    };
-
-    let width = layers
-        .iter()
-        .map(|layer| feed_forward(layer.feed_forward).max(mixer(&layer.mixer)))
-        .max()
-        .unwrap_or(0);
-
-    Bytes::product([tokens, width, element])
+    }
 }
 
-/// Scores of eager attention (with their 32-bit softmax), and the mask that fused attention is
-/// given.
-///
-/// SDPA takes no mask for plain causal attention; a window shorter than the prompt, or padded
-/// sequences, need one, which PyTorch turns into the compute dtype (`convert_boolean_attn_mask`).
-fn attention(
-    settings: &TransformersSettings,
-    layers: &RankLayers<'_>,
-    workload: Workload,
-) -> (Bytes, Bytes) {
-    let element = settings.element_bytes();
+/// Pairs of tokens that attention computes at once.
+fn token_pairs(settings: &TransformersSettings, workload: Workload) -> Bytes {
     let tokens = workload
         .context
         .min(settings.prefill_chunk.unwrap_or(workload.context));
-    let pairs = Bytes::product([workload.sequences, tokens, workload.context]);
-
-    let attentions = || {
-        layers.mixers().filter_map(|(mixer, _)| match mixer {
-            Mixer::Attention(attention) => Some(attention),
-            _ => None,
-        })
-    };
-
-    let scores = if settings.eager {
-        let latent = layers.mixers().filter_map(|(mixer, _)| match mixer {
-            Mixer::Latent(latent) => Some(latent.heads),
-            _ => None,
-        });
-        let heads = attentions()
-            .map(|attention| attention.heads)
-            .chain(latent)
-            .max()
-            .unwrap_or(0);
-
-        pairs * heads * element.saturating_add(4)
-    } else {
-        Bytes::ZERO
-    };
-
-    let slides = |attention: &Attention| match attention.span {
-        Span::Sliding { window } | Span::Chunked { chunk: window } => window < workload.context,
-        _ => false,
-    };
-
-    let masked = workload.sequences > 1 || attentions().any(slides);
-    let flash = settings.attention.starts_with("flash");
-    let mask = if masked && !flash {
-        pairs * element.saturating_add(1)
-    } else {
-        Bytes::ZERO
-    };
-
-    (scores, mask)
+    Bytes::product([workload.sequences, tokens, workload.context])
 }
 
-/// The first convolution over raw audio: 512 channels at a fifth of the 320 samples that become one
-/// frame, its input to the norm, the norm's output and the activation's (transformers
-/// `HubertFeatureEncoder`, `Wav2Vec2FeatureEncoder`).
-fn speech(architecture: &Architecture, frames: Bytes, element: u64) -> Bytes {
-    if !SPEECH.contains(&&*architecture.root_model_type) {
+/// Scores of eager attention, with their 32-bit softmax.
+fn score_bytes(
+    settings: &TransformersSettings,
+    layers: &RankLayers<'_>,
+    workload: Workload,
+) -> Bytes {
+    if !settings.eager {
         return Bytes::ZERO;
     }
+
+    let heads = layers
+        .mixers()
+        .filter_map(|(mixer, _)| match mixer {
+            Mixer::Attention(attention) => Some(attention.heads),
+            Mixer::Latent(latent) => Some(latent.heads),
+            _ => None,
+        })
+        .max()
+        .unwrap_or(0);
+
+    token_pairs(settings, workload) * heads * settings.element_bytes().saturating_add(4)
+}
+
+/// The mask that fused attention takes.
+///
+/// SDPA takes no mask for plain causal attention. A window shorter than the prompt and padded
+/// sequences need one, which PyTorch converts to the compute dtype (`convert_boolean_attn_mask`).
+fn mask_bytes(
+    settings: &TransformersSettings,
+    layers: &RankLayers<'_>,
+    workload: Workload,
+) -> Bytes {
+    let has_short_window = layers.mixers().any(|(mixer, _)| match mixer {
+        Mixer::Attention(attention) => match attention.span {
+            Span::Sliding { window } | Span::Chunked { chunk: window } => window < workload.context,
+            _ => false,
+        },
+        _ => false,
+    });
+
+    let masked = workload.sequences > 1 || has_short_window;
+    if masked && !settings.attention.starts_with("flash") {
+        token_pairs(settings, workload) * settings.element_bytes().saturating_add(1)
+    } else {
+        Bytes::ZERO
+    }
+}
+
+/// The first convolution over raw audio: its output, the norm's and the activation's (transformers
+/// `HubertFeatureEncoder`, `Wav2Vec2FeatureEncoder`).
+///
+/// A frame is 320 samples, of which the convolution keeps a fifth, in 512 channels.
+fn speech(architecture: &Architecture, frames: Bytes, element: u64) -> Bytes {
+    if !SPEECH_ENCODERS.contains(&&*architecture.root_model_type) {
+        return Bytes::ZERO;
+    }
+
     frames * 64 * 512 * 3 * element
 }
 
 /// Encoders of raw audio.
-pub(super) const SPEECH: &[&str] = &[
+const SPEECH_ENCODERS: &[&str] = &[
     "hubert",
     "wav2vec2",
     "wavlm",
@@ -196,10 +202,11 @@ pub(super) const SPEECH: &[&str] = &[
     "data2vec-audio",
 ];
 
-/// One image through the tower.
+/// The peak of the vision tower for one image.
 fn vision(architecture: &Architecture, element: u64) -> Interval {
-    /// Where the configuration does not tell: the largest image of Qwen2-VL's default processor.
-    const MOST_PATCHES: u64 = 16_384;
+    /// Patches of the largest image of Qwen2-VL's default processor, for configurations that give
+    /// no number.
+    const MAX_PATCHES: u64 = 16_384;
 
     let Some(tower) = architecture.vision else {
         return Interval::default();
@@ -209,8 +216,9 @@ fn vision(architecture: &Architecture, element: u64) -> Interval {
         .hidden_size
         .saturating_mul(4)
         .saturating_add(tower.intermediate_size.saturating_mul(2));
-    let peak = |patches| Bytes::product([patches, width, element]);
-    let patches = tower.patches_per_item.unwrap_or(MOST_PATCHES / 4);
+    let patches = tower.patches_per_item.unwrap_or(MAX_PATCHES / 4);
+    let likely = Bytes::product([patches, width, element]);
+    let high = Bytes::product([patches.saturating_mul(4), width, element]);
 
-    Interval::new(Bytes::ZERO, peak(patches), peak(patches.saturating_mul(4)))
+    Interval::new(Bytes::ZERO, likely, high)
 }

@@ -1,24 +1,24 @@
-//! transformers' caches: every token of full layers, W - 1 tokens of sliding ones, one layer twice
-//! while it grows.
+//! transformers' caches: every token of full layers, W - 1 tokens of sliding ones, and one layer
+//! twice while it grows.
 //!
-//! Source: transformers 5.23 `cache_utils.py`; version 4 cached the latent families' expanded
+//! Source: transformers 5.23 `cache_utils.py`. Version 4 caches the latent families' expanded
 //! heads.
 
-use super::super::logical::state_elements;
-use super::super::shared::layer_kinds::RankLayers;
-use super::super::{Interval, Workload};
 use super::settings::TransformersSettings;
 use crate::bytes::Bytes;
+use crate::engines::logical::state_elements;
+use crate::engines::shared::layer_kinds::RankLayers;
+use crate::engines::{Interval, Workload};
 use crate::model::architecture::{Architecture, Mixer, Span};
 
-/// Elements that one mixer keeps of a sequence of `tokens`.
+/// Elements that one mixer caches of a sequence of `tokens`.
 fn elements(mixer: &Mixer, settings: &TransformersSettings, tokens: u64) -> Bytes {
     match mixer {
         Mixer::Attention(attention) if !attention.shares_cache => {
-            let seen = match attention.span {
+            let cached = match attention.span {
                 Span::Full => tokens,
-                // A static layer allocates its whole window, a dynamic one drops the token that
-                // falls out.
+                // A static layer allocates its whole window; a dynamic layer drops the token that
+                // leaves it.
                 Span::Sliding { window } | Span::Chunked { chunk: window }
                     if settings.static_cache =>
                 {
@@ -31,7 +31,7 @@ fn elements(mixer: &Mixer, settings: &TransformersSettings, tokens: u64) -> Byte
                 Span::Bidirectional => 0,
             };
             Bytes::product([
-                seen,
+                cached,
                 attention.kv_heads,
                 attention.key_dim.saturating_add(attention.value_dim),
             ])
@@ -57,8 +57,10 @@ fn elements(mixer: &Mixer, settings: &TransformersSettings, tokens: u64) -> Byte
     }
 }
 
-/// The caches of `layers`: low without, high with the copy that concatenation makes of the largest
-/// layer.
+/// The caches of `layers`.
+///
+/// The high end includes the copy that concatenation makes of the largest layer, the low end does
+/// not.
 pub(super) fn held(
     layers: &RankLayers<'_>,
     settings: &TransformersSettings,
@@ -68,73 +70,73 @@ pub(super) fn held(
         return Interval::default();
     }
 
-    let each = |mixer: &Mixer| {
-        elements(mixer, settings, workload.context) * settings.element_bytes() * workload.sequences
-    };
+    let (mut sum, mut largest) = (Bytes::ZERO, Bytes::ZERO);
+    for (mixer, count) in layers.mixers() {
+        let layer = elements(mixer, settings, workload.context)
+            * settings.element_bytes()
+            * workload.sequences;
+        sum += layer * count;
+        largest = largest.max(layer);
+    }
 
-    let sum: Bytes = layers
-        .mixers()
-        .map(|(mixer, count)| each(mixer) * count)
-        .sum();
     if settings.static_cache {
         return Interval::exact(sum);
     }
 
-    let largest = layers
-        .mixers()
-        .map(|(mixer, _)| each(mixer))
-        .max()
-        .unwrap_or(Bytes::ZERO);
-
     Interval::new(sum, sum + largest, sum + largest)
 }
 
-/// Cache bytes of one more token: layers whose window is not yet full.
+/// Cache bytes of one more token, over the layers whose window is not yet full.
 pub(super) fn per_token(architecture: &Architecture, settings: &TransformersSettings) -> Bytes {
     if !settings.use_cache {
         return Bytes::ZERO;
     }
 
     let context = settings.workload.context;
-    let one = |mixer: &Mixer| {
-        let (more, now) = (
-            elements(mixer, settings, context.saturating_add(1)),
-            elements(mixer, settings, context),
-        );
-        more.less(now).unwrap_or(Bytes::OVERFLOW) * settings.element_bytes()
-    };
-
     architecture
         .mixers(0..architecture.layer_count())
-        .map(one)
+        .map(|mixer| {
+            let now = elements(mixer, settings, context);
+            let next = elements(mixer, settings, context.saturating_add(1));
+            next.less(now).unwrap_or(Bytes::OVERFLOW) * settings.element_bytes()
+        })
         .sum()
 }
 
-/// States of one sequence: convolutions in the model's dtype, recurrent states in it or in 32-bit
-/// floats, by model.
+/// States of one sequence.
+///
+/// Convolutions have the model's dtype. Recurrent states have it too, or 32-bit floats, depending
+/// on the model.
 pub(super) fn states(
     architecture: &Architecture,
     settings: &TransformersSettings,
     layers: &RankLayers<'_>,
 ) -> Interval {
-    let sum = |bytes: u64| -> Bytes {
-        let recurrent = layers.mixers().filter_map(|(mixer, count)| match mixer {
-            Mixer::Recurrent(recurrent) => Some((state_elements(recurrent), count)),
-            _ => None,
-        });
-        recurrent
-            .map(|((conv, state), count)| (conv * settings.element_bytes() + state * bytes) * count)
-            .sum()
-    };
-
-    let own = architecture
+    let element = settings.element_bytes();
+    let configured = architecture
         .state_dtype
-        .map_or(settings.element_bytes(), |dtype| dtype.block().1);
+        .map_or(element, |dtype| dtype.block().1);
+    let [low, likely, high] =
+        [element, configured, 4].map(|state_element| state_bytes(layers, element, state_element));
 
-    Interval::new(sum(settings.element_bytes()), sum(own), sum(4))
+    Interval::new(low, likely, high)
 }
 
-/// An interval for several sequences.
+/// State bytes of one sequence for two widths of elements: convolutions' and recurrent states'.
+fn state_bytes(layers: &RankLayers<'_>, conv_element: u64, state_element: u64) -> Bytes {
+    layers
+        .mixers()
+        .filter_map(|(mixer, count)| match mixer {
+            Mixer::Recurrent(recurrent) => {
+                let (conv, state) = state_elements(recurrent);
+                Some((conv * conv_element + state * state_element) * count)
+            }
+            _ => None,
+        })
+        .sum()
+}
+
+/// The interval for several sequences.
 pub(super) fn scaled(interval: Interval, sequences: u64) -> Interval {
     Interval {
         low: interval.low * sequences,

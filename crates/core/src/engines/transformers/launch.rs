@@ -1,19 +1,20 @@
-//! The Python lines that load the model the way it was answered.
+//! The Python lines that load the model as the answer says.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::super::reference::dtype_name;
-use super::super::{Launch, LaunchPlan, Offload};
 use super::settings::TransformersSettings;
 use crate::bytes::Bytes;
+use crate::engines::reference::dtype_name;
 use crate::engines::shared::python::literal;
+use crate::engines::{Launch, LaunchPlan, Offload};
 use crate::model::Model;
 use crate::model::architecture::{Architecture, Task};
 
-/// `python -c` with a `from_pretrained` that gets each device's share as `max_memory`.
+/// Writes `python -c` with a `from_pretrained` whose `max_memory` gives each device its share.
 ///
-/// accelerate reserves room for the largest layer on the first device, so that much is added there.
+/// accelerate reserves memory for the largest layer on the first device, so its share gets that
+/// much more.
 pub(super) fn launch(
     model: &Model,
     architecture: &Architecture,
@@ -22,7 +23,7 @@ pub(super) fn launch(
     weights: impl Fn(usize) -> Bytes,
     largest_layer: Bytes,
 ) -> Launch {
-    let env = BTreeMap::from([("CUDA_VISIBLE_DEVICES".to_owned(), visible(plan))]);
+    let env = BTreeMap::from([("CUDA_VISIBLE_DEVICES".to_owned(), visible_devices(plan))]);
     let mut script = String::new();
     let repo = literal(&model.identity.repo);
 
@@ -41,7 +42,8 @@ pub(super) fn launch(
         let _ = write!(
             script,
             "from sentence_transformers import SentenceTransformer\n\
-             model = SentenceTransformer({repo}{revision}, device=\"cuda\", model_kwargs={{\"dtype\": \"{dtype}\"}})"
+             model = SentenceTransformer({repo}{revision}, device=\"cuda\", \
+             model_kwargs={{\"dtype\": \"{dtype}\"}})"
         );
 
         return Launch {
@@ -51,39 +53,13 @@ pub(super) fn launch(
         };
     }
 
-    let class = class(architecture);
-    let placed = if plan.devices.len() <= 1 && plan.split.offload == Offload::None {
-        "device_map={\"\": 0}".to_owned()
-    } else {
-        let share = |rank: usize| {
-            let reserve = if rank == 0 {
-                largest_layer
-            } else {
-                Bytes::ZERO
-            };
-
-            format!(
-                "{rank}: \"{}MiB\"",
-                (weights(rank) + reserve).div_ceil(1 << 20).get()
-            )
-        };
-
-        let mut shares: Vec<String> = (0..plan.devices.len()).map(share).collect();
-        if plan.split.offload != Offload::None {
-            shares.push("\"cpu\": \"1000GiB\"".to_owned());
-        }
-
-        format!(
-            "device_map=\"{}\", max_memory={{{}}}",
-            settings.device_map,
-            shares.join(", ")
-        )
-    };
+    let class = auto_class(architecture);
+    let placement = device_map(settings, plan, weights, largest_layer);
 
     let _ = write!(
         script,
         "from transformers import {class}\n\
-         model = {class}.from_pretrained({repo}{revision}, dtype=\"{dtype}\", {placed}, \
+         model = {class}.from_pretrained({repo}{revision}, dtype=\"{dtype}\", {placement}, \
          attn_implementation=\"{}\")",
         settings.attention
     );
@@ -95,7 +71,42 @@ pub(super) fn launch(
     }
 }
 
-fn visible(plan: &LaunchPlan<'_>) -> String {
+/// The `device_map` argument, and `max_memory` unless all weights go to one device.
+fn device_map(
+    settings: &TransformersSettings,
+    plan: &LaunchPlan<'_>,
+    weights: impl Fn(usize) -> Bytes,
+    largest_layer: Bytes,
+) -> String {
+    let offloads = plan.split.offload != Offload::None;
+    if plan.devices.len() <= 1 && !offloads {
+        return "device_map={\"\": 0}".to_owned();
+    }
+
+    let mut shares = Vec::new();
+    for rank in 0..plan.devices.len() {
+        let reserve = if rank == 0 {
+            largest_layer
+        } else {
+            Bytes::ZERO
+        };
+        let mib = (weights(rank) + reserve).div_ceil(1 << 20).get();
+        shares.push(format!("{rank}: \"{mib}MiB\""));
+    }
+
+    if offloads {
+        shares.push("\"cpu\": \"1000GiB\"".to_owned());
+    }
+
+    format!(
+        "device_map=\"{}\", max_memory={{{}}}",
+        settings.device_map,
+        shares.join(", ")
+    )
+}
+
+/// The devices of the plan as `CUDA_VISIBLE_DEVICES` lists them.
+fn visible_devices(plan: &LaunchPlan<'_>) -> String {
     plan.devices
         .iter()
         .map(|device| device.facts.uuid.as_str())
@@ -104,7 +115,7 @@ fn visible(plan: &LaunchPlan<'_>) -> String {
 }
 
 /// The automatic class for the task.
-fn class(architecture: &Architecture) -> &'static str {
+fn auto_class(architecture: &Architecture) -> &'static str {
     match architecture.task {
         Task::Encode | Task::Pool if architecture.class.contains("SequenceClassification") => {
             "AutoModelForSequenceClassification"

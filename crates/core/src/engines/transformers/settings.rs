@@ -1,15 +1,14 @@
-//! Parameters, defaults by version, and what a device must have.
+//! transformers' parameters in force: as asked, or defaults by version.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::super::reference::{dtype_name, model_dtype};
-use super::super::{AskedContext, DeviceSupport, EngineError, EngineRequest, Workload};
-use super::{COMPUTE, NAME};
-use crate::device::DeviceFacts;
+use super::NAME;
+use crate::engines::reference::{dtype_name, model_dtype};
 use crate::engines::shared::parameter_names::ParameterList;
 use crate::engines::shared::parameters::Parameters;
+use crate::engines::{AskedContext, EngineError, EngineRequest, EngineVersion, Workload};
 use crate::model::Dtype;
 use crate::model::architecture::{Architecture, Task};
 
@@ -19,7 +18,22 @@ static PARAMETERS: ParameterList = ParameterList::new(
     include_str!("../profiles/parameters/transformers.toml"),
 );
 
-/// Everything that enters the figures.
+/// The dtypes that transformers computes in, by all their names.
+const COMPUTE_DTYPES: &[(&str, Dtype)] = &[
+    ("bfloat16", Dtype::BF16),
+    ("float16", Dtype::F16),
+    ("float32", Dtype::F32),
+    ("bf16", Dtype::BF16),
+    ("fp16", Dtype::F16),
+    ("half", Dtype::F16),
+    ("fp32", Dtype::F32),
+    ("float", Dtype::F32),
+];
+
+/// The context of a model whose configuration gives none.
+const DEFAULT_CONTEXT: u64 = 2048;
+
+/// The parameters in force.
 #[derive(Clone, Debug)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -28,50 +42,34 @@ static PARAMETERS: ParameterList = ParameterList::new(
 pub(super) struct TransformersSettings {
     /// `5.23` or `4`.
     pub(super) profile: &'static str,
-    /// What weights are cast to and the cache is kept in.
+    /// The dtype that weights are cast to and that the cache has.
     pub(super) dtype: Dtype,
     pub(super) workload: Workload,
-    /// Attention that materialises its scores.
+    /// Whether attention materializes its scores.
     pub(super) eager: bool,
     /// `attn_implementation`.
     pub(super) attention: &'static str,
     pub(super) static_cache: bool,
     pub(super) use_cache: bool,
-    /// Tokens of a prompt that go through the model at once; all of them where unset.
+    /// Tokens of a prompt that pass through the model at once; all of them if unset.
     pub(super) prefill_chunk: Option<u64>,
-    /// Before 5.23 the latent families' cache holds expanded heads.
+    /// Whether the latent families' cache holds expanded heads: before 5.23.
     pub(super) expands_latent: bool,
     pub(super) device_map: &'static str,
     pub(super) assumptions: Vec<String>,
 }
 
 impl TransformersSettings {
+    /// Resolves every parameter for `request`.
     pub(super) fn new(
-        case: &EngineRequest<'_>,
+        request: &EngineRequest<'_>,
         architecture: &Architecture,
     ) -> Result<Self, EngineError> {
-        let given = Parameters::new(&PARAMETERS, case.version, case.parameters)?;
-        let before = |release: &[u32]| {
-            case.version
-                .is_some_and(|version| !version.is_at_least(release))
-        };
-
-        let old = before(&[5]);
+        let given = Parameters::new(&PARAMETERS, request.version, request.parameters)?;
+        let version_4 = is_before(request.version, &[5]);
         let mut assumptions = Vec::new();
-        let stored = model_dtype(case.model.format, &case.model.inventory, Some(architecture));
 
-        let dtype = match case.asked.dtype.as_deref() {
-            // Before version 5 a model is loaded in 32-bit floats unless told otherwise.
-            None if old && architecture.quantization.is_none() => {
-                assumptions.push(
-                    "transformers 4 loads in float32 unless torch_dtype is passed".to_owned(),
-                );
-                Dtype::F32
-            }
-            None | Some("auto") => stored,
-            Some(name) => named(name)?,
-        };
-
+        let dtype = compute_dtype(request, architecture, version_4, &mut assumptions)?;
         let attention = given
             .choice(
                 "attn_implementation",
@@ -82,85 +80,29 @@ impl TransformersSettings {
         let static_cache = given
             .choice("cache_implementation", &["dynamic", "static"])?
             .is_some_and(|cache| cache == "static");
-        if let Some(name) = case
-            .asked
-            .kv_cache_dtype
-            .as_deref()
-            .filter(|name| *name != "auto")
-            && COMPUTE
-                .iter()
-                .find(|(known, _)| *known == name)
-                .map(|(_, dtype)| *dtype)
-                != Some(dtype)
-        {
-            let why = "the cache is kept in the model's dtype; quantised caches are not covered";
-            let (name, value) = ("kv_cache_dtype".to_owned(), name.to_owned());
-            return Err(EngineError::BadParameter {
-                engine: NAME,
-                name,
-                value,
-                why: why.to_owned(),
-            });
-        }
+        check_kv_cache_dtype(request, dtype)?;
 
-        let context = match (case.asked.context, architecture.max_context) {
-            (Some(AskedContext::Tokens(tokens)), _) => tokens,
-            (_, Some(longest)) => longest,
-            (_, None) => {
-                assumptions.push(
-                    "the configuration gives no length: a context of 2048 is assumed".to_owned(),
-                );
-                2048
-            }
-        };
+        let context = context(request, architecture, &mut assumptions);
+        assume_unpacking(architecture, &mut assumptions);
 
-        if let Some(longest) = architecture
-            .max_context
-            .filter(|longest| context > *longest)
-        {
-            assumptions.push(format!(
-                "{context} tokens are more than the {longest} that the model is configured for"
-            ));
-        }
-
-        match architecture
-            .quantization
-            .as_ref()
-            .map(|quantization| quantization.method.as_str())
-        {
-            Some("mxfp4") => {
-                assumptions.push(
-                    "without the kernels package MXFP4 weights are unpacked to the dtype"
-                        .to_owned(),
-                );
-            }
-            Some("compressed-tensors") => {
-                assumptions.push(
-                    "compressed weights may be unpacked to the dtype at the first pass".to_owned(),
-                );
-            }
-            _ => {}
-        }
-
-        let encodes = architecture.task == Task::Encode;
-        if !encodes {
+        if architecture.task != Task::Encode {
             assumptions
                 .push("the whole context is taken to be prompt, prefilled in one step".to_owned());
         }
 
         Ok(Self {
-            profile: if old { "4" } else { "5.23" },
+            profile: if version_4 { "4" } else { "5.23" },
             dtype,
             workload: Workload {
                 context,
-                sequences: case.asked.sequences.unwrap_or(1),
+                sequences: request.asked.sequences.unwrap_or(1),
             },
             eager: attention == "eager",
             attention,
             static_cache,
             use_cache: given.flag("use_cache")?.unwrap_or(true),
             prefill_chunk: given.size("prefill_chunk_size")?,
-            expands_latent: before(&[5, 23]),
+            expands_latent: is_before(request.version, &[5, 23]),
             device_map: given
                 .choice(
                     "device_map",
@@ -171,10 +113,12 @@ impl TransformersSettings {
         })
     }
 
+    /// Bytes of an element of the compute dtype.
     pub(super) fn element_bytes(&self) -> u64 {
         self.dtype.block().1
     }
 
+    /// The parameters that entered the figures, for the answer.
     pub(super) fn parameters(&self) -> BTreeMap<String, Value> {
         let cache = if self.static_cache {
             "static"
@@ -193,50 +137,109 @@ impl TransformersSettings {
     }
 }
 
-fn named(name: &str) -> Result<Dtype, EngineError> {
-    COMPUTE
+/// Whether the request names a version before `release`.
+fn is_before(version: Option<&EngineVersion>, release: &[u32]) -> bool {
+    version.is_some_and(|version| !version.is_at_least(release))
+}
+
+/// Resolves the compute dtype: as asked, as stored, or 32 bits before version 5.
+fn compute_dtype(
+    request: &EngineRequest<'_>,
+    architecture: &Architecture,
+    version_4: bool,
+    assumptions: &mut Vec<String>,
+) -> Result<Dtype, EngineError> {
+    match request.asked.dtype.as_deref() {
+        None if version_4 && architecture.quantization.is_none() => {
+            assumptions
+                .push("transformers 4 loads in float32 unless torch_dtype is passed".to_owned());
+            Ok(Dtype::F32)
+        }
+        None | Some("auto") => Ok(model_dtype(
+            request.model.format,
+            &request.model.inventory,
+            Some(architecture),
+        )),
+        Some(name) => dtype_by_name(name).ok_or_else(|| {
+            bad_parameter(
+                "dtype",
+                name,
+                "auto, bfloat16, float16 or float32 is expected",
+            )
+        }),
+    }
+}
+
+fn dtype_by_name(name: &str) -> Option<Dtype> {
+    COMPUTE_DTYPES
         .iter()
         .find(|(known, _)| *known == name)
         .map(|(_, dtype)| *dtype)
-        .ok_or_else(|| EngineError::BadParameter {
-            engine: NAME,
-            name: "dtype".to_owned(),
-            value: name.to_owned(),
-            why: "auto, bfloat16, float16 or float32 is expected".to_owned(),
-        })
 }
 
-/// transformers `quantizers/quantizer_finegrained_fp8.py` and `quantizer_mxfp4.py`: below these,
-/// checkpoints are dequantised to bfloat16 while they load; `quantizer_fbgemm_fp8.py` refuses.
-pub(super) fn fitness(
+/// Checks that the request asks for no cache dtype other than the model's.
+fn check_kv_cache_dtype(request: &EngineRequest<'_>, dtype: Dtype) -> Result<(), EngineError> {
+    match request.asked.kv_cache_dtype.as_deref() {
+        Some(name) if name != "auto" && dtype_by_name(name) != Some(dtype) => Err(bad_parameter(
+            "kv_cache_dtype",
+            name,
+            "the cache has the model's dtype; quantized caches are not supported",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Resolves the context, and notes where the configuration does not support it.
+fn context(
+    request: &EngineRequest<'_>,
     architecture: &Architecture,
-    dtype: Dtype,
-    device: &DeviceFacts,
-) -> DeviceSupport {
+    assumptions: &mut Vec<String>,
+) -> u64 {
+    let context = match (request.asked.context, architecture.max_context) {
+        (Some(AskedContext::Tokens(tokens)), _) => tokens,
+        (_, Some(longest)) => longest,
+        (_, None) => {
+            assumptions.push(format!(
+                "the configuration gives no length: a context of {DEFAULT_CONTEXT} is assumed"
+            ));
+            DEFAULT_CONTEXT
+        }
+    };
+
+    if let Some(longest) = architecture
+        .max_context
+        .filter(|longest| context > *longest)
+    {
+        assumptions.push(format!(
+            "{context} tokens are more than the {longest} that the model is configured for"
+        ));
+    }
+
+    context
+}
+
+/// Notes that the library may unpack the weights of two methods.
+fn assume_unpacking(architecture: &Architecture, assumptions: &mut Vec<String>) {
     let method = architecture
         .quantization
         .as_ref()
         .map(|quantization| quantization.method.as_str());
-    let least = match method {
-        Some("fp8") => 89,
-        Some("fbgemm_fp8") => 90,
-        Some("mxfp4") => 75,
-        _ => 0,
+    let assumption = match method {
+        Some("mxfp4") => "without the kernels package MXFP4 weights are unpacked to the dtype",
+        Some("compressed-tensors") => {
+            "compressed weights may be unpacked to the dtype at the first pass"
+        }
+        _ => return,
     };
 
-    match device.capability() {
-        Some(capability) if capability < least => DeviceSupport::Unable(format!(
-            "{} checkpoints need compute capability {}.{}; below, transformers dequantises or refuses them",
-            method.unwrap_or_default(),
-            least / 10,
-            least % 10
-        )),
-        None if least > 0 => DeviceSupport::Degraded(
-            "its compute capability is unknown, so nothing was checked".to_owned(),
-        ),
-        Some(capability) if capability < 80 && dtype == Dtype::BF16 => DeviceSupport::Degraded(
-            "bfloat16 is emulated below compute capability 8.0; float16 is faster".to_owned(),
-        ),
-        _ => DeviceSupport::Able,
+    assumptions.push(assumption.to_owned());
+}
+
+fn bad_parameter(name: &str, value: &str, why: &str) -> EngineError {
+    EngineError::BadParameter {
+        engine: NAME,
+        name: name.to_owned(),
+        value: value.to_owned(),
+        why: why.to_owned(),
     }
 }

@@ -1,16 +1,20 @@
 use serde_json::json;
 
-use super::super::sample::{components, device, inventory, model, prepare, sum, tokens};
-use super::super::{AskedWorkload, LaunchDevice};
 use super::*;
-use crate::model::Inventory;
+use crate::bytes::Bytes;
+use crate::engines::sample::{components, device, inventory, model, prepare, sum, tokens};
+use crate::engines::{
+    AskedWorkload, ComponentName, DeviceSupport, Interval, LaunchDevice, LaunchPlan, Offload, Split,
+};
+use crate::model::{Dtype, Format, Inventory};
 
 const NONE: &BTreeMap<String, Value> = &BTreeMap::new();
 
 fn qwen3() -> Value {
-    json!({"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 64, "intermediate_size": 128,
-        "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 100,
-        "torch_dtype": "bfloat16", "max_position_embeddings": 1000})
+    json!({"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 64,
+        "intermediate_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 100, "torch_dtype": "bfloat16",
+        "max_position_embeddings": 1000})
 }
 
 fn weights() -> Inventory {
@@ -34,7 +38,7 @@ fn asked_dtype(dtype: &str) -> AskedWorkload {
 }
 
 #[test]
-fn floats_are_cast_and_version_4_loads_in_32_bits() {
+fn version_4_loads_in_32_bits() {
     let model = model(&qwen3(), weights());
     let bytes = |asked: AskedWorkload, version| {
         let prepared = prepare(&Transformers, &model, asked, (version, NONE)).unwrap();
@@ -63,7 +67,7 @@ fn floats_are_cast_and_version_4_loads_in_32_bits() {
 }
 
 #[test]
-fn a_growing_cache_holds_one_layer_twice() {
+fn growing_cache_copies_one_layer() {
     let model = model(&qwen3(), weights());
     let cache = |parameters: &BTreeMap<String, Value>| {
         let prepared = prepare(&Transformers, &model, tokens(100), (None, parameters)).unwrap();
@@ -83,7 +87,7 @@ fn a_growing_cache_holds_one_layer_twice() {
 }
 
 #[test]
-fn sliding_layers_drop_what_falls_out_of_the_window() {
+fn sliding_layers_cache_one_window() {
     let mistral = json!({"model_type": "mistral", "torch_dtype": "bfloat16"});
     let model = model(&mistral, Inventory::default());
     let prepared = prepare(&Transformers, &model, tokens(8192), (None, NONE)).unwrap();
@@ -96,7 +100,7 @@ fn sliding_layers_drop_what_falls_out_of_the_window() {
 }
 
 #[test]
-fn version_4_expands_latents_71_times() {
+fn version_4_expands_latents() {
     let model = model(
         &json!({"model_type": "deepseek_v3", "torch_dtype": "bfloat16"}),
         Inventory::default(),
@@ -117,7 +121,7 @@ fn version_4_expands_latents_71_times() {
 }
 
 #[test]
-fn eager_attention_pays_for_every_pair_of_tokens() {
+fn eager_attention_counts_token_pairs() {
     let model = model(&qwen3(), weights());
     let step = |attention: &str| {
         let parameters = BTreeMap::from([("attn_implementation".to_owned(), json!(attention))]);
@@ -134,7 +138,7 @@ fn eager_attention_pays_for_every_pair_of_tokens() {
 }
 
 #[test]
-fn encoders_keep_nothing_and_pay_by_token() {
+fn encoders_have_no_cache() {
     let bert = json!({"model_type": "bert", "torch_dtype": "float32"});
     let model = model(&bert, Inventory::default());
 
@@ -157,7 +161,7 @@ fn encoders_keep_nothing_and_pay_by_token() {
 }
 
 #[test]
-fn offloaded_layers_leave_the_device_and_pass_through_it() {
+fn offloaded_layers_pass_through_device() {
     let model = model(&qwen3(), weights());
     let prepared = prepare(&Transformers, &model, tokens(100), (None, NONE)).unwrap();
 
@@ -187,7 +191,7 @@ fn offloaded_layers_leave_the_device_and_pass_through_it() {
 }
 
 #[test]
-fn the_launch_line_gives_each_device_its_share() {
+fn launch_line_gives_device_shares() {
     let model = model(&qwen3(), weights());
     let prepared = prepare(&Transformers, &model, tokens(100), (None, NONE)).unwrap();
     let facts = device();
@@ -208,7 +212,8 @@ fn the_launch_line_gives_each_device_its_share() {
     assert_eq!(
         single.args[2],
         "from transformers import AutoModelForCausalLM\nmodel = AutoModelForCausalLM.from_pretrained(\"owner/name\", \
-         revision=\"c0ffee\", dtype=\"bfloat16\", device_map={\"\": 0}, attn_implementation=\"sdpa\")"
+         revision=\"c0ffee\", dtype=\"bfloat16\", device_map={\"\": 0},
+             attn_implementation=\"sdpa\")"
     );
 
     let split = Split {
@@ -229,7 +234,7 @@ fn the_launch_line_gives_each_device_its_share() {
 }
 
 #[test]
-fn packed_weights_may_end_unpacked() {
+fn packed_weights_may_unpack() {
     let mut config = qwen3();
     config["quantization_config"] = json!({"quant_method": "mxfp4"});
 
@@ -259,7 +264,7 @@ fn packed_weights_may_end_unpacked() {
 }
 
 #[test]
-fn what_transformers_cannot_load_is_refused() {
+fn mlx_checkpoints_are_refused() {
     let refused = |config: &Value| {
         let model = model(config, Inventory::default());
         prepare(&Transformers, &model, tokens(1), (None, NONE))
@@ -274,7 +279,7 @@ fn what_transformers_cannot_load_is_refused() {
 }
 
 #[test]
-fn pickles_are_widened_to_the_dtype_asked_for() {
+fn pickles_widen_in_version_4() {
     let model = Model {
         format: Format::PytorchBin,
         ..model(&qwen3(), weights())
@@ -287,7 +292,7 @@ fn pickles_are_widened_to_the_dtype_asked_for() {
     );
 }
 
-/// Pickled tensors have no dtype of their own.
+/// The weights on one device.
 fn sum_of_weights(model: &Model, asked: AskedWorkload, version: Option<&str>) -> Bytes {
     let prepared = prepare(&Transformers, model, asked, (version, NONE)).unwrap();
     sum(
@@ -298,13 +303,13 @@ fn sum_of_weights(model: &Model, asked: AskedWorkload, version: Option<&str>) ->
 }
 
 #[test]
-fn an_unknown_device_is_not_called_able_of_a_quantisation_that_asks_for_one() {
-    let of = |method: &str, capability| {
+fn unknown_capability_degrades_quantization() {
+    let verdict = |method: &str, capability| {
         let config =
             json!({"model_type": "llama", "quantization_config": {"quant_method": method}});
         let architecture =
             crate::model::config::architecture(&config, None, &Inventory::default()).unwrap();
-        settings::fitness(
+        device_support::device_support(
             &architecture,
             Dtype::F16,
             &DeviceFacts {
@@ -314,23 +319,24 @@ fn an_unknown_device_is_not_called_able_of_a_quantisation_that_asks_for_one() {
         )
     };
 
-    assert!(matches!(of("fp8", None), DeviceSupport::Degraded(_)));
-    assert!(matches!(of("gptq", None), DeviceSupport::Able));
+    assert!(matches!(verdict("fp8", None), DeviceSupport::Degraded(_)));
+    assert!(matches!(verdict("gptq", None), DeviceSupport::Able));
 
     assert!(matches!(
-        of("fbgemm_fp8", Some((8, 9))),
+        verdict("fbgemm_fp8", Some((8, 9))),
         DeviceSupport::Unable(_)
     ));
     assert!(matches!(
-        of("fbgemm_fp8", Some((9, 0))),
+        verdict("fbgemm_fp8", Some((9, 0))),
         DeviceSupport::Able
     ));
 }
 
 #[test]
-fn raw_audio_has_no_longest_length_and_its_convolutions_count() {
+fn raw_audio_counts_convolutions() {
     let hubert = model(
-        &json!({"architectures": ["HubertModel"], "model_type": "hubert", "torch_dtype": "float32"}),
+        &json!({"architectures": ["HubertModel"], "model_type": "hubert",
+            "torch_dtype": "float32"}),
         weights(),
     );
     assert_eq!(hubert.architecture.as_ref().unwrap().max_context, None);
@@ -346,7 +352,7 @@ fn raw_audio_has_no_longest_length_and_its_convolutions_count() {
         prepared
             .assumptions()
             .iter()
-            .any(|said| said.contains("2048")),
+            .any(|assumption| assumption.contains("2048")),
         "{:?}",
         prepared.assumptions()
     );

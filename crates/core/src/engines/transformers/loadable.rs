@@ -1,0 +1,89 @@
+//! Models that transformers does not load, or loads at sizes other than the stored ones.
+
+use super::NAME;
+use crate::engines::EngineError;
+use crate::engines::shared::checkpoint_checks::shown_method;
+use crate::model::architecture::{Architecture, Mixer};
+use crate::model::{Format, Model};
+
+/// `quant_method`s that have a quantizer; transformers fails on others (transformers 5.23
+/// `quantizers/auto.py`, `AUTO_QUANTIZATION_CONFIG_MAPPING`).
+const QUANTIZERS: &[&str] = &[
+    "awq",
+    "bitsandbytes",
+    "bitsandbytes_4bit",
+    "bitsandbytes_8bit",
+    "eetq",
+    "gptq",
+    "aqlm",
+    "quanto",
+    "quark",
+    "fouroversix",
+    "fp_quant",
+    "hqq",
+    "compressed-tensors",
+    "fbgemm_fp8",
+    "higgs",
+    "torchao",
+    "bitnet",
+    "vptq",
+    "spqr",
+    "fp8",
+    "nvfp4",
+    "mxfp8",
+    "auto-round",
+    "mxfp4",
+    "metal",
+    "sinq",
+    "gemma",
+];
+
+/// Checks that transformers loads the model at known sizes, and returns its architecture.
+pub(super) fn check_model(model: &Model) -> Result<&Architecture, EngineError> {
+    let architecture = model
+        .architecture
+        .as_ref()
+        .map_err(|why| unsupported(why.to_string()))?;
+
+    match model.format {
+        Format::Gguf => {
+            return Err(unsupported(
+                "transformers dequantizes GGUF files while it loads them; use llama.cpp",
+            ));
+        }
+        Format::Diffusers => {
+            return Err(unsupported(
+                "transformers does not run diffusers pipelines; use the diffusers engine",
+            ));
+        }
+        Format::Safetensors | Format::PytorchBin => {}
+    }
+
+    if let Some(quantization) = &architecture.quantization
+        && !QUANTIZERS.contains(&&*quantization.method)
+    {
+        return Err(unsupported(format!(
+            "transformers has no quantizer for {} checkpoints",
+            shown_method(&quantization.method)
+        )));
+    }
+
+    let compressed = architecture
+        .mixers(0..architecture.layer_count())
+        .any(|mixer| matches!(mixer, Mixer::Latent(latent) if latent.compress_ratio.is_some()));
+    if compressed {
+        return Err(unsupported(
+            "the size of the compressed cache (compress_ratios) in transformers is unknown",
+        ));
+    }
+
+    Ok(architecture)
+}
+
+/// The `unsupported_architecture` error for this engine.
+fn unsupported(why: impl Into<String>) -> EngineError {
+    EngineError::Unsupported {
+        engine: NAME,
+        why: why.into(),
+    }
+}
