@@ -51,7 +51,7 @@ fn llama_8b_component_has_null_block() {
 }
 
 #[test]
-fn gemma_3_windows_hold_tokens_in_flight() {
+fn gemma_windows_hold_tokens_in_flight() {
     let config = gemma_3_27b();
     assert_eq!(need(&config, 131_072, 1, &[]), 19_301_662_720);
 

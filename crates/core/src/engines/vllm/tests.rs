@@ -89,7 +89,7 @@ fn draft_tokens_need_prediction_layers() {
 }
 
 #[test]
-fn fp8_blocks_of_shared_experts_stay_whole() {
+fn shared_experts_keep_fp8_blocks() {
     let config = |skipped: Value| {
         json!({"architectures": ["Qwen3NextForCausalLM"], "model_type": "qwen3_next",
             "num_hidden_layers": 4, "num_experts": 64, "num_experts_per_tok": 4,
