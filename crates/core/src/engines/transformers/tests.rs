@@ -6,7 +6,7 @@ use crate::engines::sample::{components, device, inventory, model, prepare, sum,
 use crate::engines::{
     AskedWorkload, ComponentName, DeviceSupport, Interval, LaunchDevice, LaunchPlan, Offload, Split,
 };
-use crate::model::{Dtype, Format, Inventory};
+use crate::model::{Dtype, Format, Inventory, PipelineComponent};
 
 const NONE: &BTreeMap<String, Value> = &BTreeMap::new();
 
@@ -211,9 +211,9 @@ fn launch_line_gives_device_shares() {
 
     assert_eq!(
         single.args[2],
-        "from transformers import AutoModelForCausalLM\nmodel = AutoModelForCausalLM.from_pretrained(\"owner/name\", \
-         revision=\"c0ffee\", dtype=\"bfloat16\", device_map={\"\": 0},
-             attn_implementation=\"sdpa\")"
+        "from transformers import AutoModelForCausalLM\nmodel = \
+         AutoModelForCausalLM.from_pretrained(\"owner/name\", revision=\"c0ffee\", \
+         dtype=\"bfloat16\", device_map={\"\": 0}, attn_implementation=\"sdpa\")"
     );
 
     let split = Split {
@@ -230,6 +230,34 @@ fn launch_line_gives_device_shares() {
         both.args[2].contains("device_map=\"sequential\", max_memory={0: \"1MiB\", 1: \"1MiB\"}"),
         "{}",
         both.args[2]
+    );
+}
+
+#[test]
+fn pipelines_load_with_sentence_transformers() {
+    let component = PipelineComponent {
+        name: "0_Transformer".to_owned(),
+        class: "Transformer".to_owned(),
+        bytes: Bytes::ZERO,
+        config: None,
+    };
+    let model = Model {
+        components: vec![component],
+        ..model(&qwen3(), weights())
+    };
+
+    let prepared = prepare(&Transformers, &model, tokens(100), (None, NONE)).unwrap();
+    let launch = prepared.launch(&LaunchPlan {
+        split: &Split::single(4),
+        workload: prepared.workload(),
+        devices: &[],
+    });
+
+    assert_eq!(
+        launch.args[2],
+        "from sentence_transformers import SentenceTransformer\nmodel = \
+         SentenceTransformer(\"owner/name\", revision=\"c0ffee\", device=\"cuda\", \
+         model_kwargs={\"dtype\": \"bfloat16\"})"
     );
 }
 
