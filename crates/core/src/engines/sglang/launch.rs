@@ -3,7 +3,7 @@
 use super::SglangPrepared;
 use super::settings::fraction_text;
 use crate::bytes::Bytes;
-use crate::engines::shared::command_line::{CommandLine, cuda_environment};
+use crate::engines::shared::launch_arguments::{LaunchArguments, cuda_environment};
 use crate::engines::{Launch, LaunchDevice, LaunchPlan};
 
 impl SglangPrepared<'_> {
@@ -25,36 +25,36 @@ impl SglangPrepared<'_> {
     fn arguments(&self, plan: &LaunchPlan<'_>) -> Vec<String> {
         let settings = &self.settings;
         let identity = &self.model.identity;
-        let mut line = CommandLine::new(&[
+        let mut arguments = LaunchArguments::new(&[
             "python3",
             "-m",
             "sglang.launch_server",
             "--model-path",
             &identity.repo,
         ]);
-        line.optional_flag("revision", identity.revision.as_ref());
+        arguments.optional_flag("revision", identity.revision.as_ref());
 
         if plan.split.tensor > 1 {
-            line.flag("tp-size", &plan.split.tensor);
+            arguments.flag("tp-size", &plan.split.tensor);
         }
 
         if plan.split.stages.len() > 1 {
-            line.flag("pp-size", &plan.split.stages.len());
+            arguments.flag("pp-size", &plan.split.stages.len());
         }
 
         if plan.split.expert_parallel {
-            line.flag("ep-size", &plan.split.tensor);
+            arguments.flag("ep-size", &plan.split.tensor);
         }
 
-        line.flag("context-length", &plan.workload.context);
-        line.flag("chunked-prefill-size", &settings.chunk);
+        arguments.flag("context-length", &plan.workload.context);
+        arguments.flag("chunked-prefill-size", &settings.chunk);
 
         if !settings.server_sizes_pool {
-            line.flag("max-total-tokens", &self.token_slots(plan.workload));
+            arguments.flag("max-total-tokens", &self.token_slots(plan.workload));
         }
 
-        line.optional_flag("max-running-requests", settings.max_running.as_ref());
-        line.optional_flag(
+        arguments.optional_flag("max-running-requests", settings.max_running.as_ref());
+        arguments.optional_flag(
             "mem-fraction-static",
             self.launch_fraction(plan).map(fraction_text).as_ref(),
         );
@@ -65,22 +65,22 @@ impl SglangPrepared<'_> {
                 "nvfp4" => "fp4_e2m1",
                 name => name,
             };
-            line.flag("kv-cache-dtype", name);
+            arguments.flag("kv-cache-dtype", name);
         }
 
         if settings.given.contains("dtype") {
-            line.flag("dtype", settings.compute.name());
+            arguments.flag("dtype", settings.compute.name());
         }
 
         if settings.given.contains("swa_full_tokens_ratio") {
-            line.flag("swa-full-tokens-ratio", &fraction_text(settings.swa_ratio));
+            arguments.flag("swa-full-tokens-ratio", &fraction_text(settings.swa_ratio));
         }
 
-        line.switch("disable-cuda-graph", !settings.graphs);
-        line.switch("disable-radix-cache", !settings.radix);
-        line.extend(&settings.flags);
+        arguments.switch("disable-cuda-graph", !settings.graphs);
+        arguments.switch("disable-radix-cache", !settings.radix);
+        arguments.extend(&settings.flags);
 
-        line.into_arguments()
+        arguments.into_vec()
     }
 
     /// `mem_fraction_static` for the launch line, in millionths; `None` if the server's own default

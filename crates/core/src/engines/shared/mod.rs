@@ -7,10 +7,10 @@
 pub(crate) mod asked;
 pub mod cache;
 pub(crate) mod checkpoint_checks;
-pub(crate) mod command_line;
 pub(crate) mod device_support;
 pub mod dtype;
 pub(crate) mod latent_cache;
+pub(crate) mod launch_arguments;
 pub mod layer_kinds;
 pub mod parameter_names;
 pub mod parameters;

@@ -6,7 +6,7 @@ use super::VllmPrepared;
 use super::settings::{CHUNKED_WITH_MANAGER, share_text};
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
-use crate::engines::shared::command_line::{CommandLine, cuda_environment};
+use crate::engines::shared::launch_arguments::{LaunchArguments, cuda_environment};
 use crate::engines::shared::topology::vllm_stages;
 use crate::engines::{Interval, Launch, LaunchDevice, LaunchPlan, Split};
 
@@ -55,79 +55,79 @@ impl VllmPrepared<'_> {
     fn arguments(&self, plan: &LaunchPlan<'_>, share: Option<u64>) -> Vec<String> {
         let settings = &self.settings;
         let identity = &self.model.identity;
-        let mut line = CommandLine::new(&["vllm", "serve", &identity.repo]);
-        line.optional_flag("revision", identity.revision.as_ref());
+        let mut arguments = LaunchArguments::new(&["vllm", "serve", &identity.repo]);
+        arguments.optional_flag("revision", identity.revision.as_ref());
 
         if plan.split.tensor > 1 {
-            line.flag("tensor-parallel-size", &plan.split.tensor);
+            arguments.flag("tensor-parallel-size", &plan.split.tensor);
         }
 
         if plan.split.stages.len() > 1 {
-            line.flag("pipeline-parallel-size", &plan.split.stages.len());
+            arguments.flag("pipeline-parallel-size", &plan.split.stages.len());
         }
 
-        line.flag("max-model-len", &plan.workload.context);
+        arguments.flag("max-model-len", &plan.workload.context);
 
         // The limits that enter the activations must be in force, whatever vLLM's defaults for this
         // GPU are.
-        line.flag(
+        arguments.flag(
             "max-num-seqs",
             &settings.max_sequences.max(plan.workload.sequences),
         );
-        line.flag("max-num-batched-tokens", &settings.batched_tokens);
+        arguments.flag("max-num-batched-tokens", &settings.batched_tokens);
 
         if settings.kv.quantised() {
             let name = match &*settings.kv_name {
                 "fp8_ds_mla" => "fp8",
                 name => name,
             };
-            line.flag("kv-cache-dtype", name);
+            arguments.flag("kv-cache-dtype", name);
         }
 
         if settings.given.contains("dtype") {
-            line.flag("dtype", settings.compute.name());
+            arguments.flag("dtype", settings.compute.name());
         }
 
-        line.optional_flag("block-size", settings.block_tokens.as_ref());
-        line.optional_flag("quantization", settings.online_name.as_ref());
+        arguments.optional_flag("block-size", settings.block_tokens.as_ref());
+        arguments.optional_flag("quantization", settings.online_name.as_ref());
 
         if settings.cpu_offload_bytes > 0 {
             let millionths = Bytes::new(settings.cpu_offload_bytes).scale(WHOLE, 1 << 30);
-            line.flag("cpu-offload-gb", &share_text(millionths.get()));
+            arguments.flag("cpu-offload-gb", &share_text(millionths.get()));
         }
 
         if let Some((adapters, rank)) = settings.lora {
-            line.flag("max-loras", &adapters);
-            line.flag("max-lora-rank", &rank);
+            arguments.flag("max-loras", &adapters);
+            arguments.flag("max-lora-rank", &rank);
         }
 
         if settings.context_parallel > 1 {
-            line.flag("decode-context-parallel-size", &settings.context_parallel);
+            arguments.flag("decode-context-parallel-size", &settings.context_parallel);
         }
 
         if let Some(share) = share {
-            line.flag("gpu-memory-utilization", &share_text(share));
+            arguments.flag("gpu-memory-utilization", &share_text(share));
         } else {
             // The byte count then sizes the cache, but vLLM still refuses to start unless the share
             // is free (`v1/worker/utils.py`, `request_memory`).
-            line.flag("gpu-memory-utilization", &share_text(self.free_share(plan)));
-            line.flag("kv-cache-memory-bytes", &self.cache_bytes(plan).get());
+            arguments.flag("gpu-memory-utilization", &share_text(self.free_share(plan)));
+            arguments.flag("kv-cache-memory-bytes", &self.cache_bytes(plan).get());
         }
 
-        line.switch("enable-expert-parallel", plan.split.expert_parallel);
-        line.switch("enforce-eager", settings.eager);
-        line.switch("enable-lora", settings.lora.is_some());
-        line.switch(
+        arguments.switch("enable-expert-parallel", plan.split.expert_parallel);
+        arguments.switch("enforce-eager", settings.eager);
+        arguments.switch("enable-lora", settings.lora.is_some());
+        arguments.switch(
             "disable-hybrid-kv-cache-manager",
             settings.given.contains("disable_hybrid_kv_cache_manager") && !settings.hybrid_manager,
         );
-        line.switch(
+        arguments.switch(
             "language-model-only",
             settings.given.contains("language_model_only") && !settings.towers,
         );
-        line.extend(&settings.flags);
+        arguments.extend(&settings.flags);
 
-        line.into_arguments()
+        arguments.into_vec()
     }
 
     /// Bytes that vLLM takes on `device` with `share` of it.

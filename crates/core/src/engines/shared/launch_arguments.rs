@@ -1,4 +1,4 @@
-//! Launch lines: a command with its flags, and the environment that selects its devices.
+//! Launch arguments: a command with its flags, and the environment that selects its devices.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -7,12 +7,12 @@ use crate::engines::LaunchPlan;
 
 /// A command and its arguments, in order.
 #[derive(Debug)]
-pub(crate) struct CommandLine {
+pub(crate) struct LaunchArguments {
     arguments: Vec<String>,
 }
 
-impl CommandLine {
-    /// A command line that begins with `words`.
+impl LaunchArguments {
+    /// Arguments that begin with `words`.
     pub(crate) fn new(words: &[&str]) -> Self {
         Self {
             arguments: words.iter().copied().map(str::to_owned).collect(),
@@ -45,7 +45,7 @@ impl CommandLine {
     }
 
     /// The command and its arguments.
-    pub(crate) fn into_arguments(self) -> Vec<String> {
+    pub(crate) fn into_vec(self) -> Vec<String> {
         self.arguments
     }
 }
