@@ -111,7 +111,7 @@ pub(crate) fn check_tensor_parallel(
     }
 
     for layer in &architecture.layers {
-        for mixer in std::iter::once(&layer.mixer).chain(layer.beside.as_ref()) {
+        for mixer in layer.mixers() {
             check_mixer(mixer, tensor)?;
         }
 

@@ -53,7 +53,7 @@ fn check_context_parallel(
     parallel: u64,
 ) -> Result<(), IllegalSplit> {
     for layer in &architecture.layers {
-        for mixer in std::iter::once(&layer.mixer).chain(layer.beside.as_ref()) {
+        for mixer in layer.mixers() {
             let Mixer::Attention(attention) = mixer else {
                 continue;
             };
