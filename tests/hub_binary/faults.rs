@@ -164,7 +164,7 @@ fn outages() -> Vec<Fault> {
             "asks to wait 1",
             |_| {
                 let date = SystemTime::now() + Duration::from_secs(150);
-                Some(Reply::status(429).with("retry-after", http_date(date)))
+                Some(Reply::status(429).with("retry-after", httpdate::fmt_http_date(date)))
             },
         ),
         fault("429, RateLimit", LIMITED, "asks to wait 77 s", |_| {
@@ -503,24 +503,6 @@ async fn each_fault_has_its_message_and_its_exit_code() {
     while let Some(row) = rows.next().await {
         println!("{row}");
     }
-}
-
-/// `Wed, 21 Oct 2026 07:28:00 GMT`.
-fn http_date(time: SystemTime) -> String {
-    let text = humantime::format_rfc3339_seconds(time).to_string();
-    let (date, clock) = text.split_once('T').expect("a time");
-    let parts: Vec<&str> = date.split('-').collect();
-    let months = [
-        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-    ];
-    let month = months[parts[1].parse::<usize>().expect("a month") - 1];
-
-    format!(
-        "Wed, {} {month} {} {} GMT",
-        parts[2],
-        parts[0],
-        clock.trim_end_matches('Z')
-    )
 }
 
 #[tokio::test]

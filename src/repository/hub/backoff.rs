@@ -25,9 +25,12 @@ pub(super) fn asked(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 
     if let Some(after) = text(RETRY_AFTER.as_str()) {
         let seconds = after.parse().ok().map(Duration::from_secs);
-        if let Some(wait) =
-            seconds.or_else(|| Some(http_date(after)?.duration_since(now).unwrap_or_default()))
-        {
+        let until_date = || {
+            let date = httpdate::parse_http_date(after).ok()?;
+            Some(date.duration_since(now).unwrap_or_default())
+        };
+
+        if let Some(wait) = seconds.or_else(until_date) {
             return Some(wait);
         }
     }
@@ -74,18 +77,6 @@ pub(super) fn own(attempt: u32, chance: u64) -> Duration {
 /// ask together.
 pub(super) fn chance() -> u64 {
     RandomState::new().hash_one(SystemTime::now())
-}
-
-/// `Wed, 21 Oct 2026 07:28:00 GMT`, the one form of date that servers may send today (RFC 9110,
-/// 5.6.7).
-fn http_date(text: &str) -> Option<SystemTime> {
-    let mut words = text.split_once(", ")?.1.strip_suffix(" GMT")?.split(' ');
-    let (day, month, year, clock) = (words.next()?, words.next()?, words.next()?, words.next()?);
-    let months = [
-        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-    ];
-    let month = months.iter().position(|name| *name == month)? + 1;
-    humantime::parse_rfc3339(&format!("{year:0>4}-{month:02}-{day:0>2}T{clock}Z")).ok()
 }
 
 #[cfg(test)]
