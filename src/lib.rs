@@ -26,6 +26,7 @@ pub mod daemon;
 )]
 pub mod devices;
 mod files;
+mod hex;
 #[expect(
     clippy::disallowed_methods,
     reason = "the ledger's folder, on the ledger's own thread; and /proc"

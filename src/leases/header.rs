@@ -146,13 +146,5 @@ fn check(bare: &[u8]) -> Vec<u8> {
 }
 
 fn digest(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-
-    let mut digits = String::new();
-    for byte in Sha256::digest(bytes) {
-        // Writing to a string cannot fail.
-        let _ = write!(digits, "{byte:02x}");
-    }
-
-    digits
+    crate::hex::encode(&Sha256::digest(bytes))
 }

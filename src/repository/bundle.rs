@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::error::SourceError;
-use super::token::hex;
 use crate::files::Disk;
+use crate::hex;
 
 /// The word that opens a bundle.
 const FORMAT: &str = "hf-mem-probe bundle";
@@ -71,7 +71,7 @@ pub fn pack(metadata: &Metadata) -> Result<Packed, SourceError> {
         )));
     }
 
-    let sha256 = hex(&Sha256::digest(&body));
+    let sha256 = hex::encode(&Sha256::digest(&body));
     let lead = Lead {
         format: FORMAT.into(),
         version: VERSION,
@@ -197,7 +197,7 @@ pub fn unpack(packed: impl std::io::Read) -> Result<Metadata, String> {
         ));
     }
 
-    if lead.sha256 != hex(&Sha256::digest(body)) {
+    if lead.sha256 != hex::encode(&Sha256::digest(body)) {
         return Err("the bundle is damaged: its content does not have the hash that it names; copy it again".into());
     }
 

@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::bundle;
-use super::token::hex;
 use crate::files::Disk;
+use crate::hex;
 
 /// Changes when names or contents of the folder change their meaning.
 const LAYOUT: &str = "v1";
@@ -250,7 +250,9 @@ impl DiskCache {
             name.update((part.len() as u64).to_le_bytes());
             name.update(part);
         }
-        self.folder.join(kind).join(hex(name.finalize().as_slice()))
+        self.folder
+            .join(kind)
+            .join(hex::encode(name.finalize().as_slice()))
     }
 
     fn write(&self, disk: &Disk, path: &Path, bytes: &[u8]) {

@@ -4,6 +4,8 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
+use crate::hex;
+
 /// The longest file that holds a token: the longest token, with room for white space around it.
 pub(crate) const MAX_FILE_BYTES: u64 = 8192;
 
@@ -64,7 +66,7 @@ impl Auth {
     pub fn identity(&self) -> String {
         match self {
             Self::Anonymous => "public".into(),
-            Self::Token(Token(secret)) => hex(&Sha256::digest(secret.as_bytes()).as_slice()[..8]),
+            Self::Token(Token(secret)) => hex::encode(&Sha256::digest(secret.as_bytes()).as_slice()[..8]),
         }
     }
 }
@@ -73,18 +75,6 @@ impl From<Option<Token>> for Auth {
     fn from(token: Option<Token>) -> Self {
         token.map_or(Self::Anonymous, Self::Token)
     }
-}
-
-/// Bytes as lower-case hex digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    use fmt::Write as _;
-
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
 }
 
 #[cfg(test)]

@@ -278,10 +278,7 @@ fn digest(question: &Question, strict: bool) -> Result<String, Problem> {
         text.extend_from_slice(b"strict");
     }
 
-    Ok(Sha256::digest(text)
-        .iter()
-        .take(16)
-        .fold(String::new(), |hex, byte| format!("{hex}{byte:02x}")))
+    Ok(crate::hex::encode(&Sha256::digest(text).as_slice()[..16]))
 }
 
 #[cfg(test)]
