@@ -129,9 +129,11 @@ impl Models {
         caller: &Caller,
         reference: &ModelReference,
     ) -> Option<FoundModel> {
-        let described =
-            self.client
-                .at_hand(reference, &self.auth(caller, reference), SystemTime::now())?;
+        let described = self.client.describe_cached(
+            reference,
+            &self.auth(caller, reference),
+            SystemTime::now(),
+        )?;
         Some(FoundModel {
             model: described.model,
             stale: described.stale,
@@ -141,7 +143,7 @@ impl Models {
 
     /// Hubs that do not answer: which, why, and how long ago.
     pub(super) fn troubles(&self) -> Vec<(String, String, Duration)> {
-        self.client.hub_tally().troubles()
+        self.client.hub_stats().outages()
     }
 
     /// What is wrong with the caches on disk.
@@ -154,7 +156,7 @@ impl Models {
         let unwritable = || {
             self.no_cache
                 .clone()
-                .or_else(|| self.client.cache_standing()?.trouble)
+                .or_else(|| self.client.cache_status()?.write_error)
         };
 
         unwritable().map(|why| PartTrouble::new("unwritable", why))
@@ -164,12 +166,12 @@ impl Models {
     pub(super) fn observe(&self, metrics: &Metrics) {
         let on_disk = self
             .client
-            .cache_standing()
+            .cache_status()
             .map_or(0, |standing| standing.bytes);
-        metrics.set_models(self.client.known_models(), Bytes::new(on_disk));
+        metrics.set_models(self.client.cached_models(), Bytes::new(on_disk));
 
         for outcome in HubOutcome::ALL {
-            metrics.set_hub_requests(outcome, self.client.hub_tally().count(outcome));
+            metrics.set_hub_requests(outcome, self.client.hub_stats().count(outcome));
         }
     }
 

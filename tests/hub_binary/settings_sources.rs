@@ -1,15 +1,14 @@
-//! Where things are looked for: endpoints, tokens, caches, each by the names that huggingface_hub
-//! and systemd use.
+//! Sources of endpoints, tokens and caches, by the names that huggingface_hub and systemd use.
 
 use std::fs;
 use std::path::Path;
 
-use super::asking::{Daemon, User, requests_of};
 use super::fake_hub::FakeHub;
-use super::fake_hub::shelf::{OWNER, Repository, STRANGER, Shelf, dense};
+use super::fake_hub::repositories::{OWNER, Repositories, Repository, STRANGER, dense};
+use super::harness::{Daemon, User, requests_of};
 
 async fn hub() -> FakeHub {
-    let shelf = Shelf::default()
+    let repositories = Repositories::default()
         .with("a/dense", dense())
         .with(
             "a/private",
@@ -26,59 +25,59 @@ async fn hub() -> FakeHub {
             },
         );
 
-    FakeHub::start(move |request, _| Some(shelf.reply(request))).await
+    FakeHub::start(move |request, _| Some(repositories.reply(request))).await
 }
 
 const ASK: &str = "estimate a/private --local --json";
 
 #[tokio::test]
-async fn a_token_is_found_in_each_of_its_places() {
+async fn token_is_found_in_each_source() {
     let hub = hub().await;
     assert_eq!(
         User::of(&hub.endpoint).run(ASK).await.code,
         5,
-        "without one it is not there"
+        "invisible without a token"
     );
 
-    let file = |user: &User, name: &str, token: &str| {
+    let write_token = |user: &User, name: &str, token: &str| {
         let path = user.path(name);
         fs::create_dir_all(path.parent().expect("a folder")).expect("made");
         fs::write(&path, format!("{token}\n")).expect("written");
         path.display().to_string()
     };
 
-    let user = || User::of(&hub.endpoint);
-    let sees = |user: User| async move { user.run(ASK).await.code == 0 };
-    assert!(sees(user().with("HF_TOKEN", OWNER)).await);
-    assert!(sees(user().with("HUGGING_FACE_HUB_TOKEN", OWNER)).await);
-    let named = user();
-    let path = file(&named, "my-token", OWNER);
-    assert!(sees(named.with("HF_TOKEN_PATH", path)).await);
-    let at_home = user();
-    file(&at_home, ".cache/huggingface/token", OWNER);
-    assert!(sees(at_home).await);
-    let hf_home = user();
-    let path = file(&hf_home, "elsewhere/token", OWNER);
-    assert!(sees(hf_home.with("HF_HOME", path.trim_end_matches("/token"))).await);
-    let credential = user();
-    let path = file(&credential, "credentials/hf_token", OWNER);
+    let new_user = || User::of(&hub.endpoint);
+    let can_see = |user: User| async move { user.run(ASK).await.code == 0 };
+    assert!(can_see(new_user().with("HF_TOKEN", OWNER)).await);
+    assert!(can_see(new_user().with("HUGGING_FACE_HUB_TOKEN", OWNER)).await);
+    let named = new_user();
+    let path = write_token(&named, "my-token", OWNER);
+    assert!(can_see(named.with("HF_TOKEN_PATH", path)).await);
+    let at_home = new_user();
+    write_token(&at_home, ".cache/huggingface/token", OWNER);
+    assert!(can_see(at_home).await);
+    let hf_home = new_user();
+    let path = write_token(&hf_home, "elsewhere/token", OWNER);
+    assert!(can_see(hf_home.with("HF_HOME", path.trim_end_matches("/token"))).await);
+    let credential = new_user();
+    let path = write_token(&credential, "credentials/hf_token", OWNER);
     assert!(
-        sees(credential.with("CREDENTIALS_DIRECTORY", path.trim_end_matches("/hf_token"))).await
+        can_see(credential.with("CREDENTIALS_DIRECTORY", path.trim_end_matches("/hf_token"))).await
     );
-    let both = user();
-    file(&both, ".cache/huggingface/token", OWNER);
+    let both = new_user();
+    write_token(&both, ".cache/huggingface/token", OWNER);
 
     assert!(
-        !sees(both.with("HF_TOKEN", STRANGER)).await,
-        "the variable stands before the file"
+        !can_see(both.with("HF_TOKEN", STRANGER)).await,
+        "the variable takes precedence over the file"
     );
-    let without = user();
-    file(&without, ".cache/huggingface/token", OWNER);
-    assert!(!sees(without.with("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")).await);
+    let without = new_user();
+    write_token(&without, ".cache/huggingface/token", OWNER);
+    assert!(!can_see(without.with("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")).await);
 }
 
 #[tokio::test]
-async fn the_daemons_token_is_found_in_each_of_its_places() {
+async fn daemon_token_is_found_in_each_source() {
     let hub = hub().await;
     let asker = User::of(&hub.endpoint);
     let folder = tempfile::tempdir().expect("a folder");
@@ -110,7 +109,7 @@ async fn the_daemons_token_is_found_in_each_of_its_places() {
 }
 
 #[tokio::test]
-async fn several_hubs_by_prefix_each_with_its_own_token() {
+async fn prefixes_select_hub_and_token() {
     let (public, private) = (hub().await, hub().await);
     let asker = User::of(&public.endpoint);
     let folder = tempfile::tempdir().expect("a folder");
@@ -128,11 +127,7 @@ async fn several_hubs_by_prefix_each_with_its_own_token() {
         .await;
     assert_eq!(own.code, 0, "{own:?}");
 
-    assert_eq!(
-        public.requests().len(),
-        0,
-        "the public Hub learns nothing of it"
-    );
+    assert_eq!(public.requests().len(), 0, "the public Hub gets no request");
 
     assert_eq!(
         asker
@@ -147,7 +142,7 @@ async fn several_hubs_by_prefix_each_with_its_own_token() {
             .requests()
             .iter()
             .all(|request| !request.head.contains(OWNER)),
-        "nor does it see its token"
+        "and does not see its token"
     );
 
     let sent = private
@@ -165,7 +160,7 @@ async fn several_hubs_by_prefix_each_with_its_own_token() {
 }
 
 #[tokio::test]
-async fn offline_asks_nobody_and_answers_from_what_is_there() {
+async fn offline_answers_from_the_cache() {
     let hub = hub().await;
     let user = User::of(&hub.endpoint);
     let online = user.run("estimate a/dense --local --json").await;
@@ -177,7 +172,7 @@ async fn offline_asks_nobody_and_answers_from_what_is_there() {
     assert_eq!(
         (packed.code, requests),
         (0, 0),
-        "what is known can be packed offline too: {packed:?}"
+        "a cached model can be packed offline: {packed:?}"
     );
 
     let unknown = user.run("estimate a/other --local --json").await;
@@ -189,7 +184,7 @@ async fn offline_asks_nobody_and_answers_from_what_is_there() {
 
     assert!(unknown.out.contains("HF_HUB_OFFLINE is set"), "{unknown:?}");
 
-    // huggingface_hub's own cache, wherever its variables put it.
+    // Check huggingface_hub's own cache at each place that its variables can name.
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/Qwen3-8B");
     for (variable, below) in [("HF_HUB_CACHE", ""), ("HF_HOME", "hub")] {
         let user = User::of(&hub.endpoint).with("HF_HUB_OFFLINE", "1");
@@ -212,7 +207,7 @@ async fn offline_asks_nobody_and_answers_from_what_is_there() {
 }
 
 #[tokio::test]
-async fn the_cache_forgives_damage_and_a_full_disk() {
+async fn cache_survives_damage_and_full_disk() {
     let hub = hub().await;
     let user = User::of(&hub.endpoint);
     let line = "estimate a/dense --local --json";
@@ -249,7 +244,7 @@ async fn the_cache_forgives_damage_and_a_full_disk() {
         "and it is whole again"
     );
 
-    // No byte can be written: the answer comes all the same.
+    // The process can write no byte, and still answers.
     let full = User::of(&hub.endpoint);
     let mut command = std::process::Command::new("sh");
     let program = full.program();
@@ -264,7 +259,7 @@ async fn the_cache_forgives_damage_and_a_full_disk() {
         .env("HF_ENDPOINT", &hub.endpoint);
 
     let output = tokio::task::spawn_blocking(move || {
-        // A pipe is no file: standard output is not bounded by the limit.
+        // Standard output is a pipe, so the file size limit does not apply.
         command.output()
     });
     let output = output.await.expect("joined").expect("runs");
@@ -277,13 +272,13 @@ async fn the_cache_forgives_damage_and_a_full_disk() {
 
     assert_eq!(String::from_utf8_lossy(&output.stdout), first.out);
 
-    // Nor does a home that cannot be written to keep it away.
+    // An unwritable home does not prevent an answer either.
     let nowhere = User::of(&hub.endpoint).with("XDG_CACHE_HOME", "/proc");
     assert_eq!(nowhere.run(line).await.code, 0);
 }
 
 #[tokio::test]
-async fn a_local_model_goes_through_the_daemon_by_what_was_read_of_it() {
+async fn local_model_reaches_daemon_as_metadata() {
     let hub = hub().await;
     let user = User::of(&hub.endpoint);
     let daemon = Daemon::start(&user, "offline = true", "", &[]).await;
@@ -294,8 +289,7 @@ async fn a_local_model_goes_through_the_daemon_by_what_was_read_of_it() {
     for entry in fs::read_dir(model).expect("listed").flatten() {
         fs::copy(entry.path(), folder.join(entry.file_name())).expect("copied");
     }
-    // The daemon could not open it even if it tried: it is gone before it is asked again with the
-    // bundle.
+    // The daemon cannot open the folder: it is gone before the second request, with the bundle.
     let asked = user
         .ask(
             &daemon.socket(),

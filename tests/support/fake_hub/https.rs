@@ -1,7 +1,7 @@
-//! The Hub over TLS, with HTTP/2 where the client can, and a proxy in front of it.
+//! The fake Hub over TLS, with HTTP/2 if the client supports it, and a proxy in front of it.
 //!
-//! Its certificate is signed by a CA that nobody else knows (`tls/ca.pem`), for `localhost`,
-//! `hub.test`, `store.test` and 127.0.0.1.
+//! A private CA signed its certificate (`tls/ca.pem`), for `localhost`, `hub.test`, `store.test`
+//! and 127.0.0.1.
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -27,7 +27,7 @@ fn file(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// The CA that signed the Hub's certificate.
+/// Returns the CA that signed the Hub's certificate.
 pub(crate) fn ca() -> PathBuf {
     file("ca.pem")
 }
@@ -57,15 +57,15 @@ impl FakeHub {
         let hub = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let store = TcpListener::bind("127.0.0.1:0").await.expect("bound");
 
-        let address = |name: &str, listener: &TcpListener| {
+        let address_of = |name: &str, listener: &TcpListener| {
             format!(
                 "https://{name}:{}",
                 listener.local_addr().expect("bound").port()
             )
         };
 
-        let endpoint = address(hub_name, &hub);
-        let shared = Shared::new(address(store_name, &store), script);
+        let endpoint = address_of(hub_name, &hub);
+        let shared = Shared::new(address_of(store_name, &store), script);
         let acceptor = acceptor();
         for (listener, is_store) in [(hub, false), (store, true)] {
             let (shared, acceptor) = (Arc::clone(&shared), acceptor.clone());
@@ -73,7 +73,7 @@ impl FakeHub {
                 while let Ok((stream, _)) = listener.accept().await {
                     let (shared, acceptor) = (Arc::clone(&shared), acceptor.clone());
                     tokio::spawn(async move {
-                        // A client that does not know the CA leaves here.
+                        // A client that does not know the CA disconnects here.
                         let Ok(stream) = acceptor.accept(stream).await else {
                             return;
                         };
@@ -83,7 +83,7 @@ impl FakeHub {
                             return serve(stream, is_store, shared).await;
                         }
 
-                        let answer = |request| multiplexed(request, is_store, Arc::clone(&shared));
+                        let answer = |request| serve_http2(request, is_store, Arc::clone(&shared));
                         let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
                         let _ = http
                             .serve_connection(TokioIo::new(stream), service_fn(answer))
@@ -97,7 +97,7 @@ impl FakeHub {
     }
 }
 
-async fn multiplexed(
+async fn serve_http2(
     request: hyper::Request<Incoming>,
     store: bool,
     shared: Arc<Shared>,
@@ -106,14 +106,18 @@ async fn multiplexed(
         .uri()
         .path_and_query()
         .map_or_else(String::new, ToString::to_string);
-    let header = |(name, value): (&hyper::header::HeaderName, &hyper::header::HeaderValue)| {
+    let header_line = |(name, value): (&hyper::header::HeaderName, &hyper::header::HeaderValue)| {
         format!("{name}: {}\r\n", value.to_str().unwrap_or_default())
     };
 
     let head = format!(
         "{} {target} HTTP/2\r\n{}",
         request.method(),
-        request.headers().iter().map(header).collect::<String>()
+        request
+            .headers()
+            .iter()
+            .map(header_line)
+            .collect::<String>()
     );
 
     let _ = request.into_body().collect().await;
@@ -134,7 +138,7 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// Starts it; `password` is the `Proxy-Authorization` that it insists on.
+    /// Starts the proxy. `password` is the `Proxy-Authorization` that it requires.
     pub(crate) async fn start(password: Option<&'static str>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = listener.local_addr().expect("bound").to_string();
@@ -149,7 +153,7 @@ impl Proxy {
         Self { address, heads }
     }
 
-    /// The heads of all requests to it.
+    /// Returns the heads of all requests to it.
     pub(crate) fn heads(&self) -> Vec<String> {
         self.heads.lock().expect("locked").clone()
     }

@@ -1,4 +1,4 @@
-//! The body of an answer, read no further than wanted.
+//! Reads the body of a response, and no more of it than needed.
 
 use std::time::Duration;
 
@@ -9,78 +9,79 @@ use tokio::time::timeout;
 use super::budget::Budget;
 use crate::repository::buffer::Buffer;
 
-/// What is wanted of a file.
+/// Which part of a file to fetch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wanted {
-    /// All of it, at most so many bytes.
+pub(super) enum BodyPart {
+    /// The whole file.
     Whole {
-        /// The bound.
+        /// Maximum length in bytes.
         limit: u64,
     },
-    /// So many bytes from its beginning, or all of it where it is shorter.
-    Beginning {
-        /// How many.
+    /// The first bytes, or the whole file if it is shorter.
+    Prefix {
+        /// Length in bytes.
         length: u64,
     },
-    /// Some bytes of it.
+    /// A range of bytes.
     Range {
-        /// The first.
+        /// The first byte.
         start: u64,
-        /// How many.
+        /// Length in bytes.
         length: u64,
     },
 }
 
-/// Why a body is of no use.
+/// Why a body is unusable.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Bad {
-    /// Another attempt may do better.
+pub(super) enum BodyError {
+    /// Another attempt may succeed.
     Transient(String),
-    /// Every attempt would end so.
+    /// Every attempt would fail in the same way.
     Final(String),
 }
 
-/// Reads the body of a successful answer. A server that ignores `Range` and sends everything is
-/// read up to what is wanted and then left.
+/// Reads the body of a successful response.
+/// A server that ignores `Range` sends the whole file. The client reads up to the end of the range
+/// and then drops the connection.
 pub(super) async fn read(
     mut response: reqwest::Response,
-    wanted: Wanted,
+    part: BodyPart,
     budget: &Budget,
-) -> Result<Buffer, Bad> {
-    let (skip, most) = match (wanted, response.status()) {
-        (Wanted::Whole { limit: most } | Wanted::Beginning { length: most }, StatusCode::OK) => {
-            (0, most)
+) -> Result<Buffer, BodyError> {
+    let (skip, max) = match (part, response.status()) {
+        (BodyPart::Whole { limit: max } | BodyPart::Prefix { length: max }, StatusCode::OK) => {
+            (0, max)
         }
-        (Wanted::Range { start, length }, StatusCode::PARTIAL_CONTENT) => {
+        (BodyPart::Range { start, length }, StatusCode::PARTIAL_CONTENT) => {
             check_range(header(&response, &CONTENT_RANGE), start, length)?;
             (0, length)
         }
-        (Wanted::Range { start, length }, StatusCode::OK) => (start, length),
+        (BodyPart::Range { start, length }, StatusCode::OK) => (start, length),
         (_, status) => {
-            return Err(Bad::Final(format!(
+            return Err(BodyError::Final(format!(
                 "it answers {status} to a request for a file"
             )));
         }
     };
 
-    if let (Wanted::Whole { limit }, Some(length)) = (wanted, content_length(&response))
+    if let (BodyPart::Whole { limit }, Some(length)) = (part, content_length(&response))
         && length > limit
     {
-        return Err(Bad::Final(format!(
-            "it has {length} bytes, more than the {limit} that are read of such a file"
+        return Err(BodyError::Final(format!(
+            "it has {length} bytes, more than the limit of {limit} for such a file"
         )));
     }
 
     let declared = content_length(&response);
-    let mut body = Buffer::with_room(declared.unwrap_or(0).min(most));
+    let mut body = Buffer::with_room(declared.unwrap_or(0).min(max));
     let mut passed: u64 = 0;
 
     loop {
         let chunk = match timeout(budget.attempt.min(budget.left()), response.chunk()).await {
-            Err(_) => return Err(Bad::Transient(slow(budget))),
+            Err(_) => return Err(BodyError::Transient(stall_reason(budget))),
             Ok(Err(error)) => {
-                return Err(Bad::Transient(format!(
-                    "the answer broke off ({})",
+                return Err(BodyError::Transient(format!(
+                    "the response broke off ({})",
                     cause(&error)
                 )));
             }
@@ -88,9 +89,9 @@ pub(super) async fn read(
             Ok(Ok(Some(chunk))) => chunk,
         };
 
-        if !budget.spend(chunk.len() as u64) {
-            return Err(Bad::Final(
-                "its answers are longer than a model's metadata may be".into(),
+        if !budget.spend_bytes(chunk.len() as u64) {
+            return Err(BodyError::Final(
+                "its responses exceed the byte limit for one model".into(),
             ));
         }
 
@@ -99,41 +100,43 @@ pub(super) async fn read(
             .min(chunk.len());
         passed += chunk.len() as u64;
         let have = body.len() as u64;
-        let room = usize::try_from(most.saturating_sub(have)).unwrap_or(usize::MAX);
+        let room = usize::try_from(max.saturating_sub(have)).unwrap_or(usize::MAX);
         let useful = chunk.get(before..).unwrap_or_default();
         body.extend(useful.get(..room.min(useful.len())).unwrap_or_default());
 
-        match wanted {
-            Wanted::Whole { limit } if passed > limit => {
-                return Err(Bad::Final(format!(
-                    "it has more than the {limit} bytes that are read of such a file"
+        match part {
+            BodyPart::Whole { limit } if passed > limit => {
+                return Err(BodyError::Final(format!(
+                    "it has more than {limit} bytes, the limit for such a file"
                 )));
             }
-            // All that is wanted: the connection is dropped with the response.
-            Wanted::Range { .. } | Wanted::Beginning { .. } if body.len() as u64 == most => break,
+            // The part is complete. Dropping the response closes the connection.
+            BodyPart::Range { .. } | BodyPart::Prefix { .. } if body.len() as u64 == max => break,
             _ => {}
         }
     }
 
-    match wanted {
-        Wanted::Range { .. }
-            if declared.is_some_and(|declared| passed < declared) && (body.len() as u64) < most =>
+    match part {
+        BodyPart::Range { .. }
+            if declared.is_some_and(|declared| passed < declared) && (body.len() as u64) < max =>
         {
-            Err(Bad::Transient("the answer is shorter than it says".into()))
+            Err(BodyError::Transient(
+                "the response is shorter than its Content-Length".into(),
+            ))
         }
         _ => Ok(body),
     }
 }
 
-/// `bytes 0-1023/146515`: must begin where it was asked to and be no longer.
-fn check_range(value: Option<&str>, start: u64, length: u64) -> Result<(), Bad> {
-    let wrong = || {
-        Bad::Transient(match value {
+/// Checks a header such as `bytes 0-1023/146515`: the range must begin at `start` and have at most
+/// `length` bytes.
+fn check_range(value: Option<&str>, start: u64, length: u64) -> Result<(), BodyError> {
+    let wrong_range = || {
+        BodyError::Transient(match value {
             Some(value) => {
-                format!("it was asked for another range than its Content-Range says, {value:?}")
+                format!("its Content-Range {value:?} is not the range that was requested")
             }
-            None => "it answers with a part of the file and does not say which (no Content-Range)"
-                .into(),
+            None => "it answers with a part of the file but without Content-Range".into(),
         })
     };
 
@@ -142,17 +145,17 @@ fn check_range(value: Option<&str>, start: u64, length: u64) -> Result<(), Bad> 
         .and_then(|range| range.split('/').next());
     let (first, last) = range
         .and_then(|range| range.split_once('-'))
-        .ok_or_else(wrong)?;
+        .ok_or_else(wrong_range)?;
     let (first, last): (u64, u64) = first
         .parse()
         .ok()
         .zip(last.parse().ok())
-        .ok_or_else(wrong)?;
+        .ok_or_else(wrong_range)?;
 
     if first == start && last >= first && last - first < length {
         Ok(())
     } else {
-        Err(wrong())
+        Err(wrong_range())
     }
 }
 
@@ -170,15 +173,15 @@ fn content_length(response: &reqwest::Response) -> Option<u64> {
     header(response, &CONTENT_LENGTH)?.parse().ok()
 }
 
-fn slow(budget: &Budget) -> String {
+fn stall_reason(budget: &Budget) -> String {
     if budget.left() == Duration::ZERO {
-        "nothing more came until the time was up".into()
+        "no more data before the deadline".into()
     } else {
-        "nothing came for too long".into()
+        "no data for too long".into()
     }
 }
 
-/// The innermost reason of an HTTP error: it has no address in it.
+/// Returns the innermost cause of an HTTP error, which contains no address.
 pub(super) fn cause(error: &dyn std::error::Error) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
@@ -192,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_must_be_the_ones_asked_for() {
+    fn range_must_match_the_request() {
         assert_eq!(check_range(Some("bytes 0-9/100"), 0, 10), Ok(()));
         assert_eq!(check_range(Some("bytes 5-6/*"), 5, 10), Ok(()));
 

@@ -1,20 +1,21 @@
-//! An answer that is given again: only as long as all that it followed from is the same.
+//! Cached answers are valid only while everything they depend on is unchanged.
 
 use hf_mem_probe::api::client::Client;
 
-use super::asking::{Daemon, User};
 use super::fake_hub::FakeHub;
-use super::fake_hub::shelf::{Shelf, dense};
+use super::fake_hub::repositories::{Repositories, dense};
+use super::harness::{Daemon, User};
 
-/// How many times the daemon has planned.
-async fn planned(daemon: &Daemon) -> u64 {
+/// Returns how many times the daemon has planned.
+async fn plan_count(daemon: &Daemon) -> u64 {
     let metrics = Client::new(daemon.socket())
         .metrics()
         .await
         .expect("metrics");
-    let of_plans =
-        |line: &&str| line.starts_with("hf_mem_probe_latency_seconds_count{stage=\"plan\"}");
-    let line = metrics.lines().find(of_plans).expect("the stage");
+    let line = metrics
+        .lines()
+        .find(|line| line.starts_with("hf_mem_probe_latency_seconds_count{stage=\"plan\"}"))
+        .expect("the stage");
 
     line.rsplit(' ')
         .next()
@@ -23,11 +24,11 @@ async fn planned(daemon: &Daemon) -> u64 {
 }
 
 #[tokio::test]
-async fn the_same_question_is_planned_once_until_something_changes() {
-    let shelf = Shelf::default()
+async fn same_question_is_planned_once() {
+    let repositories = Repositories::default()
         .with("a/dense", dense())
         .with("a/other", dense());
-    let hub = FakeHub::start(move |request, _| Some(shelf.reply(request))).await;
+    let hub = FakeHub::start(move |request, _| Some(repositories.reply(request))).await;
     let user = User::of(&hub.endpoint);
     let daemon = Daemon::start(&user, "", "", &[]).await;
     let socket = daemon.socket();
@@ -35,13 +36,13 @@ async fn the_same_question_is_planned_once_until_something_changes() {
 
     let first = ask("fits a/dense --json").await;
     assert_eq!(first.code, 0, "{first:?}");
-    assert_eq!(planned(&daemon).await, 1);
+    assert_eq!(plan_count(&daemon).await, 1);
 
     for _ in 0..3 {
         assert_eq!(ask("fits a/dense --json").await.out, first.out);
     }
 
-    assert_eq!(planned(&daemon).await, 1, "given again");
+    assert_eq!(plan_count(&daemon).await, 1, "from the cache");
 
     assert_ne!(
         ask("fits a/other --json").await.out,
@@ -55,9 +56,9 @@ async fn the_same_question_is_planned_once_until_something_changes() {
         "another question"
     );
 
-    assert_eq!(planned(&daemon).await, 3);
+    assert_eq!(plan_count(&daemon).await, 3);
 
-    // A lease claims memory: what was answered before it holds no longer.
+    // A lease claims memory, which invalidates earlier answers.
     let leased = ask("fits a/dense --reserve --holder job --ttl 60s --json").await;
     assert_eq!(leased.code, 0, "{leased:?}");
     let after = ask("fits a/dense --json").await;
@@ -69,12 +70,12 @@ async fn the_same_question_is_planned_once_until_something_changes() {
         "less is available, or another device is"
     );
 
-    let known = planned(&daemon).await;
+    let before = plan_count(&daemon).await;
     assert_eq!(ask("fits a/dense --json").await.out, after.out);
 
     assert_eq!(
-        planned(&daemon).await,
-        known,
-        "given again beside the lease too"
+        plan_count(&daemon).await,
+        before,
+        "from the cache, with the lease held"
     );
 }

@@ -1,4 +1,4 @@
-//! One user with a home of its own, who runs the binary; and a daemon of that user's.
+//! A user with a separate home who runs the binary, and a daemon of that user.
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::fake_hub::FakeHub;
 
-/// What came of a command line.
+/// The result of a command line.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) code: i32,
@@ -21,12 +21,12 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// Standard output as exactly one JSON object.
+    /// Returns standard output, which must be exactly one JSON object.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// The same without the moment at which devices were read.
+    /// Returns the same without the time of the device reading.
     pub(crate) fn timeless(&self) -> String {
         let mut answer = self.json();
         if answer["sampled_at"].is_string() {
@@ -38,16 +38,16 @@ impl Outcome {
 
 impl From<Output> for Outcome {
     fn from(output: Output) -> Self {
-        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+        let to_text = |bytes| String::from_utf8(bytes).expect("UTF-8");
         Self {
             code: output.status.code().unwrap_or(-1),
-            out: text(output.stdout),
-            err: text(output.stderr),
+            out: to_text(output.stdout),
+            err: to_text(output.stderr),
         }
     }
 }
 
-/// A user: a home, and variables.
+/// A user with a home and environment variables.
 #[derive(Debug)]
 pub(crate) struct User {
     pub(crate) home: TempDir,
@@ -55,7 +55,7 @@ pub(crate) struct User {
 }
 
 impl User {
-    /// A user whose Hub is at `endpoint`.
+    /// Creates a user whose Hub is at `endpoint`.
     pub(crate) fn of(endpoint: &str) -> Self {
         let home = tempfile::tempdir().expect("a home");
         let user = Self {
@@ -77,7 +77,7 @@ impl User {
         self.home.path().join(name)
     }
 
-    /// The binary, with nothing of the machine's environment.
+    /// Returns the binary's command, without the machine's environment.
     pub(crate) fn program(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hf-mem-probe"));
         command
@@ -92,14 +92,14 @@ impl User {
         command
     }
 
-    /// Runs `line`, split at spaces, beside the Hubs of this test's runtime.
+    /// Runs `line`, split at spaces, while this test's runtime serves the Hubs.
     pub(crate) async fn run(&self, line: &str) -> Outcome {
         let mut command = self.program();
         command.args(line.split_whitespace());
         finish(command).await
     }
 
-    /// The same, asking the daemon at `socket`, as another user where `uid` says so.
+    /// Runs `line` against the daemon at `socket`, as another user if `uid` is set.
     pub(crate) async fn ask(&self, socket: &Path, uid: Option<u32>, line: &str) -> Outcome {
         let mut command = self.program();
         command
@@ -129,8 +129,8 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts one for `user` with `hub` in its `[hub]` table, `more` behind it, and variables of
-    /// its own.
+    /// Starts a daemon for `user`. `hub` extends its `[hub]` table, `more` follows the table, and
+    /// `variables` are its own.
     pub(crate) async fn start(
         user: &User,
         hub: &str,
@@ -138,9 +138,9 @@ impl Daemon {
         variables: &[(&str, &str)],
     ) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let at = |name: &str| folder.path().join(name);
+        let path_of = |name: &str| folder.path().join(name);
         for name in ["cache", "state"] {
-            fs::create_dir(at(name)).expect("made");
+            fs::create_dir(path_of(name)).expect("made");
         }
 
         let text = format!(
@@ -149,19 +149,19 @@ impl Daemon {
             folder.path().display(),
             rustix::process::getgid().as_raw(),
         );
-        fs::write(at("config.toml"), text).expect("written");
-        let notices = UnixDatagram::bind(at("notify.sock")).expect("bound");
+        fs::write(path_of("config.toml"), text).expect("written");
+        let notices = UnixDatagram::bind(path_of("notify.sock")).expect("bound");
         notices
             .set_read_timeout(Some(Duration::from_secs(60)))
             .expect("set");
-        let log = fs::File::create(at("log")).expect("a log");
+        let log = fs::File::create(path_of("log")).expect("a log");
         let mut command = user.program();
         command
             .args(["daemon", "--gpus", "8xH100-80GB", "--config"])
-            .arg(at("config.toml"));
+            .arg(path_of("config.toml"));
 
         command
-            .env("NOTIFY_SOCKET", at("notify.sock"))
+            .env("NOTIFY_SOCKET", path_of("notify.sock"))
             .env("RUST_LOG", "trace")
             .envs(variables.iter().copied());
         let child = command
@@ -177,7 +177,7 @@ impl Daemon {
                 match notices.recv(&mut notice) {
                     Ok(length) if notice[..length].starts_with(b"READY=1") => return true,
                     Ok(_) => {}
-                    // Who was stopped and goes on hears this of a socket with a time limit.
+                    // A stopped and continued process receives this from a socket with a timeout.
                     Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                     Err(_) => return false,
                 }
@@ -192,7 +192,7 @@ impl Daemon {
         self.folder.path().join("api.sock")
     }
 
-    /// Tells it to stop; returns how long that took, and its exit code.
+    /// Sends SIGTERM. Returns how long the daemon took to exit, and its exit code.
     pub(crate) async fn stop(&mut self) -> (Duration, Option<i32>) {
         let started = std::time::Instant::now();
         let pid = rustix::process::Pid::from_child(&self.child);
@@ -208,7 +208,7 @@ impl Daemon {
         (started.elapsed(), None)
     }
 
-    /// All that it has logged.
+    /// Returns its log so far.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
@@ -221,7 +221,7 @@ impl Drop for Daemon {
     }
 }
 
-/// Requests that `hub` saw while `work` ran.
+/// Runs `work` and counts the requests that `hub` received meanwhile.
 pub(crate) async fn requests_of<T>(hub: &FakeHub, work: impl Future<Output = T>) -> (T, usize) {
     let before = hub.requests().len();
     let done = work.await;

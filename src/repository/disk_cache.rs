@@ -1,12 +1,12 @@
-//! Metadata on disk, by repository and commit: what was read once is never read again.
+//! A cache of metadata on disk, by repository and commit.
 //!
-//! An entry is a bundle, so that it carries its version and its hash; one that is damaged or of
-//! another version is removed and read again from its source. Files appear by renaming, names are
-//! hashes, and the longest unused go first when the folder grows beyond its bound. Entries that a
-//! token was needed for are kept under that token's identity.
+//! An entry is a bundle, so it carries its version and its hash. A damaged entry or one of another
+//! version is removed and read again from its source. Files are written by renaming, and their
+//! names are hashes. When the folder exceeds its limit, the least recently used entries are
+//! evicted. An entry that needed a token is stored under that token's identity.
 //!
-//! Everything that takes a [`Disk`] runs on a file thread; unpacking, which takes the processor,
-//! does not.
+//! Every method that takes a [`Disk`] runs on a file thread. Unpacking uses the processor and does
+//! not.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -20,11 +20,11 @@ use super::bundle;
 use crate::files::Disk;
 use crate::hex;
 
-/// Changes when names or contents of the folder change their meaning.
+/// Version of the folder's layout. Change it when names or contents change their meaning.
 const LAYOUT: &str = "v1";
-/// The longest note of a revision.
+/// Maximum length of a revision note.
 const MAX_NOTE_BYTES: u64 = 4096;
-/// Entries that are looked at when bytes are added up: the smallest have some hundred bytes each.
+/// Maximum entries that a measurement counts. The smallest have some hundred bytes each.
 const MAX_ENTRIES: usize = 1 << 20;
 
 /// A folder of metadata.
@@ -32,23 +32,23 @@ const MAX_ENTRIES: usize = 1 << 20;
 pub(super) struct DiskCache {
     folder: PathBuf,
     max_bytes: u64,
-    standing: Mutex<CacheStanding>,
+    status: Mutex<CacheStatus>,
 }
 
-/// How the cache on disk is.
+/// Status of the cache on disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CacheStanding {
-    /// Bytes of all entries, once they were added up.
+pub struct CacheStatus {
+    /// Bytes of all entries; 0 until the first measurement.
     pub bytes: u64,
-    /// Why the last write failed; `None` when it did not.
-    pub trouble: Option<String>,
+    /// Why the last write failed; `None` if it succeeded.
+    pub write_error: Option<String>,
 }
 
-/// Whose metadata: everyone's, or that of one token's user.
+/// The readers of an entry: everyone, or the user of one token.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scope<'a>(pub(super) &'a str);
 
-/// Which commit a revision stood for, and when the Hub last said so.
+/// The commit that a revision points to, and when the Hub last confirmed it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RevisionNote {
@@ -71,7 +71,7 @@ impl RevisionNote {
         }
     }
 
-    /// When the Hub last said so.
+    /// Returns when the Hub last confirmed it.
     pub(super) fn checked(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(self.checked_unix_seconds.min(1 << 40))
     }
@@ -82,11 +82,11 @@ impl DiskCache {
         Self {
             folder: folder.join(LAYOUT),
             max_bytes,
-            standing: Mutex::default(),
+            status: Mutex::default(),
         }
     }
 
-    /// The folder of the entries.
+    /// Returns the folder of the entries.
     pub(super) fn folder(&self) -> &Path {
         &self.folder
     }
@@ -103,8 +103,8 @@ impl DiskCache {
         disk.exists(&self.path("model", &[scope.0, repo, commit, file.unwrap_or_default()]))
     }
 
-    /// The packed entry of `repo` at `commit`, for [`DiskCache::unpack`]. One that is no plain file
-    /// is removed.
+    /// Returns the packed entry of `repo` at `commit`, for [`DiskCache::unpack`]. Removes it if it
+    /// is not a regular file.
     pub(super) fn entry(
         &self,
         disk: &Disk,
@@ -121,14 +121,14 @@ impl DiskCache {
         match disk.read(&path, bundle::MAX_PACKED_BYTES) {
             Ok(packed) => Some(packed),
             Err(error) => {
-                drop_damaged(disk, &path, &error.to_string());
+                remove_damaged(disk, &path, &error.to_string());
                 None
             }
         }
     }
 
-    /// The metadata in an entry, or why it is of no use: [`DiskCache::discard`] removes such an
-    /// entry.
+    /// Unpacks the metadata of an entry. The error says why the entry is unusable; then call
+    /// [`DiskCache::discard`].
     pub(super) fn unpack(packed: &[u8], commit: &str) -> Result<Metadata, String> {
         let metadata = bundle::unpack(packed)?;
         if metadata.identity.commit.as_deref() == Some(commit) {
@@ -152,7 +152,7 @@ impl DiskCache {
         let _ = disk.touch(&path);
     }
 
-    /// Removes an entry that [`DiskCache::unpack`] refuses because of `why`.
+    /// Removes an entry that [`DiskCache::unpack`] rejects because of `why`.
     pub(super) fn discard(
         &self,
         disk: &Disk,
@@ -162,16 +162,16 @@ impl DiskCache {
         file: Option<&str>,
         why: &str,
     ) {
-        drop_damaged(
+        remove_damaged(
             disk,
             &self.path("model", &[scope.0, repo, commit, file.unwrap_or_default()]),
             why,
         );
     }
 
-    /// Keeps `packed`, the metadata of `repo` at `commit` asked for with `file`. A full disk is no
-    /// reason to fail: the cache's health says so.
-    pub(super) fn keep(
+    /// Stores `packed`, the metadata of `repo` at `commit` for the `--file` argument `file`. A full
+    /// disk is not an error here: the cache's status reports it.
+    pub(super) fn store(
         &self,
         disk: &Disk,
         scope: Scope<'_>,
@@ -185,7 +185,7 @@ impl DiskCache {
         self.evict(disk);
     }
 
-    /// What `revision` of `repo` stood for when it was last asked.
+    /// Returns the stored note about `revision` of `repo`.
     pub(super) fn note(
         &self,
         disk: &Disk,
@@ -207,14 +207,14 @@ impl DiskCache {
         }) {
             Ok(note) => Some(note),
             Err(why) => {
-                drop_damaged(disk, &path, &why);
+                remove_damaged(disk, &path, &why);
                 None
             }
         }
     }
 
-    /// Remembers what `revision` of `repo` (as it was asked for) stands for.
-    pub(super) fn keep_note(
+    /// Stores which commit `revision` of `repo`, as the caller named it, points to.
+    pub(super) fn store_note(
         &self,
         disk: &Disk,
         scope: Scope<'_>,
@@ -228,20 +228,20 @@ impl DiskCache {
         }
     }
 
-    /// How it is, as far as that was measured: reads nothing.
-    pub(super) fn standing(&self) -> CacheStanding {
-        self.with_standing(|standing| standing.clone())
+    /// Returns the measured status; reads nothing.
+    pub(super) fn status(&self) -> CacheStatus {
+        self.with_status(|status| status.clone())
     }
 
-    /// Adds the entries up; later sums follow what is kept and evicted.
+    /// Adds up the entries. Later writes and evictions update the sum.
     pub(super) fn measure(&self, disk: &Disk) {
         let bytes = self.entries(disk).iter().map(|(_, bytes, _)| bytes).sum();
-        self.with_standing(|standing| standing.bytes = bytes);
+        self.with_status(|status| status.bytes = bytes);
     }
 
-    fn with_standing<T>(&self, act: impl FnOnce(&mut CacheStanding) -> T) -> T {
-        // Fields are set one at a time and each is valid by itself.
-        act(&mut self.standing.lock().unwrap_or_else(PoisonError::into_inner))
+    fn with_status<T>(&self, act: impl FnOnce(&mut CacheStatus) -> T) -> T {
+        // Fields are set one at a time, and each is valid by itself.
+        act(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn path(&self, kind: &str, parts: &[&str]) -> PathBuf {
@@ -256,16 +256,16 @@ impl DiskCache {
     }
 
     fn write(&self, disk: &Disk, path: &Path, bytes: &[u8]) {
-        let trouble = disk.write(path, bytes).err().map(|error| {
-            // Whoever asks for models makes this happen as often as they like: a warning comes with
-            // the daemon's health.
-            tracing::debug!(path = %path.display(), %error, "metadata cannot be kept on disk");
+        let write_error = disk.write(path, bytes).err().map(|error| {
+            // Any user can cause this as often as they like, so the warning comes with the daemon's
+            // health.
+            tracing::debug!(path = %path.display(), %error, "cannot write metadata to the cache");
             format!("{} cannot be written: {error}", self.folder.display())
         });
-        self.with_standing(|standing| standing.trouble = trouble);
+        self.with_status(|status| status.write_error = write_error);
     }
 
-    /// Removes the longest unused entries beyond the bound.
+    /// Removes the least recently used entries beyond the limit.
     fn evict(&self, disk: &Disk) {
         let mut entries = self.entries(disk);
         let mut total: u64 = entries.iter().map(|(_, bytes, _)| bytes).sum();
@@ -280,10 +280,10 @@ impl DiskCache {
             }
         }
 
-        self.with_standing(|standing| standing.bytes = total);
+        self.with_status(|status| status.bytes = total);
     }
 
-    /// When each entry was last used, its length and its path.
+    /// Returns when each entry was last used, its length and its path.
     fn entries(&self, disk: &Disk) -> Vec<(SystemTime, u64, PathBuf)> {
         let entries = disk
             .list(&self.folder.join("model"), MAX_ENTRIES, |_| true)
@@ -299,9 +299,9 @@ impl DiskCache {
     }
 }
 
-fn drop_damaged(disk: &Disk, path: &Path, why: &str) {
-    tracing::warn!(path = %path.display(), %why, "a damaged entry of the cache is dropped");
-    // It is read again from its source, and replaced where it cannot be removed.
+fn remove_damaged(disk: &Disk, path: &Path, why: &str) {
+    tracing::warn!(path = %path.display(), %why, "removing a damaged cache entry");
+    // The entry is read again from its source. A file that cannot be removed is replaced then.
     let _ = disk.remove(path);
 }
 
@@ -322,10 +322,10 @@ mod tests {
         (folder, cache)
     }
 
-    fn keep(cache: &DiskCache, disk: &Disk, metadata: &Metadata) {
+    fn store(cache: &DiskCache, disk: &Disk, metadata: &Metadata) {
         let packed = bundle::pack(metadata).expect("packed").bytes;
         let commit = metadata.identity.commit.as_deref().expect("a commit");
-        cache.keep(disk, PUBLIC, &metadata.identity.repo, commit, None, &packed);
+        cache.store(disk, PUBLIC, &metadata.identity.repo, commit, None, &packed);
     }
 
     fn found(cache: &DiskCache, disk: &Disk, scope: &str, file: Option<&str>) -> Option<Metadata> {
@@ -334,11 +334,11 @@ mod tests {
     }
 
     #[test]
-    fn kept_and_found_by_scope_and_file() {
+    fn entries_are_found_by_scope_and_file() {
         let (_folder, cache) = cache(1 << 20);
         let work = move |disk: &Disk| {
             let metadata = small("a/b", COMMIT);
-            keep(&cache, disk, &metadata);
+            store(&cache, disk, &metadata);
             assert_eq!(found(&cache, disk, "public", None), Some(metadata));
             assert_eq!(found(&cache, disk, "other", None), None);
             assert_eq!(found(&cache, disk, "public", Some("x")), None);
@@ -348,7 +348,7 @@ mod tests {
                 COMMIT,
                 SystemTime::UNIX_EPOCH + Duration::from_secs(5),
             );
-            cache.keep_note(disk, PUBLIC, "a/b", "main", &note);
+            cache.store_note(disk, PUBLIC, "a/b", "main", &note);
             assert_eq!(cache.note(disk, PUBLIC, "a/b", "main"), Some(note));
             assert_eq!(cache.note(disk, PUBLIC, "a/b", "dev"), None);
         };
@@ -357,10 +357,10 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_entry_is_known_and_removed() {
+    fn damaged_entry_is_removed() {
         let (_folder, cache) = cache(1 << 20);
         let work = move |disk: &Disk| {
-            keep(&cache, disk, &small("a/b", COMMIT));
+            store(&cache, disk, &small("a/b", COMMIT));
             let mut packed = cache
                 .entry(disk, PUBLIC, "a/b", COMMIT, None)
                 .expect("an entry");
@@ -399,10 +399,10 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_unused_go_first() {
+    fn least_recently_used_are_evicted_first() {
         let (_folder, cache) = cache(0);
         let work = move |disk: &Disk| {
-            keep(&cache, disk, &small("a/b", COMMIT));
+            store(&cache, disk, &small("a/b", COMMIT));
             assert_eq!(found(&cache, disk, "public", None), None);
 
             let size = bundle::pack(&small("a/b", COMMIT))
@@ -415,16 +415,16 @@ mod tests {
             };
 
             assert_eq!(
-                cache.standing(),
-                CacheStanding {
+                cache.status(),
+                CacheStatus {
                     bytes: 0,
-                    trouble: None
+                    write_error: None
                 }
             );
 
             for (age, repo) in [(30, "a/1"), (20, "a/2"), (10, "a/3")] {
                 let commit = COMMIT.replace('0', &age.to_string()[..1]);
-                keep(&cache, disk, &small(repo, &commit));
+                store(&cache, disk, &small(repo, &commit));
                 let path = cache.path("model", &["public", repo, &commit, ""]);
                 if let Ok(file) = fs::File::options().append(true).open(path) {
                     let modified = SystemTime::now() - Duration::from_secs(age);
@@ -434,18 +434,18 @@ mod tests {
             }
 
             cache.evict(disk);
-            let there = |repo: &str, digit: &str| {
+            let is_cached = |repo: &str, digit: &str| {
                 cache
                     .entry(disk, PUBLIC, repo, &COMMIT.replace('0', digit), None)
                     .is_some()
             };
 
-            assert!(!there("a/1", "3") && there("a/2", "2") && there("a/3", "1"));
+            assert!(!is_cached("a/1", "3") && is_cached("a/2", "2") && is_cached("a/3", "1"));
             let sizes: u64 = cache.entries(disk).iter().map(|(_, bytes, _)| bytes).sum();
-            assert!(cache.standing().bytes == sizes && sizes > 0);
-            let again = DiskCache::new(cache.folder.parent().expect("a folder"), 0);
-            again.measure(disk);
-            assert_eq!(again.standing().bytes, sizes);
+            assert!(cache.status().bytes == sizes && sizes > 0);
+            let reopened = DiskCache::new(cache.folder.parent().expect("a folder"), 0);
+            reopened.measure(disk);
+            assert_eq!(reopened.status().bytes, sizes);
         };
 
         files::wait(Path::new("/tmp"), work).unwrap();
@@ -456,12 +456,12 @@ mod tests {
         let (folder, cache) = cache(1 << 20);
         let work = move |disk: &Disk| {
             fs::write(folder.path().join(LAYOUT), "in the way").expect("written");
-            keep(&cache, disk, &small("a/b", COMMIT));
-            let trouble = cache.standing().trouble.expect("trouble");
-            assert!(trouble.contains("cannot be written"), "{trouble}");
+            store(&cache, disk, &small("a/b", COMMIT));
+            let write_error = cache.status().write_error.expect("write_error");
+            assert!(write_error.contains("cannot be written"), "{write_error}");
             fs::remove_file(folder.path().join(LAYOUT)).expect("removed");
-            keep(&cache, disk, &small("a/b", COMMIT));
-            assert_eq!(cache.standing().trouble, None);
+            store(&cache, disk, &small("a/b", COMMIT));
+            assert_eq!(cache.status().write_error, None);
         };
 
         files::wait(Path::new("/tmp"), work).unwrap();

@@ -1,4 +1,4 @@
-//! Repositories for the tests' own Hub: public, gated and private ones, of every kind of file.
+//! Repositories for the fake Hub: public, gated and private ones, with every kind of file.
 
 use std::collections::BTreeMap;
 
@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use super::{COMMIT, Reply, Request, ranged};
 
-/// Opens everything.
+/// A token that can read everything.
 pub(crate) const OWNER: &str = "hf_owner_canary_5d1e";
-/// A good token whose user sees nothing but what is public.
+/// A valid token that can read public repositories only.
 pub(crate) const STRANGER: &str = "hf_stranger_canary_90ab";
 
 /// One repository.
@@ -30,14 +30,14 @@ impl Repository {
 
 /// All repositories, by name.
 #[derive(Clone, Debug)]
-pub(crate) struct Shelf {
+pub(crate) struct Repositories {
     repositories: BTreeMap<String, Repository>,
-    /// Whether `resolve` redirects small files to the resolve cache, as the Hub does; a mirror may
-    /// answer with them.
+    /// Whether `resolve` redirects small files to the resolve cache, as the Hub does. A mirror may
+    /// send them itself.
     redirects: bool,
 }
 
-impl Default for Shelf {
+impl Default for Repositories {
     fn default() -> Self {
         Self {
             repositories: BTreeMap::new(),
@@ -46,13 +46,13 @@ impl Default for Shelf {
     }
 }
 
-impl Shelf {
+impl Repositories {
     pub(crate) fn with(mut self, name: &str, repository: Repository) -> Self {
         self.repositories.insert(name.into(), repository);
         self
     }
 
-    /// The same without a resolve cache.
+    /// Returns the same without a resolve cache.
     #[allow(dead_code, reason = "one of the tests that share this asks for it")]
     pub(crate) fn without_resolve_cache(self) -> Self {
         Self {
@@ -61,7 +61,7 @@ impl Shelf {
         }
     }
 
-    /// The answer of a Hub in order; the tests' script for [`super::FakeHub::start`].
+    /// Returns the response of a Hub without faults: a script for [`super::FakeHub::start`].
     pub(crate) fn reply(&self, request: &Request) -> Reply {
         let token = request
             .header("authorization")
@@ -70,7 +70,7 @@ impl Shelf {
             .target
             .split_once('?')
             .unwrap_or((&request.target, ""));
-        let absent = || match token {
+        let not_found = || match token {
             Some(_) => Reply::status(404).with("x-error-code", "RepoNotFound"),
             None => Reply::status(401),
         };
@@ -79,7 +79,7 @@ impl Shelf {
             return Reply::status(401);
         }
 
-        let public = |(name, repository): (&String, &Repository)| {
+        let public_entry = |(name, repository): (&String, &Repository)| {
             (!repository.private).then(|| json!({"id": name}))
         };
 
@@ -88,13 +88,13 @@ impl Shelf {
                 json!(
                     self.repositories
                         .iter()
-                        .filter_map(public)
+                        .filter_map(public_entry)
                         .collect::<Vec<_>>()
                 )
                 .to_string(),
             );
         }
-        // What the Hub redirects small files to:
+        // The Hub redirects small files to
         // /api/resolve-cache/models/{owner}/{name}/{commit}/{path}.
         let cached = path.strip_prefix("/api/resolve-cache/models/").map(|rest| {
             let mut parts: Vec<&str> = rest.split('/').collect();
@@ -109,16 +109,16 @@ impl Shelf {
                 .collect()
         });
         let [owner, name, kind, revision, rest @ ..] = parts.as_slice() else {
-            return absent();
+            return not_found();
         };
 
         let name = format!("{owner}/{name}");
         let Some(repository) = self.repositories.get(&name) else {
-            return absent();
+            return not_found();
         };
 
         if repository.private && token != Some(OWNER) && !request.store {
-            return absent();
+            return not_found();
         }
 
         if !["main", COMMIT].contains(revision) {
@@ -173,16 +173,16 @@ impl Shelf {
                         let to = format!("/api/resolve-cache/models/{name}/{revision}/{path}");
                         Reply::status(307).with("location", to)
                     }
-                    Some(_) if *kind == "resolve-cache" && !self.redirects => absent(),
+                    Some(_) if *kind == "resolve-cache" && !self.redirects => not_found(),
                     Some(bytes) => Reply::ok(bytes.clone()),
                 }
             }
-            _ => absent(),
+            _ => not_found(),
         }
     }
 }
 
-/// A safetensors file: name, type, bytes of one element, shape.
+/// Returns a safetensors file with the given tensors: name, type, bytes of one element, shape.
 pub(crate) fn safetensors(tensors: &[(&str, &str, u64, &[u64])]) -> Vec<u8> {
     let (mut header, mut at) = (serde_json::Map::new(), 0);
     for (name, dtype, size, shape) in tensors {
@@ -203,7 +203,8 @@ pub(crate) fn safetensors(tensors: &[(&str, &str, u64, &[u64])]) -> Vec<u8> {
     bytes
 }
 
-/// A decoder of two layers, small enough to be sent whole: its configuration and its tensors.
+/// Returns a decoder of two layers, small enough to be sent whole: its configuration and its
+/// tensors.
 pub(crate) fn decoder() -> (Value, Vec<(String, Vec<u64>)>) {
     let config = json!({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64,
         "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2,
@@ -233,7 +234,7 @@ pub(crate) fn decoder() -> (Value, Vec<(String, Vec<u64>)>) {
     (config, tensors)
 }
 
-/// The decoder in one file, with the Hub's count of it.
+/// Returns the decoder in one file, with the Hub's count of it.
 pub(crate) fn dense() -> Repository {
     let (config, tensors) = decoder();
     let all: Vec<_> = tensors

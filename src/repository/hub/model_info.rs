@@ -1,5 +1,5 @@
-//! What the model API says of a repository at a revision: the commit, its files with their lengths,
-//! totals by type.
+//! Parses the model API's answers: a repository's commit, its files and their lengths, and elements
+//! by type.
 
 use std::collections::BTreeMap;
 
@@ -9,23 +9,23 @@ use serde_json::Value;
 
 use crate::repository::reference::is_repository;
 
-/// The longest answer of the model API: 100 000 files.
+/// Maximum length of the model API's answer: 100 000 files.
 pub(super) const MAX_INFO_BYTES: u64 = 32 << 20;
-/// Pages of a file tree that are read; 1000 files each.
+/// Maximum pages of a file tree; a page has 1000 files.
 pub(super) const MAX_TREE_PAGES: usize = 50;
 
 /// A repository at one commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::repository) struct Revision {
-    /// Its name, the new one where it was renamed.
+    /// Its name; the new name if it was renamed.
     pub repo: String,
     /// The commit, in hex digits.
     pub commit: String,
     /// Its files; `None` until they are listed with lengths.
     pub listing: Option<Listing>,
-    /// Whether its files are given to accepted users only.
+    /// Whether only accepted users can read its files.
     pub gated: bool,
-    /// Whether only its owner's token sees it at all.
+    /// Whether only its owner's token can see it.
     pub private: bool,
     /// Elements by type.
     pub totals: Option<BTreeMap<String, u64>>,
@@ -69,17 +69,17 @@ struct TreeEntry {
     size: Option<u64>,
 }
 
-/// Reads the API's answer about `asked`.
-pub(super) fn revision(body: &[u8], asked: &str) -> Result<Revision, String> {
+/// Parses the API's answer about the repository `repo`.
+pub(super) fn revision(body: &[u8], repo: &str) -> Result<Revision, String> {
     let info: RepositoryInfo = hf_mem_core::strict_json::from_slice(body)
-        .map_err(|error| format!("it is no description of a model: {error}"))?;
+        .map_err(|error| format!("it is not a description of a model: {error}"))?;
     if !is_commit(&info.sha) {
         return Err("it names no commit".into());
     }
 
     let siblings = info.siblings.unwrap_or_default();
 
-    // An older Hub or a mirror may list names only; the tree has the lengths.
+    // An older Hub or a mirror may list names only. The file tree has the lengths.
     let complete = !siblings.is_empty() && siblings.iter().all(|file| file.size.is_some());
     let listing = complete.then(|| {
         siblings
@@ -92,7 +92,7 @@ pub(super) fn revision(body: &[u8], asked: &str) -> Result<Revision, String> {
         repo: if is_repository(&info.id) {
             info.id
         } else {
-            asked.to_owned()
+            repo.to_owned()
         },
         commit: info.sha,
         listing,
@@ -105,10 +105,10 @@ pub(super) fn revision(body: &[u8], asked: &str) -> Result<Revision, String> {
     })
 }
 
-/// Adds one page of the tree to a listing.
+/// Adds one page of the file tree to a listing.
 pub(super) fn add_tree_page(body: &[u8], listing: &mut Listing) -> Result<(), String> {
     let entries: Vec<TreeEntry> = hf_mem_core::strict_json::from_slice(body)
-        .map_err(|error| format!("it is no list of files: {error}"))?;
+        .map_err(|error| format!("it is not a list of files: {error}"))?;
     listing.extend(
         entries
             .into_iter()
@@ -119,26 +119,29 @@ pub(super) fn add_tree_page(body: &[u8], listing: &mut Listing) -> Result<(), St
     Ok(())
 }
 
-/// The name among `candidates` (an answer of the search API) that is nearest to `repo`, if any is
-/// near.
-pub(super) fn nearest(body: &[u8], repo: &str) -> Option<String> {
+/// Returns the name in `body`, an answer of the search API, that is most similar to `repo`. Returns
+/// `None` if no name is similar.
+pub(super) fn nearest_name(body: &[u8], repo: &str) -> Option<String> {
     #[derive(Deserialize)]
     struct Hit {
         id: String,
     }
 
     let hits: Vec<Hit> = hf_mem_core::strict_json::from_slice(body).ok()?;
-    let likeness =
-        |id: &str| strsim::normalized_damerau_levenshtein(&id.to_lowercase(), &repo.to_lowercase());
-    let near = hits
+    let similar = hits
         .into_iter()
-        .filter(|hit| is_repository(&hit.id) && likeness(&hit.id) > 0.7);
+        .filter(|hit| is_repository(&hit.id) && similarity(&hit.id, repo) > 0.7);
 
-    near.max_by(|a, b| likeness(&a.id).total_cmp(&likeness(&b.id)))
+    similar
+        .max_by(|a, b| similarity(&a.id, repo).total_cmp(&similarity(&b.id, repo)))
         .map(|hit| hit.id)
 }
 
-/// Commits stand in the names of cache entries, so they are hex digits and nothing else.
+fn similarity(left: &str, right: &str) -> f64 {
+    strsim::normalized_damerau_levenshtein(&left.to_lowercase(), &right.to_lowercase())
+}
+
+/// Whether `text` consists of hex digits, as a commit does. Names of cache entries contain commits.
 pub(in crate::repository) fn is_commit(text: &str) -> bool {
     (7..=64).contains(&text.len())
         && text
@@ -151,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_of_the_model_api() {
+    fn answer_of_model_api_is_parsed() {
         let body = br#"{"id": "new/name", "sha": "0123456789abcdef0123456789abcdef01234567", "gated": "manual",
             "siblings": [{"rfilename": "a", "size": 3}], "safetensors": {"parameters": {"BF16": 7}, "total": 7}, "x": 1}"#;
         let revision = revision(body, "old/name").expect("understood");
@@ -166,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn names_without_lengths_are_no_listing() {
+    fn names_without_lengths_are_ignored() {
         let body =
             br#"{"sha": "0123456789abcdef", "siblings": [{"rfilename": "a"}], "gated": false}"#;
         let revision = revision(body, "a/b").expect("understood");
@@ -177,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_commit_is_hex_digits() {
+    fn commit_must_be_hex_digits() {
         for wrong in ["../../../x", "", "ABCDEF0", "main"] {
             let body = format!(r#"{{"sha": "{wrong}", "siblings": []}}"#);
             assert!(revision(body.as_bytes(), "a/b").is_err(), "{wrong}");
@@ -185,13 +188,13 @@ mod tests {
     }
 
     #[test]
-    fn did_you_mean() {
+    fn nearest_name_needs_similarity() {
         let hits =
             br#"[{"id": "Qwen/Qwen3-8B"}, {"id": "Qwen/Qwen3-8B-FP8"}, {"id": "Qwen/Other"}]"#;
         assert_eq!(
-            nearest(hits, "Qwen/Qwen3-8b-").as_deref(),
+            nearest_name(hits, "Qwen/Qwen3-8b-").as_deref(),
             Some("Qwen/Qwen3-8B")
         );
-        assert_eq!(nearest(hits, "x/y"), None);
+        assert_eq!(nearest_name(hits, "x/y"), None);
     }
 }

@@ -1,9 +1,9 @@
-//! The base model of an adapter, read beside it.
+//! Reads the base model of an adapter along with it.
 //!
 //! An adapter is some megabytes that change a model of many gigabytes: alone it answers nothing.
-//! What it names as its base is a repository of the same Hub, or for an adapter on this host's disk
-//! a folder here. A path that an adapter from a Hub names is one of its author's machine and is
-//! never opened.
+//! The base it names is a repository of the same Hub. For an adapter on this host's disk it can
+//! also be a local folder. A path that an adapter from a Hub names is one of its author's machine
+//! and is never opened.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -18,20 +18,20 @@ use super::token::Auth;
 
 /// Where an adapter was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum AdapterAt<'a> {
-    /// On a Hub, or in the cache of one, under this name.
+pub(super) enum AdapterOrigin<'a> {
+    /// On a Hub or in the cache of one, under this name.
     Hub(&'a str),
     /// On this host's disk.
     Disk,
 }
 
 impl SourceClient {
-    /// `metadata` with its base model where it is an adapter that names one; whatever else as it
-    /// is.
+    /// Adds the base model to `metadata` if it is an adapter that names one. Other metadata stays
+    /// as it is.
     pub(super) async fn with_base(
         &self,
         mut metadata: Metadata,
-        at: AdapterAt<'_>,
+        at: AdapterOrigin<'_>,
         reader: &FileReader,
         auth: &Auth,
         now: SystemTime,
@@ -40,7 +40,7 @@ impl SourceClient {
             return Ok(metadata);
         };
 
-        // A bundle brings its base model along.
+        // A bundle includes its base model.
         if metadata.base.is_some() {
             return Ok(metadata);
         }
@@ -50,8 +50,8 @@ impl SourceClient {
         let revision = config
             .and_then(|config| config.get("revision")?.as_str())
             .map(ToOwned::to_owned);
-        let is_here = at == AdapterAt::Disk && self.is_here(&named).await;
-        let reference = Self::base_reference(&adapter, &named, revision, at, is_here)?;
+        let is_local = at == AdapterOrigin::Disk && self.is_local(&named).await;
+        let reference = Self::base_reference(&adapter, &named, revision, at, is_local)?;
         let mut base = match &reference.place {
             Place::Hub { .. } => {
                 self.read_from_hub(
@@ -64,15 +64,13 @@ impl SourceClient {
             }
             _ => self.read_path(Path::new(&named), None).await,
         }
-        .map_err(|error| of_base(error, &adapter))?;
+        .map_err(|error| base_model_error(error, &adapter))?;
 
         if base.base_model.is_some() || base.base.is_some() {
-            let why = format!(
-                "its base model {named} is an adapter itself; ask for a model that was merged"
-            );
+            let why = format!("its base model {named} is an adapter itself; use a merged model");
             return Err(SourceError::MissingMetadata { what: adapter, why });
         }
-        // Only one quantisation of it is loaded.
+        // An engine loads only one quantization of it.
         base.variants.clear();
 
         metadata.partial |= base.partial;
@@ -81,11 +79,11 @@ impl SourceClient {
         Ok(metadata)
     }
 
-    /// As whom the Hub of the base model is asked. A token goes to the Hub that it is for and to no
-    /// other, whatever an adapter names.
-    fn base_auth(&self, base: &ModelReference, at: AdapterAt<'_>, auth: &Auth) -> Auth {
-        // What is on this disk was opened for this program's own user.
-        let AdapterAt::Hub(adapter) = at else {
+    /// Returns the identity for the Hub of the base model. A token goes only to the Hub that it is
+    /// for, whatever an adapter names.
+    fn base_auth(&self, base: &ModelReference, at: AdapterOrigin<'_>, auth: &Auth) -> Auth {
+        // Local models are opened for this program's own user.
+        let AdapterOrigin::Hub(adapter) = at else {
             return self.own_auth(base);
         };
 
@@ -101,31 +99,31 @@ impl SourceClient {
         }
     }
 
-    /// Whether there is a folder or file of that name on this disk.
-    async fn is_here(&self, named: &str) -> bool {
+    /// Whether this disk has a folder or file at `named`.
+    async fn is_local(&self, named: &str) -> bool {
         let path = PathBuf::from(named);
-        let asked = path.clone();
+        let found = path.clone();
         self.files
-            .run(&path, move |disk| disk.exists(&asked))
+            .run(&path, move |disk| disk.exists(&found))
             .await
             .unwrap_or(false)
     }
 
-    /// Where the model `named` as the base is; `is_here` says that the name is a path that exists
-    /// on this disk.
+    /// Returns the reference of the base model `named`. `is_local` says whether this disk has such
+    /// a path.
     fn base_reference(
         adapter: &str,
         named: &str,
         revision: Option<String>,
-        at: AdapterAt<'_>,
-        is_here: bool,
+        at: AdapterOrigin<'_>,
+        is_local: bool,
     ) -> Result<ModelReference, SourceError> {
         let text = match revision.filter(|revision| !revision.is_empty()) {
             Some(revision) => format!("{named}@{revision}"),
             None => named.to_owned(),
         };
 
-        let parsed = if is_here {
+        let parsed = if is_local {
             ModelReference::parse(named, None, |_| true)
         } else {
             ModelReference::parse(&text, None, |_| false)
@@ -133,15 +131,15 @@ impl SourceClient {
 
         match parsed {
             Ok(reference) if matches!(reference.place, Place::Hub { .. }) => Ok(reference),
-            Ok(reference) if is_here => Ok(reference),
+            Ok(reference) if is_local => Ok(reference),
             _ => {
+                let problem = if at == AdapterOrigin::Disk {
+                    "neither a repository nor a local folder"
+                } else {
+                    "not a repository but a path of another machine"
+                };
                 let why = format!(
-                    "its base model is named as {named:?} (base_model_name_or_path in adapter_config.json), which is no repository{}",
-                    if at == AdapterAt::Disk {
-                        " and no folder here"
-                    } else {
-                        ": a path of another machine"
-                    }
+                    "base_model_name_or_path in adapter_config.json is {named:?}, {problem}"
                 );
                 Err(SourceError::MissingMetadata {
                     what: adapter.to_owned(),
@@ -152,8 +150,8 @@ impl SourceClient {
     }
 }
 
-/// An error about a base model says whose base it is.
-fn of_base(error: SourceError, adapter: &str) -> SourceError {
+/// Adds the role as base model to an error about it.
+fn base_model_error(error: SourceError, adapter: &str) -> SourceError {
     let role = format!("the base model of the adapter {adapter}");
     match error {
         SourceError::NotFound { what, place, hint } => {
@@ -190,10 +188,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_of_another_machine_is_never_opened() {
+    fn foreign_path_is_never_opened() {
         let place = |named: &str, at| {
-            let is_here = at == AdapterAt::Disk;
-            SourceClient::base_reference("a/lora", named, None, at, is_here)
+            let is_local = at == AdapterOrigin::Disk;
+            SourceClient::base_reference("a/lora", named, None, at, is_local)
                 .map(|reference| reference.place)
         };
 
@@ -202,14 +200,14 @@ mod tests {
             revision: None,
         };
 
-        assert_eq!(place("meta/base", AdapterAt::Hub("a/lora")), Ok(hub));
+        assert_eq!(place("meta/base", AdapterOrigin::Hub("a/lora")), Ok(hub));
         assert_eq!(
-            place("/tmp", AdapterAt::Disk),
+            place("/tmp", AdapterOrigin::Disk),
             Ok(Place::Path("/tmp".into()))
         );
 
         for named in ["/tmp", "./base", "../x/y", "C:\\models\\base", ""] {
-            let error = place(named, AdapterAt::Hub("a/lora"))
+            let error = place(named, AdapterOrigin::Hub("a/lora"))
                 .expect_err(named)
                 .to_string();
             assert!(error.contains("base_model_name_or_path"), "{error}");
@@ -219,7 +217,7 @@ mod tests {
             "a/lora",
             "meta/base",
             Some("v2".into()),
-            AdapterAt::Hub("a/lora"),
+            AdapterOrigin::Hub("a/lora"),
             false,
         )
         .expect("a reference");

@@ -1,4 +1,4 @@
-//! Metadata as it is: read anew, for a bundle or for sending to a daemon.
+//! Reads metadata from its source, for a bundle or for sending to a daemon.
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use hf_mem_core::model::Identity;
 use hf_mem_core::model::metadata::Metadata;
 
-use super::base::AdapterAt;
+use super::base_model::AdapterOrigin;
 use super::client::{ModelRequest, SourceClient};
 use super::error::SourceError;
 use super::permissions::FileReader;
@@ -15,26 +15,26 @@ use super::token::Auth;
 use super::{local, ollama};
 
 impl SourceClient {
-    /// The metadata of `reference`, for a bundle or for sending to a daemon. A Hub is asked anew.
+    /// Reads the metadata of `reference`. A Hub is asked even if the cache has the model.
     pub async fn read(
         &self,
         reference: &ModelReference,
         auth: &Auth,
         now: SystemTime,
     ) -> Result<Metadata, SourceError> {
-        let at = if let Place::Hub { repo, .. } = &reference.place {
-            AdapterAt::Hub(repo)
+        let origin = if let Place::Hub { repo, .. } = &reference.place {
+            AdapterOrigin::Hub(repo)
         } else {
-            AdapterAt::Disk
+            AdapterOrigin::Disk
         };
 
         let metadata = self.read_alone(reference, auth, now).await?;
         let reader = self.own_reader(reference, auth);
 
-        Box::pin(self.with_base(metadata, at, &reader, auth, now)).await
+        Box::pin(self.with_base(metadata, origin, &reader, auth, now)).await
     }
 
-    /// As [`SourceClient::read`]; of an adapter the adapter alone.
+    /// As [`SourceClient::read`], but without the base model of an adapter.
     async fn read_alone(
         &self,
         reference: &ModelReference,
@@ -50,23 +50,24 @@ impl SourceClient {
             Place::Path(path) => self.read_path(path, file).await,
             Place::Ollama(name) => {
                 let folder =
-                    known_folder(self.folders.ollama.as_deref(), "Ollama", "OLLAMA_MODELS")?;
+                    program_folder(self.folders.ollama.as_deref(), "Ollama", "OLLAMA_MODELS")?;
                 let place = self.files.at(folder);
                 let (models, wanted) = (folder.to_owned(), name.clone());
                 let found = place
                     .run(move |disk| Ok(ollama::find(disk, &models, &wanted)))
                     .await;
-                let pulled = found.map_err(|error| local::io(folder, &error))??;
+                let pulled = found.map_err(|error| local::io_error(folder, &error))??;
                 let identity = Identity {
                     repo: reference.name(),
                     commit: Some(pulled.digest.clone()),
                     ..Identity::default()
                 };
 
-                local::pulled(&place, &pulled, identity).await
+                local::pulled_model(&place, &pulled, identity).await
             }
             Place::LmStudio(name) => {
-                let folder = known_folder(self.folders.lm_studio.as_deref(), "LM Studio", "HOME")?;
+                let folder =
+                    program_folder(self.folders.lm_studio.as_deref(), "LM Studio", "HOME")?;
                 let identity = Identity {
                     repo: reference.name(),
                     ..Identity::default()
@@ -76,7 +77,7 @@ impl SourceClient {
         }
     }
 
-    /// A repository as the Hub has it now, or offline as huggingface_hub's cache does.
+    /// Reads a repository from the Hub, or offline from the caches.
     pub(super) async fn read_from_hub(
         &self,
         reader: &FileReader,
@@ -84,35 +85,24 @@ impl SourceClient {
         auth: &Auth,
         now: SystemTime,
     ) -> Result<Metadata, SourceError> {
-        let Place::Hub { repo, revision } = &reference.place else {
+        let Some(request) = ModelRequest::of_hub(reference, auth, now) else {
             return self.read_path(Path::new(""), None).await;
         };
 
-        let revision = revision.as_deref().unwrap_or("main");
-        let file = reference.file.as_deref();
-
-        let asked = ModelRequest {
-            repo,
-            revision,
-            file,
-            auth,
-            now,
-        };
-
         if self.hub.settings().offline {
-            return match self.metadata_on_disk(&asked, Some).await {
+            return match self.metadata_on_disk(&request, Some).await {
                 Some((_, metadata, _)) => Ok(metadata),
                 None => self
-                    .in_hf_cache(&asked, reader)
+                    .in_hf_cache(&request, reader)
                     .await
-                    .unwrap_or_else(|| Err(self.offline(&asked))),
+                    .unwrap_or_else(|| Err(self.offline(&request))),
             };
         }
 
-        let reading = self.hub.begin(repo, revision, auth).await?;
+        let reading = self.hub.begin(request.repo, request.revision, auth).await?;
         let found = reading.revision().await?;
         let private = found.private;
-        let (mut metadata, _) = reading.metadata(found, file).await?;
+        let (mut metadata, _) = reading.metadata(found, request.file).await?;
         metadata.gated |= private;
 
         Ok(metadata)
@@ -131,14 +121,14 @@ impl SourceClient {
     }
 }
 
-/// A folder of another program, if there is a place for it.
-fn known_folder<'a>(
+/// Returns the model folder of another program. `variable` is what would set it.
+fn program_folder<'a>(
     folder: Option<&'a Path>,
     program: &str,
     variable: &str,
 ) -> Result<&'a Path, SourceError> {
     folder.ok_or_else(|| SourceError::BadSetting {
         name: variable.into(),
-        why: format!("it is not set, so the folder of {program} is not known"),
+        why: format!("it is not set, so the folder of {program} is unknown"),
     })
 }

@@ -1,12 +1,12 @@
-//! TLS, HTTP/2 and proxies, with the real client over loopback: a company's CA, its proxy, another
-//! host for the files.
+//! TLS, HTTP/2 and proxies, with the real client over loopback: a company's CA, its proxy, and
+//! another host for the files.
 
-use super::asking::User;
 use super::fake_hub::FakeHub;
-use super::fake_hub::secure::{Proxy, ca};
-use super::fake_hub::shelf::{OWNER, Repository, Shelf, dense, safetensors};
+use super::fake_hub::https::{Proxy, ca};
+use super::fake_hub::repositories::{OWNER, Repositories, Repository, dense, safetensors};
+use super::harness::User;
 
-/// Many shards of an architecture that nobody knows: every header is read.
+/// Returns many shards of an unknown architecture, so that every header is read.
 fn sharded(files: usize) -> Repository {
     let mut repository = Repository {
         gated: true,
@@ -34,10 +34,10 @@ fn sharded(files: usize) -> Repository {
 }
 
 async fn hub(names: [&str; 2]) -> FakeHub {
-    let shelf = Shelf::default()
+    let repositories = Repositories::default()
         .with("a/dense", dense())
         .with("a/sharded", sharded(40));
-    FakeHub::start_secure(names, move |request, _| Some(shelf.reply(request))).await
+    FakeHub::start_secure(names, move |request, _| Some(repositories.reply(request))).await
 }
 
 fn user(hub: &FakeHub) -> User {
@@ -49,7 +49,7 @@ fn user(hub: &FakeHub) -> User {
 const ASK: &str = "estimate a/sharded --engine reference --local --json";
 
 #[tokio::test]
-async fn many_requests_share_few_connections_and_the_token_stays_with_the_hub() {
+async fn requests_share_few_connections() {
     let hub = hub(["localhost", "127.0.0.1"]).await;
     let outcome = user(&hub).run(ASK).await;
     assert_eq!(
@@ -76,17 +76,17 @@ async fn many_requests_share_few_connections_and_the_token_stays_with_the_hub() 
         assert_eq!(
             request.head.contains(OWNER),
             !request.store,
-            "{}",
+            "the token goes to the Hub only: {}",
             request.target
         );
     }
 }
 
 #[tokio::test]
-async fn a_ca_that_is_not_known_is_refused_and_the_cure_named() {
+async fn unknown_ca_is_rejected_with_fix() {
     let hub = hub(["localhost", "127.0.0.1"]).await;
 
-    // A store of certificates that is there and has others in it.
+    // A certificate file without the CA.
     let other = tempfile::NamedTempFile::new().expect("a file");
     std::fs::copy(
         concat!(
@@ -123,7 +123,7 @@ async fn a_ca_that_is_not_known_is_refused_and_the_cure_named() {
 }
 
 #[tokio::test]
-async fn a_proxy_is_used_as_the_environment_says() {
+async fn proxy_comes_from_the_environment() {
     let hub = hub(["hub.test", "store.test"]).await;
     let proxy = Proxy::start(None).await;
     let outcome = user(&hub)
@@ -149,7 +149,7 @@ async fn a_proxy_is_used_as_the_environment_says() {
         "the proxy sees no token"
     );
 
-    // Both by one variable, as curl reads it.
+    // Set both proxies by one variable, as curl reads it.
     let outcome = user(&hub).with("ALL_PROXY", &proxy.address).run(ASK).await;
     assert_eq!(
         outcome.json()["model"]["weights_bytes"],
@@ -159,18 +159,18 @@ async fn a_proxy_is_used_as_the_environment_says() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_wants_a_password_gets_it_and_a_wrong_one_is_said() {
+async fn proxy_password_is_sent_or_named() {
     let hub = hub(["hub.test", "store.test"]).await;
     let proxy = Proxy::start(Some("YWxhZGRpbjpzZXNhbWU=")).await;
 
-    let with = |user_info: &str| {
+    let user_behind = |user_info: &str| {
         user(&hub).with(
             "HTTPS_PROXY",
             format!("http://{user_info}{}", proxy.address),
         )
     };
 
-    let outcome = with("aladdin:sesame@").run(ASK).await;
+    let outcome = user_behind("aladdin:sesame@").run(ASK).await;
     assert_eq!(
         outcome.json()["model"]["weights_bytes"],
         12 * (1..=40).sum::<u64>(),
@@ -178,7 +178,7 @@ async fn a_proxy_that_wants_a_password_gets_it_and_a_wrong_one_is_said() {
     );
 
     for wrong in ["", "aladdin:tahini@"] {
-        let outcome = with(wrong).run(ASK).await;
+        let outcome = user_behind(wrong).run(ASK).await;
         let said = outcome.json();
         assert_eq!(
             (outcome.code, said["reason"].as_str()),
@@ -189,7 +189,7 @@ async fn a_proxy_that_wants_a_password_gets_it_and_a_wrong_one_is_said() {
         assert!(
             outcome
                 .out
-                .contains("the proxy wants a user and a password"),
+                .contains("the proxy needs a user and a password"),
             "{outcome:?}"
         );
 
@@ -201,7 +201,7 @@ async fn a_proxy_that_wants_a_password_gets_it_and_a_wrong_one_is_said() {
 }
 
 #[tokio::test]
-async fn hosts_without_a_proxy_are_reached_directly() {
+async fn no_proxy_hosts_are_reached_directly() {
     let hub = hub(["localhost", "127.0.0.1"]).await;
     let proxy = Proxy::start(None).await;
     let user = user(&hub)

@@ -1,10 +1,11 @@
 //! Which addresses a Hub may send this program to.
 //!
-//! A Hub answers with redirects, and names in them resolve to what its author likes. So a Hub
-//! elsewhere could have this program fetch what only this host can reach: services on its loopback
-//! interface, and the metadata services of clouds, which hand out credentials. Such addresses are
-//! refused, as literals when a request is about to be sent and as what a name resolves to when a
-//! connection is made, unless the configured endpoint is there itself.
+//! A Hub answers with redirects, and the Hub's author controls what the names in them resolve to.
+//! So a remote Hub could make this program fetch what only this host can reach. That is services on
+//! the loopback interface, and the clouds' metadata services, which hand out credentials.
+//!
+//! The policy blocks such addresses unless the configured endpoint is one of them. It checks
+//! literal addresses before each request, and resolved names before each connection.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -13,10 +14,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
+use super::http;
 use crate::repository::settings::{HubSettings, Proxies};
 
-/// Addresses at which clouds hand out credentials and configuration, beyond those in
-/// 169.254.0.0/16.
+/// Addresses where clouds serve credentials and configuration, outside of 169.254.0.0/16.
 const METADATA_V4: [Ipv4Addr; 3] = [
     Ipv4Addr::new(100, 100, 100, 200), // Alibaba Cloud
     Ipv4Addr::new(168, 63, 129, 16),   // Azure's host agent; its resolver too
@@ -27,14 +28,15 @@ const METADATA_V6: [Ipv6Addr; 3] = [
     Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23),  // AWS, credentials of pods
     Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),  // Google Cloud
 ];
-/// The same in 169.254.0.0/16: not opened by an endpoint that is at another link-local address.
+/// The same inside of 169.254.0.0/16. An endpoint at another link-local address does not allow
+/// them.
 const METADATA_LINK_LOCAL: [Ipv4Addr; 3] = [
     Ipv4Addr::new(169, 254, 169, 254), // nearly all clouds
     Ipv4Addr::new(169, 254, 170, 2),   // AWS, credentials of containers
     Ipv4Addr::new(169, 254, 170, 23),  // AWS, credentials of pods
 ];
 
-/// Where a Hub elsewhere has no business.
+/// A class of addresses that a remote Hub may not lead to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Restricted {
     Loopback,
@@ -82,38 +84,38 @@ impl Restricted {
     }
 }
 
-/// The IPv4 address that packets to `address` end up at: mapped, compatible, translated (NAT64), or
-/// 6to4.
+/// Returns the IPv4 address that packets to `address` reach: mapped, compatible, translated (NAT64)
+/// or 6to4.
 fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let segments = address.segments();
-    let at = |first: usize| {
-        let [a, b] = segments[first].to_be_bytes();
-        let [c, d] = segments[first + 1].to_be_bytes();
-        Ipv4Addr::new(a, b, c, d)
-    };
-
     match segments {
         [0, 0, 0, 0, 0, 0 | 0xffff, ..]
         | [0, 0, 0, 0, 0xffff, 0, ..]
-        | [0x64, 0xff9b, 0 | 1, ..] => Some(at(6)),
-        [0x2002, ..] => Some(at(1)),
+        | [0x64, 0xff9b, 0 | 1, ..] => Some(v4_of_segments(segments[6], segments[7])),
+        [0x2002, ..] => Some(v4_of_segments(segments[1], segments[2])),
         _ => None,
     }
 }
 
-/// A target that is refused.
+fn v4_of_segments(high: u16, low: u16) -> Ipv4Addr {
+    let [a, b] = high.to_be_bytes();
+    let [c, d] = low.to_be_bytes();
+    Ipv4Addr::new(a, b, c, d)
+}
+
+/// A blocked redirect or connection.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "it sends this program to {host}, {what}; if your Hub is there, set HF_ENDPOINT or hub.endpoint to it"
 )]
-pub(super) struct RefusedPeer {
+pub(super) struct BlockedAddress {
     host: String,
     what: &'static str,
 }
 
-impl RefusedPeer {
-    /// The refusal that `error` was caused by.
-    pub(super) fn behind<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Self> {
+impl BlockedAddress {
+    /// Returns the blocked address that caused `error`.
+    pub(super) fn find_in<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Self> {
         let mut next = Some(error);
         while let Some(error) = next {
             if let Some(refused) = error.downcast_ref() {
@@ -126,73 +128,77 @@ impl RefusedPeer {
     }
 }
 
-/// The peers of one client: what its settings open, everything else as it is restricted.
+/// The policy of one client.
 #[derive(Clone, Debug)]
-pub(super) struct Peers(Arc<KnownPlace>);
+pub(super) struct AddressPolicy(Arc<AllowedAddresses>);
 
 #[derive(Debug)]
-struct KnownPlace {
+struct AllowedAddresses {
     /// Hosts of the configured endpoints.
     endpoints: HashSet<String>,
-    /// Hosts of the configured proxies. What a proxy resolves is its own affair.
+    /// Hosts of the configured proxies. A proxy resolves names by its own rules.
     proxies: HashSet<String>,
-    /// Restricted places that an endpoint is at.
-    open: Mutex<HashSet<Restricted>>,
+    /// Restricted classes that a configured endpoint belongs to.
+    allowed: Mutex<HashSet<Restricted>>,
 }
 
-impl Peers {
+impl AddressPolicy {
     pub(super) fn new(settings: &HubSettings) -> Self {
         let configured = settings.endpoints.iter().map(|other| &other.endpoint);
-        let mut known = KnownPlace {
+        let mut known = AllowedAddresses {
             endpoints: HashSet::new(),
             proxies: proxies(&settings.proxies),
-            open: Mutex::default(),
+            allowed: Mutex::default(),
         };
 
         for endpoint in configured.chain([&settings.endpoint]) {
-            known.endpoints.extend(endpoint.host_str().map(plain));
-            if let Some(restricted) = literal(endpoint) {
-                known.open(restricted);
+            known.endpoints.extend(endpoint.host_str().map(normalize));
+            if let Some(restricted) = restriction_of(endpoint) {
+                known.allow(restricted);
             }
         }
 
         Self(Arc::new(known))
     }
 
-    /// Refuses an address that is restricted by what it says. What its name resolves to is looked
-    /// at later.
-    pub(super) fn check(&self, url: &Url) -> Result<(), RefusedPeer> {
+    /// Blocks a URL whose host is a restricted literal address. Names are checked when they are
+    /// resolved.
+    pub(super) fn check(&self, url: &Url) -> Result<(), BlockedAddress> {
         let host = url.host_str().unwrap_or_default();
-        match literal(url) {
-            Some(restricted) if !self.0.is_open(restricted) => Err(refuse(host, restricted)),
+        match restriction_of(url) {
+            Some(restricted) if !self.0.is_allowed(restricted) => Err(blocked(host, restricted)),
             _ => Ok(()),
         }
     }
 }
 
-impl KnownPlace {
-    fn open(&self, restricted: Restricted) {
-        self.open
+impl AllowedAddresses {
+    fn allow(&self, restricted: Restricted) {
+        self.allowed
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(restricted);
     }
 
-    fn is_open(&self, restricted: Restricted) -> bool {
-        self.open
+    fn is_allowed(&self, restricted: Restricted) -> bool {
+        self.allowed
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .contains(&restricted)
     }
 
-    /// The addresses of `name` that may be connected to.
-    fn admit(&self, name: &str, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, RefusedPeer> {
-        let host = plain(name);
+    /// Returns those addresses of `name` that the client may connect to.
+    fn filter_addresses(
+        &self,
+        name: &str,
+        found: Vec<SocketAddr>,
+    ) -> Result<Vec<SocketAddr>, BlockedAddress> {
+        let host = normalize(name);
         if self.endpoints.contains(&host) {
             found
                 .iter()
-                .filter_map(|at| Restricted::of_address(at.ip()))
-                .for_each(|at| self.open(at));
+                .filter_map(|address| Restricted::of_address(address.ip()))
+                .for_each(|restricted| self.allow(restricted));
             return Ok(found);
         }
 
@@ -201,48 +207,48 @@ impl KnownPlace {
         }
 
         let refused = |at: &SocketAddr| {
-            Restricted::of_address(at.ip()).filter(|restricted| !self.is_open(*restricted))
+            Restricted::of_address(at.ip()).filter(|restricted| !self.is_allowed(*restricted))
         };
 
         let why = found.iter().find_map(refused);
-        let admitted: Vec<SocketAddr> = found
+        let allowed: Vec<SocketAddr> = found
             .into_iter()
             .filter(|at| refused(at).is_none())
             .collect();
 
         match why {
-            Some(restricted) if admitted.is_empty() => Err(refuse(name, restricted)),
-            _ => Ok(admitted),
+            Some(restricted) if allowed.is_empty() => Err(blocked(name, restricted)),
+            _ => Ok(allowed),
         }
     }
 }
 
-impl Resolve for Peers {
+impl Resolve for AddressPolicy {
     fn resolve(&self, name: Name) -> Resolving {
         let known = Arc::clone(&self.0);
         Box::pin(async move {
-            // The port is the caller's to fill in.
+            // reqwest sets the port.
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            let admitted = known.admit(name.as_str(), found)?;
-            Ok(Box::new(admitted.into_iter()) as Addrs)
+            let allowed = known.filter_addresses(name.as_str(), found)?;
+            Ok(Box::new(allowed.into_iter()) as Addrs)
         })
     }
 }
 
-fn refuse(host: &str, restricted: Restricted) -> RefusedPeer {
-    RefusedPeer {
+fn blocked(host: &str, restricted: Restricted) -> BlockedAddress {
+    BlockedAddress {
         host: host.to_owned(),
         what: restricted.name(),
     }
 }
 
-/// What an address that needs no looking up is restricted as.
-fn literal(url: &Url) -> Option<Restricted> {
+/// Returns the restriction of a host that needs no name resolution.
+fn restriction_of(url: &Url) -> Option<Restricted> {
     match url.host()? {
         Host::Ipv4(address) => Restricted::of_v4(address),
         Host::Ipv6(address) => Restricted::of_v6(address),
         Host::Domain(name) => {
-            let name = plain(name);
+            let name = normalize(name);
             (name == "localhost" || name.ends_with(".localhost")).then_some(Restricted::Loopback)
         }
     }
@@ -250,20 +256,18 @@ fn literal(url: &Url) -> Option<Restricted> {
 
 fn proxies(settings: &Proxies) -> HashSet<String> {
     let addresses = [&settings.http, &settings.https, &settings.all];
-    let host = |address: &String| {
-        let address = if address.contains("://") {
-            address.clone()
-        } else {
-            format!("http://{address}")
-        };
-        Url::parse(&address).ok()?.host_str().map(plain)
-    };
-
-    addresses.into_iter().flatten().filter_map(host).collect()
+    addresses
+        .into_iter()
+        .flatten()
+        .filter_map(|address| {
+            let url = Url::parse(&http::with_scheme(address)).ok()?;
+            url.host_str().map(normalize)
+        })
+        .collect()
 }
 
-/// A host's name as it is compared.
-fn plain(host: &str) -> String {
+/// Normalizes a host's name for comparison.
+fn normalize(host: &str) -> String {
     host.trim_end_matches('.').to_ascii_lowercase()
 }
 
@@ -271,7 +275,7 @@ fn plain(host: &str) -> String {
 mod tests {
     use super::*;
 
-    fn peers(variables: &[(&str, &str)]) -> Peers {
+    fn address_policy(variables: &[(&str, &str)]) -> AddressPolicy {
         let variable = |name: &str| {
             variables
                 .iter()
@@ -279,25 +283,29 @@ mod tests {
                 .map(|(_, value)| (*value).to_owned())
         };
 
-        Peers::new(&HubSettings::from_environment(variable).unwrap())
+        AddressPolicy::new(&HubSettings::from_environment(variable).unwrap())
     }
 
-    fn checked(peers: &Peers, url: &str) -> Result<(), RefusedPeer> {
-        peers.check(&Url::parse(url).unwrap())
+    fn checked(address_policy: &AddressPolicy, url: &str) -> Result<(), BlockedAddress> {
+        address_policy.check(&Url::parse(url).unwrap())
     }
 
-    fn resolved(peers: &Peers, name: &str, to: &[&str]) -> Result<Vec<String>, RefusedPeer> {
+    fn resolved(
+        address_policy: &AddressPolicy,
+        name: &str,
+        to: &[&str],
+    ) -> Result<Vec<String>, BlockedAddress> {
         let found = to
             .iter()
             .map(|address| SocketAddr::new(address.parse().unwrap(), 0))
             .collect();
-        let admitted = peers.0.admit(name, found)?;
-        Ok(admitted.iter().map(|at| at.ip().to_string()).collect())
+        let allowed = address_policy.0.filter_addresses(name, found)?;
+        Ok(allowed.iter().map(|at| at.ip().to_string()).collect())
     }
 
     #[test]
-    fn restricted_literals_are_refused() {
-        let public = peers(&[]);
+    fn restricted_literals_are_blocked() {
+        let public = address_policy(&[]);
         for host in [
             "127.0.0.1",
             "127.255.0.9",
@@ -345,8 +353,8 @@ mod tests {
     }
 
     #[test]
-    fn names_are_judged_by_their_addresses() {
-        let public = peers(&[]);
+    fn names_are_checked_by_address() {
+        let public = address_policy(&[]);
         assert_eq!(
             resolved(&public, "cdn.example", &["1.2.3.4"]),
             Ok(vec!["1.2.3.4".into()])
@@ -371,7 +379,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refused_name_is_found_behind_the_error() {
+    async fn blocked_name_is_found_in_error() {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let tls = rustls::ClientConfig::builder()
             .with_root_certificates(rustls::RootCertStore::empty())
@@ -379,7 +387,7 @@ mod tests {
 
         let client = reqwest::Client::builder()
             .no_proxy()
-            .dns_resolver(peers(&[]))
+            .dns_resolver(address_policy(&[]))
             .tls_backend_preconfigured(tls);
         let error = client
             .build()
@@ -389,44 +397,45 @@ mod tests {
             .await
             .unwrap_err();
 
-        assert!(RefusedPeer::behind(&error).is_some(), "{error:?}");
+        assert!(BlockedAddress::find_in(&error).is_some(), "{error:?}");
     }
 
     #[test]
-    fn an_endpoint_opens_its_own_place_only() {
+    fn endpoint_allows_its_own_class_only() {
         for endpoint in [
             "http://127.0.0.1:80",
             "http://localhost:80",
             "http://[::1]:80",
         ] {
-            let local = peers(&[("HF_ENDPOINT", endpoint)]);
+            let local = address_policy(&[("HF_ENDPOINT", endpoint)]);
             assert_eq!(checked(&local, "http://127.0.0.2/x"), Ok(()), "{endpoint}");
             assert_eq!(
                 resolved(&local, "store.example", &["127.0.0.1"]),
                 Ok(vec!["127.0.0.1".into()])
             );
-            checked(&local, "http://169.254.169.254/x").expect_err("another place");
+            checked(&local, "http://169.254.169.254/x").expect_err("another class");
         }
 
-        let named = peers(&[("HF_ENDPOINT", "http://hub.example:80")]);
-        resolved(&named, "store.example", &["127.0.0.2"]).expect_err("not known to be there");
+        let named = address_policy(&[("HF_ENDPOINT", "http://hub.example:80")]);
+        resolved(&named, "store.example", &["127.0.0.2"])
+            .expect_err("hub.example is not resolved yet");
         assert!(resolved(&named, "hub.example", &["127.0.0.1"]).is_ok());
         assert!(resolved(&named, "store.example", &["127.0.0.2"]).is_ok());
 
-        // One link-local address does not open the metadata service.
-        let beside = peers(&[("HF_ENDPOINT", "http://169.254.1.1")]);
-        assert_eq!(checked(&beside, "http://169.254.1.2/x"), Ok(()));
-        checked(&beside, "http://169.254.169.254/x").expect_err("the metadata service");
+        // An endpoint at a link-local address does not allow the metadata service.
+        let link_local = address_policy(&[("HF_ENDPOINT", "http://169.254.1.1")]);
+        assert_eq!(checked(&link_local, "http://169.254.1.2/x"), Ok(()));
+        checked(&link_local, "http://169.254.169.254/x").expect_err("the metadata service");
     }
 
     #[test]
-    fn a_proxy_is_reached_and_opens_nothing() {
-        let proxied = peers(&[
+    fn proxy_allows_no_other_address() {
+        let proxied = address_policy(&[
             ("HTTPS_PROXY", "http://user:pw@proxy.example:3128"),
             ("http_proxy", "127.0.0.1:3128"),
         ]);
         assert!(resolved(&proxied, "proxy.example", &["127.0.0.1"]).is_ok());
-        checked(&proxied, "http://127.0.0.1/x").expect_err("not through the proxy's place");
+        checked(&proxied, "http://127.0.0.1/x").expect_err("not through the proxy's address");
         resolved(&proxied, "evil.example", &["127.0.0.1"]).expect_err("nor by name");
     }
 }
