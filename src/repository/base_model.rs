@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn foreign_path_is_never_opened() {
-        let place = |named: &str, at| {
+        let place_of = |named: &str, at| {
             let is_local = at == AdapterOrigin::Disk;
             SourceClient::base_reference("a/lora", named, None, at, is_local)
                 .map(|reference| reference.place)
@@ -200,14 +200,14 @@ mod tests {
             revision: None,
         };
 
-        assert_eq!(place("meta/base", AdapterOrigin::Hub("a/lora")), Ok(hub));
+        assert_eq!(place_of("meta/base", AdapterOrigin::Hub("a/lora")), Ok(hub));
         assert_eq!(
-            place("/tmp", AdapterOrigin::Disk),
+            place_of("/tmp", AdapterOrigin::Disk),
             Ok(Place::Path("/tmp".into()))
         );
 
         for named in ["/tmp", "./base", "../x/y", "C:\\models\\base", ""] {
-            let error = place(named, AdapterOrigin::Hub("a/lora"))
+            let error = place_of(named, AdapterOrigin::Hub("a/lora"))
                 .expect_err(named)
                 .to_string();
             assert!(error.contains("base_model_name_or_path"), "{error}");

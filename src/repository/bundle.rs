@@ -59,14 +59,14 @@ pub(super) fn is_bundle(disk: &Disk, path: &Path) -> bool {
 
 /// Packs `metadata` into a bundle: the same bytes for the same metadata.
 pub fn pack(metadata: &Metadata) -> Result<Packed, SourceError> {
-    let refuse = |why: String| SourceError::MissingMetadata {
+    let metadata_error = |why: String| SourceError::MissingMetadata {
         what: metadata.identity.repo.clone(),
         why,
     };
 
-    let body = serde_json::to_vec(metadata).map_err(|error| refuse(error.to_string()))?;
+    let body = serde_json::to_vec(metadata).map_err(|error| metadata_error(error.to_string()))?;
     if body.len() as u64 > MAX_SERIALIZED_BYTES {
-        return Err(refuse(format!(
+        return Err(metadata_error(format!(
             "its metadata is longer than the {MAX_SERIALIZED_BYTES} bytes that a bundle may hold"
         )));
     }
@@ -78,14 +78,14 @@ pub fn pack(metadata: &Metadata) -> Result<Packed, SourceError> {
         sha256: sha256.clone(),
     };
 
-    let mut lead = serde_json::to_vec(&lead).map_err(|error| refuse(error.to_string()))?;
+    let mut lead = serde_json::to_vec(&lead).map_err(|error| metadata_error(error.to_string()))?;
     lead.push(b'\n');
     let mut packed = GzEncoder::new(Vec::new(), Compression::best());
     let written = packed
         .write_all(&lead)
         .and_then(|()| packed.write_all(&body))
         .and_then(|()| packed.finish());
-    let bytes = written.map_err(|error| refuse(error.to_string()))?;
+    let bytes = written.map_err(|error| metadata_error(error.to_string()))?;
 
     Ok(Packed { bytes, sha256 })
 }
@@ -115,19 +115,19 @@ pub(super) fn read(
     path: &Path,
     file: Option<&str>,
 ) -> Result<Metadata, SourceError> {
-    let refuse = |why| SourceError::MissingMetadata {
+    let metadata_error = |why| SourceError::MissingMetadata {
         what: path.display().to_string(),
         why,
     };
 
-    let metadata = unpack(packed).map_err(refuse)?;
+    let metadata = unpack(packed).map_err(metadata_error)?;
     let packed = metadata.identity.file.as_deref();
 
     match file {
         Some(file) if !packed.is_some_and(|packed| is_named(packed, file)) => {
             let repo = &metadata.identity.repo;
             let holds = packed.map_or_else(|| "no single file".to_owned(), ToOwned::to_owned);
-            Err(refuse(format!(
+            Err(metadata_error(format!(
                 "the bundle holds {holds} of {repo}, not {file}; pack it with --file {file}"
             )))
         }

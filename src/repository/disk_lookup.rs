@@ -213,7 +213,7 @@ impl SourceClient {
         };
 
         let place = cache.folder().to_owned();
-        let act = move |disk: &Disk| {
+        let update_entry = move |disk: &Disk| {
             let EntryKey {
                 scope,
                 repo,
@@ -227,7 +227,7 @@ impl SourceClient {
             }
         };
 
-        self.files.try_detached(&place, act);
+        self.files.try_detached(&place, update_entry);
     }
 
     /// Loads the model of a revision from disk, with the time of its last check, into the memory

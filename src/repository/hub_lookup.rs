@@ -86,7 +86,10 @@ impl SourceClient {
             })),
             (Err(error), Some(old)) if error.is_transient() => {
                 // This happens for every request: the daemon's health has the warning.
-                tracing::debug!(repo = request.repo, %error, "the Hub is unreachable: answering with a cached model");
+                tracing::debug!(
+                    repo = request.repo, %error,
+                    "the Hub is unreachable: answering with a cached model"
+                );
                 let cached = CachedModel {
                     model: Arc::clone(&old.model),
                     checked: request.now,

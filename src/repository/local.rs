@@ -143,14 +143,14 @@ pub(super) async fn named_files(
     let elsewhere: BTreeMap<String, PathBuf> = named.iter().cloned().collect();
     let lengths = elsewhere.clone();
 
-    let list = move |disk: &Disk| {
+    let list_files = move |disk: &Disk| {
         lengths
             .into_iter()
             .map(|(name, path)| Ok((name, Some(length_of(disk, &path)?))))
             .collect::<Result<Listing, SourceError>>()
     };
 
-    let listing = run_on(place, Path::new(&identity.repo), list).await??;
+    let listing = run_on(place, Path::new(&identity.repo), list_files).await??;
 
     let files = LocalFiles {
         place: place.clone(),

@@ -469,15 +469,15 @@ mod tests {
     #[test]
     fn longest_prefix_wins_with_its_token() {
         let mut settings = settings(&[("HF_TOKEN", "hf_public")]).expect("settings");
-        let endpoint = |prefix: &str, host: &str| PrefixEndpoint {
+        let prefix_endpoint = |prefix: &str, host: &str| PrefixEndpoint {
             prefix: prefix.into(),
             endpoint: Url::parse(host).expect("an address"),
             token: None,
         };
 
         settings.endpoints = vec![
-            endpoint("acme/", "https://one/"),
-            endpoint("acme/x", "https://two/"),
+            prefix_endpoint("acme/", "https://one/"),
+            prefix_endpoint("acme/x", "https://two/"),
         ];
         assert_eq!(settings.endpoint_for("acme/y").0.as_str(), "https://one/");
 

@@ -206,14 +206,14 @@ impl AllowedAddresses {
             return Ok(found);
         }
 
-        let refused = |at: &SocketAddr| {
-            Restricted::of_address(at.ip()).filter(|restricted| !self.is_allowed(*restricted))
+        let blocked_by = |address: &SocketAddr| {
+            Restricted::of_address(address.ip()).filter(|restricted| !self.is_allowed(*restricted))
         };
 
-        let why = found.iter().find_map(refused);
+        let why = found.iter().find_map(blocked_by);
         let allowed: Vec<SocketAddr> = found
             .into_iter()
-            .filter(|at| refused(at).is_none())
+            .filter(|at| blocked_by(at).is_none())
             .collect();
 
         match why {
@@ -276,14 +276,14 @@ mod tests {
     use super::*;
 
     fn address_policy(variables: &[(&str, &str)]) -> AddressPolicy {
-        let variable = |name: &str| {
+        let read_variable = |name: &str| {
             variables
                 .iter()
                 .find(|(known, _)| *known == name)
                 .map(|(_, value)| (*value).to_owned())
         };
 
-        AddressPolicy::new(&HubSettings::from_environment(variable).unwrap())
+        AddressPolicy::new(&HubSettings::from_environment(read_variable).unwrap())
     }
 
     fn checked(address_policy: &AddressPolicy, url: &str) -> Result<(), BlockedAddress> {

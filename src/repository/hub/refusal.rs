@@ -1,4 +1,6 @@
-//! The meaning of a Hub's refusal, by its status and `X-Error-Code` (huggingface_hub `utils/_http.py`).
+//! The meaning of a Hub's refusal, by its status and `X-Error-Code`.
+//!
+//! Source: huggingface_hub `utils/_http.py`.
 
 use reqwest::StatusCode;
 use url::Url;
@@ -60,19 +62,19 @@ pub(super) fn final_error(
     code: Option<&str>,
     context: &RequestContext<'_>,
 ) -> Option<SourceError> {
-    let gated = || SourceError::Gated {
+    let gated_error = || SourceError::Gated {
         repo: context.repo.into(),
         access_url: format!("{}/{}", context.hub(), context.repo),
         token_given: context.token_given,
     };
 
-    let refused_token = || SourceError::Unauthorized {
+    let token_error = || SourceError::Unauthorized {
         endpoint: context.hub(),
         status: status.as_u16(),
     };
 
     Some(match (status.as_u16(), code) {
-        (401 | 403, Some("GatedRepo")) => gated(),
+        (401 | 403, Some("GatedRepo")) => gated_error(),
         (401 | 403 | 404, Some("RepoNotFound")) => context.no_repository(),
         (404, Some("RevisionNotFound")) => context.not_found(
             format!("revision {} of {}", context.revision, context.repo),
@@ -81,8 +83,8 @@ pub(super) fn final_error(
         (404, Some("EntryNotFound")) => context.no_file(),
         // Without a token the Hub answers 401 for absent and for private repositories.
         (401, _) if !context.token_given => context.no_repository(),
-        (401, _) => refused_token(),
-        (403, _) if context.token_given => refused_token(),
+        (401, _) => token_error(),
+        (403, _) if context.token_given => token_error(),
         (403, _) => SourceError::MissingMetadata {
             what: context.repo.into(),
             why: format!(
@@ -124,7 +126,7 @@ mod tests {
     #[test]
     fn refusal_has_its_reason() {
         let endpoint = Url::parse("https://hub/").expect("an address");
-        let reason = |status, code, token_given, file| {
+        let reason_of = |status, code, token_given, file| {
             let context = RequestContext {
                 endpoint: &endpoint,
                 repo: "a/b",
@@ -141,28 +143,31 @@ mod tests {
             .map(|error| error.reason())
         };
 
-        assert_eq!(reason(401, Some("GatedRepo"), false, None), Some("gated"));
-        assert_eq!(reason(403, Some("GatedRepo"), true, None), Some("gated"));
+        assert_eq!(
+            reason_of(401, Some("GatedRepo"), false, None),
+            Some("gated")
+        );
+        assert_eq!(reason_of(403, Some("GatedRepo"), true, None), Some("gated"));
 
         assert_eq!(
-            reason(401, Some("RepoNotFound"), false, None),
+            reason_of(401, Some("RepoNotFound"), false, None),
             Some("not_found")
         );
-        assert_eq!(reason(401, None, false, None), Some("not_found"));
-        assert_eq!(reason(401, None, true, None), Some("unauthorized"));
+        assert_eq!(reason_of(401, None, false, None), Some("not_found"));
+        assert_eq!(reason_of(401, None, true, None), Some("unauthorized"));
 
         assert_eq!(
-            reason(404, Some("RevisionNotFound"), true, None),
+            reason_of(404, Some("RevisionNotFound"), true, None),
             Some("not_found")
         );
         assert_eq!(
-            reason(404, Some("EntryNotFound"), true, Some("x")),
+            reason_of(404, Some("EntryNotFound"), true, Some("x")),
             Some("not_found")
         );
-        assert_eq!(reason(418, None, true, None), Some("missing_metadata"));
+        assert_eq!(reason_of(418, None, true, None), Some("missing_metadata"));
 
         for again in [408, 429, 500, 502, 503, 504, 599] {
-            assert_eq!(reason(again, None, true, None), None, "{again}");
+            assert_eq!(reason_of(again, None, true, None), None, "{again}");
         }
     }
 }

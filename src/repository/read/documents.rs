@@ -31,8 +31,8 @@ impl DocumentsRead {
         }
     }
 
-    /// Reads `paths` concurrently. A document that is not JSON is recorded as unreadable. An invalid
-    /// index is an error: without it, copies of the weights could be taken for the weights.
+    /// Reads `paths` concurrently. A document that is not JSON is recorded as unreadable. An
+    /// invalid index is an error: without it, copies of the weights could be taken for the weights.
     pub(super) async fn read(
         &mut self,
         files: &impl Files,

@@ -65,7 +65,7 @@ pub(super) fn sample(
 
     // Greedy cover: take the file with most missing kinds, the first of equals.
     while !wanted.is_empty() {
-        let gain = |file: &WeightFile| {
+        let count_missing = |file: &WeightFile| {
             kinds_of
                 .get(file.path.as_str())
                 .map_or(0, |kinds| kinds.intersection(&wanted).count())
@@ -75,7 +75,7 @@ pub(super) fn sample(
             .iter()
             .enumerate()
             .rev()
-            .max_by_key(|(_, file)| gain(file))?;
+            .max_by_key(|(_, file)| count_missing(file))?;
         for kind in kinds_of.get(file.path.as_str())? {
             wanted.remove(kind);
         }

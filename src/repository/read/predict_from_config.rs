@@ -9,8 +9,8 @@
 //! 4. elements by type: the Hub counts them from the headers themselves, and exactly one assignment
 //!    of types to the predicted tensors gives these counts.
 //!
-//! A certain kind of file could still differ. Its tensors have other shapes than its configuration says,
-//! but every type's elements, the file's length and the digits in its header are the same. No
+//! A certain kind of file could still differ. Its tensors have other shapes than its configuration
+//! says, but every type's elements, the file's length and the digits in its header are the same. No
 //! engine could load such a file by its configuration, and the bytes of each type are right all the
 //! same. In an encoder of few layers, the names may also begin with the model's own or not: the
 //! shapes are the same.
@@ -578,8 +578,8 @@ mod tests {
             role: Role::Plain,
         };
 
-        let list = |name: &str, shape: &[u64]| vec![(name.to_owned(), plain_tensor(shape))];
-        let original = list("a.weight", &[20, 30]);
+        let list_of = |name: &str, shape: &[u64]| vec![(name.to_owned(), plain_tensor(shape))];
+        let original = list_of("a.weight", &[20, 30]);
         let repository = stored(&original, &json!({}), Dtype::BF16, 1);
 
         let match_with = |other: Listed| {
@@ -592,16 +592,16 @@ mod tests {
         };
 
         assert!(
-            match_with(list("b.weight", &[20, 30])).is_some(),
+            match_with(list_of("b.weight", &[20, 30])).is_some(),
             "another name"
         );
         assert!(
-            match_with(list("a.weight", &[20, 31])).is_some(),
+            match_with(list_of("a.weight", &[20, 31])).is_some(),
             "another sum"
         );
 
         assert!(
-            match_with(list("a.weight", &[30, 20])).is_none(),
+            match_with(list_of("a.weight", &[30, 20])).is_none(),
             "another shape"
         );
     }
@@ -628,15 +628,18 @@ mod tests {
     #[test]
     fn exchangeable_types_are_ambiguous() {
         let elements = BTreeMap::from([(Role::Plain, 7), (Role::Router, 7)]);
-        let totals = |pairs: &[(&str, u64)]| {
+        let totals_of = |pairs: &[(&str, u64)]| {
             pairs
                 .iter()
                 .map(|(name, count)| ((*name).to_owned(), *count))
                 .collect()
         };
 
-        assert_eq!(types(&elements, &totals(&[("BF16", 7), ("F32", 7)])), None);
-        let both = types(&elements, &totals(&[("BF16", 14)])).expect("one way");
+        assert_eq!(
+            types(&elements, &totals_of(&[("BF16", 7), ("F32", 7)])),
+            None
+        );
+        let both = types(&elements, &totals_of(&[("BF16", 14)])).expect("one way");
         assert_eq!(
             both,
             BTreeMap::from([(Role::Plain, Dtype::BF16), (Role::Router, Dtype::BF16)])

@@ -36,7 +36,7 @@ const MAX_GUESS_BYTES: u64 = 8 << 20;
 /// 280 000.
 const MAX_TENSORS: usize = 1 << 20;
 
-/// What reading a header needs: its expected length, and the slot of the reading.
+/// Inputs for reading a header: its expected length, and the slot of the reading.
 pub(super) struct HeaderContext<'a> {
     pub(super) guesses: HeaderGuesses,
     pub(super) slot: &'a ReadSlot,
@@ -75,7 +75,7 @@ impl HeaderGuesses {
     }
 }
 
-/// One header, folded into kinds of tensors.
+/// A header folded into kinds of tensors.
 #[derive(Default)]
 struct FoldedHeader {
     builder: InventoryBuilder,
@@ -304,7 +304,7 @@ mod tests {
     use super::*;
 
     fn header_of(tensors: u32, name: impl Fn(u32) -> String) -> String {
-        let tensor = |at| {
+        let tensor_json = |at| {
             format!(
                 r#""{}":{{"dtype":"U8","shape":[1],"data_offsets":[{at},{}]}}"#,
                 name(at),
@@ -314,7 +314,7 @@ mod tests {
 
         format!(
             "{{{}}}",
-            (0..tensors).map(tensor).collect::<Vec<_>>().join(",")
+            (0..tensors).map(tensor_json).collect::<Vec<_>>().join(",")
         )
     }
 
