@@ -244,7 +244,7 @@ fn finish(
         partial: variants.partial,
         evidence: weights.evidence,
         contradiction: weights.coverage.contradiction(),
-        doubts: choice.notes.into_iter().chain(weights.warnings).collect(),
+        warnings: choice.notes.into_iter().chain(weights.warnings).collect(),
     }
 }
 

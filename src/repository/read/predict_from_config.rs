@@ -38,9 +38,9 @@ pub(super) fn predict(
     config: &Value,
     hub_totals: &BTreeMap<String, u64>,
 ) -> Option<ReadWeights> {
-    let predicted = Blueprint::of(config)
+    let predicted = Blueprint::from_config(config)
         .and_then(|blueprint| by_blueprint(&blueprint, files, index, hub_totals));
-    predicted.or_else(|| by_lists(blueprint::whole_models(config), files, index, hub_totals))
+    predicted.or_else(|| by_lists(blueprint::tensor_lists(config), files, index, hub_totals))
 }
 
 /// Returns the weights in `files` if they match one of `lists`. Lists that the totals and lengths
@@ -78,7 +78,7 @@ fn by_list(
     index: Option<&Index>,
     hub_totals: &BTreeMap<String, u64>,
 ) -> Option<ReadWeights> {
-    let tensors: BTreeMap<String, Promised> = list.into_iter().collect();
+    let tensors: BTreeMap<String, ExpectedTensor> = list.into_iter().collect();
     let tensor_of = |name: &str| tensors.get(name).cloned();
 
     match (index, files) {
@@ -137,7 +137,7 @@ fn by_blueprint(
 }
 
 fn check_prediction(
-    tensor_of: &dyn Fn(&str) -> Option<Promised>,
+    tensor_of: &dyn Fn(&str) -> Option<ExpectedTensor>,
     files: &[WeightFile],
     named: &WeightMap,
     hub_totals: &BTreeMap<String, u64>,
@@ -446,7 +446,7 @@ mod tests {
 
     /// Returns the files of a model with the tensors of `list` in `dtype`, and packed words in U32.
     /// `split` is the number of files.
-    fn stored(list: &Listed, config: &Value, dtype: Dtype, split: usize) -> Repository {
+    fn stored(list: &TensorList, config: &Value, dtype: Dtype, split: usize) -> Repository {
         let mut totals: BTreeMap<String, u64> = BTreeMap::new();
         let (mut files, mut names, mut total_bytes) = (Vec::new(), Vec::new(), 0);
 
@@ -573,7 +573,7 @@ mod tests {
 
     #[test]
     fn lists_of_equal_sums_are_ambiguous() {
-        let plain_tensor = |shape: &[u64]| Promised {
+        let plain_tensor = |shape: &[u64]| ExpectedTensor {
             shape: shape.to_vec(),
             role: Role::Plain,
         };
@@ -582,7 +582,7 @@ mod tests {
         let original = list_of("a.weight", &[20, 30]);
         let repository = stored(&original, &json!({}), Dtype::BF16, 1);
 
-        let match_with = |other: Listed| {
+        let match_with = |other: TensorList| {
             by_lists(
                 vec![original.clone(), other],
                 &repository.files,
