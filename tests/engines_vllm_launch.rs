@@ -387,7 +387,9 @@ fn a_users_constants_reach_the_figures() {
     };
 
     let table = "constants.block_tokens = 64".parse().unwrap();
-    let engine = hf_mem_core::engines::with_constants("vllm", &table)
+    let engine = by_name("vllm")
+        .unwrap()
+        .with_constants(&table)
         .unwrap()
         .unwrap();
     assert_eq!(
@@ -395,7 +397,9 @@ fn a_users_constants_reach_the_figures() {
         json!(64)
     );
     let wrong = "constants.block_token = 64".parse().unwrap();
-    let message = hf_mem_core::engines::with_constants("vllm", &wrong)
+    let message = by_name("vllm")
+        .unwrap()
+        .with_constants(&wrong)
         .map(|_| ())
         .unwrap_err()
         .to_string();

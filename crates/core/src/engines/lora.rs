@@ -34,116 +34,30 @@ pub fn prepare<'a>(
         return engine.prepare(case);
     };
 
-    let base = case.model.identity.repo.as_str();
-    let with = |inner, counted| -> Box<dyn PreparedEngine + 'a> {
-        Box::new(WithAdapter {
-            inner,
-            base,
-            adapter,
-            counted,
-        })
-    };
-
-    match engine.name() {
-        "vllm" => {
-            let prepared = engine.prepare(case)?;
-            loads_in_vllm(adapter, &prepared.parameters())?;
-            Ok(with(prepared, Counted::InSlots))
-        }
-        "transformers" => Ok(with(engine.prepare(case)?, Counted::Cast)),
-        "reference" => Ok(with(engine.prepare(case)?, Counted::AsStored)),
-        name @ ("llama.cpp" | "ollama") => {
-            // Their own refusal of models that are no GGUF files is the better answer where it
-            // applies.
-            engine.prepare(case)?;
-            Err(unsupported(
-                engine,
-                format!(
-                    "{name} loads adapters in GGUF only; convert it with convert_lora_to_gguf.py"
-                ),
-            ))
-        }
-        _ => Err(unsupported(
-            engine,
-            "adapters are not counted for this engine; merge it into its base model".to_owned(),
-        )),
-    }
+    engine.prepare_with_adapter(case, adapter)
 }
 
-fn unsupported(engine: &dyn Engine, why: String) -> EngineError {
+/// Refuses an adapter for an engine that loads adapters in GGUF only.
+pub(super) fn gguf_only(engine: &'static str) -> EngineError {
     EngineError::Unsupported {
-        engine: engine.name(),
-        why,
+        engine,
+        why: format!(
+            "{engine} loads adapters in GGUF only; convert it with convert_lora_to_gguf.py"
+        ),
     }
 }
 
-/// Refuses what vLLM with these parameters refuses of an adapter.
-fn loads_in_vllm(
-    adapter: &Adapter,
-    parameters: &BTreeMap<String, Value>,
-) -> Result<(), EngineError> {
-    let refused = |why: String| {
-        Err(EngineError::Unsupported {
-            engine: "vllm",
-            why,
-        })
-    };
-
-    if adapter.method != "LORA" {
-        return refused(format!(
-            "vLLM loads LoRA adapters; this one is {}",
-            adapter.method
-        ));
-    }
-
-    if adapter.dora {
-        return refused(
-            "vLLM does not run DoRA (use_dora in adapter_config.json); merge it into its base model".to_owned(),
-        );
-    }
-
-    if !adapter.saves.is_empty() {
-        return refused(format!(
-            "vLLM runs no adapter that holds whole modules (modules_to_save: {}); merge it into its base model",
-            adapter.saves.join(", ")
-        ));
-    }
-
-    let Some(rank) = adapter.rank else {
-        return refused(
-            "adapter_config.json: r is missing, so it is not known whether a slot holds the adapter".to_owned(),
-        );
-    };
-
-    let bad = |name: &str, value: String, why: String| {
-        Err(EngineError::BadParameter {
-            engine: "vllm",
-            name: name.to_owned(),
-            value,
-            why,
-        })
-    };
-
-    match parameters.get("max_lora_rank").and_then(Value::as_u64) {
-        Some(most) if rank > most => {
-            let enough = rank.next_power_of_two().max(8);
-            let why = format!(
-                "the adapter has rank {rank}; allocate larger slots with --set max_lora_rank={enough}"
-            );
-            bad("max_lora_rank", most.to_string(), why)
-        }
-        Some(_) => Ok(()),
-        None => bad(
-            "enable_lora",
-            "false".to_owned(),
-            "the adapter could not be loaded without it".to_owned(),
-        ),
+/// Refuses an adapter for an engine whose adapters no formula covers.
+pub fn not_counted(engine: &'static str) -> EngineError {
+    EngineError::Unsupported {
+        engine,
+        why: "adapters are not counted for this engine; merge it into its base model".to_owned(),
     }
 }
 
 /// How the adapter's tensors are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Counted {
+pub(super) enum AdapterMemory {
     /// By the engine, in slots of its own.
     InSlots,
     /// As stored, or cast to F32 as PEFT does by default with what it trains in 16 bits.
@@ -152,15 +66,31 @@ enum Counted {
     AsStored,
 }
 
-struct WithAdapter<'a> {
+/// An engine prepared for a base model with an adapter.
+pub(super) struct WithAdapter<'a> {
     inner: Box<dyn PreparedEngine + 'a>,
     /// The base model's repository.
     base: &'a str,
     adapter: &'a Adapter,
-    counted: Counted,
+    memory: AdapterMemory,
 }
 
-impl WithAdapter<'_> {
+impl<'a> WithAdapter<'a> {
+    /// Adds `adapter`, whose tensors take `memory`, to an engine that is prepared for `request`.
+    pub(super) fn new(
+        inner: Box<dyn PreparedEngine + 'a>,
+        request: &EngineRequest<'a>,
+        adapter: &'a Adapter,
+        memory: AdapterMemory,
+    ) -> Self {
+        Self {
+            inner,
+            base: request.model.identity.repo.as_str(),
+            adapter,
+            memory,
+        }
+    }
+
     /// The adapter's tensors on the stage of `rank`; those without a layer on the last stage, where
     /// heads are.
     fn weights(&self, split: &Split, rank: usize) -> Option<Component> {
@@ -183,10 +113,10 @@ impl WithAdapter<'_> {
         };
 
         let stored = sum(|class| class.bytes_each);
-        let bytes = match self.counted {
-            Counted::InSlots => return None,
-            Counted::AsStored => Interval::exact(stored),
-            Counted::Cast => {
+        let bytes = match self.memory {
+            AdapterMemory::InSlots => return None,
+            AdapterMemory::AsStored => Interval::exact(stored),
+            AdapterMemory::Cast => {
                 let cast = sum(|class| match class.dtype() {
                     Some(Dtype::F16 | Dtype::BF16) => Bytes::product([4, class.elements_each()]),
                     _ => class.bytes_each,
@@ -201,7 +131,7 @@ impl WithAdapter<'_> {
             Basis::Formula
         };
 
-        let detail = if self.counted == Counted::Cast {
+        let detail = if self.memory == AdapterMemory::Cast {
             "the adapter, in F32 as PEFT casts it"
         } else {
             "the adapter"
@@ -345,7 +275,7 @@ impl PreparedEngine for WithAdapter<'_> {
 
     fn launch(&self, plan: &LaunchPlan<'_>) -> Launch {
         let mut launch = self.inner.launch(plan);
-        if self.counted == Counted::InSlots {
+        if self.memory == AdapterMemory::InSlots {
             let repo = &self.adapter.identity.repo;
             let name = repo
                 .rsplit('/')

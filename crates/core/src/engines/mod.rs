@@ -24,13 +24,13 @@ pub(crate) mod sample;
 pub mod sglang;
 pub mod share;
 pub mod shared;
+mod split;
 pub mod transformers;
 mod unverified;
 mod version;
 pub mod vllm;
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use serde_json::Value;
 
@@ -39,11 +39,12 @@ pub use error::{EngineError, nearest_name};
 pub use prepare::prepare;
 pub use registry::{Engines, by_name};
 pub use share::{CacheCapacity, Share};
+pub use split::{IllegalSplit, Offload, Split};
 pub use version::{EngineSpec, EngineVersion, InvalidVersion};
 
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
-use crate::model::Model;
+use crate::model::{Adapter, Model};
 
 /// One inference engine at a version range. No method has a default, for the same reason as in
 /// [`PreparedEngine`].
@@ -62,11 +63,29 @@ pub trait Engine: Send + Sync {
         devices: &[&DeviceFacts],
     ) -> Option<u64>;
 
-    /// Settles parameters and workload for `case` and precomputes what does not depend on the
+    /// Whether a user can run the engine: false for the logical reference.
+    fn is_runnable(&self) -> bool;
+
+    /// This engine with a user's constants (`[profiles.NAME]`, see
+    /// [`profile::Profiles::overridden`]) over the embedded ones; `None` if the engine has no
+    /// profiles.
+    fn with_constants(
+        &self,
+        constants: &toml::Table,
+    ) -> Result<Option<Box<dyn Engine>>, EngineError>;
+
+    /// Settles parameters and workload for `request` and precomputes what does not depend on the
     /// split.
     fn prepare<'a>(
         &self,
-        case: &EngineRequest<'a>,
+        request: &EngineRequest<'a>,
+    ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError>;
+
+    /// Prepares the engine with `adapter` loaded along with the request's model; see [`lora`].
+    fn prepare_with_adapter<'a>(
+        &self,
+        request: &EngineRequest<'a>,
+        adapter: &'a Adapter,
     ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError>;
 }
 
@@ -116,101 +135,6 @@ pub struct Workload {
     pub context: u64,
     /// Sequences held at once.
     pub sequences: u64,
-}
-
-/// How a model is divided over ranks. Rank `r` is tensor rank `r % tensor` of stage `r / tensor`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Split {
-    /// Tensor-parallel degree.
-    pub tensor: u32,
-    /// The layers of each stage, in order, without gaps. llama.cpp counts the output layer as layer
-    /// L.
-    pub stages: Vec<Range<u32>>,
-    /// Whole experts on each rank instead of a slice of each (vLLM's expert parallel).
-    pub expert_parallel: bool,
-    /// What stays in host memory.
-    pub offload: Offload,
-}
-
-/// What stays in host memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Offload {
-    /// Nothing (beyond what the engine always keeps there).
-    #[default]
-    None,
-    /// Expert tensors of the first `layers` layers (llama.cpp's `--n-cpu-moe`).
-    Experts {
-        /// Layers whose experts are on the host.
-        layers: u32,
-    },
-    /// The first `layers` layers (llama.cpp's `-ngl`).
-    Layers {
-        /// Layers on the host.
-        layers: u32,
-    },
-    /// One pipeline component on the device at a time (diffusers' model offload).
-    Components,
-    /// One leaf module at a time (diffusers' sequential offload).
-    Leaves,
-}
-
-impl Split {
-    /// Everything on one device.
-    pub fn single(layers: u32) -> Self {
-        Self::tensor(1, layers)
-    }
-
-    /// `tensor` ranks, one stage.
-    pub fn tensor(tensor: u32, layers: u32) -> Self {
-        Self {
-            tensor,
-            stages: std::iter::once(0..layers).collect(),
-            expert_parallel: false,
-            offload: Offload::None,
-        }
-    }
-
-    /// One stage on each of `devices`, as equal in layers as whole layers can be; refused where one
-    /// would have none.
-    pub fn by_layers(devices: u32, layers: u32) -> Result<Self, IllegalSplit> {
-        if devices == 0 || layers < devices {
-            return Err(IllegalSplit(format!(
-                "{layers} layers cannot be shared by {devices} devices"
-            )));
-        }
-
-        let bound = |stage: u32| {
-            u32::try_from(u64::from(layers) * u64::from(stage) / u64::from(devices))
-                .unwrap_or(layers)
-        };
-
-        let stages = (0..devices)
-            .map(|stage| bound(stage)..bound(stage + 1))
-            .collect();
-
-        Ok(Self {
-            tensor: 1,
-            stages,
-            expert_parallel: false,
-            offload: Offload::None,
-        })
-    }
-
-    /// Number of devices it takes.
-    pub fn ranks(&self) -> usize {
-        self.tensor as usize * self.stages.len()
-    }
-
-    /// The stage of rank `rank` and its layers.
-    pub fn stage_of(&self, rank: usize) -> (usize, Range<u32>) {
-        let stage = rank / self.tensor.max(1) as usize;
-        (stage, self.stages.get(stage).cloned().unwrap_or(0..0))
-    }
-
-    /// Whether `rank` belongs to the last stage, which holds the output head.
-    pub fn is_last_stage(&self, rank: usize) -> bool {
-        self.stage_of(rank).0 + 1 == self.stages.len()
-    }
 }
 
 /// An engine ready to answer for one model on one kind of device.
@@ -378,34 +302,4 @@ pub enum DeviceSupport {
     Degraded(String),
     /// It cannot, and why.
     Unable(String),
-}
-
-/// Why a split is illegal: `40 heads do not divide by 3`.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct IllegalSplit(pub String);
-
-/// The engine of this name with a user's constants (`[profiles.NAME]`, see
-/// [`profile::Profiles::overridden`]); `None` where the engine has no profiles here.
-pub fn with_constants(
-    name: &str,
-    constants: &toml::Table,
-) -> Result<Option<Box<dyn Engine>>, EngineError> {
-    let changed = |profiles: Result<profile::Profiles, profile::ProfileError>| {
-        profiles?.overridden(constants)
-    };
-
-    Ok(match name {
-        "vllm" => {
-            let profiles =
-                changed(vllm::Vllm::profiles()).map_err(|error| vllm::profile_error(&error))?;
-            Some(Box::new(vllm::Vllm::with_profiles(profiles)))
-        }
-        "sglang" => {
-            let profiles = changed(sglang::Sglang::profiles())
-                .map_err(|error| sglang::profile_error(&error))?;
-            Some(Box::new(sglang::Sglang::with_profiles(profiles)))
-        }
-        _ => None,
-    })
 }

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::layer_weights::{LayerBytes, LayerWeights};
 use super::logical::{self, CacheElement};
+use super::lora::{AdapterMemory, WithAdapter};
 use super::{
     AskedContext, AskedWorkload, Basis, CacheCapacity, Component, ComponentName, DeviceSupport,
     Engine, EngineError, EngineRequest, IllegalSplit, Interval, Launch, LaunchPlan, Offload,
@@ -18,7 +19,7 @@ use super::{
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
 use crate::model::architecture::Architecture;
-use crate::model::{Dtype, Format, Inventory, Model};
+use crate::model::{Adapter, Dtype, Format, Inventory, Model};
 
 const NAME: &str = "reference";
 
@@ -43,6 +44,17 @@ impl Engine for Reference {
         None
     }
 
+    fn is_runnable(&self) -> bool {
+        false
+    }
+
+    fn with_constants(
+        &self,
+        _constants: &toml::Table,
+    ) -> Result<Option<Box<dyn Engine>>, EngineError> {
+        Ok(None)
+    }
+
     fn prepare<'a>(
         &self,
         case: &EngineRequest<'a>,
@@ -57,6 +69,21 @@ impl Engine for Reference {
         }
 
         Ok(Box::new(PrepareReference::new(case.model, &case.asked)?))
+    }
+
+    fn prepare_with_adapter<'a>(
+        &self,
+        request: &EngineRequest<'a>,
+        adapter: &'a Adapter,
+    ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
+        let prepared = Engine::prepare(self, request)?;
+
+        Ok(Box::new(WithAdapter::new(
+            prepared,
+            request,
+            adapter,
+            AdapterMemory::AsStored,
+        )))
     }
 }
 

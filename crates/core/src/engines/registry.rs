@@ -56,7 +56,8 @@ impl Engines {
         }
 
         for (name, constants) in merged {
-            let corrected = super::with_constants(name, &constants)?.ok_or_else(|| {
+            let corrected = all.by_name(name)?.with_constants(&constants)?;
+            let corrected = corrected.ok_or_else(|| {
                 not_correctable(&all, name, "has no constants that can be corrected here")
             })?;
             all.engines.retain(|engine| engine.name() != name);

@@ -22,11 +22,11 @@ use super::shared::torch::{cublas, cuda_context};
 use super::{
     Basis, CacheCapacity, Component, ComponentName, DeviceSupport, Engine, EngineError,
     EngineRequest, IllegalSplit, Interval, Launch, LaunchPlan, Offload, PreparedEngine, Share,
-    Split, Workload,
+    Split, Workload, lora,
 };
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
-use crate::model::{Dtype, Format, Model};
+use crate::model::{Adapter, Dtype, Format, Model};
 
 const NAME: &str = "diffusers";
 
@@ -48,6 +48,17 @@ impl Engine for Diffusers {
         None
     }
 
+    fn is_runnable(&self) -> bool {
+        true
+    }
+
+    fn with_constants(
+        &self,
+        _constants: &toml::Table,
+    ) -> Result<Option<Box<dyn Engine>>, EngineError> {
+        Ok(None)
+    }
+
     fn prepare<'a>(
         &self,
         case: &EngineRequest<'a>,
@@ -65,6 +76,14 @@ impl Engine for Diffusers {
             pipeline,
             settings,
         }))
+    }
+
+    fn prepare_with_adapter<'a>(
+        &self,
+        _request: &EngineRequest<'a>,
+        _adapter: &'a Adapter,
+    ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
+        Err(lora::not_counted(NAME))
     }
 }
 

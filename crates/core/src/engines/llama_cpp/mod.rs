@@ -21,9 +21,9 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Engine, EngineError, EngineRequest, PreparedEngine};
+use super::{Engine, EngineError, EngineRequest, PreparedEngine, lora};
 use crate::device::DeviceFacts;
-use crate::model::Model;
+use crate::model::{Adapter, Model};
 
 pub(crate) use prepared::Ready;
 
@@ -45,6 +45,17 @@ impl Engine for LlamaCpp {
         None
     }
 
+    fn is_runnable(&self) -> bool {
+        true
+    }
+
+    fn with_constants(
+        &self,
+        _constants: &toml::Table,
+    ) -> Result<Option<Box<dyn Engine>>, EngineError> {
+        Ok(None)
+    }
+
     fn prepare<'a>(
         &self,
         case: &EngineRequest<'a>,
@@ -55,5 +66,15 @@ impl Engine for LlamaCpp {
             case.parameters,
             &case.asked,
         )?))
+    }
+
+    fn prepare_with_adapter<'a>(
+        &self,
+        request: &EngineRequest<'a>,
+        _adapter: &'a Adapter,
+    ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
+        // A refusal of a model that is not in GGUF comes first.
+        self.prepare(request)?;
+        Err(lora::gguf_only(parameters::ENGINE))
     }
 }

@@ -13,9 +13,9 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Engine, EngineError, EngineRequest, PreparedEngine};
+use super::{Engine, EngineError, EngineRequest, PreparedEngine, lora};
 use crate::device::DeviceFacts;
-use crate::model::Model;
+use crate::model::{Adapter, Model};
 
 /// Ollama.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,10 +35,31 @@ impl Engine for Ollama {
         ready::context_by_host(model, parameters, devices)
     }
 
+    fn is_runnable(&self) -> bool {
+        true
+    }
+
+    fn with_constants(
+        &self,
+        _constants: &toml::Table,
+    ) -> Result<Option<Box<dyn Engine>>, EngineError> {
+        Ok(None)
+    }
+
     fn prepare<'a>(
         &self,
         case: &EngineRequest<'a>,
     ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
         Ok(Box::new(ready::Ready::new(case)?))
+    }
+
+    fn prepare_with_adapter<'a>(
+        &self,
+        request: &EngineRequest<'a>,
+        _adapter: &'a Adapter,
+    ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
+        // A refusal of a model that is not in GGUF comes first.
+        self.prepare(request)?;
+        Err(lora::gguf_only(parameters::ENGINE))
     }
 }

@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use self::settings::TransformersSettings;
 use super::layer_weights::{self, LayerBytes, LayerWeights};
+use super::lora::{AdapterMemory, WithAdapter};
 use super::reference::dtype_name;
 use super::shared::layer_kinds::LayerKinds;
 use super::shared::torch::{cublas, cuda_context, cuda_context_bytes};
@@ -28,7 +29,7 @@ use super::{
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
 use crate::model::architecture::{Architecture, Mixer, Task};
-use crate::model::{Dtype, Format, Model, TensorClass};
+use crate::model::{Adapter, Dtype, Format, Model, TensorClass};
 
 const NAME: &str = "transformers";
 
@@ -48,6 +49,17 @@ impl Engine for Transformers {
         _devices: &[&DeviceFacts],
     ) -> Option<u64> {
         None
+    }
+
+    fn is_runnable(&self) -> bool {
+        true
+    }
+
+    fn with_constants(
+        &self,
+        _constants: &toml::Table,
+    ) -> Result<Option<Box<dyn Engine>>, EngineError> {
+        Ok(None)
     }
 
     fn prepare<'a>(
@@ -85,6 +97,21 @@ impl Engine for Transformers {
             unpacked,
             settings,
         }))
+    }
+
+    fn prepare_with_adapter<'a>(
+        &self,
+        request: &EngineRequest<'a>,
+        adapter: &'a Adapter,
+    ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
+        let prepared = Engine::prepare(self, request)?;
+
+        Ok(Box::new(WithAdapter::new(
+            prepared,
+            request,
+            adapter,
+            AdapterMemory::Cast,
+        )))
     }
 }
 

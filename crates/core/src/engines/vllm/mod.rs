@@ -6,6 +6,7 @@
 //! command line.
 
 mod activations;
+mod adapter;
 pub mod cache;
 mod compressed;
 mod constants;
@@ -29,6 +30,7 @@ pub use prepared::StartUpLog;
 pub use settings::StateMode;
 use settings::{ENGINE, VllmSettings, unsupported};
 
+use super::lora::{AdapterMemory, WithAdapter};
 use super::profile::{Profile, ProfileError, Profiles};
 use super::shared::cache::CacheLayers;
 use super::shared::dtype::ComputeDtype;
@@ -39,7 +41,7 @@ use super::{Engine, EngineError, EngineRequest, EngineVersion, PreparedEngine, S
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
 use crate::model::architecture::{Architecture, Mixer, Task};
-use crate::model::{Format, Model};
+use crate::model::{Adapter, Format, Model};
 
 /// vLLM with its profiles.
 #[derive(Clone, Debug)]
@@ -97,11 +99,41 @@ impl Engine for Vllm {
         None
     }
 
+    fn is_runnable(&self) -> bool {
+        true
+    }
+
+    fn with_constants(
+        &self,
+        constants: &toml::Table,
+    ) -> Result<Option<Box<dyn Engine>>, EngineError> {
+        let profiles = Self::profiles().and_then(|profiles| profiles.overridden(constants));
+        let profiles = profiles.map_err(|error| profile_error(&error))?;
+
+        Ok(Some(Box::new(Self::with_profiles(profiles))))
+    }
+
     fn prepare<'a>(
         &self,
         case: &EngineRequest<'a>,
     ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
         Ok(Box::new(Self::prepare(self, case)?))
+    }
+
+    fn prepare_with_adapter<'a>(
+        &self,
+        request: &EngineRequest<'a>,
+        lora: &'a Adapter,
+    ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
+        let prepared = Engine::prepare(self, request)?;
+        adapter::check(lora, &prepared.parameters())?;
+
+        Ok(Box::new(WithAdapter::new(
+            prepared,
+            request,
+            lora,
+            AdapterMemory::InSlots,
+        )))
     }
 }
 
