@@ -1,11 +1,10 @@
-//! An engine with a LoRA adapter loaded beside its model.
+//! An engine with a LoRA adapter loaded along with its model.
 //!
-//! vLLM's memory does not follow the adapter but the slots that it allocates beforehand, which its
-//! own arithmetic counts once they are turned on. The engines that load the adapter's own tensors
-//! hold these in addition.
+//! vLLM allocates adapter slots beforehand, whatever the adapter, and its own arithmetic counts
+//! them once they are on. Engines that load the adapter's tensors hold them in addition to the
+//! model.
 //!
-//! Sources: vLLM `lora/peft_helper.py` (`validate_legal`), `config/lora.py`; PEFT
-//! `tuners/tuners_utils.py` (`cast_adapter_dtype`).
+//! Source: PEFT `tuners/tuners_utils.py` (`cast_adapter_dtype`).
 
 use std::collections::BTreeMap;
 
@@ -18,23 +17,23 @@ use super::{
 };
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
-use crate::model::{Adapter, Dtype};
+use crate::model::{Adapter, Dtype, TensorClass};
 
-/// Prepares `engine` for `case`, with its model's adapter where it has one.
+/// Prepares `engine` for `request`, with the model's adapter if it has one.
 pub fn prepare<'a>(
     engine: &dyn Engine,
-    case: &EngineRequest<'a>,
+    request: &EngineRequest<'a>,
 ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
-    // The one way to every engine, so that none answers for such a model.
-    if let Some(why) = &case.model.contradiction {
+    // Every engine is prepared here, so none answers for such a model.
+    if let Some(why) = &request.model.contradiction {
         return Err(EngineError::Headers { why: why.clone() });
     }
 
-    let Some(adapter) = &case.model.adapter else {
-        return engine.prepare(case);
+    let Some(adapter) = &request.model.adapter else {
+        return engine.prepare(request);
     };
 
-    engine.prepare_with_adapter(case, adapter)
+    engine.prepare_with_adapter(request, adapter)
 }
 
 /// Refuses an adapter for an engine that loads adapters in GGUF only.
@@ -47,7 +46,7 @@ pub(super) fn gguf_only(engine: &'static str) -> EngineError {
     }
 }
 
-/// Refuses an adapter for an engine whose adapters no formula covers.
+/// Refuses an adapter for an engine whose adapter memory has no formula.
 pub fn not_counted(engine: &'static str) -> EngineError {
     EngineError::Unsupported {
         engine,
@@ -55,12 +54,12 @@ pub fn not_counted(engine: &'static str) -> EngineError {
     }
 }
 
-/// How the adapter's tensors are counted.
+/// The location of an adapter's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AdapterMemory {
-    /// By the engine, in slots of its own.
+    /// In the engine's own slots.
     InSlots,
-    /// As stored, or cast to F32 as PEFT does by default with what it trains in 16 bits.
+    /// As stored, or cast to F32: PEFT's default for 16-bit adapters.
     Cast,
     /// As stored.
     AsStored,
@@ -91,11 +90,12 @@ impl<'a> WithAdapter<'a> {
         }
     }
 
-    /// The adapter's tensors on the stage of `rank`; those without a layer on the last stage, where
-    /// heads are.
+    /// The adapter's tensors on the stage of `rank`.
+    ///
+    /// Tensors without a layer are on the last stage, with the heads.
     fn weights(&self, split: &Split, rank: usize) -> Option<Component> {
         let (_, layers) = split.stage_of(rank);
-        let here = |class: &crate::model::TensorClass| {
+        let count_on_stage = |class: &TensorClass| {
             if class.layers.is_empty() && !split.is_last_stage(rank) {
                 0
             } else {
@@ -103,21 +103,21 @@ impl<'a> WithAdapter<'a> {
             }
         };
 
-        let sum = |each: fn(&crate::model::TensorClass) -> Bytes| {
+        let sum_of = |each: fn(&TensorClass) -> Bytes| {
             self.adapter
                 .inventory
                 .classes
                 .iter()
-                .map(|class| each(class) * here(class))
+                .map(|class| each(class) * count_on_stage(class))
                 .sum::<Bytes>()
         };
 
-        let stored = sum(|class| class.bytes_each);
+        let stored = sum_of(|class| class.bytes_each);
         let bytes = match self.memory {
             AdapterMemory::InSlots => return None,
             AdapterMemory::AsStored => Interval::exact(stored),
             AdapterMemory::Cast => {
-                let cast = sum(|class| match class.dtype() {
+                let cast = sum_of(|class| match class.dtype() {
                     Some(Dtype::F16 | Dtype::BF16) => Bytes::product([4, class.elements_each()]),
                     _ => class.bytes_each,
                 });
@@ -178,7 +178,7 @@ impl PreparedEngine for WithAdapter<'_> {
             .map_or_else(String::new, |rank| format!(" of rank {rank}"));
         let mut all = self.inner.assumptions();
         all.push(format!(
-            "the base model {} with the adapter{rank} ({}) beside it",
+            "the base model {} with the adapter{rank} ({}) in addition to it",
             self.base,
             adapter.inventory.bytes()
         ));
@@ -294,7 +294,7 @@ impl PreparedEngine for WithAdapter<'_> {
                 .args
                 .extend(["--lora-modules".to_owned(), format!("{name}={repo}")]);
         } else {
-            // A line that loads the base alone would be another model's.
+            // A line that loads only the base model would launch another model.
             launch.args.clear();
         }
 
@@ -369,7 +369,7 @@ mod tests {
         }
     }
 
-    /// Everything that `prepared` answers, one line for each method, in the order of the trait.
+    /// The results of all methods of `prepared`, in the order of the trait.
     fn answers(prepared: &dyn PreparedEngine) -> Vec<(&'static str, String)> {
         let device = sample::device();
         let workload = Workload {
@@ -453,14 +453,14 @@ mod tests {
         ]
     }
 
-    /// The methods that an adapter on `engine` answers otherwise than its base model.
+    /// The methods whose results differ between `engine` with an adapter and without.
     fn differences(engine: &str, parameters: &BTreeMap<String, Value>) -> Vec<&'static str> {
         let engine = by_name(engine).unwrap();
         let (base, with_adapter) = (llama(None), llama(Some(adapter())));
         let devices = [sample::device()];
         let asked = sample::tokens(2048);
 
-        let case = |model| EngineRequest {
+        let request_for = |model| EngineRequest {
             model,
             version: None,
             parameters,
@@ -469,8 +469,8 @@ mod tests {
         };
 
         let (base, adapted) = (
-            prepare(engine, &case(&base)).unwrap(),
-            prepare(engine, &case(&with_adapter)).unwrap(),
+            prepare(engine, &request_for(&base)).unwrap(),
+            prepare(engine, &request_for(&with_adapter)).unwrap(),
         );
         let pairs = answers(&*base).into_iter().zip(answers(&*adapted));
 
@@ -482,8 +482,8 @@ mod tests {
 
     #[test]
     fn adapter_answers_like_base() {
-        // Each of these makes a method answer what no default would: weights on the host, a share
-        // of the device.
+        // Each of these makes a method return a value other than a default: weights on the host, a
+        // share of the device.
         let parameters = BTreeMap::from([
             ("enable_lora".to_owned(), json!(true)),
             ("cpu_offload_gb".to_owned(), json!(1)),

@@ -1,40 +1,42 @@
-//! How a model is divided over devices, and what stays in host memory.
+//! The division of a model over devices, and the part of it that stays in host memory.
 
 use std::ops::Range;
 
-/// How a model is divided over ranks. Rank `r` is tensor rank `r % tensor` of stage `r / tensor`.
+/// The division of a model over ranks.
+///
+/// Rank `r` is tensor rank `r % tensor` of stage `r / tensor`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Split {
     /// Tensor-parallel degree.
     pub tensor: u32,
-    /// The layers of each stage, in order, without gaps. llama.cpp counts the output layer as layer
-    /// L.
+    /// The layers of each stage, in order and without gaps. llama.cpp counts the output layer as
+    /// layer L.
     pub stages: Vec<Range<u32>>,
-    /// Whole experts on each rank instead of a slice of each (vLLM's expert parallel).
+    /// Whether each rank holds whole experts instead of a slice of each (vLLM's expert parallel).
     pub expert_parallel: bool,
-    /// What stays in host memory.
+    /// The part of the model that stays in host memory.
     pub offload: Offload,
 }
 
-/// What stays in host memory.
+/// The part of the model that stays in host memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Offload {
-    /// Nothing (beyond what the engine always keeps there).
+    /// Nothing, apart from what the engine always keeps there.
     #[default]
     None,
     /// Expert tensors of the first `layers` layers (llama.cpp's `--n-cpu-moe`).
     Experts {
-        /// Layers whose experts are on the host.
+        /// Number of layers whose experts are on the host.
         layers: u32,
     },
     /// The first `layers` layers (llama.cpp's `-ngl`).
     Layers {
-        /// Layers on the host.
+        /// Number of layers on the host.
         layers: u32,
     },
-    /// One pipeline component on the device at a time (diffusers' model offload).
+    /// All but one pipeline component at a time (diffusers' model offload).
     Components,
-    /// One leaf module at a time (diffusers' sequential offload).
+    /// All but one leaf module at a time (diffusers' sequential offload).
     Leaves,
 }
 
@@ -54,8 +56,9 @@ impl Split {
         }
     }
 
-    /// One stage on each of `devices`, as equal in layers as whole layers can be; refused where one
-    /// would have none.
+    /// A stage on each of `devices`, as equal as whole layers allow.
+    ///
+    /// Fails if a stage would have no layer.
     pub fn by_layers(devices: u32, layers: u32) -> Result<Self, IllegalSplit> {
         if devices == 0 || layers < devices {
             return Err(IllegalSplit(format!(
@@ -63,13 +66,13 @@ impl Split {
             )));
         }
 
-        let bound = |stage: u32| {
+        let first_layer = |stage: u32| {
             u32::try_from(u64::from(layers) * u64::from(stage) / u64::from(devices))
                 .unwrap_or(layers)
         };
 
         let stages = (0..devices)
-            .map(|stage| bound(stage)..bound(stage + 1))
+            .map(|stage| first_layer(stage)..first_layer(stage + 1))
             .collect();
 
         Ok(Self {
@@ -80,7 +83,7 @@ impl Split {
         })
     }
 
-    /// Number of devices it takes.
+    /// Number of devices in the split.
     pub fn ranks(&self) -> usize {
         self.tensor as usize * self.stages.len()
     }
@@ -97,7 +100,7 @@ impl Split {
     }
 }
 
-/// Why a split is illegal: `40 heads do not divide by 3`.
+/// The reason why a split is illegal: `40 heads do not divide by 3`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct IllegalSplit(pub String);

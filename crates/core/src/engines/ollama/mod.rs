@@ -1,13 +1,15 @@
 //! Ollama since 0.25: a llama.cpp server for each model, with Ollama's own context, slots and
 //! batch.
 //!
-//! Source: Ollama `llm/server.go`, `llm/llama_server.go`, `server/sched.go`, `discover/*`. What its
-//! scheduler predicts (file bytes and a naive cache) only decides about evictions and is not what
-//! the process takes.
+//! Source: Ollama `llm/server.go`, `llm/llama_server.go`, `server/sched.go`, `discover/*`. Its
+//! scheduler's prediction (file bytes and a naive cache) only decides evictions; the process does
+//! not take that amount.
 
+mod launch;
+mod options;
 mod parameters;
+mod prepared;
 mod profile;
-mod ready;
 
 use std::collections::BTreeMap;
 
@@ -32,7 +34,7 @@ impl Engine for Ollama {
         parameters: &BTreeMap<String, Value>,
         devices: &[&DeviceFacts],
     ) -> Option<u64> {
-        ready::context_by_host(model, parameters, devices)
+        options::context_by_host(model, parameters, devices)
     }
 
     fn is_runnable(&self) -> bool {
@@ -48,9 +50,9 @@ impl Engine for Ollama {
 
     fn prepare<'a>(
         &self,
-        case: &EngineRequest<'a>,
+        request: &EngineRequest<'a>,
     ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
-        Ok(Box::new(ready::Ready::new(case)?))
+        Ok(Box::new(prepared::OllamaPrepared::new(request)?))
     }
 
     fn prepare_with_adapter<'a>(

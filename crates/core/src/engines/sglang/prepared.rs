@@ -398,7 +398,7 @@ impl PreparedEngine for SglangPrepared<'_> {
             flag("mem-fraction-static", fraction_text(fraction));
         }
 
-        if settings.kv.quantised() {
+        if settings.kv.is_quantized() {
             let name = match &*settings.kv_name {
                 "fp8" => "fp8_e4m3",
                 "nvfp4" => "fp4_e2m1",

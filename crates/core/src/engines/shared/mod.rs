@@ -1,17 +1,20 @@
-//! What engines compute alike: weights by tensor-parallel rule and cache payload by attention
-//! family (vLLM, SGLang), parameters, and what a torch process holds.
+//! Computations that several engines share: weights by tensor-parallel rule and cache payload by
+//! attention family (vLLM, SGLang), parameters, and the memory of a torch process.
 //!
-//! SGLang's model code began as vLLM's; both divide the same layers in the same way. What differs
-//! (page arithmetic, pools, workspaces, legality) stands in each engine's own folder.
+//! SGLang's model code began as vLLM's, so both divide the same layers in the same way. Differences
+//! (page arithmetic, pools, workspaces, legality) are in each engine's own folder.
 
 pub mod cache;
 pub mod dtype;
 pub mod layer_kinds;
+mod parameter_file;
 pub mod parameter_names;
 pub mod parameters;
 pub(crate) mod python;
 pub mod shard_size;
+mod tensor_names;
 pub mod tensor_parallel;
 pub mod topology;
 pub(crate) mod torch;
+mod value_forms;
 pub mod weights;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::super::reference::dtype_name;
+use super::super::compute_dtype::dtype_name;
 use super::super::{Launch, LaunchPlan, Offload};
 use super::settings::TransformersSettings;
 use crate::bytes::Bytes;

@@ -16,9 +16,9 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use self::settings::TransformersSettings;
+use super::compute_dtype::dtype_name;
 use super::layer_weights::{self, LayerBytes, LayerWeights};
 use super::lora::{AdapterMemory, WithAdapter};
-use super::reference::dtype_name;
 use super::shared::layer_kinds::LayerKinds;
 use super::shared::torch::{cublas, cuda_context, cuda_context_bytes};
 use super::{

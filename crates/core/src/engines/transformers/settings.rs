@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::super::reference::{dtype_name, model_dtype};
+use super::super::compute_dtype::{dtype_name, model_dtype};
 use super::super::{AskedContext, DeviceSupport, EngineError, EngineRequest, Workload};
 use super::{COMPUTE, NAME};
 use crate::device::DeviceFacts;

@@ -75,7 +75,7 @@ impl VllmPrepared<'_> {
             "max-num-batched-tokens",
             settings.batched_tokens.to_string(),
         );
-        if settings.kv.quantised() {
+        if settings.kv.is_quantized() {
             flag(
                 "kv-cache-dtype",
                 if settings.kv_name == "fp8_ds_mla" {
