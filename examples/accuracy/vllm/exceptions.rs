@@ -48,12 +48,14 @@ pub(super) const MISLEADING: &[(&str, &str, &str)] = &[
     (
         "Qwen3-235B-A22B-FP8",
         "capacity",
-        "SGLang's row of these GPUs gives our 48,128 bytes a token: bytes of one rank, blocks of the fullest",
+        "SGLang's row of these GPUs gives our 48,128 bytes a token: bytes of one rank, \
+         blocks of the fullest",
     ),
     (
         "cyankiwi/Kimi-Linear",
         "capacity",
-        "no release is named: the rule before 0.21 gives the logged tokens within 0.5 %, today's 3.8 times as many",
+        "no release is named: the rule before 0.21 gives the logged tokens within 0.5 %, \
+         today's 3.8 times as many",
     ),
     (
         "minimax-m2.7",

@@ -501,7 +501,7 @@ mod tests {
         let older = "9.9".parse().unwrap();
 
         for version in [None, Some(&older)] {
-            let case = EngineRequest {
+            let request = EngineRequest {
                 model: &model,
                 version,
                 parameters: &parameters,
@@ -509,7 +509,7 @@ mod tests {
                 devices: &[sample::device()],
             };
 
-            let prepared = super::super::prepare(by_name("vllm").unwrap(), &case).unwrap();
+            let prepared = super::super::prepare(by_name("vllm").unwrap(), &request).unwrap();
             let share = prepared.share(&Split::single(32), 0, &sample::device());
             assert!(share.is_some(), "{version:?}");
         }
@@ -526,7 +526,7 @@ mod tests {
             ..Default::default()
         };
 
-        let case = EngineRequest {
+        let request = EngineRequest {
             model: &model,
             version: None,
             parameters: &parameters,
@@ -534,7 +534,7 @@ mod tests {
             devices: &devices,
         };
 
-        let adapted = prepare(by_name("vllm").unwrap(), &case).unwrap();
+        let adapted = prepare(by_name("vllm").unwrap(), &request).unwrap();
         let split = Split {
             offload: Offload::None,
             ..Split::single(32)

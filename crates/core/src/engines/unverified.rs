@@ -239,7 +239,7 @@ mod tests {
         let (none, devices) = (BTreeMap::new(), [sample::device()]);
         let asked = sample::tokens(8192);
 
-        let case = crate::engines::EngineRequest {
+        let request = crate::engines::EngineRequest {
             model,
             version: Some(&version),
             parameters: &none,
@@ -247,7 +247,7 @@ mod tests {
             devices: &devices,
         };
 
-        let prepared = prepare(by_name("vllm").unwrap(), &case).unwrap();
+        let prepared = prepare(by_name("vllm").unwrap(), &request).unwrap();
         let split = Split::single(32);
         let parts = sample::components(&*prepared, &split, 0);
         let fixed = prepared.fixed_sum(&split, 0, &devices[0]).unwrap();

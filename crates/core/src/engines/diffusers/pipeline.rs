@@ -124,7 +124,8 @@ impl Pipeline {
                 .saturating_mul(latent_step)
         } else {
             assumptions.push(
-                "no denoiser was recognized among the components: only weights and decoding are counted"
+                "no denoiser was recognized among the components: only weights and decoding \
+                 are counted"
                     .to_owned(),
             );
             1024
