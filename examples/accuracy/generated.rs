@@ -122,7 +122,7 @@ fn tensors(builder: &mut InventoryBuilder, config: &Value) {
 
     for layer in 0..number_of("num_hidden_layers") {
         let mut add_to_layer = |name: &str, shape: &[u64]| {
-            add_named(format!("{prefix}model.layers.{layer}.{name}"), shape)
+            add_named(format!("{prefix}model.layers.{layer}.{name}"), shape);
         };
         add_to_layer("input_layernorm.weight", &[h]);
         add_to_layer("post_attention_layernorm.weight", &[h]);

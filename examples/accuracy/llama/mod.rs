@@ -14,9 +14,9 @@ use std::path::Path;
 
 use hf_mem_core::engines::llama_cpp::LlamaCpp;
 use hf_mem_core::engines::{
-    AskedWorkload, Component, ComponentName, Engine, EngineRequest, Interval, PreparedEngine,
+    AskedWorkload, Component, ComponentName, Engine, EngineRequest, Interval,
 };
-use hf_mem_core::model::{Inventory, Model};
+use hf_mem_core::model::Inventory;
 
 use self::cache::{cache, states};
 use self::compute::compute;

@@ -76,7 +76,7 @@ pub(super) fn metadata(row: &Row) -> Option<Metadata> {
     for (key, value) in logged {
         match value {
             Value::Number(number) if number.is_u64() => {
-                insert_key(key, Held::Unsigned(number.as_u64()?))
+                insert_key(key, Held::Unsigned(number.as_u64()?));
             }
             Value::Bool(truth) => insert_key(key, Held::Bool(*truth)),
             _ => {}
@@ -203,7 +203,7 @@ pub(super) fn synthesized(row: &Row, metadata: &Metadata) -> Option<Inventory> {
 
     let dtype = dtype_named(&main)?;
     let matrices = counts.remove(&main)?;
-    let output = output_dtype(dtype, matrices.checked_sub(layers * 7 + 1)?, &counts)?;
+    let outputs = output_dtypes(dtype, matrices.checked_sub(layers * 7 + 1)?, &counts)?;
 
     let (queries, keys) = (heads * dim, kv_heads * dim);
     let mut builder = InventoryBuilder::default();
@@ -214,7 +214,7 @@ pub(super) fn synthesized(row: &Row, metadata: &Metadata) -> Option<Inventory> {
     };
 
     add_tensor("token_embd.weight", dtype, &[hidden, vocabulary])?;
-    if let Some(output) = output {
+    for output in outputs {
         add_tensor("output.weight", output, &[hidden, vocabulary])?;
     }
 
@@ -266,16 +266,18 @@ pub(super) fn synthesized(row: &Row, metadata: &Metadata) -> Option<Inventory> {
     (vector_count == vectors).then(|| builder.finish())
 }
 
-/// The dtype of the output matrix, if there is one; `None` if the counts do not match.
+/// The dtype of the output matrix, or none if the embedding is the output too.
+///
+/// Returns `None` if the counts do not match.
 ///
 /// `spare` matrices of dtype `main` are neither in a layer nor the embedding; `others` counts the
 /// matrices of other dtypes.
-fn output_dtype(main: Dtype, spare: u64, others: &BTreeMap<String, u64>) -> Option<Option<Dtype>> {
+fn output_dtypes(main: Dtype, spare: u64, others: &BTreeMap<String, u64>) -> Option<Vec<Dtype>> {
     match (spare, others.len()) {
-        (0, 0) => Some(None),
-        (1, 0) => Some(Some(main)),
+        (0, 0) => Some(Vec::new()),
+        (1, 0) => Some(vec![main]),
         (0, 1) if others.values().all(|count| *count == 1) => {
-            Some(Some(dtype_named(others.keys().next()?)?))
+            Some(vec![dtype_named(others.keys().next()?)?])
         }
         _ => None,
     }
