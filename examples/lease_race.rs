@@ -1,9 +1,9 @@
-//! The full race: 64 askers, 1000 rounds each, three seeds, against the real daemon on its socket
+//! The full race: 64 clients, 1000 rounds each, three seeds, against the real daemon on its socket
 //! and the simulated driver, with `kill -9` in between.
 //!
-//! `cargo build --release && cargo run --release --example lease_race -- [CLIENTS [ROUNDS [SEEDS]]]`;
-//! exit code 1 if anything was promised twice, lost or leaked. Everything is in `TMPDIR`: on a disk
-//! that syncs slowly the race takes as long as its syncs.
+//! `cargo build --release && cargo run --release --example lease_race -- [CLIENTS [ROUNDS
+//! [SEEDS]]]`. The exit code is 1 if any memory was granted twice, lost or leaked. All files are in
+//! `TMPDIR`. On a disk with slow syncs, the race takes as long as its syncs.
 
 #![allow(
     clippy::unwrap_used,
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
         arguments.next().unwrap_or(1000),
     );
 
-    // Beside the folder of examples.
+    // The program is next to the folder of examples.
     let program = std::env::current_exe()
         .unwrap()
         .ancestors()

@@ -19,7 +19,7 @@ const MAX_PROFILES_BYTES: u64 = 4 << 20;
 /// Puts the site's default engine into `question`, where that is one for such models and none is
 /// named.
 pub fn complete(config: &Config, question: &mut Question, model: &Model) {
-    if question.engine.name.is_some() || evaluate::default_engine(model) != "vllm" {
+    if question.engine.name.is_some() || !evaluate::defaults_to_vllm(model) {
         return;
     }
 

@@ -136,6 +136,17 @@ impl Engine for Fake {
         None
     }
 
+    fn is_runnable(&self) -> bool {
+        true
+    }
+
+    fn with_constants(
+        &self,
+        _constants: &toml::Table,
+    ) -> Result<Option<Box<dyn Engine>>, EngineError> {
+        Ok(None)
+    }
+
     fn prepare<'a>(
         &self,
         case: &EngineRequest<'a>,
@@ -184,6 +195,14 @@ impl Engine for Fake {
             parameters,
             _case: std::marker::PhantomData,
         }))
+    }
+
+    fn prepare_with_adapter<'a>(
+        &self,
+        _request: &EngineRequest<'a>,
+        _adapter: &'a hf_mem_core::model::Adapter,
+    ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
+        Err(hf_mem_core::engines::lora::not_counted(self.name))
     }
 }
 

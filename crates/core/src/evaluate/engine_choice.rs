@@ -1,5 +1,4 @@
-//! Which engine a question means when it names none: by format first, then by what the model is
-//! for.
+//! The engine of a question that names none: by format first, then by the model's task.
 
 use crate::engines::vllm;
 use crate::model::architecture::Task;
@@ -10,14 +9,23 @@ pub fn default_engine(model: &Model) -> &'static str {
     match model.format {
         Format::Gguf => "llama.cpp",
         Format::Diffusers => "diffusers",
-        Format::Safetensors | Format::PytorchBin => match &model.architecture {
-            Ok(architecture) => match architecture.task {
-                // What vLLM does not run, the library that defined it does.
-                Task::Generate | Task::EncodeDecode if vllm::serves(architecture) => "vllm",
-                Task::Generate | Task::EncodeDecode => "transformers",
-                Task::Encode | Task::Pool => "transformers",
-            },
-            Err(_) => "vllm",
-        },
+        _ if defaults_to_vllm(model) => "vllm",
+        // The library that defined a model runs what vLLM does not.
+        Format::Safetensors | Format::PytorchBin => "transformers",
     }
+}
+
+/// Whether vLLM is the default engine for `model`, so that a site can choose another server.
+pub fn defaults_to_vllm(model: &Model) -> bool {
+    if !matches!(model.format, Format::Safetensors | Format::PytorchBin) {
+        return false;
+    }
+
+    model
+        .architecture
+        .as_ref()
+        .map_or(true, |architecture| match architecture.task {
+            Task::Generate | Task::EncodeDecode => vllm::serves(architecture),
+            Task::Encode | Task::Pool => false,
+        })
 }

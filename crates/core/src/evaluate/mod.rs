@@ -31,7 +31,7 @@ use crate::report::problem::{Problem, Reason};
 use crate::report::question::{ContextQuestion, OffloadRule, Question};
 
 pub use complexity::{leasable, takes_long};
-pub use engine_choice::default_engine;
+pub use engine_choice::{default_engine, defaults_to_vllm};
 pub use model_report::report as model_answer;
 
 /// Devices as a question meets them.

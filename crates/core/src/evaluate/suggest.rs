@@ -70,9 +70,9 @@ fn other_engines(ask: &Ask<'_>) -> impl Iterator<Item = &'static str> {
         _ => &[],
     };
 
-    let asked = ask.engine.name();
+    let (asked, runnable) = (ask.engine.name(), ask.engine.is_runnable());
     alike
         .iter()
         .copied()
-        .filter(move |name| *name != asked && asked != "reference")
+        .filter(move |name| *name != asked && runnable)
 }

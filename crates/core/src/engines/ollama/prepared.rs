@@ -1,34 +1,43 @@
-//! Ollama ready to answer: llama.cpp's figures under Ollama's settings.
+//! Ollama prepared for one model: llama.cpp's figures under Ollama's settings.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::launch;
+use super::options::{context_by_memory, options};
 use super::parameters::{self, ENGINE};
 use super::profile::{self, OllamaProfile};
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
-use crate::engines::llama_cpp;
+use crate::engines::llama_cpp::LlamaCppPrepared;
 use crate::engines::{
     AskedContext, AskedWorkload, CacheCapacity, Component, DeviceSupport, EngineError,
-    EngineRequest, EngineVersion, IllegalSplit, Interval, Launch, LaunchPlan, Offload,
-    PreparedEngine, Share, Split, Workload,
+    EngineRequest, IllegalSplit, Interval, Launch, LaunchPlan, Offload, PreparedEngine, Share,
+    Split, Workload,
 };
-use crate::model::architecture::{Architecture, Task};
-use crate::model::{Format, Identity, Model};
+use crate::model::architecture::Task;
+use crate::model::{Format, Model};
 
-/// One model under Ollama's settings.
-pub(crate) struct Ready<'a> {
+/// A model under Ollama's settings.
+pub(crate) struct OllamaPrepared<'a> {
     model: &'a Model,
     profile: OllamaProfile,
-    /// Options that a Modelfile or request would carry.
+    /// Options as in a Modelfile or request.
     options: BTreeMap<String, Value>,
     batch: u64,
-    llama: llama_cpp::Ready<'a>,
+    llama: LlamaCppPrepared<'a>,
 }
 
-/// An error of the delegate, in this engine's name.
-fn renamed(error: EngineError) -> EngineError {
+fn unsupported(why: String) -> EngineError {
+    EngineError::Unsupported {
+        engine: ENGINE,
+        why,
+    }
+}
+
+/// An error of llama.cpp with Ollama's names.
+fn rename_error(error: EngineError) -> EngineError {
     match error {
         EngineError::Unsupported { why, .. } => EngineError::Unsupported {
             engine: ENGINE,
@@ -55,68 +64,68 @@ fn renamed(error: EngineError) -> EngineError {
     }
 }
 
-impl<'a> Ready<'a> {
-    /// Settles `case`.
-    pub(crate) fn new(case: &EngineRequest<'a>) -> Result<Self, EngineError> {
-        let unsupported = |why: String| EngineError::Unsupported {
-            engine: ENGINE,
-            why,
-        };
-
-        if case.model.format != Format::Gguf {
+impl<'a> OllamaPrepared<'a> {
+    /// Resolves the options and workload of `request`.
+    pub(crate) fn new(request: &EngineRequest<'a>) -> Result<Self, EngineError> {
+        if request.model.format != Format::Gguf {
             return Err(unsupported(
                 "Ollama runs GGUF files; look for a GGUF repository of this model".to_owned(),
             ));
         }
 
-        let architecture = case
+        let architecture = request
             .model
             .architecture
             .as_ref()
             .map_err(|why| unsupported(why.to_string()))?;
 
         let profile = profile::profile().map_err(unsupported)?;
-        let options = options(case.model, case.version, case.parameters)?;
+        let options = options(request.model, request.version, request.parameters)?;
         let embeds = matches!(architecture.task, Task::Encode | Task::Pool);
-        let usual = if embeds {
+        let default_batch = if embeds {
             profile.num_batch_embedding
         } else {
             profile.num_batch
         };
 
-        let batch = parameters::whole(&options, "num_batch")?.unwrap_or(usual);
+        let batch = parameters::whole(&options, "num_batch")?.unwrap_or(default_batch);
         let given_slots = parameters::whole(&options, "num_parallel")?;
         let slots = given_slots
-            .or(case.asked.sequences)
+            .or(request.asked.sequences)
             .unwrap_or(profile.num_parallel)
             .max(1);
         parameters::whole(&options, "gpu_overhead")?;
-        let usual = context_by_memory(&profile, &options, architecture, case.devices.iter())?;
+        let default_context =
+            context_by_memory(&profile, &options, architecture, request.devices.iter())?;
 
-        let context = match (parameters::whole(&options, "num_ctx")?, case.asked.context) {
+        let context = match (
+            parameters::whole(&options, "num_ctx")?,
+            request.asked.context,
+        ) {
             (Some(option), Some(AskedContext::Tokens(tokens))) if option < tokens => {
                 return Err(parameters::bad(
                     "num_ctx",
                     &json!(option),
-                    format!("less than the {tokens} tokens asked for"),
+                    format!("less than the requested {tokens} tokens"),
                 ));
             }
             (_, Some(asked)) => asked,
             (Some(option), None) => AskedContext::Tokens(option),
-            (None, None) => AskedContext::Tokens(usual),
+            (None, None) => AskedContext::Tokens(default_context),
         };
 
         let asked = AskedWorkload {
             context: Some(context),
             sequences: Some(slots),
-            ..case.asked.clone()
+            ..request.asked.clone()
         };
 
         let given = parameters::for_llama(&options, batch, slots);
-        let llama = llama_cpp::Ready::new(case.model, None, &given, &asked).map_err(renamed)?;
+        let llama =
+            LlamaCppPrepared::new(request.model, None, &given, &asked).map_err(rename_error)?;
 
         Ok(Self {
-            model: case.model,
+            model: request.model,
             profile,
             options,
             batch,
@@ -132,96 +141,7 @@ impl<'a> Ready<'a> {
     }
 }
 
-/// What was given, and where nothing was what the Modelfile says.
-fn options(
-    model: &Model,
-    version: Option<&EngineVersion>,
-    given: &BTreeMap<String, Value>,
-) -> Result<BTreeMap<String, Value>, EngineError> {
-    let mut options = parameters::read(version, given)?;
-    let modelfile = model
-        .components
-        .iter()
-        .find(|part| part.name == "parameters" && part.class == "ollama");
-    let said = modelfile.and_then(|part| part.config.as_ref()?.as_object());
-    for name in ["num_ctx", "num_batch", "num_gpu", "use_mmap"] {
-        if let Some(value) = said.and_then(|said| said.get(name)) {
-            options
-                .entry(name.to_owned())
-                .or_insert_with(|| value.clone());
-        }
-    }
-
-    Ok(options)
-}
-
-/// `num_ctx` where nobody gives one: by the memory of all devices together (`server/routes.go`),
-/// within the model's own.
-fn context_by_memory<'d>(
-    profile: &OllamaProfile,
-    options: &BTreeMap<String, Value>,
-    architecture: &Architecture,
-    devices: impl Iterator<Item = &'d DeviceFacts>,
-) -> Result<u64, EngineError> {
-    let overhead = parameters::whole(options, "gpu_overhead")?
-        .map_or(Bytes::mib(profile.gpu_overhead_mib), Bytes::new);
-    let memory: Bytes = devices
-        .map(|device| device.total_bytes.less(overhead).unwrap_or(Bytes::ZERO))
-        .sum();
-
-    Ok(profile
-        .default_context(memory)
-        .min(architecture.max_context.unwrap_or(u64::MAX)))
-}
-
-/// The context that Ollama's server on a host of `devices` gives `model`; `None` where the
-/// parameters give one. What is wrong with them is said when the engine is prepared.
-pub(super) fn context_by_host(
-    model: &Model,
-    parameters: &BTreeMap<String, Value>,
-    devices: &[&DeviceFacts],
-) -> Option<u64> {
-    let options = options(model, None, parameters)
-        .ok()
-        .filter(|options| !options.contains_key("num_ctx"))?;
-    let architecture = model.architecture.as_ref().ok()?;
-
-    context_by_memory(
-        &profile::profile().ok()?,
-        &options,
-        architecture,
-        devices.iter().copied(),
-    )
-    .ok()
-}
-
-/// The name that `ollama run` takes: Hub repositories by their quantisation, files by a Modelfile.
-fn source(identity: &Identity) -> String {
-    let local = identity.repo.starts_with(['/', '.', '~']);
-    let stem = identity
-        .file
-        .as_deref()
-        .and_then(|file| file.strip_suffix(".gguf"));
-
-    if let Some(name) = identity.repo.strip_prefix("ollama:") {
-        return name.to_owned();
-    }
-    // Of a file in parts, `-00001-of-00003` is no part of the name.
-    let whole = stem.map(|stem| {
-        stem.rsplit_once("-of-")
-            .and_then(|(first, _)| first.rsplit_once('-'))
-            .map_or(stem, |it| it.0)
-    });
-
-    let quantisation = whole.and_then(|stem| stem.rsplit(['-', '.']).next());
-    match quantisation {
-        _ if local => identity.repo.clone(),
-        Some(quantisation) => format!("hf.co/{}:{quantisation}", identity.repo),
-        None => format!("hf.co/{}", identity.repo),
-    }
-}
-
-impl PreparedEngine for Ready<'_> {
+impl PreparedEngine for OllamaPrepared<'_> {
     fn profile(&self) -> &'static str {
         "0.25"
     }
@@ -306,7 +226,7 @@ impl PreparedEngine for Ready<'_> {
         let minimum = Bytes::mib(self.profile.minimum_mib);
         if device.total_bytes < minimum {
             return DeviceSupport::Unable(format!(
-                "Ollama leaves devices of less than {minimum} alone"
+                "Ollama does not use devices of less than {minimum}"
             ));
         }
 
@@ -319,7 +239,7 @@ impl PreparedEngine for Ready<'_> {
         rank: usize,
         device: &DeviceFacts,
     ) -> Result<Vec<Component>, EngineError> {
-        self.llama.fixed(split, rank, device).map_err(renamed)
+        self.llama.fixed(split, rank, device).map_err(rename_error)
     }
 
     fn variable(
@@ -331,7 +251,7 @@ impl PreparedEngine for Ready<'_> {
     ) -> Result<Vec<Component>, EngineError> {
         self.llama
             .variable(split, rank, device, workload)
-            .map_err(renamed)
+            .map_err(rename_error)
     }
 
     fn fixed_sum(
@@ -340,7 +260,9 @@ impl PreparedEngine for Ready<'_> {
         rank: usize,
         device: &DeviceFacts,
     ) -> Result<Interval, EngineError> {
-        self.llama.fixed_sum(split, rank, device).map_err(renamed)
+        self.llama
+            .fixed_sum(split, rank, device)
+            .map_err(rename_error)
     }
 
     fn variable_sum(
@@ -352,11 +274,11 @@ impl PreparedEngine for Ready<'_> {
     ) -> Result<Interval, EngineError> {
         self.llama
             .variable_sum(split, rank, device, workload)
-            .map_err(renamed)
+            .map_err(rename_error)
     }
 
     fn host(&self, split: &Split, workload: Workload) -> Result<Vec<Component>, EngineError> {
-        self.llama.host(split, workload).map_err(renamed)
+        self.llama.host(split, workload).map_err(rename_error)
     }
 
     fn must_be_available(&self, split: &Split, device: &DeviceFacts, sum: Interval) -> Interval {
@@ -365,7 +287,7 @@ impl PreparedEngine for Ready<'_> {
             .llama
             .must_be_available(split, device, sum)
             .plus(overhead);
-        // A device with less free than the minimum is not used at all.
+        // Ollama does not use a device with less free memory than the minimum.
         needed.max(Interval::exact(Bytes::mib(self.profile.minimum_mib)))
     }
 
@@ -378,44 +300,6 @@ impl PreparedEngine for Ready<'_> {
     }
 
     fn launch(&self, plan: &LaunchPlan<'_>) -> Launch {
-        let devices = plan
-            .devices
-            .iter()
-            .map(|device| device.facts.uuid.as_str())
-            .collect::<Vec<_>>()
-            .join(",");
-        let mut env = BTreeMap::from([
-            ("CUDA_VISIBLE_DEVICES".to_owned(), devices),
-            (
-                "OLLAMA_CONTEXT_LENGTH".to_owned(),
-                plan.workload.context.to_string(),
-            ),
-            (
-                "OLLAMA_NUM_PARALLEL".to_owned(),
-                plan.workload.sequences.to_string(),
-            ),
-        ]);
-
-        let kind = self.llama.kv_cache_dtype();
-        if kind != "f16" {
-            env.insert("OLLAMA_KV_CACHE_TYPE".to_owned(), kind);
-            env.insert("OLLAMA_FLASH_ATTENTION".to_owned(), "1".to_owned());
-        }
-
-        if plan.devices.len() > 1 {
-            env.insert("OLLAMA_SCHED_SPREAD".to_owned(), "1".to_owned());
-        }
-        // The variables are the server's: `ollama run` reaches one that was started with them.
-        let args = vec![
-            "ollama".to_owned(),
-            "run".to_owned(),
-            source(&self.model.identity),
-        ];
-
-        Launch {
-            env,
-            args,
-            takes: vec![None; plan.devices.len()],
-        }
+        launch::launch(&self.llama, self.model, plan)
     }
 }
