@@ -13,6 +13,7 @@ use hf_mem_core::report::TogetherAnswer;
 use hf_mem_core::report::lease::LeaseAnswer;
 use hf_mem_core::report::problem::Reason;
 use hf_mem_core::report::{Answer, Problem, Question, SCHEMA_VERSION};
+use hf_mem_core::wire_word::WireWord;
 use tokio::sync::{broadcast, watch};
 use tracing::{Instrument as _, debug_span, info, warn};
 
@@ -451,7 +452,7 @@ impl Service for HostService {
             if answer.lease.is_some() {
                 "granted"
             } else {
-                answer.reason.as_deref().unwrap_or_default()
+                answer.reason.as_ref().map_or("", WireWord::as_str)
             }
         });
 
@@ -554,7 +555,7 @@ impl Service for HostService {
                 available: device.available.filter(|_| known),
                 leased: known.then_some(device.leased),
                 unusable: match &device.unusable {
-                    Some(why) => Some(why.reason.clone()),
+                    Some(why) => Some(why.reason.to_string()),
                     None => device
                         .free
                         .is_none()

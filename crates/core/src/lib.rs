@@ -19,6 +19,7 @@ pub mod model;
 pub mod placement;
 pub mod report;
 pub mod strict_json;
+pub mod wire_word;
 
 /// The example of the README, compiled and run with the documentation's tests.
 #[cfg(doctest)]

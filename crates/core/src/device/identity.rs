@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Device, Unusable, Warning};
+use super::{Device, Unusable, UnusableReason, Warning, WarningReason};
 
 /// Bytes of the longest name that is kept: far above any product's, and above the buffer that
 /// NVML's own takes.
@@ -46,18 +46,16 @@ pub fn settle(devices: &mut [Device]) {
             "it reports the UUID {uuid}, which a device listed before it has; nothing is placed on it"
         );
         device.warnings.push(Warning {
-            reason: DUPLICATE.to_owned(),
+            reason: WarningReason::DuplicateUuid.into(),
             message: message.clone(),
         });
 
         device.unusable = Some(Unusable {
-            reason: DUPLICATE.to_owned(),
+            reason: UnusableReason::DuplicateUuid.into(),
             message,
         });
     }
 }
-
-const DUPLICATE: &str = "duplicate_uuid";
 
 /// The name of a device whose own cannot be read.
 pub fn placeholder(index: u32) -> String {
@@ -67,7 +65,7 @@ pub fn placeholder(index: u32) -> String {
 /// The warning that goes with [`placeholder`].
 pub fn unread_name(why: &str) -> Warning {
     Warning {
-        reason: "name_unreadable".to_owned(),
+        reason: WarningReason::NameUnreadable.into(),
         message: format!("its product name {why}; a placeholder is shown"),
     }
 }
@@ -111,7 +109,7 @@ mod tests {
             .map(|device| device.unusable.is_none())
             .collect();
         assert_eq!(usable, [true, true, false, false, false]);
-        assert_eq!(devices[2].warnings[0].reason, "duplicate_uuid");
+        assert_eq!(devices[2].warnings[0].reason, WarningReason::DuplicateUuid);
     }
 
     #[test]
@@ -126,7 +124,7 @@ mod tests {
             (devices[0].facts.name.as_str(), &devices[0].unusable),
             ("GPU 3 (unreadable)", &None)
         );
-        assert_eq!(devices[0].warnings[0].reason, "name_unreadable");
+        assert_eq!(devices[0].warnings[0].reason, WarningReason::NameUnreadable);
         assert!(devices[1].warnings.is_empty());
     }
 }

@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::bytes::Bytes;
+use crate::wire_word::{WireWord, words};
 
 /// What does not change while a device is there: identity and abilities.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,7 +124,8 @@ pub struct Unusable {
     /// A stable word: `prohibited`, `exclusive_process`, `mig_without_instances`, `mig_parent`,
     /// `fabric_not_ready`, `drain`, `gpu_lost`, `reset_required`, `row_remap_failure`,
     /// `no_permission`, `not_ready`, `memory_unreadable`, `asleep`, `duplicate_uuid`, ...
-    pub reason: String,
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub reason: WireWord<UnusableReason>,
     /// A sentence for a person, with the cure where there is one.
     pub message: String,
 }
@@ -132,15 +134,73 @@ impl Unusable {
     /// Whether something is wrong, rather than chosen by an administrator or taken by another
     /// program.
     pub fn is_fault(&self) -> bool {
-        ![
-            "prohibited",
-            "exclusive_process",
-            "mig_without_instances",
-            "mig_parent",
-            "drain",
-            "asleep",
-        ]
-        .contains(&self.reason.as_str())
+        !matches!(
+            self.reason.known(),
+            Some(
+                UnusableReason::Prohibited
+                    | UnusableReason::ExclusiveProcess
+                    | UnusableReason::MigWithoutInstances
+                    | UnusableReason::MigParent
+                    | UnusableReason::Drain
+                    | UnusableReason::Asleep
+            )
+        )
+    }
+}
+
+words! {
+    /// Why nothing may be placed on a device.
+    pub enum UnusableReason {
+        /// The compute mode is Prohibited.
+        Prohibited = "prohibited",
+        /// The compute mode is Exclusive and another process uses the device.
+        ExclusiveProcess = "exclusive_process",
+        /// MIG is enabled and the device has no GPU instance.
+        MigWithoutInstances = "mig_without_instances",
+        /// MIG is enabled; only the device's GPU instances can be used.
+        MigParent = "mig_parent",
+        /// The NVLink fabric is not ready.
+        FabricNotReady = "fabric_not_ready",
+        /// The device is being drained.
+        Drain = "drain",
+        /// The device has fallen off the bus.
+        GpuLost = "gpu_lost",
+        /// The device needs a reset.
+        ResetRequired = "reset_required",
+        /// Memory rows could not be remapped.
+        RowRemapFailure = "row_remap_failure",
+        /// The driver denies access.
+        NoPermission = "no_permission",
+        /// The driver is still starting the device.
+        NotReady = "not_ready",
+        /// The driver does not report the device's memory.
+        MemoryUnreadable = "memory_unreadable",
+        /// The device is suspended.
+        Asleep = "asleep",
+        /// A device with the same UUID is listed before this one.
+        DuplicateUuid = "duplicate_uuid",
+        /// A device that shares the same host memory is listed before this one.
+        SharedPool = "shared_pool",
+        /// Another model of the same question occupies the MIG instance.
+        Taken = "taken",
+    }
+}
+
+words! {
+    /// What a device warns of.
+    pub enum WarningReason {
+        /// The driver reported an XID.
+        Xid = "xid",
+        /// Memory rows wait to be remapped.
+        RowRemapPending = "row_remap_pending",
+        /// A change of the MIG mode waits for a reset.
+        MigPending = "mig_pending",
+        /// Memory in use is page cache of the host.
+        PageCache = "page_cache",
+        /// The product name cannot be read.
+        NameUnreadable = "name_unreadable",
+        /// A device with the same UUID is listed before this one.
+        DuplicateUuid = "duplicate_uuid",
     }
 }
 
@@ -150,7 +210,8 @@ impl Unusable {
 pub struct Warning {
     /// A stable word: `xid`, `row_remap_pending`, `mig_pending`, `page_cache`, `name_unreadable`,
     /// `duplicate_uuid`, ...
-    pub reason: String,
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub reason: WireWord<WarningReason>,
     /// A sentence for a person.
     pub message: String,
 }

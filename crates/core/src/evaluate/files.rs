@@ -10,11 +10,12 @@ use crate::bytes::Bytes;
 use crate::engines::{Basis, Offload};
 use crate::model::variant::{Content, Known, label};
 use crate::model::{Format, Model};
-use crate::placement::{Placement, plan};
+use crate::placement::{Placement, Strategy, plan};
 use crate::report::answer::{Answer, Suggestion, Verdict};
 use crate::report::file::{FileAnswer, FileKind, FilesAnswer};
 use crate::report::problem::Problem;
 use crate::report::question::Question;
+use crate::wire_word::WireWord;
 
 /// Beyond this many bits a weight there is no better quality: models are published in 16-bit types.
 const FULL_PRECISION_BITS: f64 = 16.0;
@@ -128,8 +129,9 @@ fn recommended(list: &[FileAnswer]) -> Option<&FileAnswer> {
         |file: &&FileAnswer| file.kind == FileKind::Model && file.verdict == Some(Verdict::Fits);
     let on_host = |file: &FileAnswer| {
         file.strategy
-            .as_deref()
-            .is_some_and(|strategy| strategy.ends_with("offload"))
+            .as_ref()
+            .and_then(WireWord::known)
+            .is_some_and(Strategy::is_offload)
     };
 
     let bits = |file: &FileAnswer| {
@@ -265,12 +267,10 @@ fn placed(file: &mut FileAnswer, placement: &Placement) {
 
     file.required_bytes = Some(sum(|need| need.high));
     file.likely_bytes = Some(sum(|need| need.likely));
-    file.strategy = Some(placement.strategy.word().to_owned());
+    file.strategy = Some(placement.strategy.into());
     file.devices = u32::try_from(placement.ranks.len()).ok();
     file.max_context = placement.max_context;
-    debug_assert!(
-        placement.split.offload == Offload::None || placement.strategy.word().ends_with("offload")
-    );
+    debug_assert!(placement.split.offload == Offload::None || placement.strategy.is_offload());
 }
 
 /// Stored bits for each element, to a hundredth.
@@ -287,7 +287,7 @@ fn bits_per_weight(model: &Model) -> Option<f64> {
 mod tests {
     use super::*;
 
-    fn file(name: &str, bits: f64, verdict: Verdict, strategy: &str) -> FileAnswer {
+    fn file(name: &str, bits: f64, verdict: Verdict, strategy: Strategy) -> FileAnswer {
         let line = Line {
             path: name.to_owned(),
             parts: 1,
@@ -300,7 +300,7 @@ mod tests {
         FileAnswer {
             bits_per_weight: Some(bits),
             verdict: Some(verdict),
-            strategy: Some(strategy.to_owned()),
+            strategy: Some(strategy.into()),
             stored_bytes: Some(name.len() as u64),
             ..bare
         }
@@ -312,21 +312,21 @@ mod tests {
 
     #[test]
     fn the_most_bits_that_fit_on_devices_are_recommended() {
-        let q8 = file("q8", 8.5, Verdict::Fits, "single");
-        let q4 = file("q4", 4.8, Verdict::Fits, "single");
-        let bf16 = file("bf16", 16.0, Verdict::Tight, "single");
+        let q8 = file("q8", 8.5, Verdict::Fits, Strategy::Single);
+        let q4 = file("q4", 4.8, Verdict::Fits, Strategy::Single);
+        let bf16 = file("bf16", 16.0, Verdict::Tight, Strategy::Single);
         assert_eq!(best(&[q4.clone(), q8.clone(), bf16.clone()]), Some("q8"));
-        let spilled = file("q8", 8.5, Verdict::Fits, "layer_offload");
+        let spilled = file("q8", 8.5, Verdict::Fits, Strategy::LayerOffload);
         assert_eq!(best(&[q4.clone(), spilled.clone()]), Some("q4"));
         assert_eq!(best(&[bf16.clone(), spilled]), Some("q8"));
         assert_eq!(best(&[bf16]), None);
-        let f32 = file("f32-is-longer", 32.0, Verdict::Fits, "single");
-        let f16 = file("f16", 16.0, Verdict::Fits, "single");
+        let f32 = file("f32-is-longer", 32.0, Verdict::Fits, Strategy::Single);
+        let f16 = file("f16", 16.0, Verdict::Fits, Strategy::Single);
         assert_eq!(best(&[f32, f16]), Some("f16"));
 
         let projector = FileAnswer {
             kind: FileKind::Projector,
-            ..file("mmproj", 16.0, Verdict::Fits, "single")
+            ..file("mmproj", 16.0, Verdict::Fits, Strategy::Single)
         };
 
         assert_eq!(best(&[projector, q4]), Some("q4"));

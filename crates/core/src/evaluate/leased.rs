@@ -57,9 +57,10 @@ mod tests {
     use crate::placement::Policy;
     use crate::report::Question;
     use crate::report::answer::Verdict;
+    use crate::report::problem::Reason;
 
     /// The verdict and the reason on one card, of which `leased` GiB are leased.
-    fn asked(leased: u64, parameters: &serde_json::Value) -> (Option<Verdict>, Option<String>) {
+    fn asked(leased: u64, parameters: &serde_json::Value) -> (Option<Verdict>, Option<Reason>) {
         let config = json!({
             "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096,
             "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
@@ -91,16 +92,16 @@ mod tests {
         .unwrap();
 
         let answer = answer(&question, &model, &host, &rules).unwrap();
-        (answer.verdict, answer.reason)
+        (answer.verdict, answer.known_reason())
     }
 
     #[test]
     fn engine_that_fills_is_refused_beside_leases() {
         let own_pool = json!({ "max_total_tokens": "default" });
-        let no = (Some(Verdict::DoesNotFit), Some("leased".to_owned()));
+        let no = (Some(Verdict::DoesNotFit), Some(Reason::Leased));
         assert_eq!(asked(20, &own_pool), no);
 
-        let yes = (Some(Verdict::Fits), Some("fits".to_owned()));
+        let yes = (Some(Verdict::Fits), Some(Reason::Fits));
         assert_eq!(asked(0, &own_pool), yes);
         assert_eq!(asked(20, &json!({})), yes, "a pool of the need");
     }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::bytes::Bytes;
-use crate::device::{Device, Snapshot, declared};
+use crate::device::{Device, Snapshot, UnusableReason, declared};
 use crate::engines::{AskedContext, AskedWorkload, EngineError, Engines, releases};
 use crate::model::Model;
 use crate::placement::{
@@ -26,7 +26,9 @@ use crate::placement::{
     fit_together, plan,
 };
 use crate::report::TogetherAnswer;
-use crate::report::answer::{Answer, EngineAnswer, Shortfall, Verdict, WorkloadAnswer};
+use crate::report::answer::{
+    Answer, ContextSource, EngineAnswer, Shortfall, Verdict, WorkloadAnswer,
+};
 use crate::report::problem::{Problem, Reason};
 use crate::report::question::{ContextQuestion, OffloadRule, Question};
 
@@ -204,9 +206,8 @@ pub fn together(
         .iter()
         .find(|answer| answer.verdict == Some(found.verdict));
     let reason = deciding
-        .and_then(|answer| answer.reason.as_deref())
-        .unwrap_or(Reason::Fits.word())
-        .to_owned();
+        .and_then(|answer| answer.reason.clone())
+        .unwrap_or_else(|| Reason::Fits.into());
 
     let mut message = match found.verdict {
         Verdict::Fits => format!("all {} fit together", answers.len()),
@@ -375,11 +376,11 @@ fn conclude(
         answer.workload = Some(WorkloadAnswer {
             context: settled.workload.context,
             context_from: match question.workload.context {
-                Some(ContextQuestion::Tokens(_)) => "asked",
-                Some(ContextQuestion::Word(_)) => "model_maximum",
-                None => "engine_default",
+                Some(ContextQuestion::Tokens(_)) => ContextSource::Asked,
+                Some(ContextQuestion::Word(_)) => ContextSource::ModelMaximum,
+                None => ContextSource::EngineDefault,
             }
-            .to_owned(),
+            .into(),
             sequences: settled.workload.sequences,
             kv_cache_dtype: settled.kv_cache_dtype.clone(),
         });
@@ -541,9 +542,9 @@ fn no_devices(plan: &Plan, here: &HostView) -> Problem {
         .filter(asked)
         .filter_map(|device| device.unusable.as_ref());
     let words = words
-        .map(|unusable| unusable.reason.as_str())
-        .filter(|word| *word != "mig_parent");
-    let lost = words.clone().find(|word| *word == Reason::GpuLost.word());
+        .map(|unusable| &unusable.reason)
+        .filter(|word| **word != UnusableReason::MigParent);
+    let lost = words.clone().find(|word| **word == UnusableReason::GpuLost);
     let reason = lost
         .or_else(|| words.clone().next())
         .map_or(Reason::NoDevices, Reason::of_device);

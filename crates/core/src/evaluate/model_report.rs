@@ -1,7 +1,7 @@
 //! A model in the words of the answer.
 
 use crate::bytes::Bytes;
-use crate::model::{Format, Model, Storage};
+use crate::model::{Model, Storage};
 use crate::report::answer::{AdapterAnswer, ModelAnswer};
 
 /// The answer's `model`.
@@ -27,15 +27,7 @@ pub fn report(model: &Model) -> ModelAnswer {
         revision: asked.revision.clone(),
         commit: asked.commit.clone(),
         file: asked.file.clone(),
-        format: Some(
-            match model.format {
-                Format::Safetensors => "safetensors",
-                Format::Gguf => "gguf",
-                Format::Diffusers => "diffusers",
-                Format::PytorchBin => "pytorch_bin",
-            }
-            .to_owned(),
-        ),
+        format: Some(model.format.into()),
         architecture: architecture.map(|architecture| architecture.class.clone()),
         parameters: model.parameters,
         weights_bytes: Some(model.inventory.bytes().get()),

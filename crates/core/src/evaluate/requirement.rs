@@ -59,7 +59,7 @@ pub(super) fn weights_only(model: &Model) -> Requirement {
 pub(super) fn placement(placement: &Placement) -> PlacementAnswer {
     let launch = &placement.launch;
     PlacementAnswer {
-        strategy: placement.strategy.word().to_owned(),
+        strategy: placement.strategy.into(),
         tensor_parallel: placement.split.tensor,
         pipeline_parallel: u32::try_from(placement.split.stages.len()).unwrap_or(u32::MAX),
         devices: placement.ranks.iter().map(share).collect(),
@@ -114,7 +114,7 @@ fn share(rank: &RankShare) -> DeviceShare {
 /// Another way.
 pub(super) fn alternative(way: &AlternativeWay) -> Alternative {
     Alternative {
-        strategy: way.strategy.word().to_owned(),
+        strategy: way.strategy.into(),
         tensor_parallel: way.tensor,
         pipeline_parallel: way.pipeline,
         devices: way.devices.clone(),

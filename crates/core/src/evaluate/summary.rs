@@ -1,9 +1,10 @@
 //! The one sentence of an answer.
 
 use crate::bytes::Bytes;
-use crate::placement::{Plan, RankShare};
+use crate::placement::{Plan, RankShare, Strategy};
 use crate::report::answer::{Answer, Verdict};
 use crate::report::problem::Reason;
+use crate::wire_word::WireWord;
 
 /// What an answer comes to.
 pub(super) fn message(answer: &Answer, plan: &Plan) -> String {
@@ -157,15 +158,21 @@ fn way(answer: &Answer) -> String {
     let split = match (placement.tensor_parallel, placement.pipeline_parallel) {
         (1, 1) => String::new(),
         (tensor, 1) => format!(" (tensor parallel {tensor})"),
-        (1, _) => format!(" ({})", placement.strategy.replace('_', " ")),
+        (1, _) => format!(" ({})", spaced(&placement.strategy)),
         (tensor, pipeline) => format!(" (tensor parallel {tensor}, pipeline parallel {pipeline})"),
     };
 
-    let offload = if placement.strategy.ends_with("offload") && placement.pipeline_parallel == 1 {
-        format!(" ({})", placement.strategy.replace('_', " "))
+    let is_offload = placement.strategy.known().is_some_and(Strategy::is_offload);
+    let offload = if is_offload && placement.pipeline_parallel == 1 {
+        format!(" ({})", spaced(&placement.strategy))
     } else {
         String::new()
     };
 
     format!("{devices}{split}{offload}")
+}
+
+/// Returns the strategy in words: `pipeline parallel`.
+fn spaced(strategy: &WireWord<Strategy>) -> String {
+    strategy.as_str().replace('_', " ")
 }

@@ -1,30 +1,30 @@
 //! The word for a way of placing a model.
 
-use std::fmt;
-
 use crate::engines::{Offload, PreparedEngine, Split};
+use crate::wire_word::words;
 
-/// A way of placing a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Strategy {
-    /// One device.
-    Single,
-    /// Every layer divided over several devices.
-    TensorParallel,
-    /// Whole layers on each of several devices, by the engine's own rule.
-    PipelineParallel,
-    /// Stages of several devices each.
-    TensorPipelineParallel,
-    /// Whole layers on each of several devices, as many as each has room for.
-    LayerSplit,
-    /// Routed experts of some layers in host memory.
-    ExpertOffload,
-    /// Some layers in host memory.
-    LayerOffload,
-    /// One pipeline component on the device at a time.
-    ComponentOffload,
-    /// One leaf module on the device at a time.
-    LeafOffload,
+words! {
+    /// A way of placing a model.
+    pub enum Strategy {
+        /// One device.
+        Single = "single",
+        /// Every layer divided over several devices.
+        TensorParallel = "tensor_parallel",
+        /// Whole layers on each of several devices, by the engine's own rule.
+        PipelineParallel = "pipeline_parallel",
+        /// Stages of several devices each.
+        TensorPipelineParallel = "tensor_pipeline_parallel",
+        /// Whole layers on each of several devices, as many as each has room for.
+        LayerSplit = "layer_split",
+        /// Routed experts of some layers in host memory.
+        ExpertOffload = "expert_offload",
+        /// Some layers in host memory.
+        LayerOffload = "layer_offload",
+        /// One pipeline component on the device at a time.
+        ComponentOffload = "component_offload",
+        /// One leaf module on the device at a time.
+        LeafOffload = "leaf_offload",
+    }
 }
 
 impl Strategy {
@@ -47,24 +47,11 @@ impl Strategy {
         }
     }
 
-    /// The word as it stands in an answer.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Single => "single",
-            Self::TensorParallel => "tensor_parallel",
-            Self::PipelineParallel => "pipeline_parallel",
-            Self::TensorPipelineParallel => "tensor_pipeline_parallel",
-            Self::LayerSplit => "layer_split",
-            Self::ExpertOffload => "expert_offload",
-            Self::LayerOffload => "layer_offload",
-            Self::ComponentOffload => "component_offload",
-            Self::LeafOffload => "leaf_offload",
-        }
-    }
-}
-
-impl fmt::Display for Strategy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.word())
+    /// Whether part of the model stays in host memory.
+    pub const fn is_offload(self) -> bool {
+        matches!(
+            self,
+            Self::ExpertOffload | Self::LayerOffload | Self::ComponentOffload | Self::LeafOffload
+        )
     }
 }

@@ -11,7 +11,7 @@ use super::availability::Availability;
 use super::plan::{Plan, plan};
 use super::ways::ways;
 use crate::bytes::Bytes;
-use crate::device::{DeviceKind, Unusable};
+use crate::device::{DeviceKind, Unusable, UnusableReason};
 use crate::report::answer::Verdict;
 
 /// Choices tried before it is said that they do not fit together.
@@ -151,7 +151,7 @@ fn after(here: Availability, plan: &Plan) -> Availability {
     for device in &mut left.devices {
         if device.facts.kind == DeviceKind::MigInstance && taken.contains_key(&device.facts.uuid) {
             device.unusable = Some(Unusable {
-                reason: "taken".into(),
+                reason: UnusableReason::Taken.into(),
                 message: "another model of the same question is on this MIG instance".into(),
             });
         }

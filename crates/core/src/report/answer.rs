@@ -3,12 +3,17 @@
 
 use std::collections::BTreeMap;
 
+use serde::ser::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use super::file::FilesAnswer;
+use super::lease::LeaseAnswer;
 use super::problem::Reason;
 use crate::engines::{Basis, ComponentName};
+use crate::model::Format;
+use crate::placement::Strategy;
+use crate::wire_word::{WireWord, Word, words};
 
 /// The verdict of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -35,7 +40,8 @@ pub struct Answer {
     pub verdict: Option<Verdict>,
     /// A stable word: `fits`, `insufficient_memory`, `no_legal_split`, `unsupported_architecture`,
     /// ...; `null` where there is no verdict.
-    pub reason: Option<String>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub reason: Option<WireWord<Reason>>,
     /// One sentence for a person.
     pub message: String,
     /// The model.
@@ -58,8 +64,8 @@ pub struct Answer {
     #[cfg_attr(feature = "openapi", schema(value_type = Option<u64>))]
     pub short_by_bytes: Shortfall,
     /// The lease, when one was asked for and granted.
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<super::lease::LeaseAnswer>))]
-    pub lease: Option<Value>,
+    #[serde(default, serialize_with = "with_sorted_keys")]
+    pub lease: Option<LeaseAnswer>,
     /// When the devices were read, RFC 3339; `null` where none were.
     pub sampled_at: Option<String>,
     /// Whether that reading, or the model's metadata, is older than it should be.
@@ -80,15 +86,12 @@ pub struct Answer {
 impl Answer {
     /// The reason, where it is one of the words of this program.
     pub fn known_reason(&self) -> Option<Reason> {
-        Reason::ALL
-            .iter()
-            .copied()
-            .find(|reason| self.reason.as_deref() == Some(reason.word()))
+        self.reason.as_ref().and_then(WireWord::known)
     }
 
     /// The answer as one of `reason`.
     pub fn set_reason(&mut self, reason: Reason) {
-        self.reason = Some(reason.word().to_owned());
+        self.reason = Some(reason.into());
     }
 
     /// The answer without any judgement: devices were assumed, and whether it fits was not asked.
@@ -104,6 +107,16 @@ impl Answer {
             share.short_by_bytes = None;
         }
     }
+}
+
+/// Writes the keys of a lease in alphabetical order, as clients of schema version 1 receive them.
+fn with_sorted_keys<S: Serializer>(
+    lease: &Option<LeaseAnswer>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serde_json::to_value(lease)
+        .map_err(S::Error::custom)?
+        .serialize(serializer)
 }
 
 /// Bytes that are short of what is asked.
@@ -153,7 +166,8 @@ pub struct ModelAnswer {
     /// The one file asked for or chosen.
     pub file: Option<String>,
     /// `safetensors`, `gguf`, `diffusers`, `pytorch_bin`.
-    pub format: Option<String>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub format: Option<WireWord<Format>>,
     /// The class or GGUF architecture.
     pub architecture: Option<String>,
     /// Logical parameters.
@@ -175,6 +189,24 @@ pub struct ModelAnswer {
     /// The adapter that was asked for; all other figures are of its base model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapter: Option<AdapterAnswer>,
+}
+
+impl Word for Format {
+    const ALL: &'static [Self] = &[
+        Self::Safetensors,
+        Self::Gguf,
+        Self::Diffusers,
+        Self::PytorchBin,
+    ];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Safetensors => "safetensors",
+            Self::Gguf => "gguf",
+            Self::Diffusers => "diffusers",
+            Self::PytorchBin => "pytorch_bin",
+        }
+    }
 }
 
 /// An adapter and the model that it changes.
@@ -213,11 +245,24 @@ pub struct WorkloadAnswer {
     /// Tokens of one sequence.
     pub context: u64,
     /// Where the context comes from: `asked`, `model_maximum`, `engine_default`.
-    pub context_from: String,
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub context_from: WireWord<ContextSource>,
     /// Sequences held at once.
     pub sequences: u64,
     /// dtype of the cache after `auto`.
     pub kv_cache_dtype: String,
+}
+
+words! {
+    /// Where a context length comes from.
+    pub enum ContextSource {
+        /// The question names it.
+        Asked = "asked",
+        /// The question asks for the model's maximum.
+        ModelMaximum = "model_maximum",
+        /// The engine's default.
+        EngineDefault = "engine_default",
+    }
 }
 
 /// Bytes by component.
@@ -280,7 +325,8 @@ pub struct KvCacheAnswer {
 pub struct PlacementAnswer {
     /// `single`, `tensor_parallel`, `pipeline_parallel`, `tensor_pipeline_parallel`, `layer_split`,
     /// `expert_offload`, `layer_offload`, `component_offload`, `leaf_offload`.
-    pub strategy: String,
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub strategy: WireWord<Strategy>,
     /// Tensor-parallel degree.
     pub tensor_parallel: u32,
     /// Pipeline stages.
@@ -369,7 +415,8 @@ pub struct LaunchAnswer {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Alternative {
     /// As in [`PlacementAnswer`].
-    pub strategy: String,
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub strategy: WireWord<Strategy>,
     /// Tensor-parallel degree.
     pub tensor_parallel: u32,
     /// Pipeline stages.

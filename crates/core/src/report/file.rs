@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::answer::Verdict;
 use crate::engines::Basis;
+use crate::placement::Strategy;
+use crate::wire_word::WireWord;
 
 /// All of them, and which to take.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -45,7 +47,8 @@ pub struct FileAnswer {
     /// Whether it fits; `null` without devices and for what is no model.
     pub verdict: Option<Verdict>,
     /// How it would be placed, as in a placement.
-    pub strategy: Option<String>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub strategy: Option<WireWord<Strategy>>,
     /// Devices that it would take.
     pub devices: Option<u32>,
     /// Largest context at one sequence, so placed.

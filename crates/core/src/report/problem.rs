@@ -3,6 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::device::UnusableReason;
+use crate::wire_word::{WireWord, Word};
+
 /// An RFC 9457 problem document; on the command line the one object that `--json` prints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -40,7 +43,7 @@ macro_rules! reasons {
             /// Every reason.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
-            /// The word as it stands in JSON.
+            /// Returns the word as it is written in JSON.
             pub const fn word(self) -> &'static str {
                 match self { $(Self::$variant => $word,)+ }
             }
@@ -58,6 +61,14 @@ macro_rules! reasons {
             /// A few words for a person.
             pub const fn title(self) -> &'static str {
                 match self { $(Self::$variant => $title,)+ }
+            }
+        }
+
+        impl Word for Reason {
+            const ALL: &'static [Self] = Self::ALL;
+
+            fn word(self) -> &'static str {
+                self.word()
             }
         }
     };
@@ -111,13 +122,11 @@ reasons! {
 }
 
 impl Reason {
-    /// The reason that a device states as a word for not being usable; `NoDevices` for a word that
-    /// is none of ours.
-    pub fn of_device(word: &str) -> Self {
-        Self::ALL
-            .iter()
-            .copied()
-            .find(|reason| reason.word() == word)
+    /// Returns the reason for a device that is not usable; [`Reason::NoDevices`] for a word that is
+    /// no reason.
+    pub fn of_device(unusable: &WireWord<UnusableReason>) -> Self {
+        WireWord::new(unusable.as_str())
+            .known()
             .unwrap_or(Self::NoDevices)
     }
 }

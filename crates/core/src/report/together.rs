@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::report::Answer;
+use crate::report::problem::Reason;
+use crate::wire_word::WireWord;
 
 /// The answers to several questions that must fit together.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -13,7 +15,8 @@ pub struct TogetherAnswer {
     /// The worst of the answers' verdicts.
     pub verdict: super::answer::Verdict,
     /// The reason of the answer with that verdict.
-    pub reason: String,
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub reason: WireWord<Reason>,
     /// One sentence for a person.
     pub message: String,
     /// An answer for each question, in the order asked; each one sees what the ones before it were
