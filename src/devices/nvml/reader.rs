@@ -216,7 +216,7 @@ impl NvmlReader {
             });
         }
 
-        identity::settle(&mut pass.devices);
+        identity::normalize(&mut pass.devices);
         one_pool(&mut pass.devices);
 
         let whole_gpus = pass
@@ -498,7 +498,7 @@ pub fn all_asleep(options: &NvmlOptions) -> Option<Snapshot> {
         .zip(&states)
         .map(|(index, state)| asleep(state, index, &[]))
         .collect();
-    identity::settle(&mut devices);
+    identity::normalize(&mut devices);
 
     Some(Snapshot {
         source: "nvml".to_owned(),

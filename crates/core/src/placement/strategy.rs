@@ -1,37 +1,38 @@
-//! The word for a way of placing a model.
+//! The kinds of placement and their words.
 
 use crate::engines::{Offload, PreparedEngine, Split};
 use crate::wire_word::words;
 
 words! {
-    /// A way of placing a model.
+    /// A kind of placement.
     pub enum Strategy {
         /// One device.
         Single = "single",
         /// Every layer divided over several devices.
         TensorParallel = "tensor_parallel",
-        /// Whole layers on each of several devices, by the engine's own rule.
+        /// Whole layers on each of several devices, divided by the engine's own rule.
         PipelineParallel = "pipeline_parallel",
         /// Stages of several devices each.
         TensorPipelineParallel = "tensor_pipeline_parallel",
-        /// Whole layers on each of several devices, as many as each has room for.
+        /// Whole layers on each of several devices, as many as each can hold.
         LayerSplit = "layer_split",
         /// Routed experts of some layers in host memory.
         ExpertOffload = "expert_offload",
         /// Some layers in host memory.
         LayerOffload = "layer_offload",
-        /// One pipeline component on the device at a time.
+        /// A single pipeline component on the device at a time.
         ComponentOffload = "component_offload",
-        /// One leaf module on the device at a time.
+        /// A single leaf module on the device at a time.
         LeafOffload = "leaf_offload",
     }
 }
 
 impl Strategy {
-    /// The way that `split` is for this engine. Where its ranks are processes, stages are a
-    /// pipeline, whether or not layers may be divided unevenly; else one process walks the devices,
-    /// layer by layer.
-    pub fn of(split: &Split, engine: &dyn PreparedEngine) -> Self {
+    /// Returns the kind of placement that `split` is for this engine.
+    ///
+    /// If the engine's ranks are processes, stages form a pipeline even if layers may be divided
+    /// unevenly. Otherwise one process runs the devices layer by layer.
+    pub fn new(split: &Split, engine: &dyn PreparedEngine) -> Self {
         match (split.offload, split.tensor, split.stages.len()) {
             (Offload::Experts { .. }, ..) => Self::ExpertOffload,
             (Offload::Layers { .. }, ..) => Self::LayerOffload,
