@@ -182,7 +182,8 @@ impl Service for Double {
             answers.push(self.answered(caller.clone(), question).await?);
         }
 
-        let (verdict, reason, message) = (Verdict::Fits, "fits".to_owned(), "They fit.".to_owned());
+        let (verdict, reason, message) =
+            (Verdict::Fits, Reason::Fits.into(), "They fit.".to_owned());
         Ok(TogetherAnswer {
             schema_version: SCHEMA_VERSION,
             verdict,
