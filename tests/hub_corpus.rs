@@ -140,7 +140,7 @@ async fn weights_are_exact_for_every_model() {
         checked += 1;
         requests += made;
 
-        if let Err(problem) = hf_mem_core::evaluate::leasable(&model) {
+        if let Err(problem) = hf_mem_core::evaluate::check_complexity(&model) {
             wrong.push(problem.to_string());
         }
 

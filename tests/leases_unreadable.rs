@@ -153,10 +153,7 @@ fn one_bit_of_the_ledger_makes_nobody_promise_the_same_memory_twice() {
 }
 
 fn lease_id(answer: &Answer) -> String {
-    answer.lease.as_ref().unwrap()["id"]
-        .as_str()
-        .unwrap()
-        .to_owned()
+    answer.lease.as_ref().unwrap().id.clone()
 }
 
 fn listed(client: &Client) -> Vec<State> {

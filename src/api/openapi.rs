@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use hf_mem_core::report::TogetherAnswer;
-use hf_mem_core::report::bounded::PARTS;
+use hf_mem_core::report::bounded::MAX_PARTS;
 use hf_mem_core::report::lease::LeaseAnswer;
 use hf_mem_core::report::{Answer, Problem, Question};
 use utoipa::openapi::{Object, RefOr, Required, Schema};
@@ -116,7 +116,7 @@ struct InnerBounds;
 impl Modify for InnerBounds {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         bound(document, "EngineQuestion", "parameters", |parameters| {
-            parameters.max_properties = Some(PARTS);
+            parameters.max_properties = Some(MAX_PARTS);
         });
         bound(document, "Holder", "name", |name| {
             name.min_length = Some(1);

@@ -13,9 +13,7 @@ pub(super) fn of_answer(answer: &Answer, strict: bool) -> u8 {
     match answer.verdict {
         Some(Verdict::Fits) | None => Reason::Fits.exit_code(),
         // A strict wait that timed out may be a yes another time, as any other.
-        Some(Verdict::Tight)
-            if strict && answer.reason.as_deref() == Some(Reason::WaitOver.word()) =>
-        {
+        Some(Verdict::Tight) if strict && answer.known_reason() == Some(Reason::WaitOver) => {
             Reason::WaitOver.exit_code()
         }
         Some(Verdict::Tight) if strict => Reason::InsufficientMemory.exit_code(),
@@ -57,6 +55,8 @@ pub(super) fn condition(code: u8) -> u8 {
 
 #[cfg(test)]
 mod tests {
+    use hf_mem_core::wire_word::WireWord;
+
     use super::*;
 
     #[test]
@@ -71,7 +71,7 @@ mod tests {
     fn every_verdict_has_its_code() {
         let answer = |verdict, reason: &str| Answer {
             verdict,
-            reason: Some(reason.to_owned()),
+            reason: Some(WireWord::new(reason)),
             ..Answer::default()
         };
 

@@ -69,7 +69,7 @@ impl Source {
         let metadata = self.metadata().await?;
         question.model.repo.clone_from(&metadata.identity.repo);
 
-        let metadata = RawJson::of(&metadata).map_err(|error| {
+        let metadata = RawJson::new(&metadata).map_err(|error| {
             Problem::new(
                 Reason::Internal,
                 format!("metadata cannot be sent: {error}"),
@@ -120,11 +120,11 @@ pub(super) async fn answer(
     let here = match (&question.gpus, asking) {
         (Some(spec), _) => {
             let declared = crate::devices::snapshot_file::resolve(spec, SystemTime::now())?;
-            Some(HostView::of(&declared.snapshot, &declared.leased))
+            Some(HostView::new(&declared.snapshot, &declared.leased))
         }
         (None, Asking::Fits) => {
             let snapshot = read_once(&nvml(own, site.margins()), DRIVER_DEADLINE)?;
-            let mut here = HostView::of(&snapshot, &BTreeMap::new());
+            let mut here = HostView::new(&snapshot, &BTreeMap::new());
             here.availability = here.availability.keeping(site.margin());
             Some(here)
         }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
-use hf_mem_core::device::Snapshot;
+use hf_mem_core::device::{Snapshot, UnusableReason};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -120,13 +120,12 @@ fn line(span: &ObservedSpan, gap: Duration) -> (SystemTime, Observed) {
 /// The devices whose processes are known: those that could be read, and those asleep, which nothing
 /// runs on.
 pub fn readable(snapshot: &Snapshot) -> BTreeSet<String> {
-    let asleep = |reason: &str| reason == "asleep";
     let read = snapshot.devices.iter().filter(|device| {
         device.free_bytes.is_some()
             || device
                 .unusable
                 .as_ref()
-                .is_some_and(|unusable| asleep(&unusable.reason))
+                .is_some_and(|unusable| unusable.reason == UnusableReason::Asleep)
     });
 
     read.map(|device| device.facts.uuid.clone()).collect()

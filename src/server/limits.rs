@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use hf_mem_core::report::Problem;
-use hf_mem_core::report::bounded::PARTS;
+use hf_mem_core::report::bounded::MAX_PARTS;
 use hf_mem_core::report::problem::Reason;
 
 use crate::config::SocketConfig;
@@ -59,7 +59,7 @@ pub const RELEASE_SECONDS: RangeInclusive<u64> = 1..=3600;
 pub const QUESTIONS: usize = 64;
 
 /// Most parts of all questions that are answered together.
-pub const ALL_PARTS: usize = 4 * PARTS;
+pub const ALL_PARTS: usize = 4 * MAX_PARTS;
 
 /// Longest answer, as JSON, that is kept to be given again; a longer one is worked out anew. Those
 /// on one model on eight devices have some ten kilobytes.

@@ -13,6 +13,7 @@ use hf_mem_core::report::TogetherAnswer;
 use hf_mem_core::report::lease::LeaseAnswer;
 use hf_mem_core::report::problem::Reason;
 use hf_mem_core::report::{Answer, Problem, Question, SCHEMA_VERSION};
+use hf_mem_core::wire_word::WireWord;
 use tokio::sync::{broadcast, watch};
 use tracing::{Instrument as _, debug_span, info, warn};
 
@@ -194,7 +195,7 @@ pub(super) fn seen(
     snapshot: &Snapshot,
     leased: &BTreeMap<String, Bytes>,
 ) -> HostView {
-    let mut here = HostView::of(snapshot, leased);
+    let mut here = HostView::new(snapshot, leased);
     here.availability = here
         .availability
         .keeping(settled.config.placement.margin.get());
@@ -237,7 +238,7 @@ impl Service for HostService {
         body: Option<bytes::Bytes>,
     ) -> Result<Written, Problem> {
         let settled = self.settled();
-        evaluate::known_engine(&question, &settled.rules)?;
+        evaluate::check_engine(&question, &settled.rules)?;
         let found = self.model(&caller, &question).await?;
         let question = Self::complete(&settled, question, &found);
         if question.gpus.is_some() || question.model.metadata.is_some() {
@@ -251,7 +252,7 @@ impl Service for HostService {
 
         let (mut snapshot, mut claims) = self.devices().await?;
         let mut seat = None;
-        if evaluate::takes_long(&question, &found.model, snapshot.devices.len()) {
+        if evaluate::is_expensive(&question, &found.model, snapshot.devices.len()) {
             seat = Some(self.workbench.seat(caller.peer.uid).await?);
             (snapshot, claims) = self.devices().await?;
         }
@@ -308,7 +309,7 @@ impl Service for HostService {
         let mut completed = Vec::with_capacity(questions.len());
 
         for question in questions {
-            evaluate::known_engine(&question, &settled.rules)?;
+            evaluate::check_engine(&question, &settled.rules)?;
             let found = self.model(&caller, &question).await?;
             completed.push(Self::complete(&settled, question, &found));
             models.push(found.model);
@@ -351,7 +352,7 @@ impl Service for HostService {
 
     async fn estimate(&self, caller: Caller, question: Question) -> Result<Answer, Problem> {
         let settled = self.settled();
-        evaluate::known_engine(&question, &settled.rules)?;
+        evaluate::check_engine(&question, &settled.rules)?;
         let found = self.model(&caller, &question).await?;
         let question = Self::complete(&settled, question, &found);
         let declared = question
@@ -422,7 +423,7 @@ impl Service for HostService {
             return Err(Problem::new(Reason::Usage, detail));
         }
 
-        evaluate::known_engine(&request.question, &settled.rules)?;
+        evaluate::check_engine(&request.question, &settled.rules)?;
         let found = self.model(&caller, &request.question).await?;
         let question = Self::complete(&settled, request.question.clone(), &found);
         let started = Instant::now();
@@ -451,7 +452,7 @@ impl Service for HostService {
             if answer.lease.is_some() {
                 "granted"
             } else {
-                answer.reason.as_deref().unwrap_or_default()
+                answer.reason.as_ref().map_or("", WireWord::as_str)
             }
         });
 
@@ -554,7 +555,7 @@ impl Service for HostService {
                 available: device.available.filter(|_| known),
                 leased: known.then_some(device.leased),
                 unusable: match &device.unusable {
-                    Some(why) => Some(why.reason.clone()),
+                    Some(why) => Some(why.reason.to_string()),
                     None => device
                         .free
                         .is_none()

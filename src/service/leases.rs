@@ -227,7 +227,7 @@ pub(super) fn grant_ask(
     // The ledger's owner plans on its own thread: what is logged there belongs to this request all
     // the same.
     let span = Span::current();
-    let leasable = evaluate::leasable(&model);
+    let leasable = evaluate::check_complexity(&model);
     let plan =
         move |snapshot: &Snapshot, claims: &BTreeMap<String, Bytes>| -> Result<Answer, Problem> {
             leasable.clone()?;

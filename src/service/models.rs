@@ -427,7 +427,7 @@ mod tests {
                 "siblings": [], "projectors": [], "tensors": [], "documents": documents, "unreadable": {},
                 "components": [], "base_model": null, "gguf": null, "hub_totals": null, "gated": false,
                 "evidence": {"kind": "every_header"}, "doubts": []});
-            received(&RawJson::of(&sent).unwrap()).map(drop)
+            received(&RawJson::new(&sent).unwrap()).map(drop)
         };
 
         received_with(json!({"config.json": {"a": 1}})).unwrap();

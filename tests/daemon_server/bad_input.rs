@@ -150,13 +150,13 @@ fn cases() -> Vec<(&'static str, Vec<u8>, Reason, &'static str)> {
             "many parts",
             post("/v1/estimates", &many("devices", "constraints", "[\"\"")),
             Reason::Usage,
-            "the most is 4096",
+            "the maximum is 4096",
         ),
         (
             "many values",
             post("/v1/fits", &many("x", "parameters", "[1")),
             Reason::Usage,
-            "the most is 4096",
+            "the maximum is 4096",
         ),
         (
             "lease: id",

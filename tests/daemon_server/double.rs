@@ -79,7 +79,7 @@ fn answer(repo: &str) -> Answer {
     Answer {
         schema_version: SCHEMA_VERSION,
         verdict: Some(Verdict::Fits),
-        reason: Some(Reason::Fits.word().to_owned()),
+        reason: Some(Reason::Fits.into()),
         message: "It fits.".to_owned(),
         model: ModelAnswer {
             repo: repo.to_owned(),
@@ -182,7 +182,8 @@ impl Service for Double {
             answers.push(self.answered(caller.clone(), question).await?);
         }
 
-        let (verdict, reason, message) = (Verdict::Fits, "fits".to_owned(), "They fit.".to_owned());
+        let (verdict, reason, message) =
+            (Verdict::Fits, Reason::Fits.into(), "They fit.".to_owned());
         Ok(TogetherAnswer {
             schema_version: SCHEMA_VERSION,
             verdict,
@@ -238,8 +239,7 @@ impl Service for Double {
     ) -> Result<Answer, Problem> {
         let uid = caller.peer.uid;
         let mut answer = self.answered(caller, request.question).await?;
-        answer.lease =
-            serde_json::to_value(lease("new", uid, request.ttl_seconds.unwrap_or(120))).ok();
+        answer.lease = Some(lease("new", uid, request.ttl_seconds.unwrap_or(120)));
         Ok(answer)
     }
 

@@ -71,16 +71,9 @@ async fn leases_are_held_shown_renewed_and_released() {
 
     let answer = client.create_lease(&wanted).await.unwrap();
     let lease = answer.lease.unwrap();
-    assert_eq!(
-        (lease["id"].as_str(), lease["ttl_seconds"].as_u64()),
-        (Some("new"), Some(60))
-    );
+    assert_eq!((lease.id.as_str(), lease.ttl_seconds), ("new", 60));
     let own_uid = u64::from(rustix::process::geteuid().as_raw());
-    assert_eq!(
-        lease["uid"].as_u64(),
-        Some(own_uid),
-        "the kernel says who asks"
-    );
+    assert_eq!(u64::from(lease.uid), own_uid, "the kernel says who asks");
 
     assert_eq!(client.leases().await.unwrap().leases.len(), 1);
     assert_eq!(client.lease("l-1").await.unwrap().id, "l-1");

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use futures_util::{StreamExt as _, stream};
+use hf_mem_core::report::problem::Reason;
 use serde_json::json;
 
 use super::fake_hub::repositories::{OWNER, Repositories, dense, safetensors};
@@ -581,7 +582,7 @@ async fn concurrent_requests_share_one_reading() {
     assert!(
         answers
             .iter()
-            .all(|answer| answer.reason.as_deref() == Some("fits"))
+            .all(|answer| answer.known_reason() == Some(Reason::Fits))
     );
 
     assert_eq!(

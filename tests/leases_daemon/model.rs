@@ -31,7 +31,7 @@ pub(crate) async fn question(directory: &Path, now: SystemTime) -> Question {
         .read(&reference, &Auth::Anonymous, now)
         .await
         .unwrap();
-    let metadata = Some(RawJson::of(&metadata).unwrap());
+    let metadata = Some(RawJson::new(&metadata).unwrap());
     let model = ModelQuestion {
         repo: "a/model".to_owned(),
         metadata,

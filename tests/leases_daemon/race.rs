@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use hf_mem_core::report::Question;
 use hf_mem_core::report::lease::EndReason;
-use hf_mem_core::report::lease::{Holder, LeaseAnswer};
+use hf_mem_core::report::lease::Holder;
 use hf_mem_core::report::problem::Reason;
 use hf_mem_core::report::question::ContextQuestion;
 use hf_mem_probe::api::client::{Client, ClientError};
@@ -176,9 +176,7 @@ impl Race {
             .persist(async || self.client.create_lease(&request).await)
             .await;
         let lease = match answer {
-            Ok(answer) => answer
-                .lease
-                .map(|lease| serde_json::from_value::<LeaseAnswer>(lease).unwrap()),
+            Ok(answer) => answer.lease,
             Err(ClientError::Problem(problem)) if problem.reason == Reason::Busy => None, // The line is full.
             // A short one ran out before its asker heard of it.
             Err(ClientError::Problem(problem))

@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use hf_mem_core::bytes::Bytes;
 use hf_mem_core::device::{Device, DeviceFacts, DeviceKind, Process, ProcessKind, Snapshot};
+use hf_mem_core::placement::Strategy;
 use hf_mem_core::report::Problem;
 use hf_mem_core::report::answer::{Answer, DeviceShare, PlacementAnswer, Verdict};
 use hf_mem_core::report::lease::EndReason;
@@ -182,7 +183,7 @@ fn plan(cards: usize, bytes: u64) -> Plan {
         let fits = devices.len() == cards;
 
         let placement = PlacementAnswer {
-            strategy: "single".to_owned(),
+            strategy: Strategy::Single.into(),
             tensor_parallel: 1,
             pipeline_parallel: 1,
             devices,
@@ -282,9 +283,7 @@ impl Race {
                 Err(problem) => panic!("{problem}"),
             };
 
-            let Some(lease) =
-                lease.map(|lease| serde_json::from_value::<LeaseAnswer>(lease).unwrap())
-            else {
+            let Some(lease) = lease else {
                 self.count(|outcome| outcome.refused += 1);
                 tokio::task::yield_now().await;
                 continue;

@@ -22,7 +22,6 @@ mod wrapper;
 
 use std::os::unix::process::CommandExt as _;
 
-use hf_mem_core::report::lease::LeaseAnswer;
 use hf_mem_core::report::problem::Reason;
 use hf_mem_core::report::{Answer, Problem};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
@@ -170,11 +169,7 @@ fn variables() -> Variables {
 }
 
 fn lease_id(answer: &Answer) -> Option<String> {
-    Some(
-        serde_json::from_value::<LeaseAnswer>(answer.lease.clone()?)
-            .ok()?
-            .id,
-    )
+    answer.lease.as_ref().map(|lease| lease.id.clone())
 }
 
 fn prepared(

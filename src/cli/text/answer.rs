@@ -3,10 +3,12 @@
 use std::fmt::Write as _;
 
 use hf_mem_core::engines::ComponentName;
+use hf_mem_core::placement::Strategy;
 use hf_mem_core::report::answer::{
     Alternative, Answer, ComponentAnswer, DeviceShare, PlacementAnswer, Requirement, Suggestion,
     Verdict,
 };
+use hf_mem_core::wire_word::WireWord;
 
 use super::bar::{BarParts, LEGEND, bar};
 use super::{WIDTH, grouped, size, wrapped};
@@ -387,11 +389,11 @@ fn tail(out: &mut String, answer: &Answer) {
 
 /// The best of each other kind of way that would do; more of them would only be more of the same.
 fn other_ways(alternatives: &[Alternative]) -> Vec<String> {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: Vec<&WireWord<Strategy>> = Vec::new();
     let mut lines = Vec::new();
 
     for way in alternatives.iter().filter(|way| !way.devices.is_empty()) {
-        if !seen.contains(&&*way.strategy) {
+        if !seen.contains(&&way.strategy) {
             seen.push(&way.strategy);
             lines.extend(other_way(way));
         }
@@ -422,7 +424,7 @@ fn other_way(way: &Alternative) -> Option<String> {
 
     Some(format!(
         "{}{degrees} on {devices}: {}",
-        way.strategy.replace('_', " "),
+        way.strategy.as_str().replace('_', " "),
         way.reason
     ))
 }

@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use hf_mem_core::engines::Basis;
+use hf_mem_core::placement::Strategy;
 use hf_mem_core::report::answer::Verdict;
 use hf_mem_core::report::file::{FileAnswer, FileKind, FilesAnswer};
+use hf_mem_core::wire_word::WireWord;
 
 use super::answer::verdict_words;
 use super::{WIDTH, size, wrapped};
@@ -126,8 +128,9 @@ fn verdict(file: &FileAnswer) -> String {
 
     let host = file
         .strategy
-        .as_deref()
-        .is_some_and(|strategy| strategy.ends_with("offload"));
+        .as_ref()
+        .and_then(WireWord::known)
+        .is_some_and(Strategy::is_offload);
     let how = match (file.devices, host) {
         (_, true) => ", part on the host".to_owned(),
         (Some(devices), _) if devices > 1 => format!(", {devices} devices"),

@@ -34,11 +34,8 @@ pub fn list(answer: &LeasesAnswer) -> String {
 
 /// The lease of an answer, if it has one.
 pub fn of_answer(answer: &Answer) -> String {
-    let lease = answer
-        .lease
-        .clone()
-        .and_then(|lease| serde_json::from_value::<LeaseAnswer>(lease).ok());
-    lease.map_or_else(String::new, |lease| format!("\n{}{}", one(&lease), note()))
+    let lease = answer.lease.as_ref();
+    lease.map_or_else(String::new, |lease| format!("\n{}{}", one(lease), note()))
 }
 
 fn note() -> String {

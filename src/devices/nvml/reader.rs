@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use hf_mem_core::bytes::Bytes;
-use hf_mem_core::device::{Device, DeviceKind, Link, Process, Snapshot, declared, identity};
+use hf_mem_core::device::{
+    Device, DeviceKind, Link, Process, Snapshot, UnusableReason, declared, identity,
+};
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device as Handle, Nvml};
 
@@ -214,7 +216,7 @@ impl NvmlReader {
             });
         }
 
-        identity::settle(&mut pass.devices);
+        identity::normalize(&mut pass.devices);
         one_pool(&mut pass.devices);
 
         let whole_gpus = pass
@@ -314,19 +316,17 @@ impl NvmlReader {
                 },
                 instances,
             )) => {
-                pass.sick |= gpu
-                    .unusable
-                    .as_ref()
-                    .is_some_and(|why| why.reason == "gpu_lost" || why.reason == "reset_required");
+                pass.sick |= gpu.unusable.as_ref().is_some_and(|why| {
+                    why.reason == UnusableReason::GpuLost
+                        || why.reason == UnusableReason::ResetRequired
+                });
 
                 // A second device of one UUID is no other one to the driver, which looks it up by
                 // that.
                 if !pass.seen.contains(&uuid) {
-                    if gpu
-                        .unusable
-                        .as_ref()
-                        .is_none_or(|why| why.reason != "mig_parent" && gpu.free_bytes.is_some())
-                    {
+                    if gpu.unusable.as_ref().is_none_or(|why| {
+                        why.reason != UnusableReason::MigParent && gpu.free_bytes.is_some()
+                    }) {
                         pass.wired.push(uuid.clone());
                     }
 
@@ -446,7 +446,7 @@ fn one_pool(devices: &mut [Device]) {
         let message = "it shares the host's memory with a device that is listed before it";
         device
             .unusable
-            .get_or_insert_with(|| health::unusable("shared_pool", message));
+            .get_or_insert_with(|| health::unusable(UnusableReason::SharedPool, message));
     }
 }
 
@@ -481,7 +481,7 @@ pub(super) fn asleep(state: &PowerState, index: u32, last: &[Device]) -> Device 
     unreadable(
         facts,
         health::unusable(
-            "asleep",
+            UnusableReason::Asleep,
             "the GPU is suspended and was not woken for a reading; wake it with nvidia-smi -L and ask again",
         ),
     )
@@ -498,7 +498,7 @@ pub fn all_asleep(options: &NvmlOptions) -> Option<Snapshot> {
         .zip(&states)
         .map(|(index, state)| asleep(state, index, &[]))
         .collect();
-    identity::settle(&mut devices);
+    identity::normalize(&mut devices);
 
     Some(Snapshot {
         source: "nvml".to_owned(),

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use hf_mem_core::device::{Device, DeviceFacts, Snapshot, Unusable};
+use hf_mem_core::device::{Device, DeviceFacts, Snapshot, Unusable, UnusableReason};
+use hf_mem_core::wire_word::WireWord;
 
 use crate::transition_log::{Transition, TransitionLog};
 
@@ -33,7 +34,7 @@ impl DeviceStatusLog {
             if device
                 .unusable
                 .as_ref()
-                .is_some_and(|why| why.reason == "asleep")
+                .is_some_and(|why| why.reason == UnusableReason::Asleep)
             {
                 continue;
             }
@@ -64,7 +65,7 @@ impl DeviceStatusLog {
                     uuid,
                     known,
                     &Unusable {
-                        reason: GONE.to_owned(),
+                        reason: WireWord::new(GONE),
                         message: message.to_owned(),
                     },
                     turn,

@@ -283,7 +283,9 @@ impl Ledger {
             let why = device
                 .unusable
                 .as_ref()
-                .map_or("its memory could not be read", |unusable| &unusable.reason);
+                .map_or("its memory could not be read", |unusable| {
+                    unusable.reason.as_str()
+                });
             return Err(GrantError::Unreadable {
                 uuid: uuid.to_owned(),
                 why: why.to_owned(),

@@ -4,7 +4,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use hf_mem_core::report::bounded::PARTS;
+use hf_mem_core::report::bounded::MAX_PARTS;
 use hf_mem_core::report::lease::Holder;
 use hf_mem_core::report::problem::Reason;
 use hf_mem_core::report::question::ContextQuestion;
@@ -21,9 +21,9 @@ use crate::server::limits::{
 /// names that nobody gives.
 pub(super) fn question(question: Question) -> Result<Question, Problem> {
     let parts = parts(&question);
-    if parts > PARTS {
+    if parts > MAX_PARTS {
         let detail = format!(
-            "`constraints.devices` and `engine.parameters` hold {parts} values; the most is {PARTS}"
+            "`constraints.devices` and `engine.parameters` hold {parts} values; the most is {MAX_PARTS}"
         );
         return Err(Problem::new(Reason::Usage, detail));
     }

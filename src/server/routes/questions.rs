@@ -8,7 +8,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use hf_mem_core::report::answer::{Answer, Verdict};
-use hf_mem_core::report::bounded::AtMost;
+use hf_mem_core::report::bounded::BoundedList;
 use hf_mem_core::report::problem::Reason;
 use hf_mem_core::report::{Problem, Question};
 use hf_mem_core::strict_json;
@@ -32,7 +32,7 @@ use crate::server::service::{Service, Written};
 pub(crate) struct BatchQuestion {
     /// The questions; each sees what the ones before it were given.
     #[schema(value_type = Vec<Question>, min_items = 1, max_items = 64)]
-    pub(crate) questions: AtMost<Box<RawValue>, QUESTIONS>,
+    pub(crate) questions: BoundedList<Box<RawValue>, QUESTIONS>,
 }
 
 /// Tells the two forms of a body apart without parsing either loosely: an untagged enum would not
@@ -132,7 +132,7 @@ impl Asked {
     fn read(body: &[u8]) -> Result<Self, Problem> {
         if strict_json::from_slice::<BodyForm>(body).is_ok_and(|form| form.questions.is_some()) {
             let BatchQuestion {
-                questions: AtMost(texts),
+                questions: BoundedList(texts),
             } = parse(body)?;
             return together(texts).map(Self::Several);
         }

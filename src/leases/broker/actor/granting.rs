@@ -228,7 +228,7 @@ impl BrokerActor {
 
         match self.keeper.grant(request, reading, now) {
             Ok(Granted::Now(lease)) => {
-                answer.lease = printed(&lease, now);
+                answer.lease = Some(view::lease(&lease, now));
                 self.before_next = self.before_next.max(now.boottime);
                 Decision::Lease(Box::new(answer), Box::new(lease), true)
             }
@@ -268,7 +268,7 @@ impl BrokerActor {
             }
         };
 
-        answer.lease = printed(&lease, Now::read());
+        answer.lease = Some(view::lease(&lease, Now::read()));
         Decision::Lease(Box::new(answer), Box::new(lease), false)
     }
 }
@@ -277,9 +277,4 @@ impl BrokerActor {
 fn short(answer: &Answer) -> Option<Box<[u8]>> {
     let text = serde_json::to_vec(answer).ok()?;
     (text.len() <= KEPT_ANSWER_BYTES).then(|| text.into())
-}
-
-fn printed(lease: &Lease, now: Now) -> Option<serde_json::Value> {
-    // A struct of plain fields: this cannot fail.
-    serde_json::to_value(view::lease(lease, now)).ok()
 }

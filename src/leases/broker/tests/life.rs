@@ -76,8 +76,8 @@ fn engine_takes_nothing_of_others() {
         let other = lease_id(&office.grant(ask(12)).await.unwrap());
         let refused = office.grant(taking()).await.unwrap();
         assert_eq!(
-            (refused.reason.as_deref(), refused.lease),
-            (Some("leased"), None),
+            (refused.known_reason(), refused.lease),
+            (Some(Reason::Leased), None),
             "it needs 8 of 12 GiB and would take 22"
         );
 

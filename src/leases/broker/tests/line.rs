@@ -64,8 +64,8 @@ fn one_in_line_is_served_when_memory_is_given_back_and_before_those_behind() {
 
         let small = office.grant(ask(2)).await.unwrap();
         assert_eq!(
-            (small.verdict, small.reason.as_deref()),
-            (Some(Verdict::DoesNotFit), Some("leased")),
+            (small.verdict, small.known_reason()),
+            (Some(Verdict::DoesNotFit), Some(Reason::Leased)),
             "{}",
             small.message
         );
@@ -114,7 +114,7 @@ fn one_that_hangs_up_leaves_the_line_and_leaks_nothing() {
                 .await;
                 if let std::task::Poll::Ready(answer) = polled {
                     if let Some(lease) = answer.unwrap().lease {
-                        let id = lease["id"].as_str().unwrap().to_owned();
+                        let id = lease.id;
                         office.release(id, &caller()).await.unwrap();
                     }
                     break;
@@ -156,8 +156,8 @@ fn what_can_never_fit_does_not_wait_and_a_wait_that_ends_is_a_no() {
         );
 
         assert_eq!(
-            late.reason.as_deref(),
-            Some("wait_over"),
+            late.reason,
+            Some(Reason::WaitOver.into()),
             "it may be a yes another time"
         );
 
@@ -436,8 +436,8 @@ fn strict_wait_outlasts_tight_plan() {
             .await
             .unwrap();
         assert_eq!(
-            (over.verdict, over.reason.as_deref(), over.lease.is_none()),
-            (Some(Verdict::Tight), Some("wait_over"), true)
+            (over.verdict, over.known_reason(), over.lease.is_none()),
+            (Some(Verdict::Tight), Some(Reason::WaitOver), true)
         );
 
         let waiting = tokio::spawn({

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use hf_mem_core::bytes::Bytes;
 use hf_mem_core::device::Snapshot;
+use hf_mem_core::placement::Strategy;
 use hf_mem_core::report::answer::{DeviceShare, PlacementAnswer, Verdict};
 use hf_mem_core::report::lease::Holder;
 use hf_mem_core::report::lease::{EndReason, State};
@@ -142,9 +143,16 @@ fn plan_taking(gib: u64, left: Option<u64>) -> Plan {
             } else {
                 Verdict::DoesNotFit
             }),
-            reason: Some(if fits { "fits" } else { "insufficient_memory" }.to_owned()),
+            reason: Some(
+                if fits {
+                    Reason::Fits
+                } else {
+                    Reason::InsufficientMemory
+                }
+                .into(),
+            ),
             placement: Some(PlacementAnswer {
-                strategy: "single".to_owned(),
+                strategy: Strategy::Single.into(),
                 tensor_parallel: 1,
                 pipeline_parallel: 1,
                 devices: vec![share],
@@ -187,10 +195,7 @@ fn waiting(gib: u64) -> GrantCommand {
 }
 
 fn lease_id(answer: &Answer) -> String {
-    answer.lease.as_ref().unwrap()["id"]
-        .as_str()
-        .unwrap()
-        .to_owned()
+    answer.lease.as_ref().unwrap().id.clone()
 }
 
 fn run<T>(test: impl Future<Output = T>) -> T {

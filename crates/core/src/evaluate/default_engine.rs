@@ -1,10 +1,10 @@
-//! The engine of a question that names none: by format first, then by the model's task.
+//! The default engine of a question, by the format and the task of the model.
 
 use crate::engines::vllm;
 use crate::model::architecture::Task;
 use crate::model::{Format, Model};
 
-/// The default engine for `model`.
+/// Returns the default engine for `model`.
 pub fn default_engine(model: &Model) -> &'static str {
     match model.format {
         Format::Gguf => "llama.cpp",
