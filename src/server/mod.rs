@@ -87,7 +87,7 @@ pub async fn serve<S: Service>(
                 let Some(place) = place else { break };
                 match accepted {
                     Ok((stream, _)) => {
-                        if accepting.wrong().is_some() && accepting.note(None, Instant::now()).is_some() {
+                        if accepting.fault().is_some() && accepting.record(None, Instant::now()).is_some() {
                             info!("accepts again");
                         }
                         let Some((stream, peer, seat)) = admit(stream, place, &seats) else { continue };
@@ -103,7 +103,7 @@ pub async fn serve<S: Service>(
                     Err(error) => match fault(&error) {
                         AcceptFault::Passing => debug!(%error, "a caller left before it was accepted"),
                         AcceptFault::Exhausted => {
-                            if accepting.note(Some("exhausted"), Instant::now()).is_some() {
+                            if accepting.record(Some("exhausted"), Instant::now()).is_some() {
                                 warn!(%error, "cannot accept for now");
                             }
                             metrics.refused(Refusal::Exhausted);
