@@ -32,6 +32,7 @@ mod files;
 )]
 pub mod leases;
 pub mod metrics;
+mod poison_free_lock;
 pub mod repository;
 pub mod server;
 pub mod service;

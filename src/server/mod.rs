@@ -73,7 +73,7 @@ pub async fn serve<S: Service>(
     let mut accepting = TransitionLog::default();
     loop {
         let next = async {
-            let place = seats.place().await;
+            let place = seats.accept_permit().await;
             (place, listener.accept().await)
         };
 
@@ -93,7 +93,7 @@ pub async fn serve<S: Service>(
                         let Some((stream, peer, seat)) = admit(stream, place, &seats) else { continue };
                         let (router, app, watcher) = (router.clone(), Arc::clone(&app), drain.watcher());
                         connections.spawn(async move {
-                            if let Some((stream, turn)) = seat.turn(stream, limits.header_deadline).await {
+                            if let Some((stream, turn)) = seat.serve_permit(stream, limits.header_deadline).await {
                                 connection(stream, peer, router, app, watcher).await;
                                 drop(turn);
                             }
@@ -134,10 +134,10 @@ fn admit(
     match stream.peer_cred() {
         Ok(credentials) => {
             let peer = Peer::new(&credentials);
-            match seats.take(place, peer.uid) {
+            match seats.slot(place, peer.uid) {
                 Ok(seat) => Some((stream, peer, seat)),
                 Err(full) => {
-                    crate::admission::connection_limiter::turn_away(&stream, peer.uid, full);
+                    crate::admission::connection_limiter::reject(&stream, peer.uid, full);
                     None
                 }
             }

@@ -241,7 +241,7 @@ impl Service for HostService {
         let found = self.model(&caller, &question).await?;
         let question = Self::complete(&settled, question, &found);
         if question.gpus.is_some() || question.model.metadata.is_some() {
-            let seat = self.workbench.seat(caller.peer.uid).await?;
+            let seat = self.workbench.slot(caller.peer.uid).await?;
             let here = self.here(&settled, &question).await?;
             let metrics = Arc::clone(&self.metrics);
             return seat
@@ -252,7 +252,7 @@ impl Service for HostService {
         let (mut snapshot, mut claims) = self.devices().await?;
         let mut seat = None;
         if evaluate::takes_long(&question, &found.model, snapshot.devices.len()) {
-            seat = Some(self.workbench.seat(caller.peer.uid).await?);
+            seat = Some(self.workbench.slot(caller.peer.uid).await?);
             (snapshot, claims) = self.devices().await?;
         }
 
@@ -321,7 +321,7 @@ impl Service for HostService {
             ));
         };
 
-        let seat = self.workbench.seat(caller.peer.uid).await?;
+        let seat = self.workbench.slot(caller.peer.uid).await?;
         let here = self.here(&settled, first).await?;
         let cells = completed
             .len()

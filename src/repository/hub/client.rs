@@ -23,7 +23,7 @@ use super::shortcut::{self, Shortcuts};
 use super::stats::HubStats;
 use super::throttle::HubThrottle;
 use crate::admission::read_limits;
-use crate::admission::read_limits::{ReadSlot, ReadTurn, SMALL_BYTES};
+use crate::admission::read_limits::{ReadPermit, ReadSlot, SMALL_BYTES};
 use crate::files::{Disk, FileThreads};
 use crate::repository::buffer::Buffer;
 use crate::repository::error::SourceError;
@@ -157,7 +157,7 @@ pub(in crate::repository) struct HubReading<'a> {
     budget: Budget,
     concurrency: usize,
     /// The turn of a long list of files, while there is one.
-    long_list: Mutex<ReadTurn>,
+    long_list: Mutex<ReadPermit>,
 }
 
 impl HubReading<'_> {

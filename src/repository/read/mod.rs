@@ -28,7 +28,7 @@ use variants::Variants;
 use super::buffer::Buffer;
 use super::error::SourceError;
 use crate::admission::read_limits;
-use crate::admission::read_limits::{ReadSlot, ReadTurn, SMALL_BYTES};
+use crate::admission::read_limits::{ReadPermit, ReadSlot, SMALL_BYTES};
 
 /// Weight files of one model; the largest known have some 300.
 const MAX_FILES: usize = 4096;
@@ -99,8 +99,7 @@ pub(super) async fn metadata(
         }
     }
 
-    drop(seat);
-    let seat = in_turn(files, ReadSlot::take_large()).await;
+    let seat = in_turn(files, ReadSlot::take_large(seat.release())).await;
     let metadata = Box::pin(read(files, &found, file, &seat)).await?;
 
     Ok((metadata, seat))
@@ -341,7 +340,7 @@ impl DocumentsRead {
         &mut self,
         index: bool,
         text: Buffer,
-        (turn, seat): (ReadTurn, &ReadSlot),
+        (turn, seat): (ReadPermit, &ReadSlot),
     ) -> Result<Parsed, Refused> {
         let bytes = text.len() as u64;
         if seat.is_large() {
@@ -489,7 +488,7 @@ mod tests {
     #[tokio::test]
     async fn who_waits_for_the_turn_of_a_large_reading_keeps_nobody_from_a_seat_and_its_wait_does_not_count()
      {
-        let other = ReadSlot::take_large().await;
+        let other = ReadSlot::take_large(ReadSlot::take().await.release()).await;
         let (large, small) = (Repo::new(2 << 20), Repo::new(0));
 
         // More than there are seats.

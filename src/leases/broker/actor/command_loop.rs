@@ -50,7 +50,7 @@ impl BrokerActor {
                     .map(|lease| view::lease(lease, now));
                 let _hung_up = reply.send(found.ok_or_else(|| ChangeError::NotFound { id }.into()));
             }
-            BrokerCommand::Change(change) if self.changes.of(change.by.uid) >= MOST_CHANGES => {
+            BrokerCommand::Change(change) if self.changes.len_for(change.by.uid) >= MOST_CHANGES => {
                 let busy = Problem::new(
                     Reason::Busy,
                     "too many renewals and releases of this user wait for the disk",
