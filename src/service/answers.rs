@@ -530,7 +530,7 @@ impl Service for HostService {
             metrics.set_xids(&status.xids);
         }
 
-        let standing = self.promises.office.standing().borrow().clone();
+        let standing = self.promises.office.status().borrow().clone();
         metrics.set_leases(standing.leases, standing.waiting);
         metrics.set_lease_events(&standing.counters);
 
