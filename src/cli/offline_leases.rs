@@ -157,7 +157,7 @@ mod tests {
         assert!(
             sign(&usual, gone)
                 .unwrap()
-                .contains("first line is not ours")
+                .contains("first line is not a header")
         );
     }
 
