@@ -33,6 +33,7 @@ mod hex;
 )]
 pub mod leases;
 pub mod metrics;
+mod poison_free_lock;
 pub mod repository;
 pub mod server;
 pub mod service;

@@ -252,7 +252,10 @@ fn a_wait_in_vain_and_a_command_that_cannot_be_started_leave_nothing_behind() {
     );
 
     assert!(
-        answer["message"].as_str().unwrap().contains("place 1 of 1"),
+        answer["message"]
+            .as_str()
+            .unwrap()
+            .contains("position 1 of 1"),
         "{answer}"
     );
     let refused = host.run(&[], &["true"]).output().unwrap();
@@ -460,7 +463,7 @@ fn a_pid_of_a_container_holds_nothing() {
     assert_eq!(refused.status.code(), Some(2), "{said}");
 
     assert!(
-        said.contains("as the asker's container numbers it") && said.contains("--holder NAME"),
+        said.contains("is a pid of the requester's container") && said.contains("--holder NAME"),
         "{said}"
     );
     assert!(host.leases().leases.is_empty());

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::api::client::ClientError;
 use crate::config::{DEFAULT_PATH, LeasesConfig};
-use crate::leases::clock::Now;
+use crate::leases::clock::Timestamp;
 use crate::leases::lease::Lease;
 use crate::leases::ledger::{LedgerConfig, Saved};
 use crate::leases::store::{boot_id, peek};
@@ -64,17 +64,17 @@ fn set_aside(state: &Path) -> io::Result<bool> {
     let boot = boot_id(Path::new("/proc")).unwrap_or_default();
 
     let settings = LedgerConfig {
-        longest_ttl: LeasesConfig::default().max_ttl.get(),
+        max_ttl: LeasesConfig::default().max_ttl.get(),
         ..LedgerConfig::default()
     };
 
-    Ok(UnreadableLedger::of(&files, &settings, &boot, Now::read()).is_some())
+    Ok(UnreadableLedger::of(&files, &settings, &boot, Timestamp::now()).is_some())
 }
 
 /// How many leases of `saved` would be there if the daemon came back, as far as their time tells:
 /// see [`crate::leases::ledger::Ledger::restore`].
 fn held(saved: &Saved) -> usize {
-    let now = Now::read();
+    let now = Timestamp::now();
     let same_boot = saved.saved_at.boottime <= now.boottime
         && boot_id(Path::new("/proc")).is_ok_and(|boot| boot == saved.boot_id);
 
@@ -134,7 +134,7 @@ mod tests {
         );
         fs::create_dir(&state).unwrap();
         assert_eq!(sign(&usual, refused), None, "no lease was ever given");
-        let saved_at = Now::read();
+        let saved_at = Timestamp::now();
         let mut store = Store::open(&state).unwrap();
         store
             .save(&Saved {
@@ -157,14 +157,14 @@ mod tests {
         assert!(
             sign(&usual, gone)
                 .unwrap()
-                .contains("first line is not ours")
+                .contains("first line is not a header")
         );
     }
 
     #[test]
     fn leases_count_while_their_time_runs() {
         let boot = boot_id(Path::new("/proc")).unwrap();
-        let now = Now::read();
+        let now = Timestamp::now();
 
         let lease = |named: bool, left: i64| {
             let process = (!named).then(|| serde_json::json!({ "pid": 1, "start_ticks": 1 }));
@@ -179,7 +179,7 @@ mod tests {
             serde_json::from_value::<Lease>(lease).unwrap()
         };
 
-        let of = |boot_id: &str, saved_at: Now| {
+        let of = |boot_id: &str, saved_at: Timestamp| {
             let leases = vec![lease(true, 60_000), lease(false, 60_000), lease(false, -1)];
             held(&Saved {
                 boot_id: boot_id.to_owned(),
@@ -189,7 +189,7 @@ mod tests {
         };
 
         assert_eq!((of(&boot, now), of("another", now)), (2, 1));
-        let long_ago = Now {
+        let long_ago = Timestamp {
             wall: now.wall - Duration::from_secs(90 * 86_400),
             ..now
         };

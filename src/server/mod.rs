@@ -73,7 +73,7 @@ pub async fn serve<S: Service>(
     let mut accepting = TransitionLog::default();
     loop {
         let next = async {
-            let place = seats.place().await;
+            let place = seats.accept_permit().await;
             (place, listener.accept().await)
         };
 
@@ -87,13 +87,13 @@ pub async fn serve<S: Service>(
                 let Some(place) = place else { break };
                 match accepted {
                     Ok((stream, _)) => {
-                        if accepting.wrong().is_some() && accepting.note(None, Instant::now()).is_some() {
+                        if accepting.fault().is_some() && accepting.record(None, Instant::now()).is_some() {
                             info!("accepts again");
                         }
                         let Some((stream, peer, seat)) = admit(stream, place, &seats) else { continue };
                         let (router, app, watcher) = (router.clone(), Arc::clone(&app), drain.watcher());
                         connections.spawn(async move {
-                            if let Some((stream, turn)) = seat.turn(stream, limits.header_deadline).await {
+                            if let Some((stream, turn)) = seat.serve_permit(stream, limits.header_deadline).await {
                                 connection(stream, peer, router, app, watcher).await;
                                 drop(turn);
                             }
@@ -103,7 +103,7 @@ pub async fn serve<S: Service>(
                     Err(error) => match fault(&error) {
                         AcceptFault::Passing => debug!(%error, "a caller left before it was accepted"),
                         AcceptFault::Exhausted => {
-                            if accepting.note(Some("exhausted"), Instant::now()).is_some() {
+                            if accepting.record(Some("exhausted"), Instant::now()).is_some() {
                                 warn!(%error, "cannot accept for now");
                             }
                             metrics.refused(Refusal::Exhausted);
@@ -134,10 +134,10 @@ fn admit(
     match stream.peer_cred() {
         Ok(credentials) => {
             let peer = Peer::new(&credentials);
-            match seats.take(place, peer.uid) {
+            match seats.slot(place, peer.uid) {
                 Ok(seat) => Some((stream, peer, seat)),
                 Err(full) => {
-                    crate::admission::connection_limiter::turn_away(&stream, peer.uid, full);
+                    crate::admission::connection_limiter::reject(&stream, peer.uid, full);
                     None
                 }
             }

@@ -242,7 +242,7 @@ impl Service for HostService {
         let found = self.model(&caller, &question).await?;
         let question = Self::complete(&settled, question, &found);
         if question.gpus.is_some() || question.model.metadata.is_some() {
-            let seat = self.workbench.seat(caller.peer.uid).await?;
+            let seat = self.workbench.slot(caller.peer.uid).await?;
             let here = self.here(&settled, &question).await?;
             let metrics = Arc::clone(&self.metrics);
             return seat
@@ -252,8 +252,8 @@ impl Service for HostService {
 
         let (mut snapshot, mut claims) = self.devices().await?;
         let mut seat = None;
-        if evaluate::is_expensive(&question, &found.model, snapshot.devices.len()) {
-            seat = Some(self.workbench.seat(caller.peer.uid).await?);
+        if evaluate::takes_long(&question, &found.model, snapshot.devices.len()) {
+            seat = Some(self.workbench.slot(caller.peer.uid).await?);
             (snapshot, claims) = self.devices().await?;
         }
 
@@ -322,7 +322,7 @@ impl Service for HostService {
             ));
         };
 
-        let seat = self.workbench.seat(caller.peer.uid).await?;
+        let seat = self.workbench.slot(caller.peer.uid).await?;
         let here = self.here(&settled, first).await?;
         let cells = completed
             .len()
@@ -531,7 +531,7 @@ impl Service for HostService {
             metrics.set_xids(&status.xids);
         }
 
-        let standing = self.promises.office.standing().borrow().clone();
+        let standing = self.promises.office.status().borrow().clone();
         metrics.set_leases(standing.leases, standing.waiting);
         metrics.set_lease_events(&standing.counters);
 

@@ -148,12 +148,12 @@ impl HostService {
             return Some(PartTrouble::new("no_ledger", why.as_str()));
         }
 
-        let standing = self.promises.office.standing();
+        let standing = self.promises.office.status();
         let standing = standing.borrow();
         if let Some(blind) = leases::unread(&standing) {
             return Some(PartTrouble::new(
                 "unread_leases",
-                format!("{blind}; {}", blind.cure()),
+                format!("{blind}; {}", blind.remedy()),
             ));
         }
 

@@ -32,8 +32,8 @@ impl HealthLog {
                 // written.
                 let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
                 let told = &mut told[*part as usize];
-                let turn = told.note(cause, now);
-                any_wrong |= told.wrong().is_some();
+                let turn = told.record(cause, now);
+                any_wrong |= told.fault().is_some();
                 turn
             };
 

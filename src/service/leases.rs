@@ -24,10 +24,10 @@ use crate::config::{Accounts, Config, HistoryConfig, LeasesConfig, Size, UserQuo
 use crate::devices::sampler::DeviceSource;
 use crate::leases::broker;
 use crate::leases::broker::{
-    BrokerConfig, BrokerHandle, BrokerStatus, GrantCommand, JournalSettings, LeaseBroker,
+    BrokerConfig, BrokerHandle, BrokerStatus, GrantCommand, JournalConfig, LeaseBroker,
 };
-use crate::leases::clock::Now;
-use crate::leases::journal::Bounds;
+use crate::leases::clock::Timestamp;
+use crate::leases::journal::JournalLimits;
 use crate::leases::ledger::LedgerConfig;
 use crate::leases::quota::{Quota, Quotas};
 use crate::leases::store::StoreError;
@@ -61,11 +61,11 @@ impl LeaseService {
 
         let settings = BrokerConfig {
             default_ttl: config.leases.default_ttl.get(),
-            most_waiting: config.leases.queue,
-            most_waiting_for_one_user: config.leases.queue.div_ceil(2),
-            longest_wait: config.leases.max_wait.get(),
+            max_waiting: config.leases.queue,
+            max_waiting_per_user: config.leases.queue.div_ceil(2),
+            max_wait: config.leases.max_wait.get(),
             reading_deadline: config.devices.read_deadline.get(),
-            read_every: config.devices.sample_interval.get(),
+            read_interval: config.devices.sample_interval.get(),
             journal: trouble.is_none().then(|| journal(config)),
             ..BrokerConfig::default()
         };
@@ -108,10 +108,10 @@ impl LeaseService {
                 .hint("see hf-mem-probe health; declared devices can be asked for"));
         }
 
-        let blind = unread(&self.office.standing_now()).cloned();
+        let blind = unread(&self.office.current_status()).cloned();
         blind.map_or(Ok(()), |blind| {
             let detail = format!("what is leased on this host's devices is not known: {blind}");
-            Err(Problem::new(Reason::Busy, detail).hint(blind.cure()))
+            Err(Problem::new(Reason::Busy, detail).hint(blind.remedy()))
         })
     }
 
@@ -122,7 +122,7 @@ impl LeaseService {
     ) -> Result<BTreeMap<String, Bytes>, Problem> {
         self.known()?;
         let nothing_claimed = {
-            let standing = self.office.standing_now();
+            let standing = self.office.current_status();
             // What the last lease claimed counts until a reading shows that it is gone.
             standing.leases == 0 && standing.leased.values().all(|bytes| *bytes == Bytes::ZERO)
         };
@@ -131,13 +131,13 @@ impl LeaseService {
             return Ok(BTreeMap::new());
         }
 
-        let taken_at = Now::read().moment_of(snapshot.sampled_at);
+        let taken_at = Timestamp::now().boottime_of(snapshot.sampled_at);
         self.office.leased_in(Arc::clone(snapshot), taken_at).await
     }
 }
 
 /// The journal, as the configuration has it.
-fn journal(config: &Config) -> JournalSettings {
+fn journal(config: &Config) -> JournalConfig {
     let HistoryConfig {
         interval,
         keep,
@@ -145,17 +145,17 @@ fn journal(config: &Config) -> JournalSettings {
     } = &config.history;
 
     // Two files, of which the older one is dropped when the newer one is full.
-    let bounds = Bounds {
-        most_bytes: max_bytes.get().get() / 2,
-        longest: keep.get(),
+    let limits = JournalLimits {
+        max_bytes: max_bytes.get().get() / 2,
+        max_age: keep.get(),
     };
 
     let between = interval.get().max(config.devices.sample_interval.get());
     let gap = between.saturating_mul(2).max(SHORTEST_GAP);
 
-    JournalSettings {
+    JournalConfig {
         directory: config.leases.state_directory.clone(),
-        bounds,
+        limits,
         gap,
     }
 }
@@ -163,9 +163,9 @@ fn journal(config: &Config) -> JournalSettings {
 /// Promises that nobody can read now.
 pub(super) fn unread(standing: &BrokerStatus) -> Option<&UnreadableLedger> {
     standing
-        .blind
+        .unreadable
         .as_ref()
-        .filter(|blind| !blind.is_over(Now::read().boottime))
+        .filter(|blind| !blind.is_over(Timestamp::now().boottime))
 }
 
 /// The ledger's rules, as the configuration has them.
@@ -173,8 +173,8 @@ pub(super) fn rules(config: &Config) -> Result<LedgerConfig, Problem> {
     Ok(LedgerConfig {
         quotas: quotas(&config.leases, &Accounts::read(Path::new("/")))?,
         margin: config.placement.margin.get(),
-        longest_ttl: config.leases.max_ttl.get(),
-        oldest_reading: config.devices.max_age.get(),
+        max_ttl: config.leases.max_ttl.get(),
+        max_reading_age: config.devices.max_age.get(),
         ..LedgerConfig::default()
     })
 }

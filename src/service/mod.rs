@@ -92,7 +92,7 @@ impl HostService {
         }
 
         tokio::spawn(tell_of_leases(
-            promises.office.standing(),
+            promises.office.status(),
             Arc::downgrade(&readings),
         ));
         let models = Models::new(&config)?;

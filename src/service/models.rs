@@ -102,7 +102,7 @@ impl Models {
         let _turn = if free {
             None
         } else {
-            self.readers.take(uid).await
+            self.readers.acquire(uid).await
         };
 
         let reader = self.reader(caller);
@@ -411,7 +411,7 @@ mod tests {
             assert!(poll!(asked).is_pending());
         }
 
-        let left = [0, OTHER, OTHER + 1].map(|uid| models.readers.left(uid));
+        let left = [0, OTHER, OTHER + 1].map(|uid| models.readers.available(uid));
         assert_eq!(
             left,
             [READINGS_OF_ONE, 0, READINGS_OF_ONE - 1],

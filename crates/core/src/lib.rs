@@ -18,6 +18,7 @@ pub mod evaluate;
 pub mod model;
 pub mod placement;
 pub mod report;
+pub mod rfc3339;
 pub mod strict_json;
 pub mod wire_word;
 

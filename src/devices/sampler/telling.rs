@@ -57,8 +57,8 @@ impl DeviceStatusLog {
             if !uuid.starts_with("GPU-") {
                 return false;
             }
-            if known.told.wrong().is_none()
-                && let Some(turn) = known.told.note(Some(GONE), now)
+            if known.told.fault().is_none()
+                && let Some(turn) = known.told.record(Some(GONE), now)
             {
                 let message = "the driver does not name it any more; check its bus and `dmesg`";
                 wrong(
@@ -99,7 +99,7 @@ impl DeviceStatusLog {
         known.index = *index;
         let turn = known
             .told
-            .note(device.unusable.as_ref().map(|why| why.reason.as_str()), now);
+            .record(device.unusable.as_ref().map(|why| why.reason.as_str()), now);
 
         match (turn, &device.unusable) {
             (Some(turn), Some(why)) => wrong(uuid, known, why, turn),

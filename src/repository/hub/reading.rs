@@ -18,7 +18,7 @@ use super::refusal::RequestContext;
 use super::request::{self, HubResponse};
 use super::resolve_cache::ResolveCache;
 use crate::admission::read_limits;
-use crate::admission::read_limits::{ReadSlot, ReadTurn, SMALL_BYTES};
+use crate::admission::read_limits::{ReadPermit, ReadSlot, SMALL_BYTES};
 use crate::repository::error::SourceError;
 use crate::repository::read::{self, ListedFiles};
 use crate::repository::token::Auth;
@@ -38,7 +38,7 @@ pub(in crate::repository) struct HubReading<'a> {
     pub(super) budget: Budget,
     pub(super) concurrency: usize,
     /// The permit to hold a long list of files, while there is such a list.
-    pub(super) long_list: Mutex<ReadTurn>,
+    pub(super) long_list: Mutex<ReadPermit>,
 }
 
 impl HubReading<'_> {
@@ -93,7 +93,7 @@ impl HubReading<'_> {
         self.get(url, whole, None).await
     }
 
-    fn lock_long_list(&self) -> MutexGuard<'_, ReadTurn> {
+    fn lock_long_list(&self) -> MutexGuard<'_, ReadPermit> {
         self.long_list
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{Files, unreadable};
 use crate::admission::read_limits;
-use crate::admission::read_limits::{ReadSlot, ReadTurn, SMALL_BYTES};
+use crate::admission::read_limits::{ReadPermit, ReadSlot, SMALL_BYTES};
 use crate::repository::buffer::Buffer;
 use crate::repository::error::SourceError;
 
@@ -70,7 +70,7 @@ impl DocumentsRead {
         &mut self,
         is_index: bool,
         text: Buffer,
-        permit: ReadTurn,
+        permit: ReadPermit,
         slot: &ReadSlot,
     ) -> Result<Parsed, Refused> {
         let bytes = text.len() as u64;

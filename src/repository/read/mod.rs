@@ -100,8 +100,7 @@ pub(super) async fn metadata(
         }
     }
 
-    drop(slot);
-    let slot = wait_for_slot(files, ReadSlot::take_large()).await;
+    let slot = wait_for_slot(files, ReadSlot::take_large(slot.release())).await;
     let metadata = Box::pin(read(files, &listed, file, &slot)).await?;
 
     Ok((metadata, slot))
@@ -357,7 +356,7 @@ mod tests {
 
     #[tokio::test]
     async fn waiting_large_readings_hold_no_slot() {
-        let other = ReadSlot::take_large().await;
+        let other = ReadSlot::take_large(ReadSlot::take().await.release()).await;
         let (large, small) = (Repo::new(2 << 20), Repo::new(0));
 
         // More readings than slots.

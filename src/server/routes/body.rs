@@ -124,7 +124,7 @@ where
         return Err(too_large());
     }
 
-    let mut room = app.bodies.take(caller.peer.uid, 0).map_err(no_room)?;
+    let mut room = app.bodies.reserve(caller.peer.uid, 0).map_err(no_room)?;
     let counted = |bytes: usize| if bytes > SMALL_BYTES { bytes } else { 0 };
 
     let refused = |full| {
@@ -132,7 +132,7 @@ where
         no_room(full)
     };
 
-    room.reach(counted(announced)).map_err(refused)?;
+    room.grow_to(counted(announced)).map_err(refused)?;
     let bytes = within(deadline, "the request's body did not arrive", async {
         let mut body = Limited::new(body, cap_bytes);
 
@@ -155,7 +155,7 @@ where
             };
 
             let sum = first.len().max(all.len()).saturating_add(data.len());
-            room.reach(counted(sum)).map_err(refused)?;
+            room.grow_to(counted(sum)).map_err(refused)?;
 
             if first.is_empty() {
                 first = data;
@@ -182,8 +182,8 @@ where
 
 fn no_room(full: LimitExceeded) -> Problem {
     let whose = match full {
-        LimitExceeded::Each => "this user's large requests",
-        LimitExceeded::All => "large requests",
+        LimitExceeded::User => "this user's large requests",
+        LimitExceeded::Global => "large requests",
     };
     Problem::new(Reason::Busy, format!("{whose} take up all the memory that is kept for them"))
         .hint("ask again when some of them are answered; socket.body_cap sets the size of one, and 32 of it are kept")

@@ -64,15 +64,15 @@ impl<S> App<S> {
     ) -> Self {
         let (streams, bytes) = (limits.watchers(), limits.all_body_bytes());
         let streams = LimitBounds {
-            each: streams.div_ceil(4),
-            all: streams,
-            reserve: limits.kept_connections(),
+            per_user: streams.div_ceil(4),
+            total: streams,
+            operator_reserve: limits.kept_connections(),
         };
 
         let bytes = LimitBounds {
-            each: bytes / 2,
-            all: bytes,
-            reserve: limits.body_bytes,
+            per_user: bytes / 2,
+            total: bytes,
+            operator_reserve: limits.body_bytes,
         };
 
         let operators = Operators::of_this_process();

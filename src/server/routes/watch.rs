@@ -43,11 +43,11 @@ pub(super) async fn gpus<S: Service>(
     State(app): State<Arc<App<S>>>,
     Extension(caller): Extension<Caller>,
 ) -> Result<Response, Failure> {
-    let seat = app.watchers.take(caller.peer.uid, 1).map_err(|full| {
+    let seat = app.watchers.reserve(caller.peer.uid, 1).map_err(|full| {
         app.metrics.refused(Refusal::Watchers);
         let detail = match full {
-            LimitExceeded::Each => "this user watches as often as one user may".to_owned(),
-            LimitExceeded::All => format!("{} callers watch already, which is the most", app.limits.watchers()),
+            LimitExceeded::User => "this user watches as often as one user may".to_owned(),
+            LimitExceeded::Global => format!("{} callers watch already, which is the most", app.limits.watchers()),
         };
 
         Problem::new(Reason::Busy, detail).hint(

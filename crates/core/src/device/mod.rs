@@ -313,7 +313,7 @@ pub struct Snapshot {
     /// The source of the reading: `nvml`, `declared`, `file`.
     pub source: String,
     /// The time of the reading.
-    #[serde(with = "rfc3339")]
+    #[serde(with = "crate::rfc3339")]
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub sampled_at: SystemTime,
     /// Whether the reading is older than it should be because the driver does not answer in time.
@@ -347,24 +347,5 @@ mod null_for_none {
         deserializer: D,
     ) -> Result<Bytes, D::Error> {
         Ok(Option::deserialize(deserializer)?.unwrap_or(Bytes::ZERO))
-    }
-}
-
-mod rfc3339 {
-    use std::time::SystemTime;
-
-    use serde::{Deserialize, Deserializer, Serializer, de};
-
-    pub(super) fn serialize<S: Serializer>(
-        at: &SystemTime,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&humantime::format_rfc3339_millis(*at))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<SystemTime, D::Error> {
-        humantime::parse_rfc3339(&String::deserialize(deserializer)?).map_err(de::Error::custom)
     }
 }

@@ -1,5 +1,4 @@
-//! An event as a line of the log: each fact a field of its own, under the names that the watch
-//! stream has.
+//! An event as a log line: each fact is a field, named as in the watch stream.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -7,17 +6,17 @@ use std::fmt::Write as _;
 use hf_mem_core::bytes::Bytes;
 use tracing::{debug, info, warn};
 
-use super::attributed_event::AttributedEvent;
+use super::AttributedEvent;
 use crate::leases::event::{Event, Subject, UnleasedProcess};
 
-const OVERDRAWN: &str = "memory that was promised has been taken by others";
+const OVERDRAWN: &str = "other processes have taken leased memory";
 
-/// Writes the line; one that is beyond its user's budget is for whoever looks closer.
-pub(super) fn say(happened: &AttributedEvent, within_budget: bool) {
-    let request_id = happened.request_id.as_deref();
+/// Writes the log line of an event, at debug level if the rate limiter did not admit it.
+pub(super) fn write_log_line(attributed: &AttributedEvent, admitted: bool) {
+    let request_id = attributed.request_id.as_deref();
     macro_rules! line {
         ($($fields:tt)*) => {
-            if within_budget { info!($($fields)*) } else { debug!($($fields)*) }
+            if admitted { info!($($fields)*) } else { debug!($($fields)*) }
         };
     }
 
@@ -55,26 +54,28 @@ pub(super) fn say(happened: &AttributedEvent, within_budget: bool) {
         }};
     }
 
-    match &happened.event {
-        Event::Granted(lease) => lease!("granted", lease, None, "a lease is granted"),
+    match &attributed.event {
+        Event::Granted(lease) => lease!("granted", lease, None, "lease granted"),
         Event::Settling(lease) => {
-            lease!("settling", lease, None, "part of a lease's memory is seen");
+            lease!(
+                "settling",
+                lease,
+                None,
+                "part of the lease's memory is in use"
+            );
         }
-        Event::Settled(lease) => lease!(
-            "settled",
-            lease,
-            None,
-            "a lease's holder has what it wanted"
-        ),
+        Event::Settled(lease) => {
+            lease!("settled", lease, None, "the lease's holder has its memory")
+        }
         Event::Extended(lease) => lease!(
             "extended",
             lease,
             None,
-            "a lease goes on while its memory grows"
+            "lease extended while its memory grows"
         ),
-        Event::Renewed(lease) => lease!("renewed", lease, None, "a lease is renewed"),
+        Event::Renewed(lease) => lease!("renewed", lease, None, "lease renewed"),
         Event::Ended { lease, reason } => {
-            lease!("ended", lease, Some(reason.word()), "a lease has ended");
+            lease!("ended", lease, Some(reason.word()), "lease ended");
         }
         Event::Overdrawn {
             device,
@@ -86,7 +87,7 @@ pub(super) fn say(happened: &AttributedEvent, within_budget: bool) {
             let (leases, strangers) = (leases.join(","), by_process(strangers));
             let (leases, strangers) = (leases.as_str(), strangers.as_str());
 
-            if within_budget {
+            if admitted {
                 warn!(
                     event = "overdrawn",
                     device, short_by_bytes, leases, strangers, "{OVERDRAWN}"
@@ -102,7 +103,7 @@ pub(super) fn say(happened: &AttributedEvent, within_budget: bool) {
             line!(
                 event = "recovered",
                 device = device.as_str(),
-                "what is free covers what is promised again"
+                "free memory covers the leases again"
             );
         }
         Event::Waiting {
@@ -116,7 +117,7 @@ pub(super) fn say(happened: &AttributedEvent, within_budget: bool) {
                 uid,
                 position,
                 request_id,
-                "a caller waits in line for memory"
+                "a request waits in the queue for memory"
             );
         }
         Event::WaitEnded { ticket, timed_out } => {
@@ -125,14 +126,14 @@ pub(super) fn say(happened: &AttributedEvent, within_budget: bool) {
                 ticket,
                 timed_out,
                 request_id,
-                "a caller left the line without a lease"
+                "a request left the queue without a lease"
             );
         }
         Event::Warning { message } => {
             warn!(
                 event = "warning",
                 why = message.as_str(),
-                "the keeper of the leases warns"
+                "lease broker warning"
             );
         }
     }
@@ -146,7 +147,7 @@ fn by_device(bytes: &BTreeMap<String, Bytes>) -> String {
     shares.collect::<Vec<_>>().join(",")
 }
 
-/// `PID=BYTES,PID`, the largest first; without bytes where the driver does not say.
+/// `PID=BYTES,PID`, the largest first; without bytes if the driver does not report them.
 fn by_process(strangers: &[UnleasedProcess]) -> String {
     let mut text = String::new();
     for UnleasedProcess {

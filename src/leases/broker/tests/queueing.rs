@@ -1,13 +1,13 @@
-//! Who waits, for how long, and whose turn it is.
+//! The queue: order, waits and turns.
 
 use super::*;
 
 #[test]
-fn one_that_waits_for_one_card_does_not_close_the_others() {
+fn wait_reserves_only_named_devices() {
     run(async {
-        let bench = Bench::new(24);
-        let office = office(&bench);
-        let id = lease_id(&office.grant(ask(16)).await.unwrap());
+        let devices = FakeDevices::new(24);
+        let broker = start_broker(&devices);
+        let id = lease_id(&broker.grant(grant_command(16)).await.unwrap());
 
         let elsewhere = GrantCommand {
             candidates: Some(["GPU-other".to_owned()].into()),
@@ -20,49 +20,53 @@ fn one_that_waits_for_one_card_does_not_close_the_others() {
         };
 
         assert_eq!(
-            decide::candidates(elsewhere.candidates.as_ref(), &bench.0.lock().unwrap()),
+            decide::candidates(elsewhere.candidates.as_ref(), &devices.0.lock().unwrap()),
             None,
-            "not known here"
+            "no such device here"
         );
 
-        let known = decide::candidates(named.candidates.as_ref(), &bench.0.lock().unwrap());
+        let known = decide::candidates(named.candidates.as_ref(), &devices.0.lock().unwrap());
         assert_eq!(known, Some([A.to_owned()].into()));
 
         let waits = tokio::spawn({
-            let office = office.clone();
-            async move { office.grant(named).await }
+            let broker = broker.clone();
+            async move { broker.grant(named).await }
         });
-        office
-            .standing()
-            .wait_for(|standing| standing.waiting == 1)
+        broker
+            .status()
+            .wait_for(|status| status.waiting == 1)
             .await
             .unwrap();
 
-        let line = office.list().await.unwrap().waiting;
-        assert_eq!((line[0].position, line[0].pid), (1, None), "held by a name");
-        office.release(id, &caller()).await.unwrap();
+        let queue = broker.list().await.unwrap().waiting;
+        assert_eq!(
+            (queue[0].position, queue[0].pid),
+            (1, None),
+            "the holder is a name"
+        );
+        broker.release(id, &caller()).await.unwrap();
         lease_id(&waits.await.unwrap().unwrap());
     });
 }
 
 #[test]
-fn one_in_line_is_served_when_memory_is_given_back_and_before_those_behind() {
+fn queue_head_is_served_first() {
     run(async {
-        let bench = Bench::new(24);
-        let office = office(&bench);
-        let id = lease_id(&office.grant(ask(16)).await.unwrap());
+        let devices = FakeDevices::new(24);
+        let broker = start_broker(&devices);
+        let id = lease_id(&broker.grant(grant_command(16)).await.unwrap());
 
         let big = tokio::spawn({
-            let office = office.clone();
-            async move { office.grant(waiting(20)).await }
+            let broker = broker.clone();
+            async move { broker.grant(waiting(20)).await }
         });
-        office
-            .standing()
-            .wait_for(|standing| standing.waiting == 1)
+        broker
+            .status()
+            .wait_for(|status| status.waiting == 1)
             .await
             .unwrap();
 
-        let small = office.grant(ask(2)).await.unwrap();
+        let small = broker.grant(grant_command(2)).await.unwrap();
         assert_eq!(
             (small.verdict, small.known_reason()),
             (Some(Verdict::DoesNotFit), Some(Reason::Leased)),
@@ -70,43 +74,43 @@ fn one_in_line_is_served_when_memory_is_given_back_and_before_those_behind() {
             small.message
         );
 
-        assert_eq!(office.list().await.unwrap().waiting[0].position, 1);
-        office.release(id, &caller()).await.unwrap();
+        assert_eq!(broker.list().await.unwrap().waiting[0].position, 1);
+        broker.release(id, &caller()).await.unwrap();
         lease_id(&big.await.unwrap().unwrap());
-        assert!(office.list().await.unwrap().waiting.is_empty());
-        lease_id(&office.grant(ask(2)).await.unwrap());
+        assert!(broker.list().await.unwrap().waiting.is_empty());
+        lease_id(&broker.grant(grant_command(2)).await.unwrap());
     });
 }
 
 #[test]
-fn one_that_hangs_up_leaves_the_line_and_leaks_nothing() {
+fn disconnected_client_leaks_nothing() {
     run(async {
-        let bench = Bench::new(24);
-        let office = office(&bench);
-        let id = lease_id(&office.grant(ask(16)).await.unwrap());
+        let devices = FakeDevices::new(24);
+        let broker = start_broker(&devices);
+        let id = lease_id(&broker.grant(grant_command(16)).await.unwrap());
 
         let gone = tokio::spawn({
-            let office = office.clone();
-            async move { office.grant(waiting(20)).await }
+            let broker = broker.clone();
+            async move { broker.grant(waiting(20)).await }
         });
-        office
-            .standing()
-            .wait_for(|standing| standing.waiting == 1)
+        broker
+            .status()
+            .wait_for(|status| status.waiting == 1)
             .await
             .unwrap();
 
         gone.abort();
-        office
-            .standing()
-            .wait_for(|standing| standing.waiting == 0)
+        broker
+            .status()
+            .wait_for(|status| status.waiting == 0)
             .await
             .unwrap();
 
-        office.release(id, &caller()).await.unwrap();
+        broker.release(id, &caller()).await.unwrap();
 
-        // Askers that hang up at any stage of their grant.
+        // Clients that disconnect at any stage of their grant.
         for polls in 0..200_u32 {
-            let mut grant = Box::pin(office.grant(ask(20)));
+            let mut grant = Box::pin(broker.grant(grant_command(20)));
             for _ in 0..polls {
                 let polled = std::future::poll_fn(|context| {
                     std::task::Poll::Ready(grant.as_mut().poll(context))
@@ -115,7 +119,7 @@ fn one_that_hangs_up_leaves_the_line_and_leaks_nothing() {
                 if let std::task::Poll::Ready(answer) = polled {
                     if let Some(lease) = answer.unwrap().lease {
                         let id = lease.id;
-                        office.release(id, &caller()).await.unwrap();
+                        broker.release(id, &caller()).await.unwrap();
                     }
                     break;
                 }
@@ -124,29 +128,29 @@ fn one_that_hangs_up_leaves_the_line_and_leaks_nothing() {
             }
         }
 
-        office
-            .standing()
-            .wait_for(|standing| standing.leases == 0)
+        broker
+            .status()
+            .wait_for(|status| status.leases == 0)
             .await
             .unwrap();
 
-        lease_id(&office.grant(ask(24)).await.unwrap());
+        lease_id(&broker.grant(grant_command(24)).await.unwrap());
     });
 }
 
 #[test]
-fn what_can_never_fit_does_not_wait_and_a_wait_that_ends_is_a_no() {
+fn hopeless_request_does_not_wait() {
     run(async {
-        let bench = Bench::new(24);
-        let office = office(&bench);
-        let never = office.grant(waiting(30)).await.unwrap();
+        let devices = FakeDevices::new(24);
+        let broker = start_broker(&devices);
+        let never = broker.grant(waiting(30)).await.unwrap();
         assert_eq!(never.verdict, Some(Verdict::DoesNotFit));
-        bench.set_free(4);
+        devices.set_free(4);
 
-        let late = office
+        let late = broker
             .grant(GrantCommand {
                 wait: Duration::from_millis(20),
-                ..ask(20)
+                ..grant_command(20)
             })
             .await
             .unwrap();
@@ -161,16 +165,16 @@ fn what_can_never_fit_does_not_wait_and_a_wait_that_ends_is_a_no() {
             "it may be a yes another time"
         );
 
-        assert!(late.message.contains("place 1 of 1"), "{}", late.message);
-        let patient = office.grant(waiting(20));
+        assert!(late.message.contains("position 1 of 1"), "{}", late.message);
+        let patient = broker.grant(waiting(20));
 
         let freed = async {
-            office
-                .standing()
-                .wait_for(|standing| standing.waiting == 1)
+            broker
+                .status()
+                .wait_for(|status| status.waiting == 1)
                 .await
                 .unwrap();
-            bench.set_free(24);
+            devices.set_free(24);
         };
 
         let (answer, ()) = tokio::join!(patient, freed);
@@ -178,7 +182,7 @@ fn what_can_never_fit_does_not_wait_and_a_wait_that_ends_is_a_no() {
     });
 }
 
-/// A plan that is heard of, and that goes on once the test lets it.
+/// A plan that reports its start and continues when the test lets it.
 fn gated(
     gib: u64,
     begun: std::sync::mpsc::Sender<()>,
@@ -193,16 +197,16 @@ fn gated(
 }
 
 #[test]
-fn one_who_asks_much_that_takes_long_holds_up_nobody_else_for_more_than_one_plan() {
+fn slow_user_delays_others_one_plan() {
     run(async {
-        let bench = Bench::new(24);
-        let settings = BrokerConfig {
-            longest_round: Duration::ZERO,
-            ..settings()
+        let devices = FakeDevices::new(24);
+        let config = BrokerConfig {
+            max_round: Duration::ZERO,
+            ..config()
         };
 
-        let devices: Arc<dyn Devices> = Arc::clone(&bench) as _;
-        let office = LeaseBroker::start(settings, keeper(Box::new(Memory)), devices)
+        let devices: Arc<dyn Devices> = Arc::clone(&devices) as _;
+        let broker = LeaseBroker::start(config, durable_ledger(Box::new(Memory)), devices)
             .unwrap()
             .0;
         let (begun, begins) = std::sync::mpsc::channel();
@@ -210,23 +214,30 @@ fn one_who_asks_much_that_takes_long_holds_up_nobody_else_for_more_than_one_plan
         let go = Arc::new(Mutex::new(go));
         let many: Vec<_> = (0..6)
             .map(|_| {
-                let (office, plan) = (office.clone(), gated(1, begun.clone(), Arc::clone(&go)));
-                tokio::spawn(async move { office.grant(GrantCommand { plan, ..ask(1) }).await })
+                let (broker, plan) = (broker.clone(), gated(1, begun.clone(), Arc::clone(&go)));
+                tokio::spawn(async move {
+                    broker
+                        .grant(GrantCommand {
+                            plan,
+                            ..grant_command(1)
+                        })
+                        .await
+                })
             })
             .collect();
 
         while begins.try_recv().is_err() {
             tokio::task::yield_now().await;
         }
-        // The first of the six is being planned. Another user comes, and is served next.
+        // The first of the six plans runs. Another user asks, and is served next.
         let other = Peer {
             uid: peer().uid + 1,
             ..peer()
         };
 
-        let mut victim = Box::pin(office.grant(GrantCommand {
+        let mut victim = Box::pin(broker.grant(GrantCommand {
             peer: other,
-            ..ask(2)
+            ..grant_command(2)
         }));
         let polled =
             std::future::poll_fn(|context| std::task::Poll::Ready(victim.as_mut().poll(context)))
@@ -234,26 +245,26 @@ fn one_who_asks_much_that_takes_long_holds_up_nobody_else_for_more_than_one_plan
         assert!(polled.is_pending());
         let_go.send(()).unwrap();
 
-        // Whatever else were planned before would wait for the test for ever.
+        // Any other plan that began before would wait for the test without end.
         let served = tokio::time::timeout(Duration::from_secs(20), victim).await;
-        lease_id(&served.expect("another plan was begun before").unwrap());
+        lease_id(&served.expect("no other plan began before").unwrap());
 
         for _ in 1..6 {
             let_go.send(()).unwrap();
         }
 
-        for asker in many {
-            lease_id(&asker.await.unwrap().unwrap());
+        for grant in many {
+            lease_id(&grant.await.unwrap().unwrap());
         }
     });
 }
 
 #[test]
-fn those_behind_in_line_cost_no_plans() {
+fn blocked_grants_run_no_plans() {
     run(async {
-        let bench = Bench::new(24);
-        let office = office(&bench);
-        let id = lease_id(&office.grant(ask(16)).await.unwrap());
+        let devices = FakeDevices::new(24);
+        let broker = start_broker(&devices);
+        let id = lease_id(&broker.grant(grant_command(16)).await.unwrap());
         let (begun, begins) = std::sync::mpsc::channel();
         let counted = move |who: &'static str, gib| {
             let (plan, begun) = (plan(gib), begun.clone());
@@ -269,44 +280,44 @@ fn those_behind_in_line_cost_no_plans() {
         };
 
         let join = |who| {
-            let (asker, ask) = (office.clone(), counted(who, 20));
-            tokio::spawn(async move { asker.grant(ask).await })
+            let (broker, command) = (broker.clone(), counted(who, 20));
+            tokio::spawn(async move { broker.grant(command).await })
         };
 
         let head = join("head");
-        office
-            .standing()
-            .wait_for(|standing| standing.waiting == 1)
+        broker
+            .status()
+            .wait_for(|status| status.waiting == 1)
             .await
             .unwrap();
 
         let behind = join("behind");
-        office
-            .standing()
-            .wait_for(|standing| standing.waiting == 2)
+        broker
+            .status()
+            .wait_for(|status| status.waiting == 2)
             .await
             .unwrap();
 
         let planned = begins.try_iter().filter(|who| *who == "behind").count();
 
-        // Readings go on, and the head is planned on each.
+        // Readings continue, and the head's plan runs on each.
         let mut seen = 0;
         while seen < 10 {
             match begins.try_recv() {
                 Ok("head") => seen += 1,
-                Ok(_) => panic!("planned for one who is behind, after {planned} plans to join"),
+                Ok(_) => panic!("ran a plan of a blocked grant, after {planned} plans to join"),
                 Err(_) => tokio::task::yield_now().await,
             }
         }
 
-        office.release(id, &caller()).await.unwrap();
+        broker.release(id, &caller()).await.unwrap();
         let id = lease_id(&head.await.unwrap().unwrap());
-        office.release(id, &caller()).await.unwrap();
+        broker.release(id, &caller()).await.unwrap();
         lease_id(&behind.await.unwrap().unwrap());
     });
 }
 
-/// Devices whose reading never comes.
+/// Devices whose reading never ends.
 struct Hung;
 
 impl Devices for Hung {
@@ -320,47 +331,50 @@ impl Devices for Hung {
 }
 
 #[test]
-fn what_an_asker_brought_goes_with_it_also_before_a_reading_comes() {
+fn disconnected_client_frees_its_plan() {
     run(async {
-        let office = LeaseBroker::start(settings(), keeper(Box::new(Memory)), Arc::new(Hung))
+        let broker = LeaseBroker::start(config(), durable_ledger(Box::new(Memory)), Arc::new(Hung))
             .unwrap()
             .0;
-        let brought = Arc::new(());
+        let resource = Arc::new(());
 
         // The first begins a reading; the second waits for the next one.
         for _ in 0..2 {
-            let held = Arc::clone(&brought);
+            let held = Arc::clone(&resource);
             let plan: Plan = Box::new(move |_, _| {
                 let why = format!(
-                    "there is no reading, and {} hold it",
+                    "there is no reading, and {} references are left",
                     Arc::strong_count(&held)
                 );
                 Err(Problem::new(Reason::Internal, why))
             });
 
-            let mut asker = Box::pin(office.grant(GrantCommand { plan, ..ask(1) }));
+            let mut client = Box::pin(broker.grant(GrantCommand {
+                plan,
+                ..grant_command(1)
+            }));
             let polled = std::future::poll_fn(|context| {
-                std::task::Poll::Ready(asker.as_mut().poll(context))
+                std::task::Poll::Ready(client.as_mut().poll(context))
             })
             .await;
             assert!(polled.is_pending());
-            office.ping().await.unwrap(); // behind it: the owner has it now
-            drop(asker);
+            broker.ping().await.unwrap(); // the broker has the command now
+            drop(client);
 
             let gone = async {
-                while Arc::strong_count(&brought) > 1 {
+                while Arc::strong_count(&resource) > 1 {
                     tokio::task::yield_now().await;
                 }
             };
 
             tokio::time::timeout(Duration::from_secs(20), gone)
                 .await
-                .expect("it is kept for nobody");
+                .expect("the broker keeps the plan of a disconnected client");
         }
     });
 }
 
-/// What `plan` answers, with the upper tenth of the device for the high end only.
+/// Like `plan`, but the high end needs 4 GiB more.
 fn tight_plan(gib: u64) -> Plan {
     let (likely, high) = (plan(gib), plan(gib + 4));
     Box::new(move |snapshot, claims| {
@@ -380,18 +394,18 @@ fn tight_plan(gib: u64) -> Plan {
 }
 
 #[test]
-fn strict_request_holds_no_tight_plan() {
+fn strict_request_gets_no_tight_lease() {
     run(async {
-        let bench = Bench::new(24);
-        let office = office(&bench);
+        let devices = FakeDevices::new(24);
+        let broker = start_broker(&devices);
 
         let asking = |strict| GrantCommand {
             plan: tight_plan(22),
             strict,
-            ..ask(22)
+            ..grant_command(22)
         };
 
-        let answer = office.grant(asking(true)).await.unwrap();
+        let answer = broker.grant(asking(true)).await.unwrap();
         assert_eq!(
             (answer.verdict, answer.lease.is_none()),
             (Some(Verdict::Tight), true),
@@ -399,10 +413,10 @@ fn strict_request_holds_no_tight_plan() {
             answer.message
         );
 
-        assert!(office.list().await.unwrap().leases.is_empty());
+        assert!(broker.list().await.unwrap().leases.is_empty());
 
-        // No device is ever large enough: the wait is over before it begins.
-        let answer = office
+        // No device is ever large enough, so the request does not wait.
+        let answer = broker
             .grant(GrantCommand {
                 wait: Duration::from_secs(600),
                 ..asking(true)
@@ -413,25 +427,25 @@ fn strict_request_holds_no_tight_plan() {
             (answer.verdict, answer.lease.is_none()),
             (Some(Verdict::Tight), true)
         );
-        lease_id(&office.grant(asking(false)).await.unwrap());
+        lease_id(&broker.grant(asking(false)).await.unwrap());
     });
 }
 
 #[test]
 fn strict_wait_outlasts_tight_plan() {
     run(async {
-        let bench = Bench::new(24);
-        bench.set_free(18);
-        let office = office(&bench);
+        let devices = FakeDevices::new(24);
+        devices.set_free(18);
+        let broker = start_broker(&devices);
 
         let asking = |wait| GrantCommand {
             plan: tight_plan(16),
             strict: true,
             wait,
-            ..ask(16)
+            ..grant_command(16)
         };
 
-        let over = office
+        let over = broker
             .grant(asking(Duration::from_millis(20)))
             .await
             .unwrap();
@@ -441,14 +455,14 @@ fn strict_wait_outlasts_tight_plan() {
         );
 
         let waiting = tokio::spawn({
-            let (office, ask) = (office.clone(), asking(Duration::from_secs(600)));
-            async move { office.grant(ask).await }
+            let (broker, ask) = (broker.clone(), asking(Duration::from_secs(600)));
+            async move { broker.grant(ask).await }
         });
-        while office.list().await.unwrap().waiting.is_empty() {
+        while broker.list().await.unwrap().waiting.is_empty() {
             tokio::task::yield_now().await;
         }
 
-        bench.set_free(24);
+        devices.set_free(24);
         let answer = waiting.await.unwrap().unwrap();
         assert_eq!(answer.verdict, Some(Verdict::Fits));
         lease_id(&answer);
