@@ -118,8 +118,8 @@ fn base(model: &Model, host: &HostView) -> Answer {
         model: model_report::report(model),
         sampled_at: Some(humantime::format_rfc3339_millis(host.sampled_at).to_string()),
         stale: host.stale,
-        assumptions: model.proofs.clone(),
-        warnings: model.doubts.clone(),
+        assumptions: model.assumptions.clone(),
+        warnings: model.warnings.clone(),
         ..Answer::default()
     }
 }
