@@ -13,10 +13,10 @@ use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::debug;
 
+use crate::admission::limits::Limits;
 use crate::admission::user_limits::{LimitBounds, LimitExceeded, Reservation, UserLimits};
 use crate::api::peer::Operators;
 use crate::metrics::{Metrics, Refusal};
-use crate::server::limits::Limits;
 
 /// Reads of what a caller has sent that is turned away: more than a socket holds.
 const MOST_READS: usize = 128;
@@ -48,7 +48,7 @@ pub(crate) struct ConnectionSlot {
 
 impl ConnectionLimiter {
     pub(crate) fn new(limits: &Limits, operators: Operators, metrics: Arc<Metrics>) -> Self {
-        let (served, kept) = (limits.connections, limits.kept_connections());
+        let (served, kept) = (limits.connections, limits.reserved_connections());
         let hall = served.saturating_mul(2);
 
         Self {
@@ -166,7 +166,7 @@ pub(crate) fn turn_away(stream: &UnixStream, uid: u32, full: LimitExceeded) {
     let body = serde_json::to_string(&problem).unwrap_or_default();
     let text = format!(
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: {}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-        crate::server::routes::PROBLEM_JSON,
+        crate::api::PROBLEM_JSON,
         body.len(),
     );
 

@@ -10,10 +10,12 @@ use hf_mem_core::report::{Answer, Problem, Question};
 use utoipa::openapi::{Object, RefOr, Required, Schema};
 use utoipa::{Modify, OpenApi};
 
+use super::batch::BatchQuestion;
+use super::bounds::MAX_HOLDER_BYTES;
 use super::lease::{LeaseRequest, LeasesAnswer, RenewRequest};
-use super::status::{GpusAnswer, HealthAnswer, NvmlReleaseAnswer, NvmlReleaseRequest, WatchLine};
-use crate::server::limits::HOLDER_BYTES;
-use crate::server::routes::{BatchQuestion, Troubled};
+use super::status::{
+    GpusAnswer, HealthAnswer, NvmlReleaseAnswer, NvmlReleaseRequest, WatchLine, WatchProblem,
+};
 
 /// The document as JSON text, for a daemon on which leases wait up to `max_wait`.
 pub fn json(max_wait: Duration) -> String {
@@ -54,7 +56,7 @@ pub fn json(max_wait: Duration) -> String {
         operations::openapi,
         operations::metrics
     ),
-    components(schemas(Question, BatchQuestion, Answer, TogetherAnswer, WatchLine, Troubled)),
+    components(schemas(Question, BatchQuestion, Answer, TogetherAnswer, WatchLine, WatchProblem)),
     modifiers(&OptionalBodies, &InnerBounds)
 )]
 struct Document;
@@ -83,7 +85,7 @@ enum FitsAnswer {
 #[expect(dead_code, reason = "only its schema is used")]
 enum WatchedLine {
     Devices(Box<WatchLine>),
-    Trouble(Troubled),
+    Trouble(WatchProblem),
 }
 
 /// Every body is required by default: here those that may be left out.
@@ -120,7 +122,7 @@ impl Modify for InnerBounds {
         });
         bound(document, "Holder", "name", |name| {
             name.min_length = Some(1);
-            name.max_length = usize::try_from(HOLDER_BYTES).ok();
+            name.max_length = usize::try_from(MAX_HOLDER_BYTES).ok();
         });
         bound(document, "Holder", "pid", |pid| {
             pid.minimum = Some(1.into());

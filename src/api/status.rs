@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use hf_mem_core::device::Snapshot;
-use hf_mem_core::report::lease::State;
+use hf_mem_core::report::Problem;
 use hf_mem_core::strict_json;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::leases::event::{Dated, Event};
+use super::event::LeaseEvent;
 
 /// The devices as they were last read, and what leases still claim on them. As a file it can be
 /// given to `--gpus`.
@@ -38,32 +38,17 @@ pub struct WatchLine {
     pub missed_lease_events: u64,
 }
 
-/// Something that happened to a lease.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct LeaseEvent {
-    /// When, RFC 3339.
-    pub at: String,
-    /// For a lease that ended: released, expired or orphaned.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub state: Option<State>,
-    /// What.
-    #[serde(flatten, deserialize_with = "strict_json::nested")]
-    pub event: Event,
-}
-
-impl From<Dated> for LeaseEvent {
-    fn from(Dated { at, event }: Dated) -> Self {
-        let state = match &event {
-            Event::Ended { reason, .. } => Some(reason.state()),
-            _ => None,
-        };
-
-        Self {
-            at: humantime::format_rfc3339_millis(at).to_string(),
-            state,
-            event,
-        }
-    }
+/// One line of the watch stream while the daemon cannot read the devices.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[schema(as = Troubled)]
+pub struct WatchProblem {
+    /// Why the daemon cannot read them.
+    #[serde(flatten)]
+    pub problem: Problem,
+    /// What happened to leases and to waiting callers, in order.
+    pub lease_events: Vec<LeaseEvent>,
+    /// How many events this client was too slow to receive.
+    pub missed_lease_events: u64,
 }
 
 /// How the daemon is.

@@ -8,11 +8,12 @@ use hf_mem_core::report::problem::Reason;
 use tracing::{info, warn};
 
 use super::log::{self, LogControl};
-use super::{Ended, Listening, Notifier, Program, SocketError, run, signals, socket};
+use super::{Ended, Listening, Notifier, SocketError, run, signals, socket};
+use crate::admission::limits::Limits;
 use crate::config::{self, Accounts, Config};
 use crate::files;
 use crate::metrics::Metrics;
-use crate::server::limits::Limits;
+use crate::server::service::Service;
 
 /// The configuration that is read when none is named; without it the defaults are in force.
 pub const DEFAULT_CONFIG_FILE: &str = "/etc/hf-mem-probe/config.toml";
@@ -56,9 +57,9 @@ pub struct Parts {
 
 /// Boots the daemon on this thread, around the program that `build` makes of its parts, and runs it
 /// to its end.
-pub fn boot<P: Program>(
+pub fn boot<S: Service>(
     options: &Options,
-    build: impl AsyncFnOnce(Parts) -> Result<P, Problem>,
+    build: impl AsyncFnOnce(Parts) -> Result<S, Problem>,
 ) -> Result<Ended, Problem> {
     let mut options = options.clone();
     if options.config_file.is_none() && is_there(Path::new(DEFAULT_CONFIG_FILE)) {
@@ -111,7 +112,7 @@ pub fn boot<P: Program>(
             log,
         };
 
-        let program = Arc::new(build(parts).await?);
+        let service = Arc::new(build(parts).await?);
         let listening = own_or(handed, &config)?;
 
         let signals = signals::of_process().map_err(|error| {
@@ -122,7 +123,7 @@ pub fn boot<P: Program>(
         })?;
 
         let daemon = super::Daemon {
-            program,
+            service,
             metrics,
             limits: Limits::new(&config.socket, config.leases.max_wait.get()),
             notifier: Notifier::from_environment(),

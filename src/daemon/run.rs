@@ -12,20 +12,21 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
-use super::{Listening, Notifier, Options, Program, Signal, watchdog};
+use super::{Listening, Notifier, Options, Signal, watchdog};
+use crate::admission::limits::Limits;
 use crate::config;
 use crate::files::FileThreads;
 use crate::metrics::Metrics;
 use crate::server;
-use crate::server::limits::Limits;
 use crate::server::routes::App;
+use crate::server::service::Service;
 use crate::server::{Drained, serve};
 
 /// What a running daemon is made of.
 #[derive(Debug)]
-pub struct Daemon<P> {
+pub struct Daemon<S> {
     /// The program behind the socket.
-    pub program: Arc<P>,
+    pub service: Arc<S>,
     /// Its figures.
     pub metrics: Arc<Metrics>,
     /// What a caller may cost.
@@ -67,13 +68,13 @@ impl From<RunError> for Problem {
 }
 
 /// Serves `listening` until a signal says to stop, then drains.
-pub async fn run<P: Program>(
-    daemon: Daemon<P>,
+pub async fn run<S: Service>(
+    daemon: Daemon<S>,
     mut listening: Listening,
     mut signals: mpsc::Receiver<Signal>,
 ) -> Result<Ended, RunError> {
     let Daemon {
-        program,
+        service,
         metrics,
         limits,
         notifier,
@@ -88,12 +89,12 @@ pub async fn run<P: Program>(
 
     warn_of_few_descriptors(&limits);
     let (stop, stopping) = watch::channel(false);
-    let app = App::new(Arc::clone(&program), metrics, limits, stopping.clone());
+    let app = App::new(Arc::clone(&service), metrics, limits, stopping.clone());
     let mut server = tokio::spawn(serve(listener, app, server::until(stopping)));
 
     let watchdog = notifier.watchdog().map(|period| {
         tokio::spawn(watchdog::watch(
-            Arc::clone(&program),
+            Arc::clone(&service),
             notifier.clone(),
             period,
         ))
@@ -111,7 +112,7 @@ pub async fn run<P: Program>(
         tokio::select! {
             ended = &mut server => {
                 stop_watchdog(watchdog);
-                program.stop().await;
+                service.stop().await;
                 return Err(match ended {
                     Ok(Err(error)) => RunError::Accept(error),
                     Ok(Ok(_)) => RunError::Accept(io::Error::other("the server ended by itself")),
@@ -120,7 +121,7 @@ pub async fn run<P: Program>(
             }
             wanted = signals.recv() => match wanted {
                 Some(Signal::Reload) => {
-                    let reloading = || reload(program.as_ref(), &options, &files);
+                    let reloading = || reload(service.as_ref(), &options, &files);
                     if let Some(by) = reload_or_stop(reloading, &notifier, &mut signals).await {
                         break by;
                     }
@@ -151,7 +152,7 @@ pub async fn run<P: Program>(
         Drained::Abandoned => warn!("stopped: what was in flight was cut"),
     }
 
-    program.stop().await;
+    service.stop().await;
     stop_watchdog(watchdog);
     drop(listening);
 
@@ -214,7 +215,7 @@ async fn reload_or_stop<F: Future<Output = String>>(
 const RELOAD_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Reads the configuration again; a bad one is refused and the old one stays in force.
-async fn reload<P: Program>(program: &P, options: &Options, files: &FileThreads) -> String {
+async fn reload<S: Service>(service: &S, options: &Options, files: &FileThreads) -> String {
     let Some(path) = &options.config_file else {
         info!("told to reload, but no configuration file is in use");
         return "nothing to reload: no configuration file is in use".to_owned();
@@ -231,7 +232,7 @@ async fn reload<P: Program>(program: &P, options: &Options, files: &FileThreads)
             for warning in warnings {
                 warn!(%warning, "configuration");
             }
-            program.reload(options.over(config)).await
+            service.reload(options.over(config)).await
         }
         Err(problem) => Err(problem),
     };

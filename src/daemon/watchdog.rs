@@ -6,11 +6,12 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{error, info};
 
-use super::{Notifier, Program};
+use super::Notifier;
+use crate::server::service::Service;
 
 /// Tells `notifier` every half `period` that the program lives, and nothing while it does not: the
 /// service manager then ends the process, and starts it anew.
-pub(super) async fn watch<P: Program>(program: Arc<P>, notifier: Notifier, period: Duration) {
+pub(super) async fn watch<S: Service>(service: Arc<S>, notifier: Notifier, period: Duration) {
     let pause = (period / 2).max(Duration::from_millis(1));
     let mut ticks = interval(pause);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -18,7 +19,7 @@ pub(super) async fn watch<P: Program>(program: Arc<P>, notifier: Notifier, perio
 
     loop {
         ticks.tick().await;
-        let alive = timeout(pause, program.liveness())
+        let alive = timeout(pause, service.liveness())
             .await
             .unwrap_or_else(|_| {
                 Err("neither the sampler nor the ledger answered in time".to_owned())

@@ -6,7 +6,6 @@
 //! Bodies and handlers are bounded in [`self::routes`].
 
 mod accept;
-pub mod limits;
 pub mod routes;
 pub mod service;
 mod stalled;
@@ -28,11 +27,11 @@ use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
 use self::accept::{AcceptFault, fault};
-use self::limits::{HEAD_BYTES, HEADERS, Limits};
 use self::routes::App;
 use self::service::Service;
 use self::stalled::Stalled;
 use crate::admission::connection_limiter::{AcceptPermit, ConnectionLimiter, ConnectionSlot};
+use crate::admission::limits::{Limits, MAX_HEAD_BYTES, MAX_HEADERS};
 use crate::api::peer::Peer;
 use crate::metrics::Refusal;
 use crate::transition_log::TransitionLog;
@@ -170,8 +169,8 @@ fn connection<S: Service>(
     let http = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_deadline)
-        .max_buf_size(HEAD_BYTES)
-        .max_headers(HEADERS)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .max_headers(MAX_HEADERS)
         .serve_connection(
             Stalled::new(TokioIo::new(stream), limits.write_deadline),
             service,

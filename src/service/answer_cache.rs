@@ -18,11 +18,11 @@ use hf_mem_core::device::Snapshot;
 use hf_mem_core::model::Model;
 
 use super::ActiveConfig;
+use crate::admission::limits::MAX_CACHED_ANSWER_BYTES;
 use crate::repository::ModelReference;
-use crate::server::limits::KEPT_ANSWER_BYTES;
-use crate::server::service::Written;
+use crate::server::service::SerializedAnswer;
 
-/// Answers that are kept; each costs some ten kilobytes, and at most [`KEPT_ANSWER_BYTES`]. Beyond
+/// Answers that are kept; each costs some ten kilobytes, and at most [`MAX_CACHED_ANSWER_BYTES`]. Beyond
 /// it all are forgotten: a site that asks more different questions within one reading gains nothing
 /// from keeping the wrong ones.
 const MOST: usize = 64;
@@ -58,13 +58,17 @@ impl CacheInputs {
 pub(super) struct CachedAnswer {
     reference: ModelReference,
     grounds: CacheInputs,
-    written: Written,
+    written: SerializedAnswer,
     /// What the answer and its model take.
     bytes: u64,
 }
 
 impl CachedAnswer {
-    pub(super) fn new(reference: ModelReference, grounds: CacheInputs, written: Written) -> Self {
+    pub(super) fn new(
+        reference: ModelReference,
+        grounds: CacheInputs,
+        written: SerializedAnswer,
+    ) -> Self {
         let bytes = grounds
             .model
             .heap_bytes()
@@ -84,7 +88,7 @@ impl CachedAnswer {
     }
 
     /// The answer, where it follows from `grounds` too.
-    pub(super) fn written_on(&self, grounds: &CacheInputs) -> Option<Written> {
+    pub(super) fn written_on(&self, grounds: &CacheInputs) -> Option<SerializedAnswer> {
         self.grounds.same(grounds).then(|| self.written.clone())
     }
 }
@@ -106,7 +110,7 @@ impl AnswerCache {
         kept.retain(|_, other| Arc::ptr_eq(&other.grounds.snapshot, &answer.grounds.snapshot));
         kept.remove(body);
         let taken = answer.bytes.saturating_add(body.len() as u64);
-        if answer.written.json().len() > KEPT_ANSWER_BYTES || taken > MOST_BYTES {
+        if answer.written.json().len() > MAX_CACHED_ANSWER_BYTES || taken > MOST_BYTES {
             return;
         }
 
@@ -171,7 +175,7 @@ mod tests {
 
     fn answer(grounds: CacheInputs, message: &str) -> CachedAnswer {
         let reference = ModelReference::parse("a/b", None, |_| false).unwrap();
-        let written = Written::new(&Answer {
+        let written = SerializedAnswer::new(&Answer {
             message: message.to_owned(),
             ..Answer::default()
         });
@@ -273,7 +277,7 @@ mod tests {
         let last = (3 * MOST - 1).to_string();
         remembered.keep(
             last.as_bytes(),
-            answer(grounds(&here), &"x".repeat(KEPT_ANSWER_BYTES)),
+            answer(grounds(&here), &"x".repeat(MAX_CACHED_ANSWER_BYTES)),
         );
 
         assert!(

@@ -23,12 +23,11 @@ use crate::api::lease::{LeaseRequest, LeasesAnswer, RenewRequest};
 use crate::api::peer::{Caller, Operators};
 use crate::api::status::{GpusAnswer, HealthAnswer, NvmlReleaseAnswer};
 use crate::config::Config;
-use crate::daemon::Program;
 use crate::files::Disk;
 use crate::leases::broker::GrantCommand;
 use crate::leases::event::Dated;
 use crate::metrics::{CacheResult, DeviceFigures, Metrics, Stage};
-use crate::server::service::{BodyReservation, Service, Written};
+use crate::server::service::{BodyReservation, SerializedAnswer, Service};
 
 /// A driver call that takes this long hangs, and only a restart may help.
 const HUNG_AFTER: Duration = Duration::from_secs(120);
@@ -180,12 +179,12 @@ fn answer(
     found: &FoundModel,
     here: &HostView,
     settled: &ActiveConfig,
-) -> Result<Written, Problem> {
+) -> Result<SerializedAnswer, Problem> {
     let mut answer = plan(metrics, || {
         evaluate::fits(question, &found.model, here, &settled.rules)
     })?;
     evaluate::note_staleness(&mut answer, found.stale);
-    Ok(Written::new(&answer))
+    Ok(SerializedAnswer::new(&answer))
 }
 
 /// A reading as the site wants it seen: less what leases claim and what is kept back everywhere.
@@ -202,7 +201,11 @@ pub(super) fn seen(
 }
 
 impl Service for HostService {
-    async fn again(&self, caller: &Caller, body: &[u8]) -> Result<Option<Written>, Problem> {
+    async fn cached_answer(
+        &self,
+        caller: &Caller,
+        body: &[u8],
+    ) -> Result<Option<SerializedAnswer>, Problem> {
         let Some(kept) = self.remembered.find(body) else {
             return Ok(None);
         };
@@ -235,7 +238,7 @@ impl Service for HostService {
         caller: Caller,
         question: Question,
         body: Option<bytes::Bytes>,
-    ) -> Result<Written, Problem> {
+    ) -> Result<SerializedAnswer, Problem> {
         let settled = self.settled();
         evaluate::known_engine(&question, &settled.rules)?;
         let found = self.model(&caller, &question).await?;
@@ -566,9 +569,7 @@ impl Service for HostService {
 
         metrics.set_devices(&figures, age);
     }
-}
 
-impl Program for HostService {
     async fn liveness(&self) -> Result<(), String> {
         self.look();
         match self.readings.status().and_then(|status| status.busy) {

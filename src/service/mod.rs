@@ -14,6 +14,7 @@ mod health_log;
 mod leases;
 mod models;
 mod stages;
+mod token_access;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};

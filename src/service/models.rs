@@ -15,8 +15,9 @@ use hf_mem_core::report::question::ModelQuestion;
 use hf_mem_core::report::raw_json::RawJson;
 
 use super::health::PartTrouble;
+use super::token_access::TokenAccess;
 use crate::admission::per_user_semaphore::PerUserSemaphore;
-use crate::api::peer::{Caller, Operators, TokenAccess};
+use crate::api::peer::{Caller, Operators};
 use crate::config::{Accounts, Config, HubConfig};
 use crate::files;
 use crate::metrics::{CacheResult, HubOutcome, Metrics};

@@ -14,6 +14,7 @@ use hf_mem_core::report::lease::{Holder, LeaseAnswer, LeasedDevice};
 use hf_mem_core::report::problem::Reason;
 use hf_mem_core::report::question::ModelQuestion;
 use hf_mem_core::report::{Problem, Question, SCHEMA_VERSION};
+use hf_mem_probe::admission::limits::Limits;
 use hf_mem_probe::api::client::Client;
 use hf_mem_probe::api::lease::{LeaseRequest, LeasesAnswer, RenewRequest};
 use hf_mem_probe::api::peer::Caller;
@@ -21,12 +22,9 @@ use hf_mem_probe::api::status::{
     GpusAnswer, HealthAnswer, HealthPart, HealthStatus, NvmlReleaseAnswer,
 };
 use hf_mem_probe::config::{Accounts, Config, SocketConfig};
-use hf_mem_probe::daemon::{
-    Daemon, Ended, Notifier, Options, Program, RunError, Signal, run, socket,
-};
+use hf_mem_probe::daemon::{Daemon, Ended, Notifier, Options, RunError, Signal, run, socket};
 use hf_mem_probe::metrics::{HubOutcome, Metrics};
-use hf_mem_probe::server::limits::Limits;
-use hf_mem_probe::server::service::{BodyReservation, Service, Written};
+use hf_mem_probe::server::service::{BodyReservation, SerializedAnswer, Service};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -42,11 +40,11 @@ pub(crate) struct Double {
     pub(crate) begun: watch::Sender<u64>,
     /// Moves the devices.
     pub(crate) changes: watch::Sender<u64>,
-    /// What [`Program::liveness`] says.
+    /// What [`Service::liveness`] says.
     pub(crate) stuck: Mutex<Option<String>>,
     /// Configurations taken over.
     pub(crate) reloads: watch::Sender<u64>,
-    /// Whether [`Program::stop`] was called.
+    /// Whether [`Service::stop`] was called.
     pub(crate) stopped: Mutex<bool>,
 }
 
@@ -155,12 +153,16 @@ impl Double {
 }
 
 impl Service for Double {
-    async fn again(&self, _caller: &Caller, body: &[u8]) -> Result<Option<Written>, Problem> {
+    async fn cached_answer(
+        &self,
+        _caller: &Caller,
+        body: &[u8],
+    ) -> Result<Option<SerializedAnswer>, Problem> {
         let body = std::str::from_utf8(body).unwrap_or_default();
         assert!(!body.contains("known/panic"), "told to panic");
         Ok(body
             .contains("\"known/x\"")
-            .then(|| Written::new(&answer("known/x"))))
+            .then(|| SerializedAnswer::new(&answer("known/x"))))
     }
 
     async fn fits(
@@ -168,8 +170,10 @@ impl Service for Double {
         caller: Caller,
         question: Question,
         _body: Option<bytes::Bytes>,
-    ) -> Result<Written, Problem> {
-        Ok(Written::new(&self.answered(caller, question).await?))
+    ) -> Result<SerializedAnswer, Problem> {
+        Ok(SerializedAnswer::new(
+            &self.answered(caller, question).await?,
+        ))
     }
 
     async fn fits_together(
@@ -293,9 +297,7 @@ impl Service for Double {
         metrics.set_leases(1, 0);
         metrics.set_hub_requests(HubOutcome::Ok, 1);
     }
-}
 
-impl Program for Double {
     async fn liveness(&self) -> Result<(), String> {
         self.stuck.lock().unwrap().clone().map_or(Ok(()), Err)
     }
@@ -367,7 +369,7 @@ pub(crate) fn start_with(
     let notifier = Notifier::to(move |state| drop(tell.send(state.to_owned())), watchdog);
     let program = Arc::new(Double::default());
     let daemon = Daemon {
-        program: Arc::clone(&program),
+        service: Arc::clone(&program),
         metrics: Arc::default(),
         limits,
         notifier,

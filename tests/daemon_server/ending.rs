@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use hf_mem_probe::admission::limits::Limits;
 use hf_mem_probe::daemon::{Ended, Signal};
 use hf_mem_probe::server::Drained;
-use hf_mem_probe::server::limits::Limits;
 
 use super::double::{question, roomy, start, start_with};
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use hf_mem_core::report::problem::Reason;
+use hf_mem_probe::admission::limits::{Limits, MAX_HEAD_BYTES};
 use hf_mem_probe::api::client::Client;
-use hf_mem_probe::server::limits::{HEAD_BYTES, Limits};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
@@ -143,7 +143,7 @@ async fn large_bodies_have_so_much_room_in_all_and_give_it_back() {
 #[tokio::test]
 async fn a_head_above_the_cap_is_refused() {
     let daemon = start(roomy());
-    let padding = format!("x-padding: {}\r\n", "x".repeat(2 * HEAD_BYTES));
+    let padding = format!("x-padding: {}\r\n", "x".repeat(2 * MAX_HEAD_BYTES));
 
     assert_eq!(
         raw(

@@ -11,8 +11,8 @@ use std::process::Command;
 
 use hf_mem_core::report::problem::Reason;
 use hf_mem_core::report::{Problem, SCHEMA_VERSION};
+use hf_mem_probe::admission::limits::Limits;
 use hf_mem_probe::api::client::{Client, block_on};
-use hf_mem_probe::server::limits::Limits;
 
 use super::double::{Running, roomy, start};
 

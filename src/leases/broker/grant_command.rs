@@ -10,8 +10,8 @@ use hf_mem_core::report::lease::Holder;
 use hf_mem_core::report::{Answer, Problem};
 
 use super::attributed_event::RequestId;
+use crate::admission::user_limits::BodyReservation;
 use crate::api::peer::Peer;
-use crate::server::service::BodyReservation;
 
 /// The way from a reading, and the bytes that leases claim in it by UUID, to an answer. It is run
 /// by the owner, more than once where the asker waits; it should compute and not wait.

@@ -61,7 +61,7 @@ pub(super) struct Sent {
     /// Held until the request is answered. What is parsed of a body are its texts, which take as
     /// much room as they do in the body, and as many values as
     /// [`PARTS`](hf_mem_core::report::bounded::PARTS) allows, which take up to three megabytes;
-    /// [`ALL_PARTS`](crate::server::limits::ALL_PARTS) of several questions take up to eleven.
+    /// [`MAX_BATCH_PARTS`](crate::api::bounds::MAX_BATCH_PARTS) of several questions take up to eleven.
     pub(super) room: Reservation,
 }
 

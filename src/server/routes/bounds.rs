@@ -11,11 +11,12 @@ use hf_mem_core::report::question::ContextQuestion;
 use hf_mem_core::report::{Problem, Question};
 use serde_json::Value;
 
+use crate::api::bounds::{
+    MAX_FILE_BYTES, MAX_HOLDER_BYTES, MAX_KEY_BYTES, MAX_REVISION_BYTES, RELEASE_SECONDS,
+    reject_control_characters,
+};
 use crate::api::lease::{LeaseRequest, RenewRequest};
 use crate::api::status::NvmlReleaseRequest;
-use crate::server::limits::{
-    FILE_BYTES, HOLDER_BYTES, KEY_BYTES, RELEASE_SECONDS, REVISION_BYTES, without_controls,
-};
 
 /// Refuses a question of more parts than anybody means, of figures that no model is run with, or of
 /// names that nobody gives.
@@ -40,10 +41,10 @@ pub(super) fn question(question: Question) -> Result<Question, Problem> {
     length(
         "model.revision",
         model.revision.as_ref(),
-        1..=REVISION_BYTES,
+        1..=MAX_REVISION_BYTES,
     )?;
 
-    length("model.file", model.file.as_ref(), 1..=FILE_BYTES)?;
+    length("model.file", model.file.as_ref(), 1..=MAX_FILE_BYTES)?;
     length("gpus", gpus.as_ref(), 1..=u64::MAX)?;
 
     number(
@@ -67,7 +68,7 @@ pub(super) fn question(question: Question) -> Result<Question, Problem> {
 
     // Without metadata it names a repository, which is checked where it is read.
     if model.metadata.is_some() {
-        without_controls("model.repo", &model.repo)?;
+        reject_control_characters("model.repo", &model.repo)?;
     }
 
     Ok(question)
@@ -100,16 +101,16 @@ pub(super) fn parts(question: &Question) -> usize {
 pub(super) fn lease(request: LeaseRequest, max_wait: Duration) -> Result<LeaseRequest, Problem> {
     match &request.holder {
         Some(Holder::Name(name)) => {
-            length("holder.name", Some(name), 1..=HOLDER_BYTES)?;
-            without_controls("holder.name", name)?;
+            length("holder.name", Some(name), 1..=MAX_HOLDER_BYTES)?;
+            reject_control_characters("holder.name", name)?;
         }
         Some(Holder::Pid(pid)) => number("holder.pid", Some(u64::from(*pid)), 1..=u64::MAX)?,
         None => {}
     }
 
     if let Some(key) = &request.idempotency_key {
-        length("idempotency_key", Some(key), 0..=KEY_BYTES)?;
-        without_controls("idempotency_key", key)?;
+        length("idempotency_key", Some(key), 0..=MAX_KEY_BYTES)?;
+        reject_control_characters("idempotency_key", key)?;
     }
 
     number("ttl_seconds", request.ttl_seconds, 1..=u64::MAX)?;

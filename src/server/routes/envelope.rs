@@ -21,9 +21,9 @@ use tracing::{Instrument, debug, error, info_span};
 use super::failure::{FailedFor, Failure};
 use super::shortcut::{self, Shortcut};
 use super::{App, guard};
+use crate::api::bounds::MAX_ID_BYTES;
 use crate::api::peer::{Caller, HubToken, Peer};
 use crate::metrics::{Metrics, Refusal, Stage};
-use crate::server::limits::ID_BYTES;
 use crate::server::service::Service;
 
 /// The header that carries a request's id in and out.
@@ -138,7 +138,7 @@ pub(super) fn caller(headers: &HeaderMap, peer: Peer, request_id: &str) -> Resul
 /// The caller's own id where it is harmless in a header and a log line, else a new one.
 fn request_id(headers: &HeaderMap) -> String {
     let harmless = |id: &&str| {
-        (1..=ID_BYTES).contains(&id.len())
+        (1..=MAX_ID_BYTES).contains(&id.len())
             && id
                 .bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))

@@ -6,8 +6,7 @@ use axum::response::{IntoResponse, Response};
 use hf_mem_core::report::Problem;
 use hf_mem_core::report::problem::Reason;
 
-/// The content type of a problem document.
-pub const PROBLEM_JSON: &str = "application/problem+json";
+use crate::api::PROBLEM_JSON;
 
 /// A problem on its way out.
 #[derive(Debug)]

@@ -15,9 +15,9 @@ use super::body::{Deadline, parse, parse_or_default, read, within};
 use super::bounds;
 use super::failure::Failure;
 use super::questions::{NO_ANSWER, counted};
+use crate::api::bounds::MAX_ID_BYTES;
 use crate::api::lease::LeasesAnswer;
 use crate::api::peer::Caller;
-use crate::server::limits::ID_BYTES;
 use crate::server::service::Service;
 use crate::server::until;
 
@@ -117,7 +117,7 @@ pub(super) async fn release<S: Service>(
 
 /// An id that could be one of ours; others are not looked up, printed or logged.
 fn sound(id: String) -> Result<String, Problem> {
-    if (1..=ID_BYTES).contains(&id.len())
+    if (1..=MAX_ID_BYTES).contains(&id.len())
         && id
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')

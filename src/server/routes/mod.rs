@@ -22,17 +22,14 @@ use axum::body::Bytes;
 use axum::routing::{get, post};
 use tokio::sync::watch as signal;
 
-use super::limits::Limits;
 use super::service::Service;
+use crate::admission::limits::Limits;
 use crate::admission::user_limits::{LimitBounds, UserLimits};
 use crate::api::peer::Operators;
 use crate::metrics::Metrics;
 
 pub(crate) use envelope::answer;
 pub use envelope::{REQUEST_ID, VERSION};
-pub use failure::PROBLEM_JSON;
-pub(crate) use questions::BatchQuestion;
-pub(crate) use watch::Troubled;
 
 /// What every route shares.
 pub struct App<S> {
@@ -66,7 +63,7 @@ impl<S> App<S> {
         let streams = LimitBounds {
             each: streams.div_ceil(4),
             all: streams,
-            reserve: limits.kept_connections(),
+            reserve: limits.reserved_connections(),
         };
 
         let bytes = LimitBounds {

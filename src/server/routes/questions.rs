@@ -21,19 +21,11 @@ use super::body::{Deadline, parse, read, within};
 use super::bounds;
 use super::failure::Failure;
 use super::shortcut::Missed;
+use crate::api::batch::BatchQuestion;
+use crate::api::bounds::{MAX_BATCH_PARTS, MAX_QUESTIONS};
 use crate::api::peer::Caller;
 use crate::metrics::Metrics;
-use crate::server::limits::{ALL_PARTS, QUESTIONS};
-use crate::server::service::{Service, Written};
-
-/// Several questions that must fit together.
-#[derive(Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct BatchQuestion {
-    /// The questions; each sees what the ones before it were given.
-    #[schema(value_type = Vec<Question>, min_items = 1, max_items = 64)]
-    pub(crate) questions: AtMost<Box<RawValue>, QUESTIONS>,
-}
+use crate::server::service::{SerializedAnswer, Service};
 
 /// Tells the two forms of a body apart without parsing either loosely: an untagged enum would not
 /// name a wrong field.
@@ -62,7 +54,12 @@ pub(super) async fn fits<S: Service>(
     // The short way looked already.
     if missed.is_none()
         && let Some(body) = &short
-        && let Some(written) = within(deadline, NO_ANSWER, app.service.again(&caller, body)).await?
+        && let Some(written) = within(
+            deadline,
+            NO_ANSWER,
+            app.service.cached_answer(&caller, body),
+        )
+        .await?
     {
         return Ok(given(&app.metrics, &written));
     }
@@ -111,7 +108,7 @@ pub(super) async fn estimates<S: Service>(
 }
 
 /// Counts what is `written` and sends it.
-pub(super) fn given(metrics: &Metrics, written: &Written) -> Response {
+pub(super) fn given(metrics: &Metrics, written: &SerializedAnswer) -> Response {
     count(metrics, written.verdict(), written.reason());
     let mut response = Response::new(Body::from(written.json().clone()));
     response.headers_mut().insert(
@@ -146,7 +143,7 @@ impl Asked {
 /// The questions that are written in `texts`, unless they are none or of too many parts together.
 fn together(texts: Vec<Box<RawValue>>) -> Result<Vec<Question>, Problem> {
     if texts.is_empty() {
-        let detail = format!("`questions` holds 0; 1 to {QUESTIONS} are answered together");
+        let detail = format!("`questions` holds 0; 1 to {MAX_QUESTIONS} are answered together");
         return Err(Problem::new(Reason::Usage, detail));
     }
 
@@ -160,9 +157,9 @@ fn together(texts: Vec<Box<RawValue>>) -> Result<Vec<Question>, Problem> {
             })?;
         all += bounds::parts(&question);
 
-        if all > ALL_PARTS {
+        if all > MAX_BATCH_PARTS {
             let detail = format!(
-                "devices and parameters of all `questions` hold too many values; the most is {ALL_PARTS}"
+                "devices and parameters of all `questions` hold too many values; the most is {MAX_BATCH_PARTS}"
             );
             return Err(Problem::new(Reason::Usage, detail));
         }

@@ -3,7 +3,7 @@
 //! Schedulers ask one question many times a second. Routing, the request's span and its boxes then
 //! cost more than the answer, so such a request is answered before any of them. All that decides
 //! whether it may be answered is the same as on the long way: the guard, the caller, the deadline,
-//! and [`Service::again`]. A request that cannot be answered here goes the long way, with its body
+//! and [`Service::cached_answer`]. A request that cannot be answered here goes the long way, with its body
 //! as it came.
 
 use std::time::Instant;
@@ -90,7 +90,12 @@ async fn known<S: Service>(
     deadline: Deadline,
 ) -> Result<KnownQuestion, Problem> {
     let body = body::read(incoming, app, caller, deadline).await?.bytes;
-    let written = within(deadline, NO_ANSWER, app.service.again(caller, &body)).await?;
+    let written = within(
+        deadline,
+        NO_ANSWER,
+        app.service.cached_answer(caller, &body),
+    )
+    .await?;
 
     Ok(match written {
         Some(written) => KnownQuestion::Answer(questions::given(&app.metrics, &written)),

@@ -16,15 +16,15 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use hf_mem_core::report::Problem;
 use hf_mem_core::report::problem::Reason;
-use serde::Serialize;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{broadcast, watch as signal};
 
 use super::App;
 use super::failure::Failure;
 use crate::admission::user_limits::{LimitExceeded, Reservation};
+use crate::api::event::LeaseEvent;
 use crate::api::peer::Caller;
-use crate::api::status::{LeaseEvent, WatchLine};
+use crate::api::status::{WatchLine, WatchProblem};
 use crate::leases::event::Dated;
 use crate::metrics::Refusal;
 use crate::server::service::Service;
@@ -112,7 +112,7 @@ impl<S: Service> Watch<S> {
                 lease_events,
                 missed_lease_events,
             }),
-            Err(problem) => serde_json::to_vec(&Troubled {
+            Err(problem) => serde_json::to_vec(&WatchProblem {
                 problem,
                 lease_events,
                 missed_lease_events,
@@ -124,18 +124,6 @@ impl<S: Service> Watch<S> {
 
         Some(line.into())
     }
-}
-
-/// A line while the devices cannot be read.
-#[derive(Serialize, utoipa::ToSchema)]
-pub(crate) struct Troubled {
-    /// Why not.
-    #[serde(flatten)]
-    problem: Problem,
-    /// What happened to leases and to those who wait for one, in order.
-    lease_events: Vec<LeaseEvent>,
-    /// Events that this listener was too slow for.
-    missed_lease_events: u64,
 }
 
 /// What happened since the last line.

@@ -8,6 +8,7 @@ use hf_mem_core::report::answer::Answer;
 use super::super::decide;
 use super::BrokerActor;
 use super::pending_grant::{Decision, PendingGrant};
+use crate::admission::limits::MAX_CACHED_ANSWER_BYTES;
 use crate::leases::attribution::HolderReading;
 use crate::leases::broker::attributed_event::RequestId;
 use crate::leases::broker::grant_command::GrantCommand;
@@ -19,7 +20,6 @@ use crate::leases::lease::{Lease, QuestionSummary};
 use crate::leases::ledger::{GrantError, GrantRequest, Granted};
 use crate::leases::queue::Ticket;
 use crate::leases::view;
-use crate::server::limits::KEPT_ANSWER_BYTES;
 
 impl BrokerActor {
     /// Those in line, in their order. Where every device belongs to one ahead, nothing is planned:
@@ -276,7 +276,7 @@ impl BrokerActor {
 /// `answer` as it is kept: as text, for that is what its bound is of. `None` where it is long.
 fn short(answer: &Answer) -> Option<Box<[u8]>> {
     let text = serde_json::to_vec(answer).ok()?;
-    (text.len() <= KEPT_ANSWER_BYTES).then(|| text.into())
+    (text.len() <= MAX_CACHED_ANSWER_BYTES).then(|| text.into())
 }
 
 fn printed(lease: &Lease, now: Now) -> Option<serde_json::Value> {

@@ -179,7 +179,7 @@ fn a_short_answer_is_kept_for_its_key_and_a_long_one_worked_out_anew_for_the_sam
     run(async {
         let bench = Bench::new(24);
         let office = office(&bench);
-        let kept_up_to = crate::server::limits::KEPT_ANSWER_BYTES;
+        let kept_up_to = crate::admission::limits::MAX_CACHED_ANSWER_BYTES;
 
         for (key, length, plans) in [("short", kept_up_to / 2, 1), ("long", kept_up_to, 2)] {
             let planned = Arc::new(std::sync::atomic::AtomicU32::new(0));
