@@ -15,6 +15,7 @@
 
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
+pub mod accounts;
 pub mod admission;
 pub mod api;
 pub mod cli;

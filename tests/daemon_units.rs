@@ -112,8 +112,7 @@ fn the_units_and_the_defaults_name_the_same_places() {
         Path::new("/var/cache/hf-mem-probe")
     );
     assert!(
-        service.contains("\nTimeoutStopSec=20s\n")
-            && config.socket.drain_deadline.get().as_secs() < 20
+        service.contains("\nTimeoutStopSec=20s\n") && config.socket.drain_deadline.as_secs() < 20
     );
 }
 

@@ -42,10 +42,10 @@ impl Limits {
         Self {
             connections: config.connections,
             connections_per_user: config.connections_per_user,
-            header_deadline: config.header_deadline.get(),
-            handler_deadline: config.handler_deadline.get(),
-            write_deadline: config.write_deadline.get(),
-            drain_deadline: config.drain_deadline.get(),
+            header_deadline: config.header_deadline,
+            handler_deadline: config.handler_deadline,
+            write_deadline: config.write_deadline,
+            drain_deadline: config.drain_deadline,
             body_bytes: usize::try_from(config.body_cap.get().get()).unwrap_or(usize::MAX),
             max_wait,
         }

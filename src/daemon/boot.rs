@@ -9,8 +9,9 @@ use tracing::{info, warn};
 
 use super::log::{self, LogControl};
 use super::{Ended, Listening, Notifier, SocketError, run, signals, socket};
+use crate::accounts::Accounts;
 use crate::admission::limits::Limits;
-use crate::config::{self, Accounts, Config};
+use crate::config::{self, Config};
 use crate::files;
 use crate::metrics::Metrics;
 use crate::server::service::Service;
@@ -125,7 +126,7 @@ pub fn boot<S: Service>(
         let daemon = super::Daemon {
             service,
             metrics,
-            limits: Limits::new(&config.socket, config.leases.max_wait.get()),
+            limits: Limits::new(&config.socket, config.leases.max_wait),
             notifier: Notifier::from_environment(),
             options,
         };
@@ -147,7 +148,7 @@ fn is_there(path: &Path) -> bool {
 /// The socket that was handed over, or else one of our own.
 fn own_or(handed: Option<Listening>, config: &Config) -> Result<Listening, SocketError> {
     handed.map_or_else(
-        || socket::bind(&config.socket, &Accounts::read(Path::new("/"))),
+        || socket::bind(&config.socket, &Accounts::of_this_host()),
         Ok,
     )
 }

@@ -14,7 +14,8 @@ use rustix::fs::{FlockOperation, flock};
 use tracing::warn;
 
 use super::socket_folder::{self, FolderError, FolderRisk};
-use crate::config::{Accounts, SocketConfig};
+use crate::accounts::Accounts;
+use crate::config::SocketConfig;
 
 /// A socket that is listened on, in non-blocking mode. Dropping it removes the path, if the daemon
 /// made it and it is still the one that it made.

@@ -210,7 +210,7 @@ impl Service for HostService {
             return Ok(None);
         };
 
-        let Some(found) = self.models.at_hand(caller, kept.reference()) else {
+        let Some(found) = self.models.at_hand(caller, kept.reference()).await else {
             return Ok(None);
         };
 
@@ -604,7 +604,7 @@ impl Service for HostService {
 
         self.promises
             .office
-            .set_rules(ledger_rules, config.leases.default_ttl.get())
+            .set_rules(ledger_rules, config.leases.default_ttl)
             .await?;
         *self
             .settled

@@ -48,8 +48,8 @@ impl DeviceMonitor {
 
         Ok(Self {
             source: Arc::new(source),
-            max_age: config.sample_interval.get(),
-            deadline: config.read_deadline.get(),
+            max_age: config.sample_interval,
+            deadline: config.read_deadline,
             changes: watch::Sender::new(0),
             last: Mutex::default(),
             before: Mutex::default(),
@@ -162,7 +162,7 @@ impl DeviceMonitor {
 fn options(config: &DevicesConfig, nvml: Option<PathBuf>) -> SamplerOptions {
     let default = DevicesConfig::default().nvml_library;
     let configured = Some(config.nvml_library.clone()).filter(|library| *library != default);
-    let idle = config.idle_release.get();
+    let idle = config.idle_release;
 
     SamplerOptions {
         nvml: NvmlOptions {
@@ -173,8 +173,8 @@ fn options(config: &DevicesConfig, nvml: Option<PathBuf>) -> SamplerOptions {
                 ..Margins::default()
             },
         },
-        interval: Some(config.sample_interval.get()),
+        interval: Some(config.sample_interval),
         idle_after: (!idle.is_zero()).then_some(idle),
-        stale_for: config.max_age.get(),
+        stale_for: config.max_age,
     }
 }

@@ -18,9 +18,10 @@ use tracing::Span;
 
 use super::answers::seen;
 use super::{ActiveConfig, stages};
+use crate::accounts::Accounts;
 use crate::api::lease::LeaseRequest;
 use crate::api::peer::Caller;
-use crate::config::{Accounts, Config, HistoryConfig, LeasesConfig, Size, UserQuota};
+use crate::config::{Config, HistoryConfig, LeasesConfig, Size, UserQuota};
 use crate::devices::sampler::DeviceSource;
 use crate::leases::broker;
 use crate::leases::broker::{
@@ -60,12 +61,12 @@ impl LeaseService {
             broker::open_in_time(folder, rules(config)?, proc_root, OPENING);
 
         let settings = BrokerConfig {
-            default_ttl: config.leases.default_ttl.get(),
+            default_ttl: config.leases.default_ttl,
             most_waiting: config.leases.queue,
             most_waiting_for_one_user: config.leases.queue.div_ceil(2),
-            longest_wait: config.leases.max_wait.get(),
-            reading_deadline: config.devices.read_deadline.get(),
-            read_every: config.devices.sample_interval.get(),
+            longest_wait: config.leases.max_wait,
+            reading_deadline: config.devices.read_deadline,
+            read_every: config.devices.sample_interval,
             journal: trouble.is_none().then(|| journal(config)),
             ..BrokerConfig::default()
         };
@@ -147,10 +148,10 @@ fn journal(config: &Config) -> JournalSettings {
     // Two files, of which the older one is dropped when the newer one is full.
     let bounds = Bounds {
         most_bytes: max_bytes.get().get() / 2,
-        longest: keep.get(),
+        longest: *keep,
     };
 
-    let between = interval.get().max(config.devices.sample_interval.get());
+    let between = (*interval).max(config.devices.sample_interval);
     let gap = between.saturating_mul(2).max(SHORTEST_GAP);
 
     JournalSettings {
@@ -171,10 +172,10 @@ pub(super) fn unread(standing: &BrokerStatus) -> Option<&UnreadableLedger> {
 /// The ledger's rules, as the configuration has them.
 pub(super) fn rules(config: &Config) -> Result<LedgerConfig, Problem> {
     Ok(LedgerConfig {
-        quotas: quotas(&config.leases, &Accounts::read(Path::new("/")))?,
+        quotas: quotas(&config.leases, &Accounts::of_this_host())?,
         margin: config.placement.margin.get(),
-        longest_ttl: config.leases.max_ttl.get(),
-        oldest_reading: config.devices.max_age.get(),
+        longest_ttl: config.leases.max_ttl,
+        oldest_reading: config.devices.max_age,
         ..LedgerConfig::default()
     })
 }

@@ -84,7 +84,7 @@ impl HostService {
         check(&config)?;
         let readings = Arc::new(DeviceMonitor::new(&config.devices, nvml)?);
         let promises = LeaseService::new(&config, Arc::clone(readings.source()))?;
-        let interval = config.history.interval.get();
+        let interval = config.history.interval;
         if !interval.is_zero() {
             tokio::spawn(background::read(
                 Arc::downgrade(readings.source()),

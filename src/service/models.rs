@@ -16,9 +16,10 @@ use hf_mem_core::report::raw_json::RawJson;
 
 use super::health::PartTrouble;
 use super::token_access::TokenAccess;
+use crate::accounts::Accounts;
 use crate::admission::per_user_semaphore::PerUserSemaphore;
 use crate::api::peer::{Caller, Operators};
-use crate::config::{Accounts, Config, HubConfig};
+use crate::config::{Config, HubConfig};
 use crate::files;
 use crate::metrics::{CacheResult, HubOutcome, Metrics};
 use crate::repository::settings::{PrefixEndpoint, parse_endpoint};
@@ -69,7 +70,7 @@ impl Models {
             Some(config.hub.cache_directory.clone()).filter(|_| no_cache.is_none());
         settings.file_deadline = FILE_DEADLINE;
         settings.cache_bytes = config.hub.cache_size.get().get();
-        settings.revalidate_after = config.hub.branch_age.get();
+        settings.revalidate_after = config.hub.branch_age;
         let readers = PerUserSemaphore::new(READINGS_OF_ONE);
         let client = SourceClient::new(settings);
         client.measure_cache();
@@ -92,7 +93,7 @@ impl Models {
     ) -> Result<FoundModel, Problem> {
         let reference = reference(asked)?;
         let (auth, now, uid) = (
-            self.auth(caller, &reference),
+            self.auth(caller, &reference).await,
             SystemTime::now(),
             caller.peer.uid,
         );
@@ -106,7 +107,7 @@ impl Models {
             self.readers.take(uid).await
         };
 
-        let reader = self.reader(caller);
+        let reader = self.reader(caller).await;
         let described = self
             .client
             .describe_for(&reader, &reference, &auth, SystemTime::now())
@@ -125,14 +126,13 @@ impl Models {
     }
 
     /// As [`Models::find`], where the model is in memory and need not be checked.
-    pub(super) fn at_hand(
+    pub(super) async fn at_hand(
         &self,
         caller: &Caller,
         reference: &ModelReference,
     ) -> Option<FoundModel> {
-        let described =
-            self.client
-                .at_hand(reference, &self.auth(caller, reference), SystemTime::now())?;
+        let auth = self.auth(caller, reference).await;
+        let described = self.client.at_hand(reference, &auth, SystemTime::now())?;
         Some(FoundModel {
             model: described.model,
             stale: described.stale,
@@ -176,23 +176,23 @@ impl Models {
 
     /// As whom the caller sees files that the daemon can read. Who may use the daemon's token may
     /// see what was downloaded with it; all others what their own permissions let them read.
-    fn reader(&self, caller: &Caller) -> FileReader {
+    async fn reader(&self, caller: &Caller) -> FileReader {
         let peer = caller.peer;
-        if self.access.may_use_daemon_token(peer) {
+        if self.access.may_use_daemon_token(peer).await {
             FileReader::Own
         } else {
             FileReader::User {
                 uid: peer.uid,
-                groups: self.access.groups_of(peer),
+                groups: self.access.groups_of(peer).await,
             }
         }
     }
 
     /// The caller's own token; else the daemon's where the caller may have it used; else none.
-    fn auth(&self, caller: &Caller, reference: &ModelReference) -> Auth {
+    async fn auth(&self, caller: &Caller, reference: &ModelReference) -> Auth {
         match &caller.token {
             Some(token) => Token::new(token.reveal()).into(),
-            None if self.access.may_use_daemon_token(caller.peer) => {
+            None if self.access.may_use_daemon_token(caller.peer).await => {
                 self.client.own_auth(reference)
             }
             None => Auth::Anonymous,
@@ -290,7 +290,7 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
 fn access(config: &Config) -> Result<TokenAccess, Problem> {
     TokenAccess::new(
         &config.access,
-        Accounts::read(Path::new("/")),
+        Accounts::of_this_host(),
         Operators::of_this_process(),
     )
     .map_err(|error| Problem::new(Reason::BadConfiguration, format!("[access] {error}")))
@@ -316,15 +316,15 @@ fn hub(config: &HubConfig) -> Result<HubSettings, Problem> {
     }
 
     settings.offline |= config.offline;
-    settings.limits.total = config.retry_budget.get();
-    settings.limits.attempt = config.read_timeout.get().max(Duration::from_millis(1));
+    settings.limits.total = config.retry_budget;
+    settings.limits.attempt = config.read_timeout.max(Duration::from_millis(1));
     settings.limits.concurrency = config.concurrency.max(1);
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY");
     if let Some(path) = config.token_path(credentials.as_deref().map(Path::new)) {
         settings.token = token("hub.token_file", &path)?;
     }
 
-    settings.limits.connect = config.connect_timeout.get();
+    settings.limits.connect = config.connect_timeout;
     Ok(settings)
 }
 

@@ -1,26 +1,28 @@
 //! Which callers may use the daemon's Hub token.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
+use crate::accounts::{AccountError, Accounts, Memberships};
 use crate::api::peer::{Operators, Peer};
-use crate::config::{AccessConfig, Accounts, UnknownAccount};
+use crate::config::AccessConfig;
 
-/// For whom the daemon's own Hub token may be used.
-#[derive(Clone, Debug)]
+/// The users and groups that may use the daemon's Hub token.
+#[derive(Debug)]
 pub(super) struct TokenAccess {
     operators: Operators,
     users: HashSet<u32>,
     groups: HashSet<u32>,
-    accounts: Accounts,
+    memberships: Memberships,
 }
 
 impl TokenAccess {
-    /// What `config` says, with names looked up in `accounts`.
+    /// Resolves the names in `config` with `accounts`.
     pub(super) fn new(
         config: &AccessConfig,
         accounts: Accounts,
         operators: Operators,
-    ) -> Result<Self, UnknownAccount> {
+    ) -> Result<Self, AccountError> {
         let users = config
             .token_users
             .iter()
@@ -37,26 +39,37 @@ impl TokenAccess {
             operators,
             users,
             groups,
-            accounts,
+            memberships: Memberships::new(accounts),
         })
     }
 
-    /// Whether the daemon's token may be used for `peer`: root, the daemon's own user, the users
-    /// named in the configuration, and those who are in a named group, as primary group or by
-    /// `/etc/group`.
-    pub(super) fn may_use_daemon_token(&self, peer: Peer) -> bool {
-        self.operators.include(peer.uid)
+    /// Returns whether `peer` may use the daemon's token.
+    ///
+    /// These may: root, the daemon's own user, the configured users, and members of the configured
+    /// groups. A group counts if it is the process's primary group or the name service lists it for
+    /// the user.
+    pub(super) async fn may_use_daemon_token(&self, peer: Peer) -> bool {
+        if self.operators.include(peer.uid)
             || self.users.contains(&peer.uid)
             || self.groups.contains(&peer.gid)
-            || self
-                .groups
+        {
+            return true;
+        }
+
+        !self.groups.is_empty()
+            && self
+                .memberships
+                .groups(peer.uid)
+                .await
                 .iter()
-                .any(|gid| self.accounts.is_member(peer.uid, *gid))
+                .any(|gid| self.groups.contains(gid))
     }
 
-    /// The groups of `peer`: its primary one and those that `/etc/group` names it in.
-    pub(super) fn groups_of(&self, peer: Peer) -> Vec<u32> {
-        let mut groups = self.accounts.groups(peer.uid);
+    /// Returns the groups of `peer`: its primary one and those that the name service lists for the
+    /// user.
+    pub(super) async fn groups_of(&self, peer: Peer) -> Vec<u32> {
+        let listed: Arc<[u32]> = self.memberships.groups(peer.uid).await;
+        let mut groups = listed.to_vec();
         groups.push(peer.gid);
         groups
     }
@@ -66,8 +79,8 @@ impl TokenAccess {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_daemons_token_is_for_root_itself_and_those_named() {
+    #[tokio::test]
+    async fn token_is_limited_to_configured_accounts() {
         let accounts = Accounts::parse(
             "ana:x:1000:1000::/:/bin/sh\nben:x:1001:1001::/:/bin/sh\n",
             "ml:x:200:ben\nrender:x:201:\n",
@@ -78,25 +91,28 @@ mod tests {
         };
 
         let access = TokenAccess::new(&config, accounts.clone(), Operators::with(990)).unwrap();
-        let may = |uid, gid| {
-            access.may_use_daemon_token(Peer {
+        for (uid, gid, expected, who) in [
+            (0, 0, true, "root"),
+            (990, 990, true, "the daemon's own user"),
+            (1000, 1000, true, "a user by name"),
+            (4000, 4000, true, "a user by number"),
+            (1001, 1001, true, "a member of a group"),
+            (1500, 201, true, "by primary group"),
+            (1500, 1500, false, "any other user"),
+        ] {
+            let peer = Peer {
                 uid,
                 gid,
                 pid: None,
-            })
-        };
+            };
+            assert_eq!(access.may_use_daemon_token(peer).await, expected, "{who}");
+        }
 
-        assert!(may(0, 0) && may(990, 990), "root and itself");
-        assert!(may(1000, 1000) && may(4000, 4000), "named users");
-        assert!(may(1001, 1001), "a member by /etc/group");
-        assert!(may(1500, 201), "by primary group");
-        assert!(!may(1500, 1500), "anyone else");
-
-        let nobody = AccessConfig {
+        let unknown = AccessConfig {
             token_users: vec!["zoe".into()],
             ..AccessConfig::default()
         };
 
-        TokenAccess::new(&nobody, accounts, Operators::with(990)).unwrap_err();
+        TokenAccess::new(&unknown, accounts, Operators::with(990)).unwrap_err();
     }
 }

@@ -14,6 +14,7 @@ use hf_mem_core::report::lease::{Holder, LeaseAnswer, LeasedDevice};
 use hf_mem_core::report::problem::Reason;
 use hf_mem_core::report::question::ModelQuestion;
 use hf_mem_core::report::{Problem, Question, SCHEMA_VERSION};
+use hf_mem_probe::accounts::Accounts;
 use hf_mem_probe::admission::limits::Limits;
 use hf_mem_probe::api::client::Client;
 use hf_mem_probe::api::lease::{LeaseRequest, LeasesAnswer, RenewRequest};
@@ -21,7 +22,7 @@ use hf_mem_probe::api::peer::Caller;
 use hf_mem_probe::api::status::{
     GpusAnswer, HealthAnswer, HealthPart, HealthStatus, NvmlReleaseAnswer,
 };
-use hf_mem_probe::config::{Accounts, Config, SocketConfig};
+use hf_mem_probe::config::{Config, SocketConfig};
 use hf_mem_probe::daemon::{Daemon, Ended, Notifier, Options, RunError, Signal, run, socket};
 use hf_mem_probe::metrics::{HubOutcome, Metrics};
 use hf_mem_probe::server::service::{BodyReservation, SerializedAnswer, Service};
