@@ -1,8 +1,8 @@
-//! The daemon: from a socket and a [`Service`](crate::server::service::Service) to a process that an operator can trust.
+//! The daemon's process around a [`Service`](crate::server::service::Service).
 //!
-//! The order of a boot is log, configuration, sources, socket, READY; the order of an end is
-//! STOPPING, drain with a deadline, and a line that says which way it ended. READY waits for no GPU
-//! and no Hub: the daemon answers first and says in its health what is missing.
+//! It starts in this order: configuration, handed-over socket, log, service, own socket, READY. It
+//! stops in this order: STOPPING, drain with a deadline, a log line that says how it ended. READY
+//! waits for no GPU and no Hub: the daemon answers first, and its health says what is missing.
 
 mod boot;
 pub mod log;
