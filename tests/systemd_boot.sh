@@ -237,7 +237,7 @@ expect "still answers" 0 "$(code as alice hf-mem-probe fits /opt/test/model --gp
 inside sed -i '/^nonsense/d' /etc/hf-mem-probe/config.toml
 
 say "the journal"
-expect "refusals are errors to it" 1 "$(inside journalctl -u hf-mem-probe -p err -o cat --no-pager | grep -c 'configuration is refused')"
+expect "refusals are errors to it" 1 "$(inside journalctl -u hf-mem-probe -p err -o cat --no-pager | grep -c 'configuration is rejected')"
 expect "and no mark is left in the text" 0 "$(inside journalctl -u hf-mem-probe -o cat --no-pager | grep -c '^<[0-9]>')"
 
 say "a site's own socket mode"

@@ -1,4 +1,4 @@
-//! One lookup on a thread of its own, with a deadline.
+//! Runs a lookup on a thread of its own, with a deadline.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -24,7 +24,7 @@ pub(super) enum LookupError {
     NoThread(String),
 }
 
-/// One of the [`MAX_LOOKUPS`] slots. It is released when the lookup ends, not when its caller stops
+/// A slot of the [`MAX_LOOKUPS`]. It is released when the lookup ends, not when its caller stops
 /// waiting.
 struct LookupSlot;
 

@@ -58,17 +58,23 @@ impl AccountKind {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AccountError {
     /// The name service has no such account.
-    #[error("there is no {} '{name}' on this host (`getent {} {name}`)", kind.word(), kind.database())]
+    #[error(
+        "there is no {} '{name}' on this host (`getent {} {name}`)",
+        kind.word(), kind.database()
+    )]
     NotFound {
-        /// What the name should be.
+        /// The kind of account.
         kind: AccountKind,
         /// The name.
         name: String,
     },
     /// The name service did not answer.
-    #[error("cannot look up the {} '{name}': {why}; use its number instead of its name", kind.word())]
+    #[error(
+        "cannot look up the {} '{name}': {why}; use its number instead of its name",
+        kind.word()
+    )]
     LookupFailed {
-        /// What the name should be.
+        /// The kind of account.
         kind: AccountKind,
         /// The name.
         name: String,

@@ -1,4 +1,4 @@
-//! What happens to leases, as the watch stream and the journal write it.
+//! Lease events, as the watch stream and the journal write them.
 
 use std::collections::BTreeMap;
 
@@ -43,7 +43,7 @@ pub struct UnleasedProcess {
     pub used_bytes: Option<Bytes>,
 }
 
-/// One thing that happened to a lease, to the queue, or to the ledger.
+/// An event of a lease, of the queue, or of the ledger.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {

@@ -1,24 +1,23 @@
-//! Who is asking: taken from the kernel at accept, judged for each request.
+//! The caller of a request: its process, as the kernel reports it, and its Hub token.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// The process at the other end of a connection, as the kernel knows it (`SO_PEERCRED`: at the time
-/// it connected).
+/// The process at the other end of a connection, as it was when it connected (`SO_PEERCRED`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Peer {
     /// Its user.
     pub uid: u32,
     /// Its primary group.
     pub gid: u32,
-    /// Its process id, where the kernel tells (0 is what it says for a process outside our PID
-    /// namespace).
+    /// Its process id; `None` for a process outside this PID namespace: the kernel then reports
+    /// 0.
     pub pid: Option<u32>,
 }
 
 impl Peer {
-    /// From tokio's credentials.
+    /// Converts tokio's credentials.
     pub fn new(credentials: &tokio::net::unix::UCred) -> Self {
         let pid = credentials
             .pid()
@@ -33,41 +32,42 @@ impl Peer {
     }
 }
 
-/// One request's asker.
+/// The caller of one request.
 #[derive(Clone, Debug)]
 pub struct Caller {
     /// The process that connected.
     pub peer: Peer,
-    /// A Hub token that it brought along (`Authorization: Bearer ...`).
+    /// The Hub token that it sent (`Authorization: Bearer ...`).
     pub token: Option<HubToken>,
-    /// The id that answers and log lines carry.
+    /// The id of the request, in its response and its log lines.
     pub request_id: String,
 }
 
-/// A caller's Hub token. It cannot be printed.
+/// A caller's Hub token. It has no printed form.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HubToken(String);
 
-/// Longest token that is taken; those of the Hub are below 50 bytes, JWTs of others below 4 KiB.
-const TOKEN_BYTES: usize = 4096;
+/// The longest accepted token. Tokens of the Hub are below 50 bytes, JWTs of other services below
+/// 4 KiB.
+const MAX_TOKEN_BYTES: usize = 4096;
 
 impl HubToken {
-    /// From the value of an `Authorization` header.
+    /// Parses the value of an `Authorization` header.
     pub fn from_authorization(value: &str) -> Option<Self> {
         let (scheme, token) = value.split_once(' ')?;
         let token = token.trim();
-        let sound = !token.is_empty()
-            && token.len() <= TOKEN_BYTES
+        let is_valid = !token.is_empty()
+            && token.len() <= MAX_TOKEN_BYTES
             && token.bytes().all(|byte| byte.is_ascii_graphic());
-        (scheme.eq_ignore_ascii_case("bearer") && sound).then(|| Self(token.to_owned()))
+        (scheme.eq_ignore_ascii_case("bearer") && is_valid).then(|| Self(token.to_owned()))
     }
 
-    /// A token by its text.
+    /// Creates a token from its text.
     pub fn new(token: impl Into<String>) -> Self {
         Self(token.into())
     }
 
-    /// The secret itself, for the one header that it belongs in.
+    /// Returns the secret itself. Use it only for the `Authorization` header.
     pub fn reveal(&self) -> &str {
         &self.0
     }
@@ -79,28 +79,28 @@ impl fmt::Debug for HubToken {
     }
 }
 
-/// Root and the daemon's own user: whoever operates the daemon is let through when others hold all
-/// there is, and may do what concerns everybody.
+/// The users who operate the daemon: root and the daemon's own user. They have a reserve of every
+/// limited resource, and can use operations that affect all users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Operators {
     own_uid: u32,
 }
 
 impl Operators {
-    /// Root and the user of this process.
+    /// Returns root and the user of this process.
     pub fn of_this_process() -> Self {
         Self {
             own_uid: rustix::process::geteuid().as_raw(),
         }
     }
 
-    /// Root and `own_uid`, which a test chooses.
+    /// Returns root and `own_uid`, for tests.
     #[cfg(test)]
     pub(crate) fn with(own_uid: u32) -> Self {
         Self { own_uid }
     }
 
-    /// Whether `uid` is one of them.
+    /// Returns whether `uid` is an operator.
     pub fn include(self, uid: u32) -> bool {
         uid == 0 || uid == self.own_uid
     }
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_read_but_never_shown() {
+    fn token_has_no_printed_form() {
         let token = HubToken::from_authorization("Bearer hf_secret").unwrap();
         assert_eq!(token.reveal(), "hf_secret");
 

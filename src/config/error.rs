@@ -31,7 +31,7 @@ pub enum ConfigError {
         path: PathBuf,
         /// The line, counted from 1.
         line: usize,
-        /// What is wrong, with the key.
+        /// The error, with the key.
         message: String,
     },
     /// A value that cannot work.

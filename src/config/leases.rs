@@ -34,7 +34,7 @@ pub struct LeasesConfig {
     pub users: BTreeMap<String, UserQuota>,
 }
 
-/// What one user can hold at once, if that differs from the quota of all users.
+/// The quota of one user, if it differs from the quota of all users.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct UserQuota {

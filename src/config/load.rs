@@ -77,7 +77,7 @@ fn line_of(text: &str, span: &Range<usize>) -> usize {
     before.matches('\n').count() + 1
 }
 
-/// Where `text` sets the key `section.name`, if it does.
+/// Returns the place at which `text` sets the key `section.name`, if it does.
 fn key_span(text: &str, key: &str) -> Option<Range<usize>> {
     let (section, name) = key.split_once('.')?;
     let document = DeTable::parse(text).ok()?;

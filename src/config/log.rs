@@ -29,6 +29,6 @@ pub enum LogFormat {
     /// For a person; without a timestamp under systemd, whose journal adds one.
     #[default]
     Text,
-    /// One JSON object a line, with every field by its name.
+    /// A JSON object a line, with every field by its name.
     Json,
 }

@@ -40,7 +40,7 @@ pub use warnings::Warning;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where the daemon listens, and its limits.
+    /// The socket, and the limits on one caller.
     pub socket: SocketConfig,
     /// Which GPUs the daemon serves, and how often it reads them.
     pub devices: DevicesConfig,

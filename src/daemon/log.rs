@@ -51,8 +51,8 @@ fn scope_levels(filter: &str) -> String {
     directives.collect::<Vec<_>>().join(",")
 }
 
-/// A format whose lines begin with their level in the journal's notation (sd-daemon(3)). The journal
-/// removes the prefix and stores the level, so that `journalctl -p warning` works.
+/// A format whose lines begin with their level in the journal's notation (sd-daemon(3)). The
+/// journal removes the prefix and stores the level, so that `journalctl -p warning` works.
 struct LevelPrefixed<F>(F);
 
 impl<S, N, F> FormatEvent<S, N> for LevelPrefixed<F>

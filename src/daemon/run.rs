@@ -33,15 +33,15 @@ pub struct Daemon<S> {
     pub limits: Limits,
     /// The connection to the service manager.
     pub notifier: Notifier,
-    /// The command line. SIGHUP reads its configuration file again, if there is one, and applies the
-    /// other options to it.
+    /// The command line. SIGHUP reads its configuration file again, if there is one, and applies
+    /// the other options to it.
     pub options: Options,
 }
 
 /// How the daemon stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ended {
-    /// What made it stop, such as a signal's name.
+    /// The cause, such as a signal's name.
     pub by: &'static str,
     /// Whether all requests in flight were answered.
     pub drained: Drained,
@@ -181,8 +181,8 @@ async fn drain(
 /// Why the daemon stops if no signal can reach it any more.
 const NO_SIGNALS: &str = "the end of its signals";
 
-/// Reloads, and again if another SIGHUP arrives meanwhile. Returns the signal that stops the daemon:
-/// a disk that hangs must not prevent the shutdown.
+/// Reloads, and again if another SIGHUP arrives meanwhile. Returns the signal that stops the
+/// daemon: a disk that hangs must not prevent the shutdown.
 async fn reload_or_stop<F: Future<Output = String>>(
     reload: impl Fn() -> F,
     notifier: &Notifier,
@@ -248,7 +248,10 @@ async fn reload<S: Service>(service: &S, options: &Options, files: &FileThreads)
             format!("configuration reloaded; a restart is needed for {keys}")
         }
         Err(problem) => {
-            error!(path = %path.display(), %problem, "the new configuration is rejected; the old one stays in force");
+            error!(
+                path = %path.display(), %problem,
+                "the new configuration is rejected; the old one stays in force"
+            );
             format!("the new configuration is rejected: {problem}")
         }
     }
@@ -258,8 +261,8 @@ async fn reload<S: Service>(service: &S, options: &Options, files: &FileThreads)
 /// files.
 const OTHER_DESCRIPTORS: u64 = 64;
 
-/// Warns if the descriptors do not suffice for the cap of connections. Later the shortage would look
-/// like a fault of whatever file or socket could not be opened.
+/// Warns if the descriptors do not suffice for the cap of connections. Later the shortage would
+/// look like a fault of the file or socket that could not be opened.
 fn warn_of_low_descriptor_limit(limits: &Limits) {
     let allowed = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let needed = (limits.connections as u64).saturating_add(OTHER_DESCRIPTORS);

@@ -121,8 +121,8 @@ fn check_one(place: &Path, found: &Metadata) -> Result<(), FolderError> {
     }
 }
 
-/// Returns the risk of a folder with this owner, group and mode. In a sticky folder users can change
-/// their own entries only.
+/// Returns the risk of a folder with this owner, group and mode. In a sticky folder users can
+/// change their own entries only.
 fn risk(uid: u32, gid: u32, mode: u32) -> Option<FolderRisk> {
     let sticky = mode & STICKY != 0;
     if uid != 0 {

@@ -9,8 +9,8 @@ use tracing::{error, info};
 use super::Notifier;
 use crate::server::service::Service;
 
-/// Resets the watchdog every half `period` while the service is alive. Otherwise the service manager
-/// ends the process and restarts it.
+/// Resets the watchdog every half `period` while the service is alive. Otherwise the service
+/// manager ends the process and restarts it.
 pub(super) async fn watch<S: Service>(service: Arc<S>, notifier: Notifier, period: Duration) {
     let pause = (period / 2).max(Duration::from_millis(1));
     let mut ticks = interval(pause);
@@ -34,7 +34,10 @@ pub(super) async fn watch<S: Service>(service: Arc<S>, notifier: Notifier, perio
                 was_alive = true;
             }
             Err(stuck) => {
-                error!(%stuck, "not resetting the watchdog; the service manager will restart the daemon");
+                error!(
+                    %stuck,
+                    "not resetting the watchdog; the service manager will restart the daemon"
+                );
                 was_alive = false;
             }
         }

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-/// What an error of `accept` means for the accept loop.
+/// The meaning of an `accept` error for the accept loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AcceptFault {
     /// This caller has gone. The loop accepts the next one at once.

@@ -126,7 +126,8 @@ impl HostService {
             .iter()
             .map(|(endpoint, why, ago)| {
                 format!(
-                    "{endpoint} did not answer {} s ago ({why}); the daemon answers for known models",
+                    "{endpoint} did not answer {} s ago ({why}); \
+                     the daemon answers for known models",
                     ago.as_secs()
                 )
             })

@@ -1,5 +1,4 @@
-//! A program whose answers depend on the model's name alone, the daemon around it, and a raw
-//! caller.
+//! A test double of the service, the daemon around it, and a client that sends raw bytes.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -32,18 +31,20 @@ use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
-/// The program. `known/x` was asked before, `slow/...` waits for [`Double::gate`], `panic/...`
-/// panics, `gone/...` is a problem, `wants/token` needs the caller's token.
+/// A service whose answers depend on the model's name alone.
+///
+/// The answer to `known/x` is cached, `slow/...` waits for [`Double::gate`], `panic/...` panics,
+/// `gone/...` is a problem, and `wants/token` needs the caller's token.
 pub(crate) struct Double {
-    /// Permits let slow questions go on.
+    /// Each permit lets one slow question continue.
     pub(crate) gate: Semaphore,
     /// Counts questions that have begun.
     pub(crate) begun: watch::Sender<u64>,
-    /// Moves the devices.
+    /// Changes the devices.
     pub(crate) changes: watch::Sender<u64>,
-    /// What [`Service::liveness`] says.
+    /// The error of [`Service::liveness`].
     pub(crate) stuck: Mutex<Option<String>>,
-    /// Configurations taken over.
+    /// Counts reloaded configurations.
     pub(crate) reloads: watch::Sender<u64>,
     /// Whether [`Service::stop`] was called.
     pub(crate) stopped: Mutex<bool>,
@@ -131,7 +132,7 @@ impl Double {
             self.gate.acquire().await.unwrap().forget();
         }
 
-        assert!(!repo.starts_with("panic/"), "told to panic");
+        assert!(!repo.starts_with("panic/"), "this model panics");
         if repo.starts_with("gone/") {
             let mut problem =
                 Problem::new(Reason::RateLimited, "the Hub asks to wait").hint("wait");
@@ -160,7 +161,7 @@ impl Service for Double {
         body: &[u8],
     ) -> Result<Option<SerializedAnswer>, Problem> {
         let body = std::str::from_utf8(body).unwrap_or_default();
-        assert!(!body.contains("known/panic"), "told to panic");
+        assert!(!body.contains("known/panic"), "this model panics");
         Ok(body
             .contains("\"known/x\"")
             .then(|| SerializedAnswer::new(&answer("known/x"))))
@@ -239,7 +240,7 @@ impl Service for Double {
         &self,
         caller: Caller,
         request: LeaseRequest,
-        _room: BodyReservation,
+        _reservation: BodyReservation,
     ) -> Result<Answer, Problem> {
         let uid = caller.peer.uid;
         let mut answer = self.answered(caller, request.question).await?;
@@ -321,20 +322,20 @@ impl Service for Double {
     }
 }
 
-/// Longer than anything here takes, shorter than any deadline that a test leaves alone.
+/// Longer than any test takes, shorter than the default deadlines.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A daemon in a temporary folder.
 pub(crate) struct Running {
     pub(crate) folder: TempDir,
-    pub(crate) program: Arc<Double>,
+    pub(crate) service: Arc<Double>,
     pub(crate) signals: mpsc::Sender<Signal>,
-    pub(crate) told: mpsc::UnboundedReceiver<String>,
+    pub(crate) notifications: mpsc::UnboundedReceiver<String>,
     pub(crate) ended: JoinHandle<Result<Ended, RunError>>,
 }
 
-/// Limits far above what a test takes; tests shorten the one that they are about.
-pub(crate) fn roomy() -> Limits {
+/// Limits far above what a test needs. A test lowers the one that it tests.
+pub(crate) fn default_limits() -> Limits {
     Limits::new(&SocketConfig::default(), Duration::from_secs(3600))
 }
 
@@ -365,24 +366,24 @@ pub(crate) fn start_with(
         ..Options::default()
     };
 
-    let (signals, wanted) = mpsc::channel(4);
-    let (tell, told) = mpsc::unbounded_channel();
-    let notifier = Notifier::to(move |state| drop(tell.send(state.to_owned())), watchdog);
-    let program = Arc::new(Double::default());
+    let (signals, received_signals) = mpsc::channel(4);
+    let (sender, notifications) = mpsc::unbounded_channel();
+    let notifier = Notifier::to(move |state| drop(sender.send(state.to_owned())), watchdog);
+    let service = Arc::new(Double::default());
     let daemon = Daemon {
-        service: Arc::clone(&program),
+        service: Arc::clone(&service),
         metrics: Arc::default(),
         limits,
         notifier,
         options,
     };
 
-    let ended = tokio::spawn(run(daemon, listening, wanted));
+    let ended = tokio::spawn(run(daemon, listening, received_signals));
     Running {
         folder,
-        program,
+        service,
         signals,
-        told,
+        notifications,
         ended,
     }
 }
@@ -403,7 +404,7 @@ impl Running {
 
     /// Waits until `count` questions have begun.
     pub(crate) async fn begun(&self, count: u64) {
-        self.program
+        self.service
             .begun
             .subscribe()
             .wait_for(|begun| *begun >= count)
@@ -411,10 +412,10 @@ impl Running {
             .unwrap();
     }
 
-    /// The next thing that the service manager was told and that starts with `name`.
-    pub(crate) async fn told(&mut self, name: &str) -> String {
+    /// Returns the next message to the service manager that starts with `name`.
+    pub(crate) async fn notification(&mut self, name: &str) -> String {
         loop {
-            let state = self.told.recv().await.unwrap();
+            let state = self.notifications.recv().await.unwrap();
             if state.starts_with(name) {
                 return state;
             }
@@ -422,7 +423,7 @@ impl Running {
     }
 }
 
-/// What came back of raw bytes.
+/// The parsed response to raw bytes.
 #[derive(Debug)]
 pub(crate) struct Raw {
     pub(crate) status: u16,
@@ -431,7 +432,7 @@ pub(crate) struct Raw {
 }
 
 impl Raw {
-    fn of(text: &str) -> Self {
+    fn parse(text: &str) -> Self {
         let (headers, body) = text.split_once("\r\n\r\n").unwrap_or((text, ""));
         let status = headers
             .split(' ')
@@ -446,7 +447,7 @@ impl Raw {
         }
     }
 
-    /// The body as a problem, with everything checked that holds for all of them.
+    /// Returns the body as a problem, after checks that apply to all problems.
     pub(crate) fn problem(&self) -> Problem {
         assert!(
             self.headers
@@ -471,12 +472,12 @@ impl Raw {
 /// Sends `bytes` and reads until the daemon closes.
 pub(crate) async fn raw(socket: &Path, bytes: &[u8]) -> Raw {
     let mut stream = UnixStream::connect(socket).await.unwrap();
-    // The daemon may answer, and close, before it has read all: that is what some tests are about.
+    // The daemon can answer and close before it has read everything. Some tests need that.
     let _refused_early = stream.write_all(bytes).await;
-    Raw::of(&rest(&mut stream).await)
+    Raw::parse(&rest(&mut stream).await)
 }
 
-/// Everything up to the end of the connection.
+/// Reads until the end of the connection.
 pub(crate) async fn rest(stream: &mut UnixStream) -> String {
     let mut text = Vec::new();
     let _reset = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut text))
@@ -485,7 +486,7 @@ pub(crate) async fn rest(stream: &mut UnixStream) -> String {
     String::from_utf8(text).unwrap()
 }
 
-/// A whole request with `connection: close`.
+/// Returns a whole request with `connection: close`.
 pub(crate) fn request(method: &str, path: &str, headers: &str, body: &str) -> Vec<u8> {
     format!(
         "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n{body}",

@@ -260,7 +260,7 @@ impl Race {
 /// A slow machine: to be asked again, with the same key.
 fn is_late(error: &ClientError) -> bool {
     match error {
-        ClientError::Late { .. } => true,
+        ClientError::TimedOut { .. } => true,
         ClientError::Problem(problem) => {
             matches!(
                 problem.reason,

@@ -152,7 +152,7 @@ where
             }
 
             if all.is_empty() {
-                // One block for all of it, which returns to the system afterwards. Many small
+                // A single block for all of it, which returns to the system afterwards. Many small
                 // blocks would stay in the heap. Pages of announced bytes that never arrive are
                 // not touched.
                 all.reserve(announced.max(sum));

@@ -159,7 +159,8 @@ fn parse_batch(texts: Vec<Box<RawValue>>) -> Result<Vec<Question>, Problem> {
 
         if all > MAX_BATCH_PARTS {
             let detail = format!(
-                "devices and parameters of all `questions` hold too many values; the most is {MAX_BATCH_PARTS}"
+                "devices and parameters of all `questions` hold too many values; \
+                 the most is {MAX_BATCH_PARTS}"
             );
             return Err(Problem::new(Reason::Usage, detail));
         }
@@ -170,7 +171,7 @@ fn parse_batch(texts: Vec<Box<RawValue>>) -> Result<Vec<Question>, Problem> {
     Ok(questions)
 }
 
-/// What a timeout's message begins with.
+/// The beginning of a timeout's message.
 pub(super) const NO_ANSWER: &str = "there was no answer";
 
 /// Counts `answer` and returns it as JSON.

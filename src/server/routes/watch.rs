@@ -29,7 +29,7 @@ use crate::leases::event::Dated;
 use crate::metrics::Refusal;
 use crate::server::service::Service;
 
-/// One caller's stream. Dropping it releases the reservation.
+/// A caller's stream. Dropping it releases the reservation.
 struct Watch<S> {
     service: Arc<S>,
     changes: signal::Receiver<u64>,
