@@ -32,9 +32,10 @@ static RUNNING: AtomicUsize = AtomicUsize::new(0);
 
 impl LookupSlot {
     fn take() -> Option<Self> {
-        let grown = |running| (running < MAX_LOOKUPS).then_some(running + 1);
         RUNNING
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown)
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |running| {
+                (running < MAX_LOOKUPS).then_some(running + 1)
+            })
             .is_ok()
             .then_some(Self)
     }
@@ -54,7 +55,7 @@ pub(super) fn look_up<T: Send + 'static>(
 ) -> Result<T, LookupError> {
     let slot = LookupSlot::take().ok_or(LookupError::TooMany)?;
     let (sender, receiver) = mpsc::sync_channel(1);
-    let body = move || {
+    let run_lookup = move || {
         let found = work();
         drop(slot);
         // An error means that the caller no longer waits.
@@ -63,7 +64,7 @@ pub(super) fn look_up<T: Send + 'static>(
 
     thread::Builder::new()
         .name("accounts".to_owned())
-        .spawn(body)
+        .spawn(run_lookup)
         .map_err(|error| LookupError::NoThread(error.to_string()))?;
 
     match receiver.recv_timeout(deadline) {

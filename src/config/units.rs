@@ -11,10 +11,6 @@ pub(super) mod duration {
 
     use serde::{Deserialize, Deserializer, Serializer, de};
 
-    #[expect(
-        clippy::trivially_copy_pass_by_ref,
-        reason = "the signature that serde calls"
-    )]
     pub(in crate::config) fn serialize<S: Serializer>(
         duration: &Duration,
         serializer: S,

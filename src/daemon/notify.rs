@@ -19,14 +19,14 @@ pub struct Notifier {
 impl Notifier {
     /// Connects as the environment says: `NOTIFY_SOCKET`, `WATCHDOG_USEC`.
     pub fn from_environment() -> Self {
-        let send = |state: &str| {
+        let notify_manager = |state: &str| {
             if let Err(error) = sd_notify::notify(&[NotifyState::Custom(state)]) {
                 warn!(%error, "cannot notify the service manager");
             }
         };
 
         Self {
-            send: Arc::new(send),
+            send: Arc::new(notify_manager),
             watchdog: sd_notify::watchdog_enabled(),
         }
     }

@@ -121,8 +121,8 @@ pub async fn run<S: Service>(
             }
             signal = signals.recv() => match signal {
                 Some(Signal::Reload) => {
-                    let reloading = || reload(service.as_ref(), &options, &files);
-                    if let Some(by) = reload_or_stop(reloading, &notifier, &mut signals).await {
+                    let start_reload = || reload(service.as_ref(), &options, &files);
+                    if let Some(by) = reload_or_stop(start_reload, &notifier, &mut signals).await {
                         break by;
                     }
                 }

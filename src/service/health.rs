@@ -201,9 +201,12 @@ fn summarize_faults(faults: Vec<String>, total: usize, what: &str) -> Option<Str
 mod tests {
     use super::*;
 
+    fn faults(count: usize) -> Vec<String> {
+        (0..count).map(|number| format!("GPU-{number}")).collect()
+    }
+
     #[test]
     fn faults_are_counted_and_named() {
-        let faults = |count: usize| (0..count).map(|number| format!("GPU-{number}")).collect();
         assert_eq!(summarize_faults(faults(0), 8, "are ill"), None);
 
         assert_eq!(

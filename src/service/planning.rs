@@ -103,10 +103,10 @@ impl HostService {
             active: Arc::clone(&active),
         };
 
-        let work = move || answer(&metrics, &question, &found, &host, &active);
+        let plan_answer = move || answer(&metrics, &question, &found, &host, &active);
         let planned = match slot {
-            Some(slot) => slot.run(work).await?,
-            None => work()?,
+            Some(slot) => slot.run(plan_answer).await?,
+            None => plan_answer()?,
         };
 
         if let Some((body, reference)) = cache_key {
@@ -156,13 +156,13 @@ impl HostService {
         check_batch_size(completed.len(), host.availability.devices.len())?;
 
         let metrics = Arc::clone(&self.metrics);
-        let work = move || {
+        let plan_together = move || {
             plan(&metrics, || {
                 evaluate::together(&completed, &models, &host, &active.rules)
             })
         };
 
-        slot.run(work).await
+        slot.run(plan_together).await
     }
 
     /// Plans what a model needs, independent of free memory.
@@ -182,7 +182,7 @@ impl HostService {
             .transpose()?;
 
         let metrics = Arc::clone(&self.metrics);
-        let work = move || {
+        let plan_need = move || {
             let mut answer = plan(&metrics, || {
                 evaluate::estimate(&question, &found.model, declared, &active.rules)
             })?;
@@ -190,7 +190,7 @@ impl HostService {
             Ok(answer)
         };
 
-        self.plan_pool.run(caller.peer.uid, work).await
+        self.plan_pool.run(caller.peer.uid, plan_need).await
     }
 
     /// Finds the model of `question`, or assembles it from the metadata in the question.

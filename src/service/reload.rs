@@ -24,7 +24,7 @@ impl HostService {
     /// Puts `config` in force and returns the changed keys that need a restart.
     pub(super) async fn apply_config(&self, config: Config) -> Result<Vec<String>, Problem> {
         let new = config.clone();
-        let read = move |_: &Disk| {
+        let read_rules = move |_: &Disk| {
             check(&new)?;
             Ok((build::rules(&new)?, leases::rules(&new)?))
         };
@@ -32,7 +32,7 @@ impl HostService {
         let place = Path::new("the files that the configuration names");
         let (rules, ledger_rules) = self
             .site_files
-            .run(place, read)
+            .run(place, read_rules)
             .await
             .unwrap_or_else(|hung| Err(Problem::new(Reason::BadConfiguration, hung.to_string())))?;
 

@@ -80,17 +80,17 @@ impl ReceivedBody {
         let is_small = bytes.len() <= SMALL_BYTES;
 
         // The bytes are dropped at once: a request that then waits holds its content only once.
-        let work = move || {
+        let parse_body = move || {
             let parsed = parse(&bytes);
             drop(bytes);
             parsed.map(|parsed| (parsed, reservation))
         };
 
         if is_small {
-            return work();
+            return parse_body();
         }
 
-        tokio::task::spawn_blocking(work)
+        tokio::task::spawn_blocking(parse_body)
             .await
             .unwrap_or_else(|error| match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
