@@ -13,7 +13,7 @@ pub enum Stage {
     Plan,
     /// Deciding on a lease and persisting it.
     Lease,
-    /// One reading of all devices.
+    /// Reading all devices.
     Sample,
 }
 
@@ -50,7 +50,7 @@ pub(super) const fn outcome_word(outcome: HubOutcome) -> &'static str {
     }
 }
 
-/// Where a model's metadata was found.
+/// The place where a model's metadata was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CacheResult {
     /// In memory.
@@ -80,7 +80,7 @@ impl CacheResult {
 /// Why a connection or a request is rejected, as a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
-    /// One user has as many connections as one user can.
+    /// A user has as many connections as one user can.
     UserConnections,
     /// All connections are in use.
     Connections,

@@ -19,7 +19,10 @@ pub enum ClientError {
         source: io::Error,
     },
     /// The connection was accepted, but no answer arrived in time.
-    #[error("the daemon at {} did not answer within {}", socket.display(), humantime::format_duration(*deadline))]
+    #[error(
+        "the daemon at {} did not answer within {}",
+        socket.display(), humantime::format_duration(*deadline)
+    )]
     TimedOut {
         /// The socket.
         socket: PathBuf,
