@@ -9,12 +9,15 @@
 //! 3. [`leases`] records what has been granted; its broker is the one owner of the ledger;
 //! 4. [`service`] answers a route's question, [`server`] carries it over HTTP, [`admission`] limits
 //!    how much a caller may ask;
-//! 5. [`daemon`] is the process, [`cli`] the command line.
+//! 5. [`accounts`] looks up users and groups, [`config`] is the configuration file, [`metrics`] the
+//!    metrics page;
+//! 6. [`daemon`] is the process, [`cli`] the command line.
 //!
 //! `ARCHITECTURE.md` has the map and the walk of a question and of a lease.
 
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
+pub mod accounts;
 pub mod admission;
 pub mod api;
 pub mod cli;

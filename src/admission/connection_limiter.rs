@@ -14,10 +14,10 @@ use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::debug;
 
+use crate::admission::limits::Limits;
 use crate::admission::user_limits::{LimitBounds, LimitExceeded, Reservation, UserLimits};
 use crate::api::peer::Operators;
 use crate::metrics::{Metrics, Refusal};
-use crate::server::limits::Limits;
 
 /// How often the daemon reads from a connection that it rejects: more than a socket buffer holds.
 const MAX_READS: usize = 128;
@@ -49,7 +49,7 @@ pub(crate) struct ConnectionSlot {
 
 impl ConnectionLimiter {
     pub(crate) fn new(limits: &Limits, operators: Operators, metrics: Arc<Metrics>) -> Self {
-        let (served, reserved) = (limits.connections, limits.kept_connections());
+        let (served, reserved) = (limits.connections, limits.reserved_connections());
         let backlog = served.saturating_mul(2);
 
         Self {
@@ -166,7 +166,7 @@ pub(crate) fn reject(stream: &UnixStream, uid: u32, exceeded: LimitExceeded) {
     let text = format!(
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: {}\r\ncontent-length: {}\r\n\
          connection: close\r\n\r\n{body}",
-        crate::server::routes::PROBLEM_JSON,
+        crate::api::PROBLEM_JSON,
         body.len(),
     );
 

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use hf_mem_core::engines::EngineSpec;
 
-use crate::server::limits::without_controls;
+use crate::api::bounds::reject_control_characters;
 
 /// Does this Hugging Face model fit on this host's GPUs right now, and how?
 ///
@@ -513,7 +513,7 @@ fn parse_setting(text: &str) -> Result<(String, serde_json::Value), String> {
 
 /// A holder's name as the daemon takes it.
 fn parse_holder(text: &str) -> Result<String, String> {
-    without_controls("--holder", text).map_err(|problem| problem.detail)?;
+    reject_control_characters("--holder", text).map_err(|problem| problem.detail)?;
     Ok(text.to_owned())
 }
 

@@ -51,11 +51,8 @@ mod tests {
             Duration::from_secs(5)
         );
         assert!(
-            AnswerEffort::ReadOrRecord.default_timeout()
-                > DevicesConfig::default().read_deadline.get()
+            AnswerEffort::ReadOrRecord.default_timeout() > DevicesConfig::default().read_deadline
         );
-        assert!(
-            AnswerEffort::Plan.default_timeout() > SocketConfig::default().handler_deadline.get()
-        );
+        assert!(AnswerEffort::Plan.default_timeout() > SocketConfig::default().handler_deadline);
     }
 }

@@ -11,5 +11,5 @@ use crate::api::client::{ClientError, block_on};
 pub(super) fn call<T>(call: impl Future<Output = Result<T, ClientError>>) -> Result<T, Problem> {
     let done = block_on(call)
         .map_err(|error| Problem::new(Reason::Internal, format!("no runtime: {error}")))?;
-    done.map_err(ClientError::of_the_daemon_alone)
+    done.map_err(ClientError::into_daemon_problem)
 }

@@ -94,7 +94,7 @@ impl Source {
         self.client
             .own_auth(&self.reference)
             .token()
-            .map(crate::api::peer::HubToken::from)
+            .map(|token| crate::api::peer::HubToken::new(token.reveal()))
     }
 }
 

@@ -64,7 +64,7 @@ fn set_aside(state: &Path) -> io::Result<bool> {
     let boot = boot_id(Path::new("/proc")).unwrap_or_default();
 
     let settings = LedgerConfig {
-        max_ttl: LeasesConfig::default().max_ttl.get(),
+        max_ttl: LeasesConfig::default().max_ttl,
         ..LedgerConfig::default()
     };
 

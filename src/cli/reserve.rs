@@ -72,7 +72,7 @@ pub(super) fn lease(
             ClientError::Unreachable { .. } => Problem::from(error).hint(
                 "only the daemon gives leases: start it, or go without one (run --no-lease, fits without --reserve)",
             ),
-            error => error.of_the_daemon_alone(),
+            error => error.into_daemon_problem(),
         })
     };
 

@@ -1,38 +1,15 @@
 //! Events of leases: sent on the watch stream, written to the journal, counted for the metrics.
 
-use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use hf_mem_core::bytes::Bytes;
 use hf_mem_core::report::lease::EndReason;
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 use super::lease::Lease;
+pub use crate::api::event::{Event, LeaseEvent, Subject, UnleasedProcess};
 
 /// The longest model name in an event; repository names are shorter.
 const MAX_NAME: usize = 200;
-
-/// A lease in an event.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Subject {
-    /// The lease.
-    pub lease: String,
-    /// The user who owns it.
-    pub uid: u32,
-    /// The holding process, if one holds it.
-    pub pid: Option<u32>,
-    /// The holder's name, if it has one.
-    pub name: Option<String>,
-    /// The requested model.
-    pub model: String,
-    /// Granted bytes by device UUID.
-    #[schema(value_type = BTreeMap<String, u64>)]
-    pub granted_bytes: BTreeMap<String, Bytes>,
-    /// Granted bytes that are seen in use, by device UUID.
-    #[schema(value_type = BTreeMap<String, u64>)]
-    pub visible_bytes: BTreeMap<String, Bytes>,
-}
 
 impl Subject {
     /// Describes a lease for an event.
@@ -63,105 +40,7 @@ fn short(name: &str) -> String {
     format!("{}...", name.get(..end).unwrap_or_default())
 }
 
-/// A process without a lease that holds memory on a device.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct UnleasedProcess {
-    /// Its pid.
-    pub pid: u32,
-    /// Its command, if known.
-    pub name: Option<String>,
-    /// Its user, if known.
-    pub uid: Option<u32>,
-    /// The memory that it holds, if the driver reports it.
-    #[schema(value_type = Option<u64>)]
-    pub used_bytes: Option<Bytes>,
-}
-
-/// One event.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(tag = "event", rename_all = "snake_case")]
-pub enum Event {
-    /// A lease was granted.
-    Granted(Subject),
-    /// Part of the leased memory is seen in use.
-    Settling(Subject),
-    /// The holder has its memory.
-    Settled(Subject),
-    /// The end was extended because the holder's memory still grows.
-    Extended(Subject),
-    /// Its user renewed it.
-    Renewed(Subject),
-    /// It ended.
-    Ended {
-        /// The lease.
-        #[serde(flatten, deserialize_with = "hf_mem_core::strict_json::nested")]
-        lease: Subject,
-        /// Why it ended.
-        reason: EndReason,
-    },
-    /// Other processes have taken leased memory: the free memory no longer covers what leases still
-    /// claim.
-    Overdrawn {
-        /// The device.
-        device: String,
-        /// By how much.
-        #[schema(value_type = u64)]
-        short_by_bytes: Bytes,
-        /// The leases that still claim memory there.
-        leases: Vec<String>,
-        /// The processes that hold memory there without a lease, the largest first.
-        #[serde(deserialize_with = "hf_mem_core::strict_json::nested")]
-        strangers: Vec<UnleasedProcess>,
-    },
-    /// The free memory covers the claims of leases again.
-    Recovered {
-        /// The device.
-        device: String,
-    },
-    /// A request joined the queue.
-    Waiting {
-        /// The waiter's ticket.
-        ticket: u64,
-        /// The user.
-        uid: u32,
-        /// Position in the queue, 1 is the head.
-        position: usize,
-    },
-    /// A waiting request left the queue without a lease.
-    WaitEnded {
-        /// The waiter's ticket.
-        ticket: u64,
-        /// Whether it timed out; otherwise the client disconnected.
-        timed_out: bool,
-    },
-    /// Something went wrong that an operator should know, such as a file that was set aside or a
-    /// full disk.
-    Warning {
-        /// What went wrong.
-        message: String,
-    },
-}
-
-impl Event {
-    /// The lease that the event is about, if it is about one.
-    pub fn subject(&self) -> Option<&Subject> {
-        match self {
-            Self::Granted(lease)
-            | Self::Settling(lease)
-            | Self::Settled(lease)
-            | Self::Extended(lease)
-            | Self::Renewed(lease)
-            | Self::Ended { lease, .. } => Some(lease),
-            Self::Overdrawn { .. }
-            | Self::Recovered { .. }
-            | Self::Waiting { .. }
-            | Self::WaitEnded { .. }
-            | Self::Warning { .. } => None,
-        }
-    }
-}
-
-/// An event and its wall time.
+/// Something that happened, and when by the wall's clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dated {
     /// The wall time.
@@ -170,7 +49,22 @@ pub struct Dated {
     pub event: Event,
 }
 
-/// Event counts since the start, for `/metrics`.
+impl From<Dated> for LeaseEvent {
+    fn from(Dated { at, event }: Dated) -> Self {
+        let state = match &event {
+            Event::Ended { reason, .. } => Some(reason.state()),
+            _ => None,
+        };
+
+        Self {
+            at: humantime::format_rfc3339_millis(at).to_string(),
+            state,
+            event,
+        }
+    }
+}
+
+/// How often things happened since the start: for `/metrics`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Leases granted.

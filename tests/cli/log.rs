@@ -156,7 +156,7 @@ fn a_part_and_a_device_are_told_of_once_when_they_fall_ill_and_once_when_they_ar
         degraded[0]
     );
 
-    let well = saying(&lines, "a part of the daemon is well again");
+    let well = saying(&lines, "a part of the daemon has recovered");
     assert_eq!(
         (
             well.len(),
@@ -225,12 +225,12 @@ fn a_hub_that_fails_is_told_of_once_however_many_ask() {
         degraded[0]["why"]
             .as_str()
             .unwrap()
-            .contains("known models are answered for"),
+            .contains("the daemon answers for known models"),
         "{}",
         degraded[0]
     );
 
-    let well = saying(&lines, "a part of the daemon is well again");
+    let well = saying(&lines, "a part of the daemon has recovered");
     assert_eq!((well.len(), well[0]["part"].as_str()), (1, Some("hub")));
     assert!(lines.len() < 10, "nothing for each request: {lines:?}");
 }
@@ -276,7 +276,7 @@ fn a_release_of_the_driver_is_told_with_who_asked_and_so_is_its_end() {
 
     while ask_of(&socket, "GET", "/v1/gpus?fresh=true", "reading", "").0 != 200 {}
     let lines = lines(&daemon.log());
-    let began = saying(&lines, "the driver is let go of, as this user asked");
+    let began = saying(&lines, "driver released at this user's request");
     assert_eq!(began.len(), 1, "{lines:?}");
 
     assert_eq!(

@@ -265,7 +265,7 @@ impl Race {
 /// Whether the machine is slow. The client then repeats the request with the same key.
 fn is_late(error: &ClientError) -> bool {
     match error {
-        ClientError::Late { .. } => true,
+        ClientError::TimedOut { .. } => true,
         ClientError::Problem(problem) => {
             matches!(
                 problem.reason,

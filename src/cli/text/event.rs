@@ -4,7 +4,7 @@ use hf_mem_core::bytes::Bytes;
 use hf_mem_core::report::lease::EndReason;
 
 use super::size;
-use crate::api::status::LeaseEvent;
+use crate::api::event::LeaseEvent;
 use crate::leases::event::{Event, Subject};
 
 /// One line, with its time.

@@ -1,9 +1,8 @@
 //! The open library and the passes over its devices.
 
-use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::mem;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -18,16 +17,14 @@ use super::device::{DeviceState, WholeGpu, nameless, unreadable};
 use super::library::{Fingerprint, concerns_all, open, whole};
 use super::xid::XidLog;
 use super::{health, mig, raw, topology};
+use crate::accounts::UserNames;
 use crate::devices::error::DevicesError;
 use crate::devices::holders::{HostRoots, describe, namesakes};
 use crate::devices::host_memory;
 use crate::devices::power::{self, PowerState};
-use crate::files;
 
 /// More GPUs than a host has; a bound on what a driver's count may make us do.
 const MAX_GPUS: u32 = 256;
-/// The longest list of users that is read.
-const MAX_PASSWD_BYTES: u64 = 64 << 20;
 /// How long the wiring is believed; links seldom change, and asking takes longer than a whole pass.
 const WIRING_LASTS: Duration = Duration::from_secs(60);
 
@@ -68,7 +65,7 @@ pub(super) struct HostReading<'a> {
     pub(super) margins: &'a Margins,
     /// Whether a number that the driver gives means the process of that number in `/proc`.
     namesakes: bool,
-    passwd: OnceCell<String>,
+    users: UserNames,
 }
 
 impl HostReading<'_> {
@@ -80,18 +77,9 @@ impl HostReading<'_> {
         }
 
         for process in processes {
-            let passwd = self
-                .passwd
-                .get_or_init(|| passwd(&self.roots.etc.join("passwd")));
-            describe(process, &self.roots.proc, passwd);
+            describe(process, &self.roots.proc, &self.users);
         }
     }
-}
-
-/// The text of the list of users; empty where it cannot be read.
-fn passwd(path: &Path) -> String {
-    let file = path.to_owned();
-    files::try_wait(path, move |disk| disk.read_text(&file, MAX_PASSWD_BYTES)).unwrap_or_default()
 }
 
 /// The one open library of this process.
@@ -247,7 +235,7 @@ impl NvmlReader {
             roots: &self.options.roots,
             margins: &self.options.margins,
             namesakes: namesakes(&self.options.roots),
-            passwd: OnceCell::new(),
+            users: UserNames::of_host(&self.options.roots.etc),
         };
 
         if states.iter().any(PowerState::asleep) {

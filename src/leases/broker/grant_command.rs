@@ -11,7 +11,6 @@ use hf_mem_core::report::{Answer, Problem};
 
 use super::event_log::RequestId;
 use crate::api::peer::Peer;
-use crate::server::service::BodyReservation;
 
 /// Computes an answer from a reading and the bytes that leases claim in it, by device UUID.
 ///

@@ -15,7 +15,7 @@ use crate::leases::broker::handle::BrokerStatus;
 use crate::leases::broker::reply::Reply;
 use crate::leases::lease::Lease;
 use crate::leases::ledger::Ledger;
-use crate::server::limits::KEPT_ANSWER_BYTES;
+use crate::admission::limits::MAX_CACHED_ANSWER_BYTES;
 
 /// The receiver of a reply.
 type ReplyTo = oneshot::Sender<Reply>;

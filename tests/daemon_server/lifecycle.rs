@@ -1,21 +1,21 @@
-//! READY, reload, signs of life, and the end.
+//! READY, reload, watchdog, and shutdown.
 
 use std::time::Duration;
 
+use hf_mem_probe::admission::limits::Limits;
 use hf_mem_probe::daemon::{Ended, Signal};
 use hf_mem_probe::server::Drained;
-use hf_mem_probe::server::limits::Limits;
 
-use super::double::{question, roomy, start, start_with};
+use super::double::{default_limits, question, start, start_with};
 
 #[tokio::test]
-async fn ready_comes_first_and_the_socket_leaves_with_the_daemon() {
-    let mut daemon = start(roomy());
+async fn socket_exists_from_ready_to_stop() {
+    let mut daemon = start(default_limits());
     let socket = daemon.socket();
-    let ready = daemon.told("READY=1").await;
+    let ready = daemon.notification("READY=1").await;
     assert!(ready.contains("STATUS=answering on "), "{ready}");
     assert!(socket.exists());
-    let program = std::sync::Arc::clone(&daemon.program);
+    let service = std::sync::Arc::clone(&daemon.service);
 
     assert_eq!(
         daemon.stop().await,
@@ -27,35 +27,34 @@ async fn ready_comes_first_and_the_socket_leaves_with_the_daemon() {
 
     assert!(!socket.exists());
     assert!(
-        *program.stopped.lock().unwrap(),
-        "the program wrote down what must survive"
+        *service.stopped.lock().unwrap(),
+        "the service persisted its state"
     );
 }
 
 #[tokio::test]
-async fn what_is_in_flight_is_answered() {
-    let mut daemon = start(roomy());
+async fn requests_in_flight_are_answered() {
+    let mut daemon = start(default_limits());
     let client = daemon.client();
     let asked = tokio::spawn(async move { client.fits(&question("slow/x")).await });
     daemon.begun(1).await;
     daemon.signals.send(Signal::Stop("SIGTERM")).await.unwrap();
-    daemon.told("STOPPING=1").await;
-    daemon.program.gate.add_permits(1);
+    daemon.notification("STOPPING=1").await;
+    daemon.service.gate.add_permits(1);
     assert_eq!(asked.await.unwrap().unwrap().model.repo, "slow/x");
     assert_eq!(daemon.ended.await.unwrap().unwrap().drained, Drained::Clean);
 }
 
 #[tokio::test]
-async fn nobody_new_is_taken_while_stopping() {
-    let mut daemon = start(roomy());
+async fn no_new_connections_while_stopping() {
+    let mut daemon = start(default_limits());
     let client = daemon.client();
     let asked = tokio::spawn(async move { client.fits(&question("slow/x")).await });
     daemon.begun(1).await;
     daemon.signals.send(Signal::Stop("SIGTERM")).await.unwrap();
-    daemon.told("STOPPING=1").await;
+    daemon.notification("STOPPING=1").await;
 
-    // The listener closes as soon as the server has seen the signal; until then a caller may still
-    // get in.
+    // The listener closes as soon as the server has seen the signal. Until then it accepts callers.
     while !daemon
         .client()
         .health()
@@ -65,16 +64,16 @@ async fn nobody_new_is_taken_while_stopping() {
         tokio::task::yield_now().await;
     }
 
-    daemon.program.gate.add_permits(1);
+    daemon.service.gate.add_permits(1);
     asked.await.unwrap().unwrap();
     daemon.ended.await.unwrap().unwrap();
 }
 
 #[tokio::test]
-async fn the_drain_has_a_deadline() {
+async fn drain_has_a_deadline() {
     let daemon = start(Limits {
         drain_deadline: Duration::from_millis(100),
-        ..roomy()
+        ..default_limits()
     });
     let client = daemon.client();
     let asked = tokio::spawn(async move { client.fits(&question("slow/x")).await });
@@ -85,16 +84,16 @@ async fn the_drain_has_a_deadline() {
 }
 
 #[tokio::test]
-async fn a_second_signal_does_not_wait() {
+async fn second_signal_ends_the_drain() {
     let mut daemon = start(Limits {
         drain_deadline: Duration::from_secs(600),
-        ..roomy()
+        ..default_limits()
     });
     let client = daemon.client();
     let asked = tokio::spawn(async move { client.fits(&question("slow/x")).await });
     daemon.begun(1).await;
     daemon.signals.send(Signal::Stop("SIGTERM")).await.unwrap();
-    daemon.told("STOPPING=1").await;
+    daemon.notification("STOPPING=1").await;
     daemon.signals.send(Signal::Stop("SIGINT")).await.unwrap();
 
     assert_eq!(
@@ -105,18 +104,18 @@ async fn a_second_signal_does_not_wait() {
 }
 
 #[tokio::test]
-async fn a_reload_takes_the_file_anew_and_a_bad_one_changes_nothing() {
-    let mut daemon = start_with(roomy(), None, Some("[hub]\noffline = true\n"));
-    daemon.told("READY=1").await;
+async fn reload_rejects_invalid_configuration() {
+    let mut daemon = start_with(default_limits(), None, Some("[hub]\noffline = true\n"));
+    daemon.notification("READY=1").await;
     daemon.signals.send(Signal::Reload).await.unwrap();
-    let reloading = daemon.told("RELOADING=1").await;
+    let reloading = daemon.notification("RELOADING=1").await;
     assert!(reloading.contains("\nMONOTONIC_USEC="), "{reloading}");
-    let ready = daemon.told("READY=1").await;
+    let ready = daemon.notification("READY=1").await;
     assert!(
         ready.ends_with("a restart is needed for socket.path"),
         "{ready}"
     );
-    assert_eq!(*daemon.program.reloads.borrow(), 1);
+    assert_eq!(*daemon.service.reloads.borrow(), 1);
 
     std::fs::write(
         daemon.folder.path().join("config.toml"),
@@ -125,23 +124,27 @@ async fn a_reload_takes_the_file_anew_and_a_bad_one_changes_nothing() {
     .unwrap();
 
     daemon.signals.send(Signal::Reload).await.unwrap();
-    let ready = daemon.told("READY=1").await;
+    let ready = daemon.notification("READY=1").await;
     assert!(
-        ready.contains("refused") && ready.contains(":2: unknown field `online`"),
+        ready.contains("rejected") && ready.contains(":2: unknown field `online`"),
         "{ready}"
     );
     assert_eq!(ready.lines().count(), 2, "{ready}");
-    assert_eq!(*daemon.program.reloads.borrow(), 1);
+    assert_eq!(*daemon.service.reloads.borrow(), 1);
     daemon.client().health().await.unwrap();
     daemon.stop().await;
 }
 
 #[tokio::test]
-async fn a_hung_reload_does_not_hold_up_the_end() {
-    let mut daemon = start_with(roomy(), None, Some("[hub]\nendpoint = \"http://hangs\"\n"));
-    daemon.told("READY=1").await;
+async fn hung_reload_does_not_delay_shutdown() {
+    let mut daemon = start_with(
+        default_limits(),
+        None,
+        Some("[hub]\nendpoint = \"http://hangs\"\n"),
+    );
+    daemon.notification("READY=1").await;
     daemon.signals.send(Signal::Reload).await.unwrap();
-    daemon.told("RELOADING=1").await;
+    daemon.notification("RELOADING=1").await;
     daemon.client().health().await.unwrap();
 
     assert_eq!(
@@ -154,37 +157,37 @@ async fn a_hung_reload_does_not_hold_up_the_end() {
 }
 
 #[tokio::test]
-async fn a_pipe_as_configuration_is_refused_at_reload() {
+async fn reload_rejects_a_pipe() {
     use rustix::fs::{CWD, FileType, Mode, mknodat};
 
-    let mut daemon = start_with(roomy(), None, Some(""));
-    daemon.told("READY=1").await;
+    let mut daemon = start_with(default_limits(), None, Some(""));
+    daemon.notification("READY=1").await;
     let config = daemon.folder.path().join("config.toml");
     std::fs::remove_file(&config).unwrap();
     mknodat(CWD, &config, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
     daemon.signals.send(Signal::Reload).await.unwrap();
-    let ready = daemon.told("READY=1").await;
+    let ready = daemon.notification("READY=1").await;
     assert!(
-        ready.contains("refused") && ready.contains("a named pipe, not a regular file"),
+        ready.contains("rejected") && ready.contains("a named pipe, not a regular file"),
         "{ready}"
     );
     daemon.stop().await;
 }
 
 #[tokio::test]
-async fn signs_of_life_stop_while_a_part_hangs() {
-    let mut daemon = start_with(roomy(), Some(Duration::from_millis(40)), None);
-    daemon.told("WATCHDOG=1").await;
-    daemon.told("WATCHDOG=1").await;
-    *daemon.program.stuck.lock().unwrap() = Some("the sampler hangs in the driver".to_owned());
+async fn watchdog_is_not_reset_while_hung() {
+    let mut daemon = start_with(default_limits(), Some(Duration::from_millis(40)), None);
+    daemon.notification("WATCHDOG=1").await;
+    daemon.notification("WATCHDOG=1").await;
+    *daemon.service.stuck.lock().unwrap() = Some("the sampler hangs in the driver".to_owned());
 
-    // What was told before it hung may still be on its way; after that there is silence.
-    while tokio::time::timeout(Duration::from_millis(200), daemon.told.recv())
+    // Messages from before the hang can still arrive; none follow.
+    while tokio::time::timeout(Duration::from_millis(200), daemon.notifications.recv())
         .await
         .is_ok()
     {}
-    *daemon.program.stuck.lock().unwrap() = None;
+    *daemon.service.stuck.lock().unwrap() = None;
 
-    daemon.told("WATCHDOG=1").await;
+    daemon.notification("WATCHDOG=1").await;
     daemon.stop().await;
 }

@@ -1,7 +1,7 @@
-//! A connection whose caller must read: writes that make no progress for too long end it.
+//! Ends connections whose caller does not read: a deadline for writes without progress.
 //!
-//! hyper bounds the time for reading a request's head but not the time that an answer stays unread;
-//! without this a caller that asks and never reads would hold its connection for ever.
+//! hyper bounds the time for reading a request's head, but not the time that an answer stays
+//! unread. Without this deadline, a caller that never reads would hold its connection forever.
 
 use std::io;
 use std::pin::Pin;
@@ -11,15 +11,15 @@ use std::time::Duration;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::time::{Instant, Sleep};
 
-/// `inner` with a deadline for writes without progress.
-pub(super) struct Stalled<I> {
+/// A connection with a deadline for writes without progress.
+pub(super) struct WriteDeadline<I> {
     inner: I,
     deadline: Duration,
-    /// Runs while a write waits.
+    /// Runs out while a write waits.
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
-impl<I> Stalled<I> {
+impl<I> WriteDeadline<I> {
     pub(super) fn new(inner: I, deadline: Duration) -> Self {
         Self {
             inner,
@@ -28,7 +28,7 @@ impl<I> Stalled<I> {
         }
     }
 
-    fn bound<T>(
+    fn limit<T>(
         &mut self,
         cx: &mut Context<'_>,
         progress: Poll<io::Result<T>>,
@@ -53,7 +53,7 @@ impl<I> Stalled<I> {
     }
 }
 
-impl<I: Read + Unpin> Read for Stalled<I> {
+impl<I: Read + Unpin> Read for WriteDeadline<I> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -63,24 +63,24 @@ impl<I: Read + Unpin> Read for Stalled<I> {
     }
 }
 
-impl<I: Write + Unpin> Write for Stalled<I> {
+impl<I: Write + Unpin> Write for WriteDeadline<I> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let progress = Pin::new(&mut self.inner).poll_write(cx, bytes);
-        self.bound(cx, progress)
+        self.limit(cx, progress)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let progress = Pin::new(&mut self.inner).poll_flush(cx);
-        // hyper flushes an idle connection again and again: that nothing is left to flush is no
-        // progress of a write.
+        // hyper flushes an idle connection repeatedly. A flush with nothing left is no progress of
+        // a write.
         if progress.is_ready() {
             progress
         } else {
-            self.bound(cx, progress)
+            self.limit(cx, progress)
         }
     }
 
@@ -98,6 +98,6 @@ impl<I: Write + Unpin> Write for Stalled<I> {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let progress = Pin::new(&mut self.inner).poll_write_vectored(cx, parts);
-        self.bound(cx, progress)
+        self.limit(cx, progress)
     }
 }

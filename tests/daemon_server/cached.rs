@@ -1,11 +1,11 @@
-//! Questions whose answer is known take a short way: it must not be one around the guards.
+//! Questions with a cached answer take a shortcut, which must apply all guards.
 
 use hf_mem_core::report::Answer;
 use hf_mem_core::report::problem::Reason;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 
-use super::double::{Raw, raw, request, rest, roomy, start};
+use super::double::{Raw, default_limits, raw, request, rest, start};
 
 const KNOWN: &str = r#"{"model": {"repo": "known/x"}}"#;
 
@@ -18,8 +18,8 @@ fn repo(answer: &Raw) -> String {
 }
 
 #[tokio::test]
-async fn known_questions_are_not_planned() {
-    let daemon = start(roomy());
+async fn cached_questions_are_not_planned() {
+    let daemon = start(default_limits());
     let socket = daemon.socket();
     let answer = raw(
         &socket,
@@ -43,7 +43,7 @@ async fn known_questions_are_not_planned() {
         answer.headers.contains("hf-mem-probe-version: "),
         "{answer:?}"
     );
-    assert_eq!(*daemon.program.begun.borrow(), 0, "given again");
+    assert_eq!(*daemon.service.begun.borrow(), 0, "the cached answer");
 
     let other = raw(
         &socket,
@@ -51,14 +51,14 @@ async fn known_questions_are_not_planned() {
     )
     .await;
     assert_eq!(
-        (repo(&other).as_str(), *daemon.program.begun.borrow()),
+        (repo(&other).as_str(), *daemon.service.begun.borrow()),
         ("a/b", 1),
-        "its body went the long way whole"
+        "its route got the whole body"
     );
 
     let estimate = raw(&socket, &request("POST", "/v1/estimates", "", KNOWN)).await;
     assert_eq!(
-        (repo(&estimate).as_str(), *daemon.program.begun.borrow()),
+        (repo(&estimate).as_str(), *daemon.service.begun.borrow()),
         ("known/x", 2),
         "another route"
     );
@@ -75,8 +75,8 @@ async fn known_questions_are_not_planned() {
 }
 
 #[tokio::test]
-async fn bodies_in_pieces_are_known() {
-    let daemon = start(roomy());
+async fn fragmented_bodies_hit_the_cache() {
+    let daemon = start(default_limits());
     let whole = request("POST", "/v1/fits", "", KNOWN);
     for end in [whole.len() - KNOWN.len(), whole.len() - 3] {
         let mut stream = UnixStream::connect(daemon.socket()).await.unwrap();
@@ -89,7 +89,7 @@ async fn bodies_in_pieces_are_known() {
             "{text}"
         );
     }
-    // Chunks have no length: such a body is looked up on the long way.
+    // A chunked body has no length, so its route looks in the cache.
     let head = "POST /v1/fits HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
 
     let chunked = format!("{head}{:x}\r\n{KNOWN}\r\n0\r\n\r\n", KNOWN.len());
@@ -97,13 +97,13 @@ async fn bodies_in_pieces_are_known() {
         repo(&raw(&daemon.socket(), chunked.as_bytes()).await),
         "known/x"
     );
-    assert_eq!(*daemon.program.begun.borrow(), 0);
+    assert_eq!(*daemon.service.begun.borrow(), 0);
     daemon.stop().await;
 }
 
 #[tokio::test]
-async fn guards_hold_for_known_questions() {
-    let daemon = start(roomy());
+async fn guards_apply_to_cached_questions() {
+    let daemon = start(default_limits());
     for (headers, reason) in [
         ("Origin: https://evil.example\r\n", Reason::Forbidden),
         ("Host: evil.example\r\n", Reason::Forbidden),
@@ -122,8 +122,8 @@ async fn guards_hold_for_known_questions() {
 }
 
 #[tokio::test]
-async fn panic_on_short_way_ends_one_request() {
-    let daemon = start(roomy());
+async fn panic_in_shortcut_ends_one_request() {
+    let daemon = start(default_limits());
     let broken = request(
         "POST",
         "/v1/fits",
