@@ -336,7 +336,7 @@ async fn an_adapters_bundle_is_for_those_who_may_see_its_base_model() {
     );
 
     assert!(
-        packed.err.contains("is gated: keep lora among those"),
+        packed.err.contains("is gated: share lora only with"),
         "{packed:?}"
     );
 }
