@@ -118,7 +118,7 @@ fn fresh_daemon_has_recorded_nothing() {
     assert_eq!(code, Some(0), "{text}");
 
     assert!(
-        text.contains("nothing was recorded yet") && !text.contains("hold memory"),
+        text.contains("nothing was recorded yet") && !text.contains("using memory"),
         "{text}"
     );
     assert_eq!(

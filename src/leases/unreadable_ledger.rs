@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn file_blocks_for_longest_ttl() {
+    fn file_blocks_for_max_ttl() {
         let now = Timestamp {
             wall: NOW.wall + Duration::from_secs(100_000),
             ..NOW

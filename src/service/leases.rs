@@ -136,7 +136,7 @@ impl LeaseService {
             return Ok(BTreeMap::new());
         }
 
-        let taken_at = Now::read().moment_of(snapshot.sampled_at);
+        let taken_at = Timestamp::now().moment_of(snapshot.sampled_at);
         self.broker.leased_in(Arc::clone(snapshot), taken_at).await
     }
 }
@@ -170,7 +170,7 @@ pub(super) fn unreadable(status: &BrokerStatus) -> Option<&UnreadableLedger> {
     status
         .blind
         .as_ref()
-        .filter(|ledger| !ledger.is_over(Now::read().boottime))
+        .filter(|ledger| !ledger.is_over(Timestamp::now().boottime))
 }
 
 /// Returns the ledger's rules.
@@ -178,7 +178,7 @@ pub(super) fn rules(config: &Config) -> Result<LedgerConfig, Problem> {
     Ok(LedgerConfig {
         quotas: quotas(&config.leases, &Accounts::of_this_host())?,
         margin: config.placement.margin.get(),
-        longest_ttl: config.leases.max_ttl,
+        max_ttl: config.leases.max_ttl,
         oldest_reading: config.devices.max_age,
         ..LedgerConfig::default()
     })

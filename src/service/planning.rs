@@ -311,7 +311,7 @@ pub(super) fn leasable_view(
     snapshot: &Snapshot,
     claims: &BTreeMap<String, Bytes>,
 ) -> HostView {
-    let mut host = HostView::of(snapshot, claims);
+    let mut host = HostView::new(snapshot, claims);
     host.availability = host
         .availability
         .keeping(active.config.placement.margin.get());

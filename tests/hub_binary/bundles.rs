@@ -336,7 +336,7 @@ async fn adapter_bundle_is_gated_as_base() {
     );
 
     assert!(
-        packed.err.contains("is gated: keep lora among those"),
+        packed.err.contains("is gated: share lora only with"),
         "{packed:?}"
     );
 }

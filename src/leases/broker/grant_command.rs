@@ -10,6 +10,7 @@ use hf_mem_core::report::lease::Holder;
 use hf_mem_core::report::{Answer, Problem};
 
 use super::event_log::RequestId;
+use crate::admission::user_limits::BodyReservation;
 use crate::api::peer::Peer;
 
 /// Computes an answer from a reading and the bytes that leases claim in it, by device UUID.

@@ -149,7 +149,7 @@ impl PendingReplies {
 
         // As text, because the bound is in bytes of text.
         if let Ok(text) = serde_json::to_vec(answer)
-            && text.len() <= KEPT_ANSWER_BYTES
+            && text.len() <= MAX_CACHED_ANSWER_BYTES
         {
             self.keyed_answers.insert(lease.id.clone(), text.into());
         }
