@@ -1,7 +1,7 @@
 //! A batch of questions whose models must fit together.
 
 use hf_mem_core::report::Question;
-use hf_mem_core::report::bounded::AtMost;
+use hf_mem_core::report::bounded::BoundedList;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -13,5 +13,5 @@ use super::bounds::MAX_QUESTIONS;
 pub struct BatchQuestion {
     /// The questions. Each one sees what the questions before it take.
     #[schema(value_type = Vec<Question>, min_items = 1, max_items = 64)]
-    pub questions: AtMost<Box<RawValue>, MAX_QUESTIONS>,
+    pub questions: BoundedList<Box<RawValue>, MAX_QUESTIONS>,
 }

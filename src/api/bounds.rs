@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use hf_mem_core::report::Problem;
-use hf_mem_core::report::bounded::PARTS;
+use hf_mem_core::report::bounded::MAX_PARTS;
 use hf_mem_core::report::problem::Reason;
 
 /// The longest id in a path or a request-id header.
@@ -29,7 +29,7 @@ pub const RELEASE_SECONDS: RangeInclusive<u64> = 1..=3600;
 pub const MAX_QUESTIONS: usize = 64;
 
 /// The most parts of all questions of a batch together.
-pub const MAX_BATCH_PARTS: usize = 4 * PARTS;
+pub const MAX_BATCH_PARTS: usize = 4 * MAX_PARTS;
 
 /// Rejects control characters in `text`, the value of `field`: the text ends up in other users'
 /// terminals, logs and files.

@@ -2,7 +2,6 @@
 
 use std::time::SystemTime;
 
-use hf_mem_core::bytes::Bytes;
 use hf_mem_core::report::lease::EndReason;
 
 use super::lease::Lease;

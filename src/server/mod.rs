@@ -31,7 +31,7 @@ use self::routes::App;
 use self::service::Service;
 use self::write_deadline::WriteDeadline;
 use crate::admission::connection_limiter::{
-    AcceptPermit, ConnectionLimiter, ConnectionSlot, turn_away,
+    AcceptPermit, ConnectionLimiter, ConnectionSlot, reject,
 };
 use crate::admission::limits::{Limits, MAX_HEAD_BYTES, MAX_HEADERS};
 use crate::api::peer::Peer;
@@ -73,7 +73,7 @@ pub async fn serve<S: Service>(
 
     loop {
         let next = async {
-            let permit = limiter.place().await;
+            let permit = limiter.accept_permit().await;
             (permit, listener.accept().await)
         };
 
@@ -95,7 +95,7 @@ pub async fn serve<S: Service>(
                         let (router, app) = (router.clone(), Arc::clone(&app));
                         let watcher = drain.watcher();
                         connections.spawn(async move {
-                            let turn = slot.turn(stream, limits.header_deadline).await;
+                            let turn = slot.serve_permit(stream, limits.header_deadline).await;
                             if let Some((stream, turn)) = turn {
                                 connection(stream, peer, router, app, watcher).await;
                                 drop(turn);
@@ -127,8 +127,8 @@ struct AcceptLog {
 
 impl AcceptLog {
     fn succeeded(&mut self) {
-        let recovered =
-            self.exhausted.wrong().is_some() && self.exhausted.note(None, Instant::now()).is_some();
+        let recovered = self.exhausted.fault().is_some()
+            && self.exhausted.record(None, Instant::now()).is_some();
         if recovered {
             info!("accepting connections again");
         }
@@ -144,7 +144,7 @@ impl AcceptLog {
             AcceptFault::Exhausted => {
                 if self
                     .exhausted
-                    .note(Some("exhausted"), Instant::now())
+                    .record(Some("exhausted"), Instant::now())
                     .is_some()
                 {
                     warn!(%error, "cannot accept connections for now");
@@ -167,10 +167,10 @@ fn admit(
     match stream.peer_cred() {
         Ok(credentials) => {
             let peer = Peer::new(&credentials);
-            match limiter.take(permit, peer.uid) {
+            match limiter.slot(permit, peer.uid) {
                 Ok(slot) => Some((stream, peer, slot)),
                 Err(exceeded) => {
-                    turn_away(&stream, peer.uid, exceeded);
+                    reject(&stream, peer.uid, exceeded);
                     None
                 }
             }

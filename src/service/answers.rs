@@ -7,6 +7,7 @@ use hf_mem_core::evaluate;
 use hf_mem_core::report::lease::LeaseAnswer;
 use hf_mem_core::report::problem::Reason;
 use hf_mem_core::report::{Answer, Problem, Question, SCHEMA_VERSION, TogetherAnswer};
+use hf_mem_core::wire_word::WireWord;
 use tokio::sync::{broadcast, watch};
 use tracing::{Instrument as _, debug_span, info, warn};
 
@@ -105,7 +106,7 @@ impl Service for HostService {
             return Err(Problem::new(Reason::Usage, detail));
         }
 
-        evaluate::known_engine(&request.question, &active.rules)?;
+        evaluate::check_engine(&request.question, &active.rules)?;
         let found = self.model(&caller, &request.question).await?;
         let question = Self::complete(&active, request.question.clone(), &found);
         let started = Instant::now();

@@ -22,7 +22,7 @@ impl HostService {
             metrics.set_xids(&status.xids);
         }
 
-        let broker = self.leases.broker.standing().borrow().clone();
+        let broker = self.leases.broker.status().borrow().clone();
         metrics.set_leases(broker.leases, broker.waiting);
         metrics.set_lease_events(&broker.counters);
 
@@ -46,7 +46,7 @@ impl HostService {
                 available: device.available.filter(|_| leases_known),
                 leased: leases_known.then_some(device.leased),
                 unusable: match &device.unusable {
-                    Some(why) => Some(why.reason.clone()),
+                    Some(why) => Some(why.reason.to_string()),
                     None => device
                         .free
                         .is_none()

@@ -152,12 +152,12 @@ impl HostService {
             return Some(PartTrouble::new("no_ledger", why.as_str()));
         }
 
-        let status = broker.standing();
+        let status = broker.status();
         let status = status.borrow();
         if let Some(unreadable) = leases::unreadable(&status) {
             return Some(PartTrouble::new(
                 "unread_leases",
-                format!("{unreadable}; {}", unreadable.cure()),
+                format!("{unreadable}; {}", unreadable.remedy()),
             ));
         }
 

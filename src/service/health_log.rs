@@ -31,8 +31,8 @@ impl HealthLog {
                 // line is written.
                 let mut logs = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
                 let log = &mut logs[*part as usize];
-                let transition = log.note(cause, now);
-                any_degraded |= log.wrong().is_some();
+                let transition = log.record(cause, now);
+                any_degraded |= log.fault().is_some();
                 transition
             };
 

@@ -64,11 +64,11 @@ impl LeaseService {
 
         let settings = BrokerConfig {
             default_ttl: config.leases.default_ttl,
-            most_waiting: config.leases.queue,
-            most_waiting_for_one_user: config.leases.queue.div_ceil(2),
-            longest_wait: config.leases.max_wait,
+            max_waiting: config.leases.queue,
+            max_waiting_per_user: config.leases.queue.div_ceil(2),
+            max_wait: config.leases.max_wait,
             reading_deadline: config.devices.read_deadline,
-            read_every: config.devices.sample_interval,
+            read_interval: config.devices.sample_interval,
             journal: trouble.is_none().then(|| journal(config)),
             ..BrokerConfig::default()
         };
@@ -111,11 +111,11 @@ impl LeaseService {
                 .hint("see `hf-mem-probe health`; questions about declared devices still work"));
         }
 
-        match unreadable(&self.broker.standing_now()) {
+        match unreadable(&self.broker.current_status()) {
             None => Ok(()),
             Some(ledger) => {
                 let detail = format!("cannot tell what is leased on this host's devices: {ledger}");
-                Err(Problem::new(Reason::Busy, detail).hint(ledger.cure()))
+                Err(Problem::new(Reason::Busy, detail).hint(ledger.remedy()))
             }
         }
     }
@@ -127,7 +127,7 @@ impl LeaseService {
     ) -> Result<BTreeMap<String, Bytes>, Problem> {
         self.require_known()?;
         let nothing_claimed = {
-            let status = self.broker.standing_now();
+            let status = self.broker.current_status();
             // The claim of the last lease counts until a reading shows that its memory is free.
             status.leases == 0 && status.leased.values().all(|bytes| *bytes == Bytes::ZERO)
         };
@@ -136,13 +136,13 @@ impl LeaseService {
             return Ok(BTreeMap::new());
         }
 
-        let taken_at = Timestamp::now().moment_of(snapshot.sampled_at);
+        let taken_at = Timestamp::now().boottime_of(snapshot.sampled_at);
         self.broker.leased_in(Arc::clone(snapshot), taken_at).await
     }
 }
 
 /// Returns the journal's settings.
-fn journal(config: &Config) -> JournalSettings {
+fn journal(config: &Config) -> JournalConfig {
     let HistoryConfig {
         interval,
         keep,
@@ -150,9 +150,9 @@ fn journal(config: &Config) -> JournalSettings {
     } = &config.history;
 
     // Two files. When the newer one is full, the older one is deleted.
-    let bounds = Bounds {
-        most_bytes: max_bytes.get().get() / 2,
-        longest: *keep,
+    let limits = JournalLimits {
+        max_bytes: max_bytes.get().get() / 2,
+        max_age: *keep,
     };
 
     let between_readings = (*interval).max(config.devices.sample_interval);
@@ -168,7 +168,7 @@ fn journal(config: &Config) -> JournalSettings {
 /// Returns the ledger that cannot be read now, if there is one.
 pub(super) fn unreadable(status: &BrokerStatus) -> Option<&UnreadableLedger> {
     status
-        .blind
+        .unreadable
         .as_ref()
         .filter(|ledger| !ledger.is_over(Timestamp::now().boottime))
 }
@@ -179,7 +179,7 @@ pub(super) fn rules(config: &Config) -> Result<LedgerConfig, Problem> {
         quotas: quotas(&config.leases, &Accounts::of_this_host())?,
         margin: config.placement.margin.get(),
         max_ttl: config.leases.max_ttl,
-        oldest_reading: config.devices.max_age,
+        max_reading_age: config.devices.max_age,
         ..LedgerConfig::default()
     })
 }

@@ -95,7 +95,7 @@ impl HostService {
         }
 
         tokio::spawn(notify_of_lease_changes(
-            leases.broker.standing(),
+            leases.broker.status(),
             Arc::downgrade(&devices),
         ));
         let models = Models::new(&config)?;

@@ -127,7 +127,9 @@ impl Models {
         reference: &ModelReference,
     ) -> Option<FoundModel> {
         let auth = self.auth(caller, reference).await;
-        let described = self.client.at_hand(reference, &auth, SystemTime::now())?;
+        let described = self
+            .client
+            .describe_cached(reference, &auth, SystemTime::now())?;
 
         Some(FoundModel {
             model: described.model,
@@ -151,15 +153,15 @@ impl Models {
         let unwritable = self
             .no_cache
             .clone()
-            .or_else(|| self.client.cache_standing()?.trouble);
+            .or_else(|| self.client.cache_status()?.write_error);
 
         unwritable.map(|why| PartTrouble::new("unwritable", why))
     }
 
     /// Updates the figures of models, cache and Hub.
     pub(super) fn observe(&self, metrics: &Metrics) {
-        let on_disk = self.client.cache_standing().map_or(0, |cache| cache.bytes);
-        metrics.set_models(self.client.known_models(), Bytes::new(on_disk));
+        let on_disk = self.client.cache_status().map_or(0, |cache| cache.bytes);
+        metrics.set_models(self.client.cached_models(), Bytes::new(on_disk));
 
         for outcome in HubOutcome::ALL {
             metrics.set_hub_requests(outcome, self.client.hub_stats().count(outcome));
@@ -330,7 +332,7 @@ mod tests {
             "gguf": null, "hub_totals": null, "gated": false,
             "evidence": {"kind": "every_header"}, "doubts": []
         });
-        parse_metadata(&RawJson::of(&sent).unwrap()).map(drop)
+        parse_metadata(&RawJson::new(&sent).unwrap()).map(drop)
     }
 
     #[test]

@@ -68,11 +68,11 @@ impl HostService {
         body: Option<bytes::Bytes>,
     ) -> Result<SerializedAnswer, Problem> {
         let active = self.active();
-        evaluate::known_engine(&question, &active.rules)?;
+        evaluate::check_engine(&question, &active.rules)?;
         let found = self.model(&caller, &question).await?;
         let question = Self::complete(&active, question, &found);
         if question.gpus.is_some() || question.model.metadata.is_some() {
-            let slot = self.plan_pool.seat(caller.peer.uid).await?;
+            let slot = self.plan_pool.slot(caller.peer.uid).await?;
             let host = self.host_view(&active, &question).await?;
             let metrics = Arc::clone(&self.metrics);
             return slot
@@ -82,8 +82,8 @@ impl HostService {
 
         let (mut snapshot, mut claims) = self.timed_reading().await?;
         let mut slot = None;
-        if evaluate::takes_long(&question, &found.model, snapshot.devices.len()) {
-            slot = Some(self.plan_pool.seat(caller.peer.uid).await?);
+        if evaluate::is_expensive(&question, &found.model, snapshot.devices.len()) {
+            slot = Some(self.plan_pool.slot(caller.peer.uid).await?);
             (snapshot, claims) = self.timed_reading().await?;
         }
 
@@ -138,7 +138,7 @@ impl HostService {
         let mut completed = Vec::with_capacity(questions.len());
 
         for question in questions {
-            evaluate::known_engine(&question, &active.rules)?;
+            evaluate::check_engine(&question, &active.rules)?;
             let found = self.model(&caller, &question).await?;
             completed.push(Self::complete(&active, question, &found));
             models.push(found.model);
@@ -151,7 +151,7 @@ impl HostService {
             ));
         };
 
-        let slot = self.plan_pool.seat(caller.peer.uid).await?;
+        let slot = self.plan_pool.slot(caller.peer.uid).await?;
         let host = self.host_view(&active, first).await?;
         check_batch_size(completed.len(), host.availability.devices.len())?;
 
@@ -172,7 +172,7 @@ impl HostService {
         question: Question,
     ) -> Result<Answer, Problem> {
         let active = self.active();
-        evaluate::known_engine(&question, &active.rules)?;
+        evaluate::check_engine(&question, &active.rules)?;
         let found = self.model(&caller, &question).await?;
         let question = Self::complete(&active, question, &found);
         let declared = question

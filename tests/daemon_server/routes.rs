@@ -74,8 +74,8 @@ async fn lease_routes_answer() {
     assert_eq!((lease.id.as_str(), lease.ttl_seconds), ("new", 60));
     let own_uid = u64::from(rustix::process::geteuid().as_raw());
     assert_eq!(
-        lease["uid"].as_u64(),
-        Some(own_uid),
+        u64::from(lease.uid),
+        own_uid,
         "the uid comes from the kernel"
     );
 

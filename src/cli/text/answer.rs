@@ -3,11 +3,9 @@
 use std::fmt::Write as _;
 
 use hf_mem_core::engines::ComponentName;
-use hf_mem_core::placement::Strategy;
 use hf_mem_core::report::answer::{
     Answer, ComponentAnswer, DeviceShare, PlacementAnswer, Requirement, Verdict,
 };
-use hf_mem_core::wire_word::WireWord;
 
 use super::bar::{BarParts, LEGEND, bar};
 use super::launch::launch;

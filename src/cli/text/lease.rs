@@ -34,13 +34,11 @@ pub fn list(answer: &LeasesAnswer) -> String {
 
 /// Returns the lines about an answer's lease, or nothing if it has none.
 pub fn of_answer(answer: &Answer) -> String {
-    let lease = answer
-        .lease
-        .clone()
-        .and_then(|lease| serde_json::from_value::<LeaseAnswer>(lease).ok());
-    lease.map_or_else(String::new, |lease| {
-        format!("\n{}{}", lease_lines(&lease), note())
-    })
+    let Some(lease) = &answer.lease else {
+        return String::new();
+    };
+
+    format!("\n{}{}", lease_lines(lease), note())
 }
 
 fn note() -> String {

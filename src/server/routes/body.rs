@@ -61,7 +61,7 @@ pub(super) struct ReceivedBody {
     /// The reservation for the body's bytes.
     ///
     /// The parsed texts take as much memory as in the body. The values are bounded by
-    /// [`PARTS`](hf_mem_core::report::bounded::PARTS) and take up to three megabytes; those of a
+    /// [`MAX_PARTS`](hf_mem_core::report::bounded::MAX_PARTS) and take up to three megabytes; those of a
     /// batch are bounded by [`MAX_BATCH_PARTS`](crate::api::bounds::MAX_BATCH_PARTS) and take up
     /// to eleven.
     pub(super) reservation: Reservation,
@@ -120,7 +120,7 @@ where
         return Err(too_large(cap_bytes));
     }
 
-    let mut reservation = app.bodies.take(caller.peer.uid, 0).map_err(no_memory)?;
+    let mut reservation = app.bodies.reserve(caller.peer.uid, 0).map_err(no_memory)?;
     reserve(app, &mut reservation, announced)?;
     let bytes = within(deadline, "the request's body did not arrive", async {
         let mut body = Limited::new(body, cap_bytes);
@@ -180,7 +180,7 @@ fn too_large(cap_bytes: usize) -> Problem {
 /// Extends `reservation` to `bytes`, the size of a body so far.
 fn reserve<S>(app: &App<S>, reservation: &mut Reservation, bytes: usize) -> Result<(), Problem> {
     let counted = if bytes > SMALL_BYTES { bytes } else { 0 };
-    reservation.reach(counted).map_err(|exceeded| {
+    reservation.grow_to(counted).map_err(|exceeded| {
         app.metrics.refused(Refusal::Bodies);
         no_memory(exceeded)
     })
@@ -188,8 +188,8 @@ fn reserve<S>(app: &App<S>, reservation: &mut Reservation, bytes: usize) -> Resu
 
 fn no_memory(exceeded: LimitExceeded) -> Problem {
     let whose = match exceeded {
-        LimitExceeded::Each => "this user's large requests",
-        LimitExceeded::All => "large requests",
+        LimitExceeded::User => "this user's large requests",
+        LimitExceeded::Global => "large requests",
     };
     Problem::new(
         Reason::Busy,

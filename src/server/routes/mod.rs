@@ -60,9 +60,9 @@ impl<S> App<S> {
     ) -> Self {
         let (streams, bytes) = (limits.watchers(), limits.all_body_bytes());
         let streams = LimitBounds {
-            each: streams.div_ceil(4),
-            all: streams,
-            reserve: limits.reserved_connections(),
+            per_user: streams.div_ceil(4),
+            total: streams,
+            operator_reserve: limits.reserved_connections(),
         };
 
         let bytes = LimitBounds {

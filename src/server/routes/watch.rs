@@ -45,7 +45,7 @@ pub(super) async fn gpus<S: Service>(
 ) -> Result<Response, Failure> {
     let reservation = app
         .watchers
-        .take(caller.peer.uid, 1)
+        .reserve(caller.peer.uid, 1)
         .map_err(|exceeded| too_many_streams(&app, exceeded))?;
 
     let watch = Watch {
@@ -72,8 +72,8 @@ pub(super) async fn gpus<S: Service>(
 fn too_many_streams<S>(app: &App<S>, exceeded: LimitExceeded) -> Problem {
     app.metrics.refused(Refusal::Watchers);
     let detail = match exceeded {
-        LimitExceeded::Each => "this user has as many watch streams as one user can".to_owned(),
-        LimitExceeded::All => format!(
+        LimitExceeded::User => "this user has as many watch streams as one user can".to_owned(),
+        LimitExceeded::Global => format!(
             "there are {} watch streams, the most that are served",
             app.limits.watchers()
         ),

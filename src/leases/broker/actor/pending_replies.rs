@@ -9,13 +9,13 @@ use std::collections::HashMap;
 use hf_mem_core::report::Answer;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::admission::limits::MAX_CACHED_ANSWER_BYTES;
 use crate::leases::broker::commands::BrokerNotice;
 use crate::leases::broker::event_log::RequestId;
 use crate::leases::broker::handle::BrokerStatus;
 use crate::leases::broker::reply::Reply;
 use crate::leases::lease::Lease;
 use crate::leases::ledger::Ledger;
-use crate::admission::limits::MAX_CACHED_ANSWER_BYTES;
 
 /// The receiver of a reply.
 type ReplyTo = oneshot::Sender<Reply>;
