@@ -64,6 +64,7 @@ impl ReadSlot {
     /// Releases this handle of the slot. Drop all clones and all [`unparsed`] permits too before
     /// you wait for the large slot.
     pub(crate) fn release(self) -> ReleasedSlot {
+        drop(self);
         ReleasedSlot(())
     }
 

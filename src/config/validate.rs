@@ -224,6 +224,8 @@ mod tests {
         config.validate().unwrap_err()
     }
 
+    type Change = fn(&mut Config);
+
     #[test]
     fn defaults_are_valid() {
         assert_eq!(Config::default().validate(), Ok(()));
@@ -231,7 +233,7 @@ mod tests {
 
     #[test]
     fn invalid_values_name_their_key() {
-        let cases: [(&str, fn(&mut Config)); 9] = [
+        let cases: [(&str, Change); 9] = [
             ("socket.connections", |config| config.socket.connections = 0),
             ("socket.path", |config| {
                 config.socket.path = "api.sock".into();

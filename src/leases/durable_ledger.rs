@@ -226,9 +226,9 @@ impl<S: LedgerStorage> DurableLedger<S> {
         self.commit(
             renewed,
             |ledger| {
-                before
-                    .into_iter()
-                    .for_each(|lease| ledger.undo_renewal(lease))
+                if let Some(lease) = before {
+                    ledger.undo_renewal(lease);
+                }
             },
             now,
         )

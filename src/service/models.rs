@@ -323,7 +323,7 @@ mod tests {
         );
     }
 
-    fn parse_with_documents(documents: serde_json::Value) -> Result<(), Problem> {
+    fn parse_with_documents(documents: &serde_json::Value) -> Result<(), Problem> {
         let identity = json!({"repo": "/m", "revision": null, "commit": null, "file": null});
         let sent = json!({
             "version": metadata::VERSION, "identity": identity, "format": "safetensors",
@@ -337,9 +337,9 @@ mod tests {
 
     #[test]
     fn sent_metadata_is_counted_before_parsing() {
-        parse_with_documents(json!({"config.json": {"a": 1}})).unwrap();
+        parse_with_documents(&json!({"config.json": {"a": 1}})).unwrap();
         let many = json!({"config.json": vec![json!({"": 0}); 80_000]});
-        let rejected = parse_with_documents(many).unwrap_err();
+        let rejected = parse_with_documents(&many).unwrap_err();
         assert!(rejected.to_string().contains("values take"), "{rejected}");
     }
 }

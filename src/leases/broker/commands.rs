@@ -56,7 +56,7 @@ impl From<&Caller> for ChangedBy {
 pub(super) struct Change {
     pub(super) id: String,
     pub(super) by: ChangedBy,
-    pub(super) change: LeaseChange,
+    pub(super) action: LeaseChange,
     pub(super) reply_to: oneshot::Sender<Result<LeaseAnswer, Problem>>,
 }
 

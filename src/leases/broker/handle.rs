@@ -155,7 +155,7 @@ impl BrokerHandle {
             BrokerCommand::Change(Change {
                 id,
                 by: by.into(),
-                change,
+                action: change,
                 reply_to,
             })
         })

@@ -53,7 +53,7 @@ impl CommitFiles<'_> {
 
     /// Fetches a document from the resolve cache, where its redirect leads. Returns `None` if that
     /// fails, which says nothing about the document.
-    async fn from_resolve_cache(&self, path: &str, limit: u64) -> Option<Buffer> {
+    async fn fetch_from_resolve_cache(&self, path: &str, limit: u64) -> Option<Buffer> {
         let length = *self.lengths.get(path)?;
         let endpoint = self.reading.endpoint.as_str();
         if !self.reading.resolve_cache.is_available(endpoint) {
@@ -87,7 +87,7 @@ impl Files for CommitFiles<'_> {
     }
 
     async fn whole(&self, path: &str, limit: u64) -> Result<Buffer, SourceError> {
-        match self.from_resolve_cache(path, limit).await {
+        match self.fetch_from_resolve_cache(path, limit).await {
             Some(text) => Ok(text),
             None => self.get(path, BodyPart::Whole { limit }).await,
         }

@@ -148,12 +148,11 @@ async fn read(
         ));
     }
 
-    let weights = match choice.format {
-        Format::Gguf => gguf_headers::read(files, &choice.files, slot).await?,
-        _ => {
-            let totals = listed.hub_totals.as_ref();
-            headers::read_all(files, &choice.files, &documents, totals, slot).await?
-        }
+    let weights = if choice.format == Format::Gguf {
+        gguf_headers::read(files, &choice.files, slot).await?
+    } else {
+        let totals = listed.hub_totals.as_ref();
+        headers::read_all(files, &choice.files, &documents, totals, slot).await?
     };
 
     if weights.inventory.classes.len() > MAX_CLASSES {

@@ -35,12 +35,12 @@ impl BrokerActor {
         let Change {
             id,
             by,
-            change,
+            action,
             reply_to,
         } = change;
 
         let now = Timestamp::now();
-        let changed = match change {
+        let changed = match action {
             // A client that has disconnected renews again, or lets the lease expire.
             LeaseChange::Renew(_) if reply_to.is_closed() => return,
             LeaseChange::Renew(ttl) => self

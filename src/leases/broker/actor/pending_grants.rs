@@ -165,7 +165,7 @@ impl PendingGrants {
     /// Removes the ticket of a grant that was taken out and whose client has disconnected.
     pub(super) fn cancel_taken(&mut self, ticket: Ticket, grant: &PendingGrant) {
         self.queue.cancel(ticket);
-        self.attribute_events(grant.request_id());
+        self.attribute_events(&grant.request_id());
     }
 
     /// Adds a grant to the queue, or rejects it if the queue is full.
@@ -178,7 +178,7 @@ impl PendingGrants {
         let uid = grant.command.peer.uid;
         match self.queue.join(uid, candidates, deadline, grant.arrived_at) {
             Ok(ticket) => {
-                self.attribute_events(grant.request_id());
+                self.attribute_events(&grant.request_id());
                 self.waiting.insert(ticket, grant);
             }
             Err(full) => grant.reply(Err(full.into())),
@@ -263,7 +263,7 @@ impl PendingGrants {
         for ticket in tickets {
             self.queue.cancel(ticket);
             if let Some(grant) = self.waiting.remove(&ticket) {
-                self.attribute_events(grant.request_id());
+                self.attribute_events(&grant.request_id());
                 cancelled.push(grant);
             }
         }
@@ -271,10 +271,10 @@ impl PendingGrants {
         cancelled
     }
 
-    fn attribute_events(&mut self, request_id: RequestId) {
+    fn attribute_events(&mut self, request_id: &RequestId) {
         for event in self.queue.drain_events() {
             self.events
-                .push((event, Some(RequestId::clone(&request_id))));
+                .push((event, Some(RequestId::clone(request_id))));
         }
     }
 }

@@ -65,7 +65,7 @@ pub(super) fn write_log_line(attributed: &AttributedEvent, admitted: bool) {
             );
         }
         Event::Settled(lease) => {
-            lease!("settled", lease, None, "the lease's holder has its memory")
+            lease!("settled", lease, None, "the lease's holder has its memory");
         }
         Event::Extended(lease) => lease!(
             "extended",
