@@ -1,13 +1,14 @@
 //! The groups of users, looked up off the runtime and cached for a short time.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 use tracing::warn;
 
 use super::{Accounts, look_up};
+use crate::poison_free_lock::lock_ignoring_poison;
 
 /// The longest wait for one user's groups.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -96,7 +97,7 @@ impl Memberships {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u32, KnownGroups>> {
         // Entries are inserted whole, so a panic elsewhere leaves none half done.
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        lock_ignoring_poison(&self.known)
     }
 }
 

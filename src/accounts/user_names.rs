@@ -3,12 +3,13 @@
 use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::look_up;
 use super::name_service::{NameService as _, SystemNames};
 use crate::files;
+use crate::poison_free_lock::lock_ignoring_poison;
 
 /// The longest wait for one name. A reading of the devices waits for it.
 const DEADLINE: Duration = Duration::from_secs(1);
@@ -72,7 +73,7 @@ static CACHE: LazyLock<Mutex<NameCache>> = LazyLock::new(Mutex::default);
 
 fn cache() -> MutexGuard<'static, NameCache> {
     // Entries are inserted whole, so a panic elsewhere leaves none half done.
-    CACHE.lock().unwrap_or_else(PoisonError::into_inner)
+    lock_ignoring_poison(&CACHE)
 }
 
 fn system_name(uid: u32) -> Option<String> {

@@ -7,7 +7,7 @@ use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use tracing::Span;
 
 use super::{Disk, FileError};
+use crate::poison_free_lock::lock_ignoring_poison;
 
 /// Deadline of [`wait`].
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -263,7 +264,7 @@ fn no_thread(place: &Path, why: &dyn std::error::Error) -> FileError {
 
 fn lock(running: &Mutex<RunningWork>) -> MutexGuard<'_, RunningWork> {
     // Each change of the list is complete.
-    running.lock().unwrap_or_else(PoisonError::into_inner)
+    lock_ignoring_poison(running)
 }
 
 #[cfg(test)]

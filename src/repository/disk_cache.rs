@@ -9,7 +9,7 @@
 //! not.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use hf_mem_core::model::metadata::Metadata;
@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 use super::bundle;
 use crate::files::Disk;
 use crate::hex;
+use crate::poison_free_lock::lock_ignoring_poison;
 
 /// Version of the folder's layout. Change it when names or contents change their meaning.
 const LAYOUT: &str = "v1";
@@ -241,7 +242,7 @@ impl DiskCache {
 
     fn with_status<T>(&self, act: impl FnOnce(&mut CacheStatus) -> T) -> T {
         // Fields are set one at a time, and each is valid by itself.
-        act(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut lock_ignoring_poison(&self.status))
     }
 
     fn path(&self, kind: &str, parts: &[&str]) -> PathBuf {

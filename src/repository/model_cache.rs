@@ -1,13 +1,14 @@
 //! A cache of models in memory, with one shared reading for concurrent requests of the same model.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use hf_mem_core::model::Model;
 use tokio::sync::OnceCell;
 
 use super::error::SourceError;
+use crate::poison_free_lock::lock_ignoring_poison;
 
 /// The key of a cached model: who may see it, and what it answers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -187,7 +188,7 @@ impl<T> Drop for Landing<'_, T> {
 
 /// Locks `mutex`, poisoned or not: every change under these locks is complete.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    lock_ignoring_poison(mutex)
 }
 
 #[cfg(test)]

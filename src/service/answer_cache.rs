@@ -11,7 +11,7 @@
 //! and a model that the caller may not see is never the one that is compared.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use hf_mem_core::bytes::Bytes;
 use hf_mem_core::device::Snapshot;
@@ -19,6 +19,7 @@ use hf_mem_core::model::Model;
 
 use super::ActiveConfig;
 use crate::admission::limits::MAX_CACHED_ANSWER_BYTES;
+use crate::poison_free_lock::lock_ignoring_poison;
 use crate::repository::ModelReference;
 use crate::server::service::SerializedAnswer;
 
@@ -127,7 +128,7 @@ impl AnswerCache {
 
     fn entries(&self) -> MutexGuard<'_, HashMap<Box<[u8]>, Arc<CachedAnswer>>> {
         // Entries are inserted and removed whole, so a panic elsewhere leaves none half done.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock_ignoring_poison(&self.0)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use hf_mem_core::bytes::Bytes;
@@ -16,6 +16,7 @@ use crate::devices::Earlier;
 use crate::devices::holders::HostRoots;
 use crate::devices::nvml::{Margins, NvmlOptions};
 use crate::devices::sampler::{DeviceSource, Sampler, SamplerOptions, SamplerStatus};
+use crate::poison_free_lock::lock_ignoring_poison;
 
 /// The devices, and how recent a reading must be.
 #[derive(Debug)]
@@ -80,16 +81,13 @@ impl DeviceMonitor {
 
     async fn at_most(&self, max_age: Duration) -> Result<Arc<Snapshot>, Problem> {
         let snapshot = self.source.sample(max_age, self.deadline).await?;
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = lock_ignoring_poison(&self.last);
         if last
             .as_ref()
             .is_none_or(|known| known.sampled_at < snapshot.sampled_at)
             && let Some(earlier) = last.replace(Arc::clone(&snapshot))
         {
-            self.earlier
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(earlier);
+            lock_ignoring_poison(&self.earlier).push(earlier);
         }
 
         Ok(snapshot)
@@ -98,10 +96,7 @@ impl DeviceMonitor {
     /// Returns how many bytes a second were being freed, by UUID, between a reading shortly before
     /// `snapshot` and `snapshot`.
     pub(super) fn draining(&self, snapshot: &Snapshot) -> BTreeMap<String, Bytes> {
-        self.earlier
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .draining(snapshot)
+        lock_ignoring_poison(&self.earlier).draining(snapshot)
     }
 
     /// Returns the last reading, of any age, without waking the driver.

@@ -1,11 +1,12 @@
 //! Logs when a part of the daemon degrades or recovers, once for each change.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use super::health::PartTrouble;
 use crate::api::status::DaemonPart;
+use crate::poison_free_lock::lock_ignoring_poison;
 use crate::transition_log::{Transition, TransitionLog};
 
 /// The last logged state of each part.
@@ -29,7 +30,7 @@ impl HealthLog {
             let transition = {
                 // Each log is valid by itself at every moment. The lock is released before the log
                 // line is written.
-                let mut logs = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut logs = lock_ignoring_poison(&self.parts);
                 let log = &mut logs[*part as usize];
                 let transition = log.record(cause, now);
                 any_degraded |= log.fault().is_some();

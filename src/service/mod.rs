@@ -21,7 +21,7 @@ mod stages;
 mod token_access;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use answer_cache::AnswerCache;
@@ -38,6 +38,7 @@ use crate::daemon::{Options, Parts, boot};
 use crate::files::FileThreads;
 use crate::leases::broker::BrokerStatus;
 use crate::metrics::Metrics;
+use crate::poison_free_lock::lock_ignoring_poison;
 
 pub use build::{complete, rules as site_rules};
 pub use device_monitor::DeviceMonitor;
@@ -123,7 +124,7 @@ impl HostService {
 
     fn active(&self) -> Arc<ActiveConfig> {
         // Replaced as a whole, so a panic elsewhere cannot leave it half changed.
-        Arc::clone(&self.active.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&lock_ignoring_poison(&self.active))
     }
 }
 

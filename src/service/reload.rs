@@ -1,7 +1,7 @@
 //! Applies a configuration that was read again.
 
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use hf_mem_core::report::Problem;
 use hf_mem_core::report::problem::Reason;
@@ -9,6 +9,7 @@ use hf_mem_core::report::problem::Reason;
 use super::{ActiveConfig, HostService, build, check, leases};
 use crate::config::Config;
 use crate::files::Disk;
+use crate::poison_free_lock::lock_ignoring_poison;
 
 /// The beginnings of the keys that each question reads again. All other keys need a restart.
 const RELOADABLE_KEYS: [&str; 6] = [
@@ -47,8 +48,7 @@ impl HostService {
             .broker
             .set_rules(ledger_rules, config.leases.default_ttl)
             .await?;
-        *self.active.lock().unwrap_or_else(PoisonError::into_inner) =
-            Arc::new(ActiveConfig { config, rules });
+        *lock_ignoring_poison(&self.active) = Arc::new(ActiveConfig { config, rules });
 
         Ok(changed
             .into_iter()

@@ -9,12 +9,13 @@
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
 use super::http;
+use crate::poison_free_lock::lock_ignoring_poison;
 use crate::repository::settings::{HubSettings, Proxies};
 
 /// Addresses where clouds serve credentials and configuration, outside of 169.254.0.0/16.
@@ -174,17 +175,11 @@ impl AddressPolicy {
 
 impl AllowedAddresses {
     fn allow(&self, restricted: Restricted) {
-        self.allowed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(restricted);
+        lock_ignoring_poison(&self.allowed).insert(restricted);
     }
 
     fn is_allowed(&self, restricted: Restricted) -> bool {
-        self.allowed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(&restricted)
+        lock_ignoring_poison(&self.allowed).contains(&restricted)
     }
 
     /// Returns those addresses of `name` that the client may connect to.

@@ -1,6 +1,6 @@
 //! Reads one repository from a Hub: its commit, its list of files, then its metadata.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use hf_mem_core::model::Identity;
@@ -19,6 +19,7 @@ use super::request::{self, HubResponse};
 use super::resolve_cache::ResolveCache;
 use crate::admission::read_limits;
 use crate::admission::read_limits::{ReadPermit, ReadSlot, SMALL_BYTES};
+use crate::poison_free_lock::lock_ignoring_poison;
 use crate::repository::error::SourceError;
 use crate::repository::read::{self, ListedFiles};
 use crate::repository::token::Auth;
@@ -94,9 +95,7 @@ impl HubReading<'_> {
     }
 
     fn lock_long_list(&self) -> MutexGuard<'_, ReadPermit> {
-        self.long_list
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock_ignoring_poison(&self.long_list)
     }
 
     /// Reads the metadata that an answer needs of `revision`. `file` is `--file`. Keep the slot for

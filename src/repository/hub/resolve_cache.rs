@@ -7,7 +7,9 @@
 //! the file. Otherwise the client asks `resolve`.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
+
+use crate::poison_free_lock::lock_ignoring_poison;
 
 /// Consecutive unusable answers after which the client stops asking a Hub there.
 const MAX_MISSES: u32 = 3;
@@ -22,7 +24,7 @@ pub(super) struct ResolveCache(Mutex<HashMap<String, u32>>);
 impl ResolveCache {
     /// Whether to ask `endpoint` there.
     pub(super) fn is_available(&self, endpoint: &str) -> bool {
-        let misses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let misses = lock_ignoring_poison(&self.0);
         misses
             .get(endpoint)
             .is_none_or(|misses| *misses < MAX_MISSES)
@@ -30,7 +32,7 @@ impl ResolveCache {
 
     /// Records whether an answer of `endpoint` was usable.
     pub(super) fn record_answer(&self, endpoint: &str, is_useful: bool) {
-        let mut misses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut misses = lock_ignoring_poison(&self.0);
         let count = misses.entry(endpoint.to_owned()).or_default();
         *count = if is_useful {
             0

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use reqwest::StatusCode;
+
+use crate::poison_free_lock::lock_ignoring_poison;
 
 /// How a request to a Hub, or to the store behind it, ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -102,7 +104,7 @@ impl HubStats {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, HubOutage>> {
         // Single insertions and removals: a panic elsewhere leaves the map consistent.
-        self.outages.lock().unwrap_or_else(PoisonError::into_inner)
+        lock_ignoring_poison(&self.outages)
     }
 }
 

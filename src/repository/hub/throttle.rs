@@ -9,12 +9,14 @@
 //! a connection, so its requests do not wait.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 use url::Url;
+
+use crate::poison_free_lock::lock_ignoring_poison;
 
 /// How long a host counts as connected. Idle connections close after 90 s.
 const CONNECTED_FOR: Duration = Duration::from_secs(60);
@@ -53,7 +55,7 @@ impl HubThrottle {
         deadline: Instant,
     ) -> Option<OwnedSemaphorePermit> {
         let slots = {
-            let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut slots = lock_ignoring_poison(&self.slots);
             Arc::clone(
                 slots
                     .entry(endpoint.as_str().to_owned())
@@ -86,7 +88,7 @@ impl HubThrottle {
     /// Records that the host of `url` answered.
     pub(super) fn record_answer(&self, url: &Url) {
         if url.scheme() == "https" {
-            let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut hosts = lock_ignoring_poison(&self.hosts);
             hosts
                 .entry(url.origin().ascii_serialization())
                 .or_default()
@@ -96,7 +98,7 @@ impl HubThrottle {
 
     /// Returns the lock of a host without a recent answer.
     fn first_request_lock(&self, origin: &str) -> Option<Arc<tokio::sync::Mutex<()>>> {
-        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hosts = lock_ignoring_poison(&self.hosts);
         if hosts.len() >= MAX_HOSTS && !hosts.contains_key(origin) {
             hosts.clear();
         }
