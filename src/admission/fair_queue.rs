@@ -1,7 +1,7 @@
 //! A queue in which users take queue. Each user's items stay in the order of their arrival. A user
 //! with many or long requests delays its own.
 //!
-//! It shares the broker's time only. Memory is granted in the order of [`crate::leases::queue`].
+//! It shares the broker's time only. Memory is granted in the order of the lease queue.
 
 use std::collections::{HashMap, VecDeque};
 

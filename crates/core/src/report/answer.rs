@@ -14,7 +14,7 @@ use super::file::FilesAnswer;
 use super::lease::LeaseAnswer;
 use super::problem::Reason;
 use crate::engines::{Basis, ComponentName};
-use crate::placement::Strategy;
+use crate::report::strategy::Strategy;
 use crate::wire_word::{WireWord, words};
 
 /// The verdict of an answer.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::answer::Verdict;
 use crate::engines::Basis;
-use crate::placement::Strategy;
+use crate::report::strategy::Strategy;
 use crate::wire_word::WireWord;
 
 /// All files of a repository, and the recommended one.

@@ -14,6 +14,7 @@ pub mod problem;
 pub mod question;
 pub mod raw_json;
 mod shortfall;
+pub mod strategy;
 pub mod together;
 
 pub use answer::Answer;
