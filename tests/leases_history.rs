@@ -186,7 +186,7 @@ async fn look_leaves_driver_closed_and_gpus_asleep() {
 
     readings(1).await;
     for count in 2..5 {
-        sampler.look();
+        sampler.request_background_reading();
         readings(count).await;
     }
 
@@ -200,13 +200,13 @@ async fn look_leaves_driver_closed_and_gpus_asleep() {
     asleep("suspended");
 
     for _ in 0..100 {
-        sampler.look();
+        sampler.request_background_reading();
         tokio::task::yield_now().await;
     }
 
     let awake_at = Instant::now();
     asleep("active");
-    sampler.look();
+    sampler.request_background_reading();
     readings(5).await;
     let last = began.lock().unwrap()[4];
     assert!(

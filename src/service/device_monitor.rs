@@ -12,7 +12,7 @@ use hf_mem_core::report::problem::Reason;
 use tokio::sync::watch;
 
 use crate::config::DevicesConfig;
-use crate::devices::Earlier;
+use crate::devices::RecentReadings;
 use crate::devices::holders::HostRoots;
 use crate::devices::nvml::{Margins, NvmlOptions};
 use crate::devices::sampler::{DeviceSource, Sampler, SamplerOptions, SamplerStatus};
@@ -27,7 +27,7 @@ pub struct DeviceMonitor {
     /// The last reading that was asked for.
     last: Mutex<Option<Arc<Snapshot>>>,
     /// Those before it.
-    before: Mutex<Earlier>,
+    before: Mutex<RecentReadings>,
 }
 
 impl DeviceMonitor {

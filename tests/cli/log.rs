@@ -295,7 +295,7 @@ fn a_release_of_the_driver_is_told_with_who_asked_and_so_is_its_end() {
 
     let ended = saying(
         &lines,
-        "the release of the driver is over: it is opened again when somebody asks",
+        "the release of the driver has ended: the next request opens it again",
     );
     assert_eq!(
         (ended.len(), ended[0]["span"]["request_id"].as_str()),
