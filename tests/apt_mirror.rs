@@ -1,4 +1,4 @@
-//! The scripts that build a root file system use the system's own archive. The tree names no mirror.
+//! The archive of the scripts that build a root file system: the system's own, never a fixed one.
 #![expect(clippy::unwrap_used, reason = "the helpers of tests may fail them")]
 
 use std::fs;

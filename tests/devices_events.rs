@@ -1,4 +1,6 @@
-//! XIDs: the sampler receives them while the driver is open, adds them to the device, and can still
+//! XIDs in the sampler.
+//!
+//! The sampler receives them while the driver is open, adds them to the device, and can still
 //! release the driver.
 #![expect(clippy::unwrap_used, reason = "the helpers of tests may fail them")]
 

@@ -9,8 +9,10 @@ use hf_mem_probe::devices::sampler::{Sampler, SamplerOptions};
 use simulated_nvml::{FakeHost, Fault, Scenario, SimulatedDriver, codes, profiles};
 use tempfile::TempDir;
 
-/// The deadline only ends a test that fails. The delays between attempts decide how soon the sampler
-/// sees the end of a fault; unit tests cover them.
+/// The deadline that ends a failing test.
+///
+/// The delays between attempts decide how soon the sampler sees the end of a fault. Unit tests
+/// cover them.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 struct Machine {
@@ -161,7 +163,8 @@ async fn check_fault(name: &str, healthy: Scenario, fault: Scenario, expected: &
     machine.driver.set(&healthy).unwrap();
     let recovered_in = wait_for_recovery(&sampler).await;
     println!(
-        "{name:24} {expected:24} reported in {reported_in:>10.1?}   recovered in {recovered_in:>10.1?}"
+        "{name:24} {expected:24} reported in {reported_in:>10.1?}   \
+         recovered in {recovered_in:>10.1?}"
     );
     let counted = machine.driver.statistics().unwrap();
     assert_eq!(

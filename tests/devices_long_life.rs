@@ -51,8 +51,9 @@ fn resources() -> Resources {
 }
 
 impl Resources {
-    /// Asserts that the process holds no more now. It retries, because a file that is being read is
-    /// closed soon.
+    /// Asserts that the process holds no more now.
+    ///
+    /// It retries, because a file that is being read is closed soon.
     fn assert_not_exceeded(&self, event: &str) {
         let begun = Instant::now();
         let after = loop {

@@ -10,18 +10,22 @@ use std::time::Duration;
 use hf_mem_core::bytes::Bytes;
 use hf_mem_core::device::{Device, Snapshot};
 
-/// The smallest rise of free memory between two readings that counts. An engine's own memory pool
-/// varies by up to this much.
+/// The smallest rise of free memory between two readings that counts.
+///
+/// An engine's own memory pool varies by up to this much.
 const MIN_RISE: Bytes = Bytes::mib(256);
-/// The time between two readings from which a rate is computed. Closer readings give an unreliable
-/// rate, and readings further apart say nothing about the present.
+/// The time between two readings from which a rate is computed.
+///
+/// Closer readings give an unreliable rate. Readings further apart say nothing about the present.
 const RATE_WINDOW: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(20)..=Duration::from_secs(30);
 
 /// The number of recent readings that are stored for comparison.
 const MAX_READINGS: usize = 8;
-/// The shortest time between two stored readings. Callers can request readings at any rate, so
-/// without it a burst would displace every reading that is old enough to compare with.
+/// The shortest time between two stored readings.
+///
+/// Callers can request readings at any rate. Without this limit, a burst would displace every
+/// reading that is old enough to compare with.
 const MIN_SPACING: Duration = Duration::from_millis(5);
 
 /// The readings before the last one, the oldest first.
@@ -79,8 +83,9 @@ fn is_too_close(before: &Snapshot, after: &Snapshot) -> bool {
     elapsed(before, after).is_some_and(|elapsed| elapsed < *RATE_WINDOW.start())
 }
 
-/// Returns the bytes freed per second between `before` and `now`, by UUID of each device whose free
-/// memory rose.
+/// Returns the bytes freed per second between `before` and `now`, by UUID.
+///
+/// It contains the devices whose free memory rose.
 fn freed_per_second(before: &Snapshot, now: &Snapshot) -> BTreeMap<String, Bytes> {
     let elapsed = elapsed(before, now).filter(|elapsed| RATE_WINDOW.contains(elapsed));
     let milliseconds = elapsed.and_then(|elapsed| u64::try_from(elapsed.as_millis()).ok());

@@ -10,7 +10,8 @@ use thiserror::Error;
 pub enum DevicesError {
     /// The driver's management library was not found.
     #[error(
-        "no NVIDIA management library: tried {tried}; install the driver, or name the library with --nvml PATH"
+        "no NVIDIA management library: tried {tried}; \
+         install the driver, or name the library with --nvml PATH"
     )]
     Library {
         /// The paths that were tried, with the result of each.
@@ -18,18 +19,21 @@ pub enum DevicesError {
     },
     /// The library is installed, but the kernel module is not loaded.
     #[error(
-        "the NVIDIA kernel driver is not loaded; load the `nvidia` module, or check `dmesg` for why it is not"
+        "the NVIDIA kernel driver is not loaded; load the `nvidia` module, \
+         or check `dmesg` for why it is not"
     )]
     DriverNotLoaded,
     /// The library and the kernel module have different versions.
     #[error(
-        "the driver's library and its kernel module have different versions (an upgrade under a loaded module); \
+        "the driver's library and its kernel module have different versions \
+         (an upgrade under a loaded module); \
          reload the module or reboot"
     )]
     VersionMismatch,
     /// The driver denies this process access.
     #[error(
-        "the driver denies access ({call}); check the device nodes' mode and the unit's DeviceAllow="
+        "the driver denies access ({call}); \
+         check the device nodes' mode and the unit's DeviceAllow="
     )]
     NoPermission {
         /// The call that the driver denied.
@@ -45,12 +49,14 @@ pub enum DevicesError {
     },
     /// The driver works, but reports no device.
     #[error(
-        "the driver sees no GPU; check `nvidia-smi -L`, and in a container or unit that /dev/nvidia* is allowed"
+        "the driver sees no GPU; check `nvidia-smi -L`, \
+         and in a container or unit that /dev/nvidia* is allowed"
     )]
     NoDevices,
     /// The driver works, but no longer reports any of its devices.
     #[error(
-        "the driver no longer sees any GPU (before: {before}); in a container, access to the device nodes may have been revoked"
+        "the driver no longer sees any GPU (before: {before}); \
+         in a container, access to the device nodes may have been revoked"
     )]
     DevicesVanished {
         /// The number of devices before.
@@ -65,7 +71,10 @@ pub enum DevicesError {
         message: String,
     },
     /// A driver call does not return.
-    #[error("the driver has not answered for {} ms ({doing}); a faulty GPU can block it indefinitely", waited.as_millis())]
+    #[error(
+        "the driver has not answered for {} ms ({doing}); a faulty GPU can block it indefinitely",
+        waited.as_millis()
+    )]
     Overdue {
         /// The step that does not return.
         doing: &'static str,
@@ -73,7 +82,10 @@ pub enum DevicesError {
         waited: Duration,
     },
     /// The driver is released by request.
-    #[error("the driver is released for another {} s, for a reset or reconfiguration", remaining.as_secs())]
+    #[error(
+        "the driver is released for another {} s, for a reset or reconfiguration",
+        remaining.as_secs()
+    )]
     Released {
         /// The time until the release ends.
         remaining: Duration,

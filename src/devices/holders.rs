@@ -29,8 +29,7 @@ impl Default for HostRoots {
 }
 
 impl HostRoots {
-    /// Returns the roots under the directory in `HF_MEM_PROBE_HOST_ROOT`, or the defaults if it is
-    /// not set.
+    /// Returns the roots under the directory in `HF_MEM_PROBE_HOST_ROOT`, or else the defaults.
     ///
     /// The variable is for tests and for a container that mounts the host's `/proc`, `/sys` and
     /// `/etc` elsewhere.
@@ -50,8 +49,9 @@ impl HostRoots {
     }
 }
 
-/// The link to the host's initial PID namespace. Its inode is the same on every Linux
-/// (`PROC_PID_INIT_INO`).
+/// The link to the host's initial PID namespace.
+///
+/// Its inode is the same on every Linux (`PROC_PID_INIT_INO`).
 const HOST_PID_NAMESPACE: &str = "pid:[4026531836]";
 
 /// Whether a PID that the driver reports (a PID of the host) is the same process in `roots`.

@@ -8,8 +8,10 @@ use hf_mem_core::device::declared::{Declared, DeclaredError, from_json, parse};
 
 use crate::files;
 
-/// The largest snapshot file that is read, in bytes. A file of the maximum number of devices, with
-/// their processes and links, is far smaller.
+/// The largest snapshot file that is read, in bytes.
+///
+/// A file of [`MAX_DEVICES`](hf_mem_core::device::declared::MAX_DEVICES) devices, with their
+/// processes and links, is far smaller.
 const MAX_SNAPSHOT_FILE: u64 = 64 << 20;
 
 /// Reads the argument of `--gpus`: a snapshot file if it names one, or else a specification.
@@ -34,7 +36,9 @@ pub fn resolve(argument: &str, now: SystemTime) -> Result<Declared, DeclaredErro
     from_json(&text)
 }
 
-/// Whether the argument of `--gpus` is a snapshot file: it exists, or it has the form of a file name.
+/// Whether the argument of `--gpus` names a snapshot file.
+///
+/// It does if the file exists, or if the argument has the form of a file name.
 pub fn names_a_file(argument: &str) -> bool {
     let path = Path::new(argument);
     argument.contains('/')

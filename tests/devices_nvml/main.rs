@@ -1,4 +1,4 @@
-//! One reading of each kind of machine, through the real nvml-wrapper and the simulated library.
+//! Readings of many kinds of machines, through the real nvml-wrapper and the simulated library.
 #![expect(clippy::unwrap_used, reason = "the helpers of tests may fail them")]
 
 mod health;

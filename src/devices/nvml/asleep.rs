@@ -30,7 +30,8 @@ pub(super) fn asleep(state: &PowerState, index: u32, last: &[Device]) -> Device 
         facts,
         health::unusable(
             "asleep",
-            "the GPU is suspended and was not woken for a reading; wake it with nvidia-smi -L and ask again",
+            "the GPU is suspended and was not woken for a reading; \
+             wake it with nvidia-smi -L and ask again",
         ),
     )
 }

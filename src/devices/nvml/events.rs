@@ -18,11 +18,13 @@ use nvml_wrapper::{EventSet, Nvml};
 use super::reader::NvmlReader;
 use super::xid::XidEvent;
 
-/// The duration of one round of waits over a few GPUs, in milliseconds. The thread handles a stop
-/// request between two waits.
+/// The duration of one round of waits over a few GPUs, in milliseconds.
+///
+/// The thread handles a stop request between two waits.
 const ROUND_MS: u32 = 100;
-/// The shortest wait for one GPU, in milliseconds. With many GPUs a round takes longer, which avoids
-/// constant wake-ups.
+/// The shortest wait for one GPU, in milliseconds.
+///
+/// With many GPUs a round takes longer, which avoids constant wake-ups.
 const MIN_WAIT_MS: u32 = 25;
 /// The shortest and the longest delay between attempts to register a GPU.
 const MIN_RETRY_DELAY: Duration = Duration::from_secs(1);
@@ -130,8 +132,9 @@ impl<'nvml> Registration<'nvml> {
         }
     }
 
-    /// Schedules the next attempt. "Not supported" means that the GPU has no events, not that it is
-    /// unhealthy.
+    /// Schedules the next attempt.
+    ///
+    /// "Not supported" means that the GPU has no events, not that it is unhealthy.
     fn record_failure(&mut self, error: &NvmlError) {
         self.set = None;
         let is_unsupported = matches!(
@@ -148,7 +151,7 @@ impl<'nvml> Registration<'nvml> {
 
 fn listen(nvml: &Nvml, request: &SharedRequest, mut on_event: impl FnMut(XidEvent)) {
     if nvml.lib().nvmlEventSetFree.is_err() {
-        // Without the symbol, dropping a set would panic in the wrapper. Every NVIDIA library has it.
+        // The drop of a set would panic in the wrapper. Every NVIDIA library has the symbol.
         return;
     }
 

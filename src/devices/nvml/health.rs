@@ -109,7 +109,7 @@ fn recovery(action: u32) -> Option<Unusable> {
     }
 }
 
-/// Returns the state of row remapping. The answer of a GeForce can be meaningless, so it is ignored.
+/// Returns the state of row remapping, except for a GeForce, whose answer can be meaningless.
 fn remapped_rows(device: &Device<'_>, name: &str) -> Option<RemappedRows> {
     if name.contains("GeForce") {
         None
@@ -152,7 +152,8 @@ fn fabric(device: &Device<'_>) -> Option<Unusable> {
         }
         Ok(FabricState { state: 3, status }) if status != 0 => {
             let text = format!(
-                "the NVLink fabric rejected this GPU (status {status}); see nvidia-fabricmanager's log"
+                "the NVLink fabric rejected this GPU (status {status}); \
+                 see nvidia-fabricmanager's log"
             );
             Some(unusable("fabric_not_ready", text))
         }
@@ -204,7 +205,8 @@ fn check_exclusive(holders: &Holders, used: Bytes) -> Option<Unusable> {
     if !holders.compute_known {
         return Some(unusable(
             reason,
-            "compute mode is Exclusive and the process list is unreadable: another process may hold the GPU",
+            "compute mode is Exclusive and the process list is unreadable: \
+             another process may hold the GPU",
         ));
     }
 

@@ -85,7 +85,8 @@ pub(super) fn driver_error(error: &NvmlError, call: &'static str) -> DevicesErro
         // The usual error of a device node that this process may not open.
         NvmlError::Unknown => {
             let message = format!(
-                "{error}; check that /dev/nvidia* exist and that this process may open them, and see dmesg"
+                "{error}; check that /dev/nvidia* exist and that this process may open them, \
+                 and see dmesg"
             );
             DevicesError::Driver { call, message }
         }

@@ -1,5 +1,6 @@
-//! Reading the memory of a device: by v2 of the call, or else v1, or else from the host if the GPU
-//! shares the host's memory.
+//! Reading the memory of a device.
+//!
+//! The reading uses v2 of the call, or else v1, or else the host's memory if the GPU shares it.
 
 use std::fs;
 
@@ -25,12 +26,13 @@ pub(super) struct MemoryReading {
 }
 
 impl MemoryReading {
-    /// Returns the reading with less free memory: this one, from before the processes were listed,
-    /// or the one from after.
+    /// Returns the reading with less free memory.
+    ///
+    /// `self` is from before the processes were listed, and `after` from after.
     ///
     /// A lease's claim shrinks by the memory that its holder is seen to use. A process can allocate
-    /// memory after the first reading and before the list. With the first reading, those bytes would
-    /// count both as free and as used by the holder, and could be leased twice.
+    /// memory after the first reading and before the list. With the first reading, those bytes
+    /// would count both as free and as used by the holder, and could be leased twice.
     pub(super) fn or_less_free(self, after: Self) -> Self {
         if after.free < self.free { after } else { self }
     }
@@ -98,8 +100,9 @@ fn validate(
     })
 }
 
-/// Whether v1 may work after this error of v2, which appeared with R510 and was broken or incomplete
-/// in several drivers of that time.
+/// Whether v1 may work after this error of v2.
+///
+/// v2 appeared with R510 and was broken or incomplete in several drivers of that time.
 fn v1_may_work(error: &NvmlError) -> bool {
     matches!(
         error,
@@ -145,8 +148,9 @@ fn read_host_memory(roots: &HostRoots) -> Result<MemoryReading, NvmlError> {
 /// The smallest page cache that causes a warning.
 const MIN_PAGE_CACHE: Bytes = Bytes::mib(256);
 
-/// Returns a warning about page cache in the GPU's memory, which the host manages as NUMA node
-/// `node`.
+/// Returns a warning about page cache in the GPU's memory.
+///
+/// The host manages that memory as NUMA node `node`.
 ///
 /// Page cache counts as used memory. The kernel can evict it, but it is unknown whether a CUDA
 /// allocation makes it do so, and an answer "fits" that relied on it could be wrong. There is no
@@ -173,7 +177,8 @@ pub(super) fn page_cache_warning(
         .filter(|bytes| (MIN_PAGE_CACHE..=reading.used).contains(bytes))?;
 
     let message = format!(
-        "{cached} of the used memory is the host's page cache (NUMA node {node}) and is not counted as free; \
+        "{cached} of the used memory is the host's page cache (NUMA node {node}) \
+         and is not counted as free; \
          to free it, run: sync; echo 1 > /proc/sys/vm/drop_caches"
     );
 

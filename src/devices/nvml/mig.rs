@@ -11,8 +11,9 @@ use super::device::{DeviceState, WholeGpu, unreadable};
 use super::host_reading::HostReading;
 use super::{health, memory, processes, raw};
 
-/// The most instance slots that are read. Cards have seven since Ampere. It bounds the work that a
-/// wrong count of the driver can cause.
+/// The most instance slots that are read. Cards have seven since Ampere.
+///
+/// It bounds the work that a wrong count of the driver can cause.
 const MAX_SLOTS: u32 = 64;
 
 /// Returns the GPU instances of `whole` if MIG is active. The GPU itself then becomes unusable.
@@ -45,8 +46,9 @@ pub(super) fn instances(
 
 /// Marks a GPU in MIG mode as unusable and returns its GPU instances.
 ///
-/// The compute instances of one GPU instance share its memory, so they become one device. The device
-/// has the name of the compute instance with the most multiprocessors and the processes of all.
+/// The compute instances of one GPU instance share its memory, so they become one device. The
+/// device has the name of the compute instance with the most multiprocessors and the processes of
+/// all.
 fn list_instances(
     whole: &mut WholeGpu,
     handle: &Handle<'_>,
@@ -99,7 +101,8 @@ fn list_instances(
         }
         _ if instances.is_empty() => health::unusable(
             "mig_without_instances",
-            "MIG is enabled and no instance exists, so nothing can run; create some with nvidia-smi mig -cgi",
+            "MIG is enabled and no instance exists, so nothing can run; \
+             create some with nvidia-smi mig -cgi",
         ),
         _ => health::unusable(
             "mig_parent",
@@ -176,7 +179,8 @@ fn read(
         free_bytes: Some(reading.free),
         used_bytes: Some(reading.used),
         margin_bytes: Bytes::ZERO,
-        // A condition of the whole card (a reset, a drain, its compute mode) applies to its instances.
+        // A condition of the whole card (a reset, a drain, its compute mode) applies to its
+        // instances.
         unusable: whole
             .health
             .unusable

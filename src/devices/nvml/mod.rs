@@ -4,7 +4,7 @@
 //! [`Snapshot`](hf_mem_core::device::Snapshot) on each pass. It follows these rules:
 //!
 //! - The UUID is the key of everything, and each pass looks devices up again.
-//! - One faulty GPU never invalidates the others.
+//! - A faulty GPU never invalidates the others.
 //! - An error is never read as zero, and an unknown value stays `None`.
 //!
 //! `docs/devices.md` lists what this module leaves out on purpose, and why.

@@ -20,8 +20,9 @@ pub struct NvmlOptions {
 /// The bytes to keep free on devices that not only compute processes use.
 #[derive(Clone, Copy, Debug)]
 pub struct Margins {
-    /// The margin on a GPU that drives a display. Idle desktops were seen to hold 211 to 596 MiB,
-    /// and they can grow at any time.
+    /// The margin on a GPU that drives a display.
+    ///
+    /// Idle desktops were seen to hold 211 to 596 MiB, and they can grow at any time.
     pub display_bytes: Bytes,
     /// The margin of unified memory, for the host itself.
     pub host_bytes: Bytes,

@@ -42,7 +42,7 @@ pub(super) fn read(device: &Device<'_>, total: Bytes) -> Holders {
             let process = found
                 .entry(info.pid)
                 .or_insert_with(|| new_process(info.pid, kind));
-            // One process can be in several lists with the same figure.
+            // A process can be in several lists with the same figure.
             process.used_bytes = process.used_bytes.max(used);
         }
     }

@@ -32,8 +32,9 @@ macro_rules! call {
 
 /// The size of a product name with its terminator, in bytes (`NVML_DEVICE_NAME_V2_BUFFER_SIZE`).
 const NAME_SIZE: c_uint = 96;
-/// The size of a UUID with its terminator, in bytes (`NVML_DEVICE_UUID_V2_BUFFER_SIZE`). The longest
-/// UUIDs, of MIG devices before R470, have 62.
+/// The size of a UUID with its terminator, in bytes (`NVML_DEVICE_UUID_V2_BUFFER_SIZE`).
+///
+/// The longest UUIDs, of MIG devices before R470, have 62.
 const UUID_SIZE: c_uint = 96;
 
 /// Returns the product name.
@@ -45,7 +46,9 @@ pub(super) fn name(device: &Device<'_>) -> Result<String, NvmlError> {
     text(&buffer)
 }
 
-/// Returns the UUID. A UUID that is not text is an error, because the UUID is the key of everything.
+/// Returns the UUID.
+///
+/// A UUID that is not text is an error, because the UUID is the key of everything.
 pub(super) fn uuid(device: &Device<'_>) -> Result<String, NvmlError> {
     let mut buffer: [c_char; UUID_SIZE as usize] = [0; UUID_SIZE as usize];
     call!(device, nvmlDeviceGetUUID, buffer.as_mut_ptr(), UUID_SIZE)?;

@@ -22,8 +22,9 @@ use crate::devices::error::DevicesError;
 use crate::devices::host_memory;
 use crate::devices::power::{self, PowerState};
 
-/// The most GPUs that are read: more than a host has. It bounds the work that a wrong device count
-/// of the driver can cause.
+/// The most GPUs that are read: more than a host has.
+///
+/// It bounds the work that a wrong device count of the driver can cause.
 const MAX_GPUS: u32 = 256;
 
 /// The one open library of this process.
@@ -39,8 +40,9 @@ pub struct NvmlReader {
     driver_version: Option<String>,
     /// The constant facts of each device, by UUID.
     states: HashMap<String, DeviceState>,
-    /// The whole GPUs of the last pass in the driver's order. They tell which GPU no longer
-    /// answers.
+    /// The whole GPUs of the last pass in the driver's order.
+    ///
+    /// They identify a GPU that no longer answers.
     last: Vec<Device>,
     /// The UUIDs of the GPUs that answered in the last pass.
     seen: Vec<String>,
@@ -266,8 +268,9 @@ impl NvmlReader {
     }
 }
 
-/// Marks all but the first of the GPUs that share the host's memory as unusable, so that the shared
-/// pool counts once.
+/// Marks all but the first of the GPUs that share the host's memory as unusable.
+///
+/// The shared pool must count only once.
 fn use_shared_pool_once(devices: &mut [Device]) {
     for device in devices
         .iter_mut()

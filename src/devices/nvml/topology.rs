@@ -117,7 +117,8 @@ fn remote_ends(device: &Handle<'_>) -> RemoteEnds {
             Ok(false) | Err(NvmlError::InvalidArg) => continue,
             Err(_) => break,
         }
-        // The wrapper's own `remote_device_type` writes to a temporary and always returns "unknown".
+        // The wrapper's own `remote_device_type` writes to a temporary and always returns
+        // "unknown".
         match raw::remote_type(device, number) {
             Ok(REMOTE_SWITCH) => found.switches += 1,
             Ok(REMOTE_GPU) => found.gpus.extend(

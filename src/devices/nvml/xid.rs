@@ -2,8 +2,8 @@
 //!
 //! The meanings follow NVIDIA's "XID Errors" guide and the list that its Kubernetes device plugin
 //! ignores. Most XIDs only cause a warning, because the driver's state, which every pass reads,
-//! decides whether a GPU is usable. After a few XIDs nothing runs before a reset. Those make the GPU
-//! unusable if the driver has no verdict of its own (the recovery action, since R560).
+//! decides whether a GPU is usable. After a few XIDs nothing runs before a reset. Those make the
+//! GPU unusable if the driver has no verdict of its own (the recovery action, since R560).
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -70,8 +70,9 @@ fn label(xid: Option<u64>) -> String {
     format!("XID {number} ({name})")
 }
 
-/// The most XID numbers that are counted separately on one GPU. With [`MAX_GPUS`], it bounds the
-/// memory that a driver's events can use.
+/// The most XID numbers that are counted separately on one GPU.
+///
+/// With [`MAX_GPUS`], it bounds the memory that a driver's events can use.
 const MAX_NUMBERS: usize = 64;
 /// The most GPUs whose XIDs are counted.
 const MAX_GPUS: usize = 256;
@@ -215,7 +216,8 @@ fn unusable_after(xid: Option<u64>, message: &str) -> Unusable {
     unusable(
         reason,
         format!(
-            "{message}; release the driver with POST /v1/nvml/release and reset the GPU meanwhile; the release also clears this error"
+            "{message}; release the driver with POST /v1/nvml/release and reset the GPU meanwhile; \
+             the release also clears this error"
         ),
     )
 }
@@ -267,7 +269,8 @@ mod tests {
         log.add(&event(48));
         let device = marked(&log, false);
         assert_eq!(device.unusable, None);
-        let expected = "the driver reported XID 48 (uncorrectable memory error), 2 times, last at 2023-11-14T22:13:20Z; see dmesg";
+        let expected = "the driver reported XID 48 (uncorrectable memory error), 2 times, \
+                        last at 2023-11-14T22:13:20Z; see dmesg";
         assert_eq!(device.warnings[0].message, expected);
         log.deactivate_absent(&[device]);
         assert_eq!(marked(&log, false).warnings.len(), 1);

@@ -1,9 +1,9 @@
-//! The sampling thread: it owns the driver, reads the devices on request and publishes the readings.
+//! The sampling thread, which owns the driver, reads the devices on request and publishes readings.
 //!
 //! A driver call can block in the kernel without end, and a thread that is blocked there cannot be
 //! killed. So there is only one such thread. Clients wait for its next reading with their own
-//! deadline and hold no lock while they wait. They get an error when the reading is late. The thread
-//! is never joined.
+//! deadline and hold no lock while they wait. They get an error when the reading is late. The
+//! thread is never joined.
 
 mod device_status_log;
 mod once;
@@ -33,14 +33,17 @@ use super::power;
 pub struct SamplerOptions {
     /// The options of reading the devices.
     pub nvml: NvmlOptions,
-    /// The interval of readings while clients have sent requests lately. `None` reads only on
-    /// request.
+    /// The interval of readings while clients have sent requests lately.
+    ///
+    /// `None` reads only on request.
     pub interval: Option<Duration>,
-    /// The time without a client request after which the driver is closed, so that a GPU can sleep,
-    /// be reset or be partitioned. `None` never closes it.
+    /// The time without a client request after which the driver is closed.
+    ///
+    /// A GPU can then sleep, be reset or be partitioned. `None` never closes the driver.
     pub idle_after: Option<Duration>,
-    /// The age up to which the last reading is returned, marked stale, while the driver does not
-    /// answer.
+    /// The age up to which the last reading is returned while the driver does not answer.
+    ///
+    /// It is marked stale.
     pub stale_for: Duration,
 }
 
@@ -171,9 +174,9 @@ impl Sampler {
 
     /// Returns a snapshot whose reading began at most `max_age` ago, within `deadline`.
     ///
-    /// If the driver does not answer in time, the result is the last snapshot, marked stale. If that
-    /// snapshot is too old, the result is an error. An older success never hides an error of the
-    /// driver.
+    /// If the driver does not answer in time, the result is the last snapshot, marked stale. If
+    /// that snapshot is too old, the result is an error. An older success never hides an error of
+    /// the driver.
     pub async fn sample(
         &self,
         max_age: Duration,
@@ -273,7 +276,8 @@ impl Sampler {
 
         self.shared.changed.notify_one();
 
-        // A short release may have ended, and the library may be open again, before this task wakes.
+        // A short release may have ended, and the library may be open again, before this task
+        // wakes.
         let closed = library.wait_for(|library| !library.open || library.closings > before);
         match tokio::time::timeout(deadline, closed).await {
             Ok(Ok(_)) => {

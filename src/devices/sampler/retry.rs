@@ -10,21 +10,24 @@ use crate::devices::nvml::Fingerprint;
 ///
 /// An attempt is one failing `nvmlInit`, and attempts are made only while clients send requests.
 const MIN_RETRY_DELAY: Duration = Duration::from_millis(100);
-/// The longest of these delays. It is well below two seconds, so the sampler sees the end of a
-/// fault within two seconds.
+/// The longest of these delays.
+///
+/// It is well below two seconds, so the sampler sees the end of a fault within two seconds.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// The time for which an error that files can fix is retried at the delays above.
 ///
 /// Only an installation, a loaded module or a reboot fixes such an error. Later attempts are
-/// [`SLOW_RETRY_INTERVAL`] apart. A change of the module or of a library's file causes an attempt at
-/// once; the sampler checks these files every [`MAX_RETRY_DELAY`].
+/// [`SLOW_RETRY_INTERVAL`] apart. A change of the module or of a library's file causes an attempt
+/// at once; the sampler checks these files every [`MAX_RETRY_DELAY`].
 const FREQUENT_RETRY_PERIOD: Duration = Duration::from_secs(60);
 /// The interval of the later attempts.
 const SLOW_RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The first and the longest delay before the library is reopened for a GPU that is lost. Reopening
-/// disturbs the healthy GPUs.
+/// The first delay before the library is reopened for a GPU that is lost.
+///
+/// Reopening disturbs the healthy GPUs.
 const MIN_REOPEN_DELAY: Duration = Duration::from_secs(2);
+/// The longest of these delays.
 const MAX_REOPEN_DELAY: Duration = Duration::from_secs(60);
 
 /// An exponential backoff between two reopenings of the library.

@@ -13,8 +13,9 @@ use crate::devices::error::DevicesError;
 use crate::devices::nvml::{EventWatch, NvmlReader, XidEvent, XidMeaning, sleeping_snapshot};
 use crate::devices::power;
 
-/// The time without a client request after which the driver is closed on a host whose GPU can
-/// suspend. An open driver keeps such a GPU awake.
+/// The idle time after which the driver is closed on a host whose GPU can suspend.
+///
+/// An open driver keeps such a GPU awake.
 const IDLE_WHERE_GPUS_SUSPEND: Duration = Duration::from_secs(10);
 
 /// The next step of the thread.

@@ -36,8 +36,7 @@ impl SimulatedDriver {
         Self::install_without(directory, scenario, &[])
     }
 
-    /// Does the same as [`Self::install`], but removes `symbols` from the copy, as in the library of
-    /// an old driver.
+    /// Installs a copy without `symbols`, as in the library of an old driver.
     pub fn install_without(
         directory: &Path,
         scenario: &Scenario,

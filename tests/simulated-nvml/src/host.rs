@@ -13,8 +13,9 @@ pub struct FakeHost {
 }
 
 impl FakeHost {
-    /// Creates a host with 128 GiB of memory, most of it available, and two users, `root` and `ann`
-    /// (1000).
+    /// Creates a host with 128 GiB of memory, most of it available.
+    ///
+    /// It has two users, `root` and `ann` (1000).
     pub fn new(root: &Path) -> Result<Self> {
         let host = Self {
             root: root.to_owned(),
@@ -48,8 +49,9 @@ impl FakeHost {
         fs::write(path, text)
     }
 
-    /// Sets `MemTotal` and `MemAvailable`. `MemFree` is small, as on a host that has run for some
-    /// time.
+    /// Sets `MemTotal` and `MemAvailable`.
+    ///
+    /// `MemFree` is small, as on a host that has run for some time.
     pub fn memory(&self, total_kib: u64, available_kib: u64) -> Result<()> {
         let text = format!(
             "MemTotal: {total_kib} kB\nMemFree: 3040870 kB\nMemAvailable: {available_kib} kB\n"

@@ -1,9 +1,10 @@
 //! A simulation of the NVIDIA management library (`libnvidia-ml.so.1`), for tests of hf-mem-probe.
 //!
-//! The shared library that this crate builds exports NVML's C ABI, so the real nvml-wrapper can load
-//! it. A scenario defines its answers: the JSON file `scenario.json` **in the library's folder**, or
-//! the file in `HF_MEM_PROBE_NVML_SCENARIO`. Each call checks the file, so you change the machine by
-//! replacing it. Each test has its own copy of the library, so tests in one process share nothing:
+//! The shared library that this crate builds exports NVML's C ABI, so the real nvml-wrapper can
+//! load it. A scenario defines its answers: the JSON file `scenario.json` **in the library's
+//! folder**, or the file in `HF_MEM_PROBE_NVML_SCENARIO`. Each call checks the file, so you change
+//! the machine by replacing it. Each test has its own copy of the library, so tests in one process
+//! share nothing:
 //!
 //! ```no_run
 //! use simulated_nvml::{profiles, Scenario, SimulatedDriver};

@@ -83,8 +83,9 @@ pub fn machine<T>(action: impl FnOnce(&mut Machine) -> T) -> T {
     action(guard.get_or_insert_with(Machine::loaded))
 }
 
-/// Drops the state of the library. After the last shutdown the library can be unloaded, together
-/// with its statics.
+/// Drops the state of the library.
+///
+/// After the last shutdown the library can be unloaded, together with its statics.
 pub fn forget() {
     MACHINE
         .lock()
@@ -95,8 +96,8 @@ pub fn forget() {
 impl Machine {
     /// Returns the state of a library that was just loaded.
     ///
-    /// The last shutdown may have unloaded the library and its counts. The counts then continue from
-    /// those in the file.
+    /// The last shutdown may have unloaded the library and its counts. The counts then continue
+    /// from those in the file.
     fn loaded() -> Self {
         let written = fs::read(scenario_path().with_file_name("statistics.json")).ok();
         let statistics = written

@@ -26,8 +26,9 @@ fn card(
     }
 }
 
-/// H100 80GB SXM: total 85520809984 B, reserved 479 MiB, used 0 (R590;
-/// utkuozdemir/nvidia_gpu_exporter captures).
+/// H100 80GB SXM: total 85520809984 B, reserved 479 MiB, used 0 (R590).
+///
+/// Source: captures of utkuozdemir/nvidia_gpu_exporter.
 pub fn h100_80() -> Gpu {
     Gpu {
         mig: Some(Mig::default()),
@@ -41,8 +42,9 @@ pub fn h100_80() -> Gpu {
     }
 }
 
-/// A MIG device of an H100 80GB: `3g.40gb` 40448, `2g.20gb` 20096, `1g.10gb` 9984 MiB, reserve 0
-/// (same captures).
+/// A MIG device of an H100 80GB: `3g.40gb` 40448, `2g.20gb` 20096, `1g.10gb` 9984 MiB, reserve 0.
+///
+/// Source: the captures of [`h100_80`].
 pub fn h100_mig(profile: &str, gpu_instance: u32, compute_instance: u32) -> MigInstance {
     let (total_mib, multiprocessors) = match profile {
         "3g.40gb" => (40_448, 60),
@@ -64,8 +66,9 @@ pub fn h100_mig(profile: &str, gpu_instance: u32, compute_instance: u32) -> MigI
     }
 }
 
-/// A100 80GB: 81920 MiB, reserve about 900 MB: v1 used 912 MB, v2 used 7.8 MB
-/// (rust-nvml/nvml-wrapper#57).
+/// A100 80GB: 81920 MiB, reserve about 900 MB.
+///
+/// v1 reported 912 MB used, v2 7.8 MB (rust-nvml/nvml-wrapper#57).
 pub fn a100_80() -> Gpu {
     Gpu {
         mig: Some(Mig::default()),
@@ -86,7 +89,9 @@ pub fn l40s() -> Gpu {
     card("NVIDIA L40S", 46_068, 609, (8, 9), 18_176)
 }
 
-/// RTX 4090: 24564 MiB (RLinf/RLinf#255); its reserve is unknown, this is the reserve of a 4080 SUPER.
+/// RTX 4090: 24564 MiB (RLinf/RLinf#255).
+///
+/// Its reserve is unknown; this is the reserve of a 4080 SUPER.
 pub fn rtx_4090() -> Gpu {
     card("NVIDIA GeForce RTX 4090", 24_564, 434, (8, 9), 16_384)
 }

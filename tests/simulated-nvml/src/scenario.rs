@@ -84,11 +84,13 @@ pub struct Scenario {
     pub driver_version: String,
     /// The GPUs in the driver's order.
     pub devices: Vec<Gpu>,
-    /// The faults of calls on every device and of calls without a device, by C symbol. `*` means
-    /// every call except `nvmlShutdown`.
+    /// The faults of calls on every device and of calls without a device, by C symbol.
+    ///
+    /// `*` means every call except `nvmlShutdown`.
     pub faults: BTreeMap<String, Fault>,
-    /// The PCIe common ancestor (10 one switch … 50 system) of pairs, by their indices in `devices`.
-    /// A missing pair has 50.
+    /// The PCIe common ancestor (10 one switch … 50 system) of pairs, by their indices.
+    ///
+    /// A pair that is not listed has 50.
     pub ancestors: Vec<(usize, usize, u32)>,
     /// Whether the GPUs can read each other's memory.
     pub peer_access: bool,
@@ -166,8 +168,9 @@ pub struct Gpu {
     pub uuid: String,
     /// The product name.
     pub name: String,
-    /// The PCI address in NVML's form with an eight-digit domain. [`Scenario::of`] fills it in if it
-    /// is empty.
+    /// The PCI address in NVML's form with an eight-digit domain.
+    ///
+    /// [`Scenario::of`] fills it in if it is empty.
     pub pci_bus_id: String,
     /// The memory.
     pub memory: Memory,
@@ -181,8 +184,7 @@ pub struct Gpu {
     pub mig: Option<Mig>,
     /// The processes on the GPU.
     pub processes: Vec<Process>,
-    /// Whether processes start so fast that every buffer is too small for the list
-    /// (INSUFFICIENT_SIZE).
+    /// Whether processes start so fast that every buffer is too small (INSUFFICIENT_SIZE).
     pub process_burst: bool,
     /// Whether a list call with an empty buffer answers SUCCESS, as with some drivers.
     pub empty_buffer_succeeds: bool,
@@ -269,8 +271,9 @@ pub struct Memory {
     pub reserved_bytes: u64,
     /// The allocated bytes, without the reserve.
     pub used_bytes: u64,
-    /// The bytes that are allocated in addition once the compute processes were listed: memory that a
-    /// process takes between two calls of one pass.
+    /// The additional bytes that are allocated once the compute processes were listed.
+    ///
+    /// They simulate memory that a process takes between two calls of one pass.
     pub taken_at_listing_bytes: u64,
     /// The code that v2 returns instead of a reading (13 on old kernels, 3 on integrated GPUs).
     pub v2_code: Option<u32>,
