@@ -1,14 +1,13 @@
-//! The scripts that build a root file system take the system's own archive: none is named in the
-//! tree.
+//! The archive of the scripts that build a root file system: the system's own, never a fixed one.
 #![expect(clippy::unwrap_used, reason = "the helpers of tests may fail them")]
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// What the scripts would give to mmdebstrap where `/etc/apt` has `files`; `None` where they would
-/// stop.
-fn archive(files: &[(&str, &str)]) -> Option<String> {
+/// Returns the archive that the scripts pass to mmdebstrap if `/etc/apt` has `files`. `None` if the
+/// scripts fail.
+fn archive_for(files: &[(&str, &str)]) -> Option<String> {
     let apt = tempfile::tempdir().unwrap();
     fs::create_dir(apt.path().join("sources.list.d")).unwrap();
 
@@ -34,14 +33,14 @@ fn one_line_sources_are_read() {
     let plain = "# deb http://off.test/debian bookworm main\ndeb-src http://src.test/debian bookworm main\n\
                  deb http://plain.test/debian\tbookworm main contrib # ours\n";
     assert_eq!(
-        archive(&[("sources.list", plain)]).unwrap(),
+        archive_for(&[("sources.list", plain)]).unwrap(),
         "deb http://plain.test/debian bookworm main"
     );
 
     let signed = "deb [ arch=amd64 signed-by=/keys/a.gpg ] https://signed.test/debian bookworm non-free main\n";
     let expected = "deb [signed-by=/keys/a.gpg] https://signed.test/debian bookworm main";
     assert_eq!(
-        archive(&[("sources.list.d/a.list", signed)]).unwrap(),
+        archive_for(&[("sources.list.d/a.list", signed)]).unwrap(),
         expected
     );
 }
@@ -54,14 +53,14 @@ fn deb822_sources_are_read() {
                    Suites: bookworm-updates\n bookworm\nComponents: contrib\n main\nSigned-By: /keys/b.gpg\n";
     let expected = "deb [signed-by=/keys/b.gpg] http://one.test/debian bookworm main";
     assert_eq!(
-        archive(&[("sources.list.d/b.sources", stanzas)]).unwrap(),
+        archive_for(&[("sources.list.d/b.sources", stanzas)]).unwrap(),
         expected
     );
 
     let inline = "Types: deb\nURIs: http://key.test/debian\nSuites: bookworm\nComponents: main\nSigned-By:\n \
                   -----BEGIN PGP PUBLIC KEY BLOCK-----\n .\n abc\n -----END PGP PUBLIC KEY BLOCK-----\n";
     assert_eq!(
-        archive(&[("sources.list.d/c.sources", inline)]).unwrap(),
+        archive_for(&[("sources.list.d/c.sources", inline)]).unwrap(),
         "deb http://key.test/debian bookworm main"
     );
 }
@@ -79,7 +78,7 @@ fn same_suite_comes_first() {
         ),
     ];
     assert_eq!(
-        archive(&files).unwrap(),
+        archive_for(&files).unwrap(),
         "deb http://newer.test/debian bookworm main"
     );
 
@@ -88,11 +87,11 @@ fn same_suite_comes_first() {
         "deb http://same.test/debian bookworm main\n",
     );
     assert_eq!(
-        archive(&[files[0], files[1], same]).unwrap(),
+        archive_for(&[files[0], files[1], same]).unwrap(),
         "deb http://same.test/debian bookworm main"
     );
-    assert_eq!(archive(&[files[1]]), None);
-    assert_eq!(archive(&[]), None);
+    assert_eq!(archive_for(&[files[1]]), None);
+    assert_eq!(archive_for(&[]), None);
 }
 
 #[test]
@@ -109,7 +108,7 @@ fn scripts_name_no_mirror() {
         let text = fs::read_to_string(&path).unwrap();
         let addresses = text
             .match_indices("://")
-            .map(|(place, _)| &text[place + 3..]);
+            .map(|(start, _)| &text[start + 3..]);
         for address in addresses {
             let host = address.split(['/', ' ', '\'', '"', '$']).next().unwrap();
             assert!(

@@ -1,6 +1,7 @@
 #!/bin/bash
-# A cache disk that hangs: an ext4 on a loop device under the daemon's cache folder, frozen while the daemon runs. Health,
-# leases and questions go on, the cache is degraded, and SIGTERM ends the daemon's service. Needs root, mkfs.ext4, fsfreeze, curl.
+# Tests a cache disk that hangs: an ext4 on a loop device under the daemon's cache folder, frozen while the daemon runs.
+# Health, leases and questions continue, the cache is degraded, and SIGTERM stops the daemon. Needs root, mkfs.ext4,
+# fsfreeze and curl.
 #
 #   tests/cache_disk_hang.sh [BINARY]
 set -eu
@@ -47,9 +48,9 @@ for _ in $(seq 100); do [ -S api.sock ] && break; sleep 0.05; done
 ask() { curl -s -m "$1" --unix-socket api.sock "http://localhost$2" "${@:3}"; }
 probe() { env -i HOME="$folder" timeout 20 "$binary" "$@" --socket "$folder/api.sock"; }
 
-ask 20 /v1/health | grep -q '"status":"ok"' || fail "not well at the start"
-# A damaged note of the branch that is asked for. Removing it is a write, which a frozen disk never finishes.
-note=$(python3 - <<'PY'
+ask 20 /v1/health | grep -q '"status":"ok"' || fail "health is not ok at the start"
+# A damaged cache entry of the requested branch. Removing it is a write, which a frozen disk never completes.
+entry=$(python3 - <<'PY'
 import hashlib
 digest = hashlib.sha256()
 for part in [b"public", b"a/b", b"main"]:
@@ -58,21 +59,21 @@ print(digest.hexdigest())
 PY
 )
 mkdir -p cache/v1/revision
-echo damaged >"cache/v1/revision/$note"
+echo damaged >"cache/v1/revision/$entry"
 sync -f cache
 fsfreeze -f cache
 frozen=yes
 
 for round in 1 2 3; do
     started=$(date +%s%N)
-    ask 30 /v1/fits -H 'content-type: application/json' -d '{"model":{"repo":"a/b"}}' >/dev/null || fail "no answer in round $round"
+    ask 30 /v1/fits -H 'content-type: application/json' -d '{"model":{"repo":"a/b"}}' >/dev/null || fail "no answer to a question in round $round"
     echo "round $round: answered after $(( ($(date +%s%N) - started) / 1000000 )) ms"
     started=$(date +%s%N)
-    ask 5 /v1/health >health.json || fail "health does not answer"
+    ask 5 /v1/health >health.json || fail "no answer to a health request"
     echo "health: $(( ($(date +%s%N) - started) / 1000000 )) ms, $(grep -o '"name":"cache","status":"[a-z]*"' health.json)"
 done
 probe fits "$fixture" --reserve --holder job --ttl 60s --json >lease.json || fail "no lease: $(cat lease.json)"
-grep -q '"lease": {' lease.json || fail "no lease"
+grep -q '"lease": {' lease.json || fail "the answer contains no lease"
 grep -q '"name":"cache","status":"degraded"' health.json || fail "the cache is not degraded: $(cat health.json)"
 
 started=$(date +%s%N)
@@ -80,9 +81,9 @@ kill -TERM "$daemon"
 for _ in $(seq 100); do grep -q 'stopped:' log && break; sleep 0.05; done
 grep -q 'stopped:' log || fail "not stopped after 5 s"
 [ ! -S api.sock ] || sleep 1
-[ ! -S api.sock ] || fail "its socket is still there"
+[ ! -S api.sock ] || fail "the socket still exists after the stop"
 echo "SIGTERM: stopped after $(( ($(date +%s%N) - started) / 1000000 )) ms"
-echo "process meanwhile: $(awk '/^State/ {print $2, $3}' "/proc/$daemon/status" 2>/dev/null || echo gone)"
+echo "process state: $(awk '/^State/ {print $2, $3}' "/proc/$daemon/status" 2>/dev/null || echo gone)"
 
 fsfreeze -u cache
 frozen=
@@ -90,4 +91,4 @@ code=0
 wait "$daemon" || code=$?
 daemon=
 [ "$code" = 0 ] || fail "exit code $code"
-echo "thawed: the process has ended with exit code 0"
+echo "disk thawed: the process ended with exit code 0"

@@ -1,4 +1,6 @@
-//! What a snapshot costs. Not a check, since time on a busy machine proves nothing; run it with
+//! The time that a snapshot takes.
+//!
+//! It asserts nothing, because times on a busy machine prove nothing. Run it with
 //! `cargo test --release --test devices_cost -- --ignored --nocapture`.
 #![expect(clippy::unwrap_used, reason = "the helpers of tests may fail them")]
 
@@ -11,8 +13,8 @@ use simulated_nvml::{FakeHost, HolderKind, Scenario, SimulatedDriver, profiles};
 const PASSES: usize = 501;
 
 #[test]
-#[ignore = "measures, and asserts nothing"]
-fn cost_of_a_snapshot() {
+#[ignore = "measures times and asserts nothing"]
+fn snapshot_time_is_printed() {
     for gpus in [1, 8, 64] {
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let mut scenario = Scenario::repeated(gpus, &profiles::h100_80()).nvswitch(18);
@@ -33,8 +35,8 @@ fn cost_of_a_snapshot() {
         let began = Instant::now();
         let mut reader = NvmlReader::open(&options).unwrap();
         let opened = began.elapsed();
-        let first = timed(&mut reader);
-        let mut times: Vec<Duration> = (0..PASSES).map(|_| timed(&mut reader)).collect();
+        let first = timed_read(&mut reader);
+        let mut times: Vec<Duration> = (0..PASSES).map(|_| timed_read(&mut reader)).collect();
         times.sort();
         let (median, worst) = (times[PASSES / 2], times[PASSES - 1]);
         println!(
@@ -43,7 +45,7 @@ fn cost_of_a_snapshot() {
     }
 }
 
-fn timed(reader: &mut NvmlReader) -> Duration {
+fn timed_read(reader: &mut NvmlReader) -> Duration {
     let began = Instant::now();
     reader.read().unwrap();
     began.elapsed()

@@ -1,4 +1,7 @@
-//! XIDs: heard while the driver is open, told of the device, and no hindrance to letting go.
+//! XIDs in the sampler.
+//!
+//! The sampler receives them while the driver is open, adds them to the device, and can still
+//! release the driver.
 #![expect(clippy::unwrap_used, reason = "the helpers of tests may fail them")]
 
 use std::time::{Duration, Instant};
@@ -46,29 +49,30 @@ impl Machine {
         }
     }
 
-    /// Raises an XID again and again, until `seen` is satisfied: one from before registration is
-    /// not kept.
+    /// Raises an XID repeatedly until `is_seen` is true.
+    ///
+    /// An event from before the registration is lost, so one event may not suffice.
     async fn raise(
         &mut self,
         gpu: usize,
         xid: u64,
-        seen: impl Fn(&Machine, &Snapshot) -> bool,
+        is_seen: impl Fn(&Machine, &Snapshot) -> bool,
     ) -> Snapshot {
         let begun = Instant::now();
         let mut readings = self.sampler.subscribe();
 
         loop {
             let snapshot = self.sampler.sample(Duration::ZERO, DEADLINE).await.unwrap();
-            if seen(self, &snapshot) {
+            if is_seen(self, &snapshot) {
                 return Snapshot::clone(&snapshot);
             }
 
-            assert!(begun.elapsed() < DEADLINE, "XID {xid} is not heard");
+            assert!(begun.elapsed() < DEADLINE, "XID {xid} does not arrive");
             self.scenario.devices[gpu].events.push(Event { xid });
             self.driver.set(&self.scenario).unwrap();
 
-            // An XID that matters makes a reading of its own; one that does not is counted
-            // meanwhile.
+            // An XID that concerns the GPU causes a reading. An application's XID is counted in the
+            // meantime.
             readings.mark_unchanged();
             let _ = tokio::time::timeout(Duration::from_millis(20), readings.changed()).await;
         }
@@ -85,7 +89,7 @@ impl Machine {
     }
 }
 
-fn warned(device: &Device) -> bool {
+fn has_xid_warning(device: &Device) -> bool {
     device
         .warnings
         .iter()
@@ -100,17 +104,21 @@ fn reason(device: &Device) -> &str {
 }
 
 #[tokio::test]
-async fn an_xid_is_told_of_its_gpu_alone_and_a_release_settles_it() {
+async fn xid_marks_gpu_until_release() {
     let no_events = profiles::t4().fault(
         "nvmlDeviceRegisterEvents",
         Fault::code(codes::NOT_SUPPORTED),
     );
     let mut machine = Machine::new([profiles::l40s(), no_events, profiles::l40s()]);
     let snapshot = machine
-        .raise(2, 48, |_, snapshot| warned(&snapshot.devices[2]))
+        .raise(2, 48, |_, snapshot| has_xid_warning(&snapshot.devices[2]))
         .await;
     assert_eq!(
-        snapshot.devices.iter().map(warned).collect::<Vec<_>>(),
+        snapshot
+            .devices
+            .iter()
+            .map(has_xid_warning)
+            .collect::<Vec<_>>(),
         [false, false, true]
     );
 
@@ -151,27 +159,28 @@ async fn an_xid_is_told_of_its_gpu_alone_and_a_release_settles_it() {
         snapshot.devices.iter().map(reason).collect::<Vec<_>>(),
         ["usable"; 3]
     );
-    assert!(!snapshot.devices.iter().any(warned));
-    assert!(machine.count(119) > 0, "what was counted stays counted");
+    assert!(!snapshot.devices.iter().any(has_xid_warning));
+    assert!(machine.count(119) > 0, "a release does not reset the count");
 }
 
 #[tokio::test]
-async fn an_applications_fault_is_counted_and_says_nothing_of_the_gpu() {
+async fn application_xid_is_only_counted() {
     let mut machine = Machine::new([profiles::h100_80()]);
     let snapshot = machine
         .raise(0, 31, |machine, _| machine.count(31) > 0)
         .await;
-    assert!(!warned(&snapshot.devices[0]));
+    assert!(!has_xid_warning(&snapshot.devices[0]));
 
-    // This driver gives a verdict of its own (nothing to recover from), which outranks the XID.
+    // This driver has a verdict of its own (no recovery needed), which takes precedence over the
+    // XID.
     let snapshot = machine
-        .raise(0, 95, |_, snapshot| warned(&snapshot.devices[0]))
+        .raise(0, 95, |_, snapshot| has_xid_warning(&snapshot.devices[0]))
         .await;
     assert_eq!(reason(&snapshot.devices[0]), "usable");
 }
 
 #[tokio::test]
-async fn gpus_that_come_later_are_listened_to_and_a_failed_wait_is_taken_up_again() {
+async fn later_gpus_and_failed_waits_recover() {
     let mut machine = Machine::new([profiles::t4()]);
     machine
         .raise(0, 74, |machine, _| machine.count(74) > 0)
@@ -200,7 +209,7 @@ async fn gpus_that_come_later_are_listened_to_and_a_failed_wait_is_taken_up_agai
 }
 
 #[tokio::test]
-async fn a_wait_that_hangs_delays_no_reading() {
+async fn hung_wait_delays_no_reading() {
     let machine = Machine::new([profiles::t4()]);
     machine
         .sampler
@@ -214,7 +223,7 @@ async fn a_wait_that_hangs_delays_no_reading() {
         .fault("nvmlEventSetWait_v2", Fault::hang());
     machine.driver.set(&hung).unwrap();
 
-    // The listening thread may not have come as far as its first wait yet.
+    // The listening thread may not have reached its first wait yet.
     machine
         .driver
         .until_hung("nvmlEventSetWait_v2", DEADLINE)
@@ -229,7 +238,8 @@ async fn a_wait_that_hangs_delays_no_reading() {
                 .stale
         );
     }
-    // Whoever asks for a release learns that it did not come about.
+
+    // The release fails, because the wait does not end.
     let begun = Instant::now();
 
     loop {
@@ -241,7 +251,7 @@ async fn a_wait_that_hangs_delays_no_reading() {
         if error.to_string().contains("events") {
             break;
         }
-        // It may not have come as far as the events yet.
+        // The thread may not have reached the events yet.
         assert!(begun.elapsed() < DEADLINE, "{error}");
     }
 

@@ -1,5 +1,4 @@
-//! Faults of the driver while it is being sampled: the right reason at once, and recovery by
-//! itself.
+//! Faults of the driver while the sampler runs: the right reason at once, and automatic recovery.
 #![expect(clippy::unwrap_used, reason = "the helpers of tests may fail them")]
 
 use std::time::{Duration, Instant};
@@ -10,8 +9,10 @@ use hf_mem_probe::devices::sampler::{Sampler, SamplerOptions};
 use simulated_nvml::{FakeHost, Fault, Scenario, SimulatedDriver, codes, profiles};
 use tempfile::TempDir;
 
-/// How soon the end of a fault is seen hangs on the waits between attempts, which are tested beside
-/// their code; this only ends a test that fails.
+/// The deadline that ends a failing test.
+///
+/// The delays between attempts decide how soon the sampler sees the end of a fault. Unit tests
+/// cover them.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 struct Machine {
@@ -45,8 +46,8 @@ fn machine(scenario: &Scenario) -> Machine {
     }
 }
 
-/// What an asker is told now: `fits` would print this word.
-async fn told(sampler: &Sampler) -> String {
+/// Returns the reason that a client gets now, as `fits` prints it.
+async fn current_reason(sampler: &Sampler) -> String {
     match sampler.sample(Duration::ZERO, DEADLINE).await {
         Ok(snapshot) => hf_mem_probe::devices::sampler::usable(&snapshot)
             .map_or_else(|error| error.reason().to_owned(), |()| "usable".to_owned()),
@@ -54,9 +55,8 @@ async fn told(sampler: &Sampler) -> String {
     }
 }
 
-/// Waits, by the sampler's own readings and no question of ours, until it sees a usable device
-/// again.
-async fn recovery(sampler: &Sampler) -> Duration {
+/// Waits until the sampler's own readings show a usable device again, without a request.
+async fn wait_for_recovery(sampler: &Sampler) -> Duration {
     let since = Instant::now();
     let mut readings = sampler.subscribe();
     let usable = readings.wait_for(|reading| {
@@ -80,9 +80,9 @@ async fn recovery(sampler: &Sampler) -> Duration {
 }
 
 #[tokio::test]
-async fn each_fault_is_named_at_once_and_its_end_is_seen() {
+async fn faults_are_reported_and_end() {
     let healthy = Scenario::of([profiles::h100_80()]);
-    let all = |code| healthy.clone().fault("*", Fault::code(code));
+    let with_code = |code| healthy.clone().fault("*", Fault::code(code));
 
     let faults = [
         (
@@ -102,22 +102,22 @@ async fn each_fault_is_named_at_once_and_its_end_is_seen() {
         ),
         (
             "driver unloaded",
-            all(codes::DRIVER_NOT_LOADED),
+            with_code(codes::DRIVER_NOT_LOADED),
             "nvml_unavailable",
         ),
         (
             "version mismatch",
-            all(codes::LIB_RM_VERSION_MISMATCH),
+            with_code(codes::LIB_RM_VERSION_MISMATCH),
             "driver_version_mismatch",
         ),
         (
-            "uninitialised",
-            all(codes::UNINITIALIZED),
+            "uninitialized",
+            with_code(codes::UNINITIALIZED),
             "nvml_unavailable",
         ),
         (
             "unknown everywhere",
-            all(codes::UNKNOWN),
+            with_code(codes::UNKNOWN),
             "nvml_unavailable",
         ),
         ("devices gone", Scenario::default(), "gpu_lost"),
@@ -133,10 +133,10 @@ async fn each_fault_is_named_at_once_and_its_end_is_seen() {
         ),
     ];
 
-    // Side by side, each on a machine of its own: most of the time is waiting.
+    // The faults run concurrently, each on its own machine, because they mostly wait.
     let mut running = tokio::task::JoinSet::new();
     for (name, fault, expected) in faults {
-        running.spawn(one_fault(name, healthy.clone(), fault, expected));
+        running.spawn(check_fault(name, healthy.clone(), fault, expected));
     }
 
     while let Some(done) = running.join_next().await {
@@ -145,65 +145,66 @@ async fn each_fault_is_named_at_once_and_its_end_is_seen() {
 }
 
 #[expect(clippy::print_stdout, reason = "the fault table, under --nocapture")]
-async fn one_fault(name: &str, healthy: Scenario, fault: Scenario, expected: &str) {
+async fn check_fault(name: &str, healthy: Scenario, fault: Scenario, expected: &str) {
     let machine = machine(&healthy);
     let sampler = Sampler::start(machine.options.clone()).unwrap();
-    assert_eq!(told(&sampler).await, "usable");
+    assert_eq!(current_reason(&sampler).await, "usable");
     machine.driver.set(&fault).unwrap();
     let asked = Instant::now();
-    assert_eq!(told(&sampler).await, expected, "{name}");
-    let named_in = asked.elapsed();
+    assert_eq!(current_reason(&sampler).await, expected, "{name}");
+    let reported_in = asked.elapsed();
 
-    // The fault lasts long enough for the waits between attempts to have grown to their longest.
+    // The fault lasts until the delays between attempts have reached their maximum.
     let mut readings = sampler.subscribe();
     for _ in 0..6 {
         readings.changed().await.unwrap();
     }
 
     machine.driver.set(&healthy).unwrap();
-    let recovered_in = recovery(&sampler).await;
+    let recovered_in = wait_for_recovery(&sampler).await;
     println!(
-        "{name:24} {expected:24} named in {named_in:>10.1?}   recovered in {recovered_in:>10.1?}"
+        "{name:24} {expected:24} reported in {reported_in:>10.1?}   \
+         recovered in {recovered_in:>10.1?}"
     );
     let counted = machine.driver.statistics().unwrap();
     assert_eq!(
         counted.inits,
         counted.shutdowns + 1,
-        "{name}: the old library goes before the next is opened"
+        "{name}: the old library is closed before the next is opened"
     );
 }
 
 #[tokio::test]
-async fn a_driver_installed_later_is_found() {
+async fn driver_installed_later_is_found() {
     let mut machine = machine(&Scenario::of([profiles::t4()]));
     let hidden = machine.driver.library().with_file_name("later.so");
     machine.options.nvml.library = Some(hidden.clone());
     let sampler = Sampler::start(machine.options.clone()).unwrap();
-    assert_eq!(told(&sampler).await, "nvml_unavailable");
+    assert_eq!(current_reason(&sampler).await, "nvml_unavailable");
     std::fs::rename(machine.driver.library(), hidden).unwrap();
-    recovery(&sampler).await;
+    wait_for_recovery(&sampler).await;
 }
 
 #[tokio::test]
-async fn a_driver_exchanged_under_us_is_opened_anew() {
+async fn replaced_driver_is_reopened() {
     let mut machine = machine(&Scenario::of([profiles::t4()]));
 
-    // A reading of the sampler's own could see the file half written, and open once more.
+    // A reading at the interval could see the file half written and reopen the driver once more.
     machine.options.interval = None;
     let sampler = Sampler::start(machine.options.clone()).unwrap();
-    assert_eq!(told(&sampler).await, "usable");
+    assert_eq!(current_reason(&sampler).await, "usable");
 
     machine
         .host
         .write("proc/driver/nvidia/version", "NVRM version: 610.10\n")
         .unwrap();
-    assert_eq!(told(&sampler).await, "usable");
+    assert_eq!(current_reason(&sampler).await, "usable");
     let counted = machine.driver.statistics().unwrap();
     assert_eq!((counted.inits, counted.shutdowns), (2, 1));
 }
 
 #[tokio::test]
-async fn devices_come_go_and_change_without_a_restart() {
+async fn changed_devices_need_no_restart() {
     let machine = machine(&Scenario::of([profiles::t4()]));
     let sampler = Sampler::start(machine.options.clone()).unwrap();
 
@@ -240,12 +241,12 @@ async fn devices_come_go_and_change_without_a_restart() {
 }
 
 #[tokio::test]
-async fn stale_readings_are_not_given_out_for_ever() {
+async fn stale_readings_expire() {
     let healthy = Scenario::of([profiles::h100_80()]);
     let mut machine = machine(&healthy);
     machine.options.stale_for = Duration::ZERO;
     let sampler = Sampler::start(machine.options.clone()).unwrap();
-    assert_eq!(told(&sampler).await, "usable");
+    assert_eq!(current_reason(&sampler).await, "usable");
 
     machine
         .driver
@@ -265,7 +266,7 @@ async fn stale_readings_are_not_given_out_for_ever() {
 }
 
 #[tokio::test]
-async fn a_hung_init_is_said_to_be_one() {
+async fn hung_init_is_reported() {
     let healthy = Scenario::of([profiles::h100_80()]);
     let machine = machine(&healthy.clone().fault("nvmlInit_v2", Fault::hang()));
     let sampler = Sampler::start(machine.options.clone()).unwrap();
@@ -277,21 +278,21 @@ async fn a_hung_init_is_said_to_be_one() {
         .unwrap_err();
     assert!(error.to_string().contains("opening"), "{error}");
     machine.driver.set(&healthy).unwrap();
-    recovery(&sampler).await;
+    wait_for_recovery(&sampler).await;
 }
 
 #[tokio::test]
-async fn a_slow_driver_is_waited_for() {
+async fn slow_driver_is_awaited() {
     let machine = machine(&Scenario::of([profiles::t4()]).fault("nvmlInit_v2", Fault::slow(200)));
     let sampler = Sampler::start(machine.options.clone()).unwrap();
-    assert_eq!(told(&sampler).await, "usable");
+    assert_eq!(current_reason(&sampler).await, "usable");
 }
 
 #[tokio::test]
-async fn a_release_lets_go_and_comes_back() {
+async fn release_closes_and_resume_reopens() {
     let machine = machine(&Scenario::of([profiles::t4()]));
     let sampler = Sampler::start(machine.options.clone()).unwrap();
-    assert_eq!(told(&sampler).await, "usable");
+    assert_eq!(current_reason(&sampler).await, "usable");
 
     sampler
         .release(Duration::from_secs(3600), DEADLINE)
@@ -299,21 +300,20 @@ async fn a_release_lets_go_and_comes_back() {
         .unwrap();
     let counted = machine.driver.statistics().unwrap();
     assert_eq!(counted.inits, counted.shutdowns);
-    assert_eq!(told(&sampler).await, "nvml_released");
+    assert_eq!(current_reason(&sampler).await, "nvml_released");
     assert!(sampler.status().released.is_some());
     sampler.resume();
-    assert_eq!(told(&sampler).await, "usable");
+    assert_eq!(current_reason(&sampler).await, "usable");
 
-    // However short it is: it is over before it could be seen, and the library was let go of all
-    // the same.
+    // A release of no length ends before a client sees it, but it closes the library all the same.
     let before = machine.driver.statistics().unwrap().shutdowns;
     sampler.release(Duration::ZERO, DEADLINE).await.unwrap();
     assert_eq!(machine.driver.statistics().unwrap().shutdowns, before + 1);
-    recovery(&sampler).await;
+    wait_for_recovery(&sampler).await;
 }
 
 #[tokio::test]
-async fn a_release_waits_for_an_opening_that_has_begun() {
+async fn release_waits_for_begun_open() {
     let slow = Scenario::of([profiles::t4()]).fault("nvmlInit_v2", Fault::slow(300));
     let machine = machine(&slow);
     let sampler = Sampler::start(machine.options.clone()).unwrap();
@@ -330,20 +330,20 @@ async fn a_release_waits_for_an_opening_that_has_begun() {
 }
 
 #[tokio::test]
-async fn the_driver_is_let_go_when_nobody_asks() {
+async fn idle_driver_is_closed() {
     let mut machine = machine(&Scenario::of([profiles::t4()]));
     machine.options.idle_after = Some(Duration::from_millis(200));
     let sampler = Sampler::start(machine.options.clone()).unwrap();
-    assert_eq!(told(&sampler).await, "usable");
+    assert_eq!(current_reason(&sampler).await, "usable");
     let asked = Instant::now();
     while sampler.status().open {
         assert!(asked.elapsed() < DEADLINE);
         tokio::task::yield_now().await;
     }
-    // On a slow machine it was let go before the question already.
+    // On a slow machine the driver may already have been closed before the request.
     let counted = machine.driver.statistics().unwrap();
 
     assert_eq!(counted.inits, counted.shutdowns);
     assert!(counted.inits > 0);
-    assert_eq!(told(&sampler).await, "usable");
+    assert_eq!(current_reason(&sampler).await, "usable");
 }

@@ -1,5 +1,6 @@
-//! A driver call that never comes back. A test binary of its own: it counts this process's sampling
-//! threads.
+//! A driver call that never returns.
+//!
+//! The test counts the sampling threads of its process, so it has its own binary.
 
 use std::time::Duration;
 
@@ -10,8 +11,22 @@ use simulated_nvml::{FakeHost, Fault, Scenario, SimulatedDriver, profiles};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
+fn sampling_threads() -> usize {
+    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else {
+        return 0;
+    };
+
+    tasks
+        .filter_map(Result::ok)
+        .filter(|task| {
+            std::fs::read_to_string(task.path().join("comm"))
+                .is_ok_and(|name| name.trim() == "devices")
+        })
+        .count()
+}
+
 #[tokio::test]
-async fn a_hung_call_delays_nobody_beyond_the_deadline() {
+async fn hung_call_respects_deadlines() {
     let healthy = Scenario::of([profiles::h100_80()]);
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let driver = SimulatedDriver::install(directory.path(), &healthy).unwrap();
@@ -38,18 +53,7 @@ async fn a_hung_call_delays_nobody_beyond_the_deadline() {
             .stale
     );
 
-    let threads = || {
-        std::fs::read_dir("/proc/self/task")
-            .unwrap()
-            .filter_map(Result::ok)
-            .filter(|task| {
-                std::fs::read_to_string(task.path().join("comm"))
-                    .is_ok_and(|name| name.trim() == "devices")
-            })
-            .count()
-    };
-
-    let before = threads();
+    let before = sampling_threads();
     driver
         .set(
             &healthy
@@ -60,17 +64,21 @@ async fn a_hung_call_delays_nobody_beyond_the_deadline() {
 
     let deadline = Duration::from_millis(100);
 
-    // The call hangs until the scenario changes: whoever waited for it would wait for ever.
+    // The call hangs until the scenario changes, so a client without a deadline would not return.
     for _ in 0..5 {
         let snapshot = sampler.sample(Duration::ZERO, deadline).await.unwrap();
-        assert!(snapshot.stale, "an old reading must say so");
+        assert!(snapshot.stale, "an old reading must be marked stale");
     }
 
     driver
         .until_hung("nvmlDeviceGetMemoryInfo_v2", DEADLINE)
         .unwrap();
+    assert!(before > 0, "the sampling thread is listed");
     assert_eq!(sampler.status().busy.unwrap().0, "reading the devices");
-    assert!(threads() <= before, "overdue calls must not be multiplied");
+    assert!(
+        sampling_threads() <= before,
+        "overdue calls must not start more threads"
+    );
     driver.set(&healthy).unwrap();
 
     assert!(

@@ -1,9 +1,10 @@
-//! Ten thousand readings leak nothing. Alone in its file, since it counts what the whole process
-//! holds.
+//! Ten thousand readings leak nothing.
+//!
+//! The test counts the resources of its whole process, so it has its own binary.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
-    reason = "the helpers of tests may fail them, and what was held is worth seeing"
+    reason = "the helpers of tests may fail them, and the test prints the resources"
 )]
 
 use std::fs;
@@ -15,19 +16,20 @@ use hf_mem_probe::devices::sampler::{Sampler, SamplerOptions};
 use simulated_nvml::{FakeHost, Fault, HolderKind, Scenario, SimulatedDriver, codes, profiles};
 
 const POLLS: usize = 10_000;
-/// What memory may grow by, in KiB: the allocator's noise and some huge pages of 2 MiB, and far
-/// below 10 000 leaks of a reading.
-const GROWTH_KIB: u64 = 8_192;
+/// The allowed growth of memory, in KiB.
+///
+/// It covers the allocator's noise and some huge pages of 2 MiB, and is far below 10 000 leaks of a
+/// reading.
+const MAX_GROWTH_KIB: u64 = 8_192;
 
 #[derive(Debug)]
-struct Held {
+struct Resources {
     descriptors: usize,
     threads: usize,
     resident_kib: u64,
 }
 
-fn held() -> Held {
-    let count = |folder: &str| fs::read_dir(folder).unwrap().count();
+fn resources() -> Resources {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let resident = status
         .lines()
@@ -41,33 +43,35 @@ fn held() -> Held {
         .parse()
         .unwrap();
 
-    Held {
-        descriptors: count("/proc/self/fd"),
-        threads: count("/proc/self/task"),
+    Resources {
+        descriptors: fs::read_dir("/proc/self/fd").unwrap().count(),
+        threads: fs::read_dir("/proc/self/task").unwrap().count(),
         resident_kib,
     }
 }
 
-impl Held {
-    /// Asserts that no more is held now. A file that just now is read is closed in a moment.
-    fn is_not_outgrown(&self, what: &str) {
+impl Resources {
+    /// Asserts that the process holds no more now.
+    ///
+    /// It retries, because a file that is being read is closed soon.
+    fn assert_not_exceeded(&self, event: &str) {
         let begun = Instant::now();
         let after = loop {
-            let after = held();
+            let after = resources();
             let settled = after.descriptors <= self.descriptors && after.threads <= self.threads;
             if settled || begun.elapsed() > Duration::from_secs(20) {
                 break after;
             }
         };
 
-        println!("{what}: {self:?} -> {after:?}");
+        println!("{event}: {self:?} -> {after:?}");
         assert!(after.descriptors <= self.descriptors && after.threads <= self.threads);
-        assert!(after.resident_kib < self.resident_kib + GROWTH_KIB);
+        assert!(after.resident_kib < self.resident_kib + MAX_GROWTH_KIB);
     }
 }
 
 #[tokio::test]
-async fn ten_thousand_polls_leak_nothing() {
+async fn many_readings_leak_nothing() {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let gpu = profiles::h100_80().process(std::process::id(), 1 << 30, HolderKind::Compute);
     let healthy = Scenario::repeated(2, &gpu);
@@ -95,21 +99,21 @@ async fn ten_thousand_polls_leak_nothing() {
         poll().await.unwrap();
     }
 
-    let before = held();
+    let before = resources();
     for _ in 0..POLLS {
         poll().await.unwrap();
     }
 
-    before.is_not_outgrown("10 000 polls");
+    before.assert_not_exceeded("10 000 polls");
     let counted = driver.statistics().unwrap();
     assert_eq!(
         (counted.inits, counted.shutdowns),
         (1, 0),
-        "one library for all of them"
+        "the library is opened once"
     );
 
-    // Opening again after faults leaks nothing either.
-    let before = held();
+    // Reopening after faults leaks nothing either.
+    let before = resources();
     for _ in 0..50 {
         driver
             .set(
@@ -129,7 +133,7 @@ async fn ten_thousand_polls_leak_nothing() {
             .unwrap();
     }
 
-    before.is_not_outgrown("50 faults");
+    before.assert_not_exceeded("50 faults");
     let counted = driver.statistics().unwrap();
     assert_eq!(counted.inits, counted.shutdowns + 1);
 }

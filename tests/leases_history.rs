@@ -182,7 +182,7 @@ async fn look_keeps_driver_closed() {
 
     wait_for_readings(1).await;
     for count in 2..5 {
-        sampler.look();
+        sampler.request_background_reading();
         wait_for_readings(count).await;
     }
 
@@ -196,13 +196,13 @@ async fn look_keeps_driver_closed() {
     set_status("suspended");
 
     for _ in 0..100 {
-        sampler.look();
+        sampler.request_background_reading();
         tokio::task::yield_now().await;
     }
 
     let awake_at = Instant::now();
     set_status("active");
-    sampler.look();
+    sampler.request_background_reading();
     wait_for_readings(5).await;
     let last = began.lock().unwrap()[4];
     assert!(

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# The Slurm page of docs/integrations.md, run: two nodes on this machine, jobs that ask before they start, a Prolog that
-# reports and never fails, a TaskProlog that hands placement on. Needs root, slurm-wlm and munge; half a minute.
+# Tests the Slurm section of docs/integrations.md on two nodes of this machine. Its jobs ask before they start, its Prolog
+# reports the devices and never fails, and its TaskProlog exports the placement. Needs root, slurm-wlm and munge. Takes half
+# a minute.
 #
 #   tests/slurm.sh BINARY
 #
-# The daemon serves declared devices; nothing outside the temporary folder is touched.
+# The daemon serves declared devices. The test changes nothing outside its temporary folder.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 binary=$(realpath "${1:?usage: tests/slurm.sh BINARY}")
@@ -49,16 +50,16 @@ state_directory = "$work/probe/state"
 C
 daemon() { "$binary" daemon --config "$work/probe.toml" --gpus 4x24GiB 2>>"$work/log/probe" & probe=$!; started+=("$probe"); until_true 20 test -S "$work/run/api.sock"; }
 
-# --- the files of the page ---
+# --- the files of that section ---
 cat >"$work/prolog.sh" <<P
 #!/bin/sh
-# Prolog: an almost empty environment, absolute paths, a limit of its own, and always 0.
+# Prolog: it has an almost empty environment, so it uses absolute paths. It has its own time limit and always exits with 0.
 HF_MEM_PROBE_SOCKET=$work/run/api.sock /usr/bin/timeout 5 $binary gpus --json >"$work/reports/\$SLURM_JOB_ID" 2>/dev/null
 exit 0
 P
 cat >"$work/task_prolog.sh" <<P
 #!/bin/sh
-# TaskProlog: what it prints as "export NAME=VALUE" is in the task's environment, "print TEXT" in its output.
+# TaskProlog: a line "export NAME=VALUE" changes the task's environment, a line "print TEXT" goes to its output.
 export HF_MEM_PROBE_SOCKET=$work/run/api.sock
 echo "export FREE_MIB=\$($binary free --gpu 0 2>/dev/null || echo unknown)"
 echo "print hf-mem-probe: device 0 has \$($binary free --gpu 0 --unit GiB 2>/dev/null || echo '?') GiB available"
@@ -75,8 +76,8 @@ if [ \$code != 0 ]; then
 fi
 srun sh -c 'echo "serving, FREE_MIB=\$FREE_MIB"'
 P
-# The page's line for a node whose daemon sees more devices than the job was given; the job says what it got and what it was
-# answered for.
+# The command for a node whose daemon sees more devices than the job has. The job prints its devices and the devices of the
+# answer.
 cat >"$work/own_gpu.sh" <<P
 #!/bin/sh
 #SBATCH --gres=gpu:1
@@ -86,7 +87,7 @@ uuid=\$(python3 -c 'import json, sys; print(*(device["uuid"] for device in json.
 echo "given \$SLURM_JOB_GPUS, answered for \$uuid"
 while [ -e "$work/jobs/hold" ]; do sleep 0.1; done
 P
-# Stands for NVIDIA's program, which is not here: the page's one call, answered from the devices that the daemon declares.
+# Replaces NVIDIA's program. It supports the one call of that section and answers with the daemon's declared devices.
 cat >"$work/bin/nvidia-smi" <<P
 #!/usr/bin/env python3
 import json, subprocess, sys
@@ -147,11 +148,11 @@ submit() { sbatch --parsable --wait -o "$work/jobs/out" "$work/job.sh" "$@" 2>&1
 say "a job that fits"
 job=$(submit | head -1)
 sed 's/^/   /' "$work/jobs/out"
-expect "its end" "COMPLETED 0:0" "$(scontrol show job "$job" | grep -oE 'JobState=[A-Z]+|ExitCode=[0-9:]+' | cut -d= -f2 | tr '\n' ' ' | sed 's/ $//')"
+expect "job state and exit code" "COMPLETED 0:0" "$(scontrol show job "$job" | grep -oE 'JobState=[A-Z]+|ExitCode=[0-9:]+' | cut -d= -f2 | tr '\n' ' ' | sed 's/ $//')"
 grep -q 'FREE_MIB=24' "$work/jobs/out" && expect "TaskProlog's variable reached the task" yes yes || expect "TaskProlog's variable reached the task" yes no
-expect "the Prolog reported devices" 4 "$(grep -o '"uuid"' "$work/reports/$job" | wc -l)"
+expect "devices in the Prolog's report" 4 "$(grep -o '"uuid"' "$work/reports/$job" | wc -l)"
 
-say "two jobs on one node, each asks for its own device"
+say "two jobs on one node, each asks about its own device"
 touch "$work/jobs/hold"
 first=$(sbatch --parsable -w n1 -o "$work/jobs/first" "$work/own_gpu.sh")
 second=$(sbatch --parsable -w n1 -o "$work/jobs/second" "$work/own_gpu.sh")
@@ -165,18 +166,18 @@ expect "the second" "given 1, answered for $(uuid_of 1)" "$(grep given "$work/jo
 ended() { [ -z "$(squeue -h -j "$first,$second" 2>/dev/null)" ]; }
 until_true 20 ended || true
 
-say "a job that does not fit (64 sequences at once)"
+say "a job that does not fit (64 concurrent sequences)"
 job=$(submit --sequences 64 | head -1)
 sed 's/^/   /' "$work/jobs/out"
-expect "its end" "FAILED 1:0" "$(scontrol show job "$job" | grep -oE 'JobState=[A-Z]+|ExitCode=[0-9:]+' | cut -d= -f2 | tr '\n' ' ' | sed 's/ $//')"
-expect "the nodes are none the worse" "2 idle" "$(until_true 10 idle; sinfo -h -o '%D %T')"
+expect "job state and exit code" "FAILED 1:0" "$(scontrol show job "$job" | grep -oE 'JobState=[A-Z]+|ExitCode=[0-9:]+' | cut -d= -f2 | tr '\n' ' ' | sed 's/ $//')"
+expect "the nodes stay idle" "2 idle" "$(until_true 10 idle; sinfo -h -o '%D %T')"
 
 say "the daemon is down"
 kill "$probe"; wait "$probe" 2>/dev/null || true
 job=$(submit --gpus 2x24GiB | head -1)
 sed 's/^/   /' "$work/jobs/out"
-expect "its end (it walks the path itself)" "COMPLETED 0:0" "$(scontrol show job "$job" | grep -oE 'JobState=[A-Z]+|ExitCode=[0-9:]+' | cut -d= -f2 | tr '\n' ' ' | sed 's/ $//')"
+expect "job state and exit code (the command answers without the daemon)" "COMPLETED 0:0" "$(scontrol show job "$job" | grep -oE 'JobState=[A-Z]+|ExitCode=[0-9:]+' | cut -d= -f2 | tr '\n' ' ' | sed 's/ $//')"
 expect "the nodes are not drained" "2 idle" "$(until_true 10 idle; sinfo -h -o '%D %T')"
 
-printf '\n%s\n' "$([ $failures = 0 ] && echo 'all held' || echo "$failures failed")"
+printf '\n%s\n' "$([ $failures = 0 ] && echo 'all passed' || echo "$failures failed")"
 [ $failures = 0 ]

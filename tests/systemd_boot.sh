@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# The package in a systemd that really boots: install, ask as several users, kill, hang, reload, stop with a request in
-# flight, upgrade, remove, purge. Needs root, systemd-container, mmdebstrap, python3 and a Debian mirror; some minutes.
+# Tests the package in a container that boots systemd: install, ask as several users, kill, hang, reload, stop with a
+# request in flight, upgrade, remove, purge. Needs root, systemd-container, mmdebstrap, python3 and a Debian mirror. Takes
+# some minutes.
 #
 #   tests/systemd_boot.sh DEB [SIMULATED_NVML.so]
 #
-# BOOT_ROOT=FOLDER keeps and reuses the root file system. BOOT_MIRROR names the mirror, where it is not to be this system's
-# own archive. BOOT_QUICK=1 leaves out the hung driver, which takes two minutes to count as hung, and the hung disk, which
-# takes as long.
+# BOOT_ROOT=FOLDER keeps the root file system and reuses it. BOOT_MIRROR names the mirror; the default is this system's own
+# archive. BOOT_QUICK=1 skips the hung driver, which counts as hung after two minutes, and the hung disk, which takes as
+# long.
 #
-# What makes such a test prove nothing, and is held here: systemd-nspawn in its plain form does not enforce DeviceAllow=
-# nor IPAddressDeny= (it lacks the rights to load BPF programs, and sees a hybrid cgroup tree), so the container gets a
-# pure cgroup2 of its own and those rights; and a step below checks that a forbidden device is refused with EPERM, where
-# one that is merely missing gives ENXIO. Limits of memory and tasks are not enforced here: their controllers may sit in
-# the host's version 1 tree.
+# By default, systemd-nspawn enforces neither DeviceAllow= nor IPAddressDeny=, so such a test would prove nothing: it lacks
+# the rights to load BPF programs, and it sees a hybrid cgroup tree. This container therefore has a pure cgroup2 tree of its
+# own and those rights. A step below checks that a denied device fails with EPERM, while a missing one fails with ENXIO. The
+# limits of memory and tasks are not enforced here, because their controllers can be in the host's version 1 tree.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -27,7 +27,7 @@ leader=
 failures=0
 
 cleanup() {
-    # First of all: what waits for a frozen disk cannot be killed.
+    # The disk is thawed first, because a process that waits for a frozen disk cannot be killed.
     ! mountpoint -q "$work/state" || { fsfreeze --unfreeze "$work/state" 2>/dev/null || true; }
     [ -z "$leader" ] || kill -KILL "$leader" 2>/dev/null || true
     [ -z "$nspawn" ] || [ -n "$leader" ] || kill "$nspawn" 2>/dev/null || true
@@ -43,7 +43,7 @@ trap cleanup EXIT
 say() { printf '\n== %s\n' "$*"; }
 pass() { printf '   ok    %s\n' "$*"; }
 fail() { printf '   FAIL  %s\n' "$*"; failures=$((failures + 1)); }
-# expect WHAT WANTED FOUND: both are printed, so that the transcript can be judged.
+# expect WHAT WANTED FOUND: prints both values, so that a reader can check the transcript.
 expect() { if [ "$2" = "$3" ]; then pass "$1: $3"; else fail "$1: wanted [$2], found [$3]"; fi; }
 inside() { nsenter -t "$leader" -m -u -i -n -p -C -- "$@"; }
 as() { local user=$1; shift; inside runuser -u "$user" -- env NO_COLOR=1 "$@"; }
@@ -64,8 +64,8 @@ if [ ! -x "$root/usr/bin/systemctl" ]; then
 fi
 chroot "$root" id alice >/dev/null 2>&1 || chroot "$root" useradd -m alice
 chroot "$root" id mallory >/dev/null 2>&1 || chroot "$root" useradd -m mallory
-[ ! -e "$root/usr/bin/hf-mem-probe" ] || { echo "the root file system holds the package already"; exit 1; }
-snapshot() { # what the package could leave behind
+[ ! -e "$root/usr/bin/hf-mem-probe" ] || { echo "the root file system already contains the package"; exit 1; }
+snapshot() { # prints what the package can leave behind
     inside find / -xdev \( -name '*hf-mem-probe*' -o -name '*hf_mem_probe*' \) -not -path '/opt/test/*' -not -path '/proc/*' 2>/dev/null | sort
     inside find /run /etc/systemd -name '*hf-mem-probe*' 2>/dev/null | sort
     inside grep -c hf-mem-probe /etc/passwd /etc/group || true
@@ -75,13 +75,13 @@ mkdir "$work/test"
 cp "$deb" "$work/test/one.deb"
 cp -r tests/fixtures/Qwen3-8B "$work/test/model"
 dpkg-deb -R "$deb" "$work/unpacked"
-# The question that the command line itself sends for that model.
+# The question that the command line sends for that model.
 python3 -c 'import sys; sys.path.insert(0, "tests/load"); import load; sys.stdout.buffer.write(load.question(sys.argv[1]))' \
     "$work/unpacked/usr/bin/hf-mem-probe" >"$work/test/question.json"
 sed -i -E 's/^Version: .*/Version: 99.0.0-1/' "$work/unpacked/DEBIAN/control"
 dpkg-deb --root-owner-group -Zgzip -b "$work/unpacked" "$work/test/two.deb" >/dev/null
 cat >"$work/test/slow_body.py" <<'P'
-# Sends a request's head and half its body, says so, and the rest once told: a request in flight.
+# Sends the head and a part of the body of a request, prints a line, and sends the rest later: a request in flight.
 import socket, sys, time
 body = b'{"model": {"repo": "owner/name"}}'
 caller = socket.socket(socket.AF_UNIX)
@@ -96,7 +96,7 @@ answer = caller.recv(65536)
 print(answer.split(b'\r\n')[0].decode(), answer.split(b'\r\n\r\n')[1][:300].decode(), flush=True)
 P
 cat >"$work/test/open_device.py" <<'P'
-# Joins the service's control group, then opens a device: EPERM when the group's rules refuse it.
+# Joins the service's control group, then opens a device: EPERM if the rules of the group deny it.
 import errno, os, sys
 with open(f'/sys/fs/cgroup{sys.argv[1]}/cgroup.procs', 'w') as group:
     group.write(str(os.getpid()))
@@ -116,7 +116,7 @@ scenario() { # scenario USED_GIB [FAULTS]
 }
 [ -z "$simulated" ] || scenario 0
 
-# A disk of its own for the state, to be frozen.
+# A separate disk for the state, which a later step freezes.
 mkdir "$work/state"
 if [ -z "${BOOT_QUICK:-}" ] && [ -n "$simulated" ]; then
     truncate -s 16M "$work/state.img"
@@ -134,7 +134,7 @@ unshare --mount --propagation private -- bash -c '
         --capability=CAP_BPF,CAP_NET_ADMIN,CAP_PERFMON --system-call-filter=bpf --volatile=overlay \
         --bind="$2:/opt/test" --bind="$3:/opt/state"' "$root" "$machine" "$work/test" "$work/state" </dev/null >"$work/boot.log" 2>&1 &
 nspawn=$!
-# nspawn forks a helper first: its child that has become systemd is the container's process 1.
+# nspawn forks a helper first. Its child that has become systemd is process 1 of the container.
 find_leader() {
     local child
     for child in $(pgrep -P "$nspawn"); do
@@ -162,7 +162,7 @@ expect "socket's mode and owner" "660 root hf-mem-probe" "$(inside stat -c '%a %
 expect "state folder" "700 hf-mem-probe" "$(inside stat -c '%a %U' /var/lib/hf-mem-probe)"
 expect "check-config of the conffile" 0 "$(code inside hf-mem-probe check-config /etc/hf-mem-probe/config.toml)"
 
-say "started by its socket"
+say "started by the socket"
 inside systemctl stop hf-mem-probe.service
 expect "service after stop" inactive "$(inside systemctl is-active hf-mem-probe.service || true)"
 inside usermod -aG hf-mem-probe alice
@@ -171,7 +171,7 @@ health=$(code as alice hf-mem-probe health)
 printf '   alice: health exits with %s after %s ms (process start included): %s\n' "$health" "$(($(now_ms) - started))" "$(head -1 "$work/out")"
 expect "service after a question" active "$(inside systemctl is-active hf-mem-probe.service || true)"
 
-say "who may ask"
+say "access to the socket"
 expect "alice (in the group) asks whether Qwen3-8B fits on 2x24GiB" 0 "$(code as alice hf-mem-probe fits /opt/test/model --gpus 2x24GiB --json)"
 grep -q 'answered by the daemon' "$work/out" && pass "answered by the daemon" || fail "not answered by the daemon: $(head -c 300 "$work/out")"
 expect "alice asks with 1x12GiB: does not fit" 1 "$(code as alice hf-mem-probe fits /opt/test/model --gpus 1x12GiB --json)"
@@ -181,8 +181,8 @@ expect "mallory by curl" 7 "$(code as mallory curl -s --unix-socket /run/hf-mem-
 status_of() { as "$1" curl -s -o /dev/null -w '%{http_code}' --unix-socket /run/hf-mem-probe/api.sock "${@:2}"; }
 expect "alice by curl" 200 "$(status_of alice http://localhost/v1/health)"
 expect "alice's browser (Origin:)" 403 "$(status_of alice -H 'Origin: http://example.org' http://localhost/v1/health)"
-expect "alice makes the daemon let go of the driver" 403 "$(status_of alice -X POST http://localhost/v1/nvml/release)"
-expect "root makes the daemon let go of the driver" 200 "$(status_of root -X POST http://localhost/v1/nvml/release)"
+expect "alice releases the driver" 403 "$(status_of alice -X POST http://localhost/v1/nvml/release)"
+expect "root releases the driver" 200 "$(status_of root -X POST http://localhost/v1/nvml/release)"
 
 say "what the sandbox enforces"
 inside mknod /dev/nvidia0 c 195 0; inside mknod /dev/other c 10 200; inside chmod 666 /dev/nvidia0 /dev/other
@@ -198,7 +198,7 @@ main=$(property MainPID)
 expect "capabilities" 0000000000000000 "$(inside awk '/^CapEff/{print $2}' "/proc/$main/status")"
 expect "no new privileges" 1 "$(inside awk '/^NoNewPrivs/{print $2}' "/proc/$main/status")"
 expect "system call filter (2: on)" 2 "$(inside awk '/^Seccomp:/{print $2}' "/proc/$main/status")"
-# A container may not lower it below its own: the property is what can be judged here.
+# A container cannot lower the score below its own, so the test checks the property.
 expect "OOM score asked for" -500 "$(property OOMScoreAdjust)"
 expect "the daemon sees /usr read-only" ro "$(inside awk '$5=="/usr" || $5=="/" {split($6,o,","); last=o[1]} END{print last}' "/proc/$main/mountinfo")"
 inside systemd-analyze security --no-pager hf-mem-probe.service 2>/dev/null | tail -1 | sed 's/^/   /'
@@ -231,26 +231,26 @@ inside systemctl reload hf-mem-probe.service
 refused() { property StatusText | grep -q 'rejected'; }
 until_true 5 refused || true
 printf '   after a bad one: %s\n' "$(property StatusText)"
-refused && pass "refused, the old one stays" || fail "a bad configuration was not refused"
+refused && pass "rejected, the old configuration stays active" || fail "a bad configuration was not rejected"
 expect "same process" "$old" "$(property MainPID)"
 expect "still answers" 0 "$(code as alice hf-mem-probe fits /opt/test/model --gpus 2x24GiB --json)"
 inside sed -i '/^nonsense/d' /etc/hf-mem-probe/config.toml
 
 say "the journal"
-expect "refusals are errors to it" 1 "$(inside journalctl -u hf-mem-probe -p err -o cat --no-pager | grep -c 'configuration is rejected')"
-expect "and no mark is left in the text" 0 "$(inside journalctl -u hf-mem-probe -o cat --no-pager | grep -c '^<[0-9]>')"
+expect "a rejected configuration is logged as an error" 1 "$(inside journalctl -u hf-mem-probe -p err -o cat --no-pager | grep -c 'configuration is rejected')"
+expect "the text has no priority prefix" 0 "$(inside journalctl -u hf-mem-probe -o cat --no-pager | grep -c '^<[0-9]>')"
 
 say "a site's own socket mode"
 inside bash -c 'mkdir -p /run/systemd/system/hf-mem-probe.socket.d; printf "[Socket]\nSocketMode=0666\n" >/run/systemd/system/hf-mem-probe.socket.d/mode.conf; systemctl daemon-reload; systemctl restart hf-mem-probe.socket'
 expect "socket after its restart, the service running" active "$(inside systemctl is-active hf-mem-probe.socket || true)"
 until_true 5 inside systemctl is-active hf-mem-probe.service || fail "the service is not back"
 expect "socket's mode" 666 "$(inside stat -c '%a' /run/hf-mem-probe/api.sock)"
-expect "mallory may ask now" 0 "$(code as mallory hf-mem-probe health)"
+expect "mallory can connect now" 0 "$(code as mallory hf-mem-probe health)"
 inside bash -c 'rm -r /run/systemd/system/hf-mem-probe.socket.d; systemctl daemon-reload; systemctl restart hf-mem-probe.socket'
-expect "and no more" 69 "$(code as mallory hf-mem-probe health)"
+expect "mallory can no longer connect" 69 "$(code as mallory hf-mem-probe health)"
 inside systemctl stop hf-mem-probe.socket
 expect "service after its socket was stopped" inactive "$(inside systemctl is-active hf-mem-probe.service || true)"
-expect "a caller is told so" 69 "$(code as alice hf-mem-probe health)"
+expect "a request cannot connect" 69 "$(code as alice hf-mem-probe health)"
 inside systemctl start hf-mem-probe.service
 expect "socket after the service alone was started" active "$(inside systemctl is-active hf-mem-probe.socket || true)"
 
@@ -258,16 +258,16 @@ say "a bad configuration at the start"
 restarts=$(property NRestarts)
 inside bash -c 'echo "nonsense = 1" >>/etc/hf-mem-probe/config.toml'
 inside systemctl restart hf-mem-probe.service 2>/dev/null && fail "it started" || pass "it does not start"
-expect "its exit status" 78 "$(property ExecMainStatus)"
+expect "exit status" 78 "$(property ExecMainStatus)"
 expect "state, and restarts since" "failed $restarts" "$(property ActiveState) $(property NRestarts)"
 inside journalctl -u hf-mem-probe -o cat --no-pager | grep 'nonsense' | tail -1 | sed 's/^/   journal: /'
 started=$(now_ms)
-printf '   a caller meanwhile: exit %s after %s ms: %s\n' "$(code as alice timeout 30 hf-mem-probe health)" "$(($(now_ms) - started))" "$(head -1 "$work/out")"
+printf '   a request meanwhile: exit %s after %s ms: %s\n' "$(code as alice timeout 30 hf-mem-probe health)" "$(($(now_ms) - started))" "$(head -1 "$work/out")"
 printf '   socket unit then: %s, service: %s\n' "$(property Result hf-mem-probe.socket)" "$(property Result)"
 inside sed -i '/^nonsense/d' /etc/hf-mem-probe/config.toml
 inside systemctl reset-failed hf-mem-probe.socket hf-mem-probe.service
 inside systemctl start hf-mem-probe.service
-expect "mended, reset and started: alice asks" 0 "$(code as alice hf-mem-probe health)"
+expect "fixed, reset and started: alice asks" 0 "$(code as alice hf-mem-probe health)"
 
 say "stop with a request in flight"
 inside python3 /opt/test/slow_body.py >"$work/slow" 2>&1 &
@@ -277,8 +277,8 @@ started=$(now_ms)
 inside systemctl stop hf-mem-probe.service
 printf '   stopped after %s ms\n' "$(($(now_ms) - started))"
 wait "$slow" || true
-if grep -q '^HTTP/1.1' "$work/slow"; then pass "the caller was answered: $(tail -1 "$work/slow")"; else fail "the caller got: $(tail -1 "$work/slow")"; fi
-expect "its result" success "$(property Result)"
+if grep -q '^HTTP/1.1' "$work/slow"; then pass "the client got the answer: $(tail -1 "$work/slow")"; else fail "the client got: $(tail -1 "$work/slow")"; fi
+expect "result of the service" success "$(property Result)"
 inside journalctl -u hf-mem-probe -o cat --no-pager | grep -i 'stopp' | tail -2 | sed 's/^/   journal: /'
 
 say "leases, state and cache across a restart"
@@ -287,12 +287,12 @@ inside bash -c 'touch /var/lib/hf-mem-probe/marker; systemctl restart hf-mem-pro
 expect "the state folder survives" 0 "$(code inside test -e /var/lib/hf-mem-probe/marker)"
 held() { as alice hf-mem-probe lease list --json 2>/dev/null; }
 holds() { held | grep -q "\"id\": *\"$1\""; } # holds ID
-# The id of the lease in the answer that `code` left, remarks of the command line around it or not.
+# The id of the lease in the answer that `code` wrote, with or without remarks of the command line around it.
 id_of() { python3 -c 'import json, sys; t = open(sys.argv[1]).read(); print(json.loads(t[t.index("{"):t.rindex("}") + 1])["lease"]["id"])' "$work/out"; }
 if [ -n "$simulated" ]; then
     inside bash -c 'sed -i "s#^nvml_library = .*#nvml_library = \"/opt/test/driver/libnvidia-ml.so.1\"#" /etc/hf-mem-probe/config.toml; systemctl restart hf-mem-probe.service'
-    expect "on the driver's look-alike: fits" 0 "$(code as alice hf-mem-probe fits /opt/test/model --json)"
-    expect "free MiB on it, for a program" 81408 "$(as alice hf-mem-probe free --unit MiB)"
+    expect "with the simulated driver: fits" 0 "$(code as alice hf-mem-probe fits /opt/test/model --json)"
+    expect "free MiB on it, as a plain number" 81408 "$(as alice hf-mem-probe free --unit MiB)"
     expect "a lease held by a name" 0 "$(code as alice hf-mem-probe fits /opt/test/model --reserve --holder job-7 --ttl 30m --json)"
     named=$(id_of)
     inside systemd-run --quiet --unit=holder sleep 600
@@ -301,21 +301,21 @@ if [ -n "$simulated" ]; then
     expect "a lease held by a process" 200 "$(inside curl -s -o /opt/test/out -w '%{http_code}' --unix-socket /run/hf-mem-probe/api.sock -d @/opt/test/lease.json http://localhost/v1/leases)"
     cp "$work/test/out" "$work/out"
     bound=$(id_of)
-    expect "a third, larger one gets no room" 1 "$(code as alice hf-mem-probe fits /opt/test/model --sequences 4 --json)"
+    expect "a third, larger request does not fit" 1 "$(code as alice hf-mem-probe fits /opt/test/model --sequences 4 --json)"
     printf '   %s\n' "$(grep -o '"reason": *"[a-z_]*"' "$work/out" | head -1)"
     inside usermod -aG hf-mem-probe mallory
     expect "mallory, now in the group, releases alice's lease: refused" 403 "$(status_of mallory -X DELETE "http://localhost/v1/leases/$named")"
     inside gpasswd -d mallory hf-mem-probe >/dev/null
     inside systemctl restart hf-mem-probe.service
-    holds "$named" && holds "$bound" && pass "both are there after a restart" || fail "after a restart: $(held)"
+    holds "$named" && holds "$bound" && pass "both leases exist after a restart" || fail "after a restart: $(held)"
     inside kill -9 "$(property MainPID)"
     held >"$work/out"
-    holds "$named" && holds "$bound" && pass "both are there after kill -9" || fail "after kill -9: $(held)"
+    holds "$named" && holds "$bound" && pass "both leases exist after kill -9" || fail "after kill -9: $(held)"
     inside systemctl stop hf-mem-probe.service
     inside systemctl stop holder.service
     gone() { ! holds "$bound"; }
     if until_true 10 gone && holds "$named"; then
-        pass "the holder ended while the daemon was down: its lease is gone, the named one stays"
+        pass "the holder ended while the daemon was down: its lease is released, the named one stays"
     else
         fail "after the holder's end: $(held)"
     fi
@@ -359,18 +359,19 @@ systemctl daemon-reload'
     printf '   health: %s\n' "$(as alice hf-mem-probe health 2>&1 | tr -s ' \n' ' ')"
     scenario 0
     until_true 10 verdict_is 0 || true
-    expect "a lease to be kept over the upgrade" 0 "$(code as alice hf-mem-probe fits /opt/test/model --reserve --holder job-8 --ttl 30m --json)"
+    expect "a lease that must survive the upgrade" 0 "$(code as alice hf-mem-probe fits /opt/test/model --reserve --holder job-8 --ttl 30m --json)"
     kept=$(id_of)
 
     if [ -z "${BOOT_QUICK:-}" ]; then
         say "watchdog: the state's disk hangs (frozen ext4)"
         inside systemctl stop hf-mem-probe.service 2>/dev/null
-        # As the unit has it: 30 s; but a process that cannot be killed is waited for twice, so that is made short.
+        # The watchdog is the unit's own (30 s). TimeoutStopSec= is short, because systemd waits twice for a process that
+        # cannot be killed.
         inside bash -c 'cp -a /var/lib/hf-mem-probe/. /opt/state/ && chown hf-mem-probe: /opt/state && chmod 700 /opt/state &&
             mount --bind /opt/state /var/lib/hf-mem-probe && rm -f /run/systemd/system/hf-mem-probe.service.d/watchdog.conf &&
             printf "[Service]\nTimeoutStopSec=3s\n" >/run/systemd/system/hf-mem-probe.service.d/stop.conf && systemctl daemon-reload'
         inside systemctl start hf-mem-probe.service
-        holds "$kept" && pass "the lease is there, on a disk of its own" || fail "the lease is gone: $(held)"
+        holds "$kept" && pass "the lease exists on the separate disk" || fail "the lease is gone: $(held)"
         old=$(property MainPID)
         fsfreeze --freeze "$work/state"
         started=$(now_ms)
@@ -379,30 +380,30 @@ systemctl daemon-reload'
         reserving=$!
         stuck() { as alice hf-mem-probe health | grep -q 'stuck in one step'; }
         if until_true 20 stuck; then
-            pass "health says so, $(since): $(as alice hf-mem-probe health | grep leases | tr -s ' ')"
+            pass "health reports it, $(since): $(as alice hf-mem-probe health | grep leases | tr -s ' ')"
         else
-            fail "health does not say so: $(as alice hf-mem-probe health 2>&1 | tr '\n' ' ')"
+            fail "health does not report it: $(as alice hf-mem-probe health 2>&1 | tr '\n' ' ')"
         fi
-        expect "declared devices are answered for" 0 "$(code as alice hf-mem-probe fits /opt/test/model --gpus 2x24GiB --json)"
-        expect "this host's, where a lease may hold them: come back later" 75 "$(code as alice hf-mem-probe fits /opt/test/model --json)"
+        expect "questions about declared devices are answered" 0 "$(code as alice hf-mem-probe fits /opt/test/model --gpus 2x24GiB --json)"
+        expect "questions about this host's devices, which leases may hold: retry later" 75 "$(code as alice hf-mem-probe fits /opt/test/model --json)"
         printf '   %s\n' "$(grep -o '"detail": *"[^"]*"' "$work/out" | head -1)"
         if until_true 60 replaced; then pass "replaced, $(since)"; else
             fail "not replaced"
             inside systemctl status --no-pager --full --lines=30 hf-mem-probe.service | sed 's/^/   /' || true
         fi
         printf '   the old process: %s\n' "$(inside ps -L -o pid,stat,comm -p "$old" --no-headers | tr -s ' ' | tr '\n' ';')"
-        inside journalctl -u hf-mem-probe -o cat --no-pager | grep -iE 'resetting the watchdog|watchdog|still around|left-over' | tail -6 | sed 's/^/   journal: /'
-        wait "$reserving" && fail "a lease was given: $(cat "$work/reserve")" || pass "who asked for a lease got none"
+        inside journalctl -u hf-mem-probe -o cat --no-pager | grep -iE 'no sign of life|watchdog|still around|left-over' | tail -6 | sed 's/^/   journal: /'
+        wait "$reserving" && fail "a lease was granted: $(cat "$work/reserve")" || pass "the request for a lease got none"
         expect "the new daemon answers on the frozen disk" 0 "$(code as alice hf-mem-probe fits /opt/test/model --gpus 2x24GiB --json)"
         printf '   its health: %s\n' "$(as alice hf-mem-probe health 2>&1 | grep leases | tr -s ' ')"
-        expect "this host's devices: it does not know what is leased" 75 "$(code as alice hf-mem-probe fits /opt/test/model --json)"
+        expect "questions about this host's devices: the leases are unknown" 75 "$(code as alice hf-mem-probe fits /opt/test/model --json)"
         printf '   %s\n' "$(grep -o '"detail": *"[^"]*"' "$work/out" | head -1)"
-        expect "and gives no lease" 78 "$(code as alice hf-mem-probe fits /opt/test/model --reserve --holder job-10 --json)"
+        expect "no lease is granted" 78 "$(code as alice hf-mem-probe fits /opt/test/model --reserve --holder job-10 --json)"
         fsfreeze --unfreeze "$work/state"
         started=$(now_ms)
         back() { holds "$kept"; }
         if until_true 60 back; then
-            pass "the disk is back, and $((($(now_ms) - started) / 1000)) s later so is the lease"
+            pass "the lease exists again $((($(now_ms) - started) / 1000)) s after the disk has recovered"
         else
             fail "the lease is gone: $(held)"
         fi
@@ -417,7 +418,7 @@ systemctl daemon-reload'
         sleep 12
         health=$(code as alice hf-mem-probe health)
         printf '   health exits with %s: %s\n' "$health" "$(tr '\n' ' ' <"$work/out" | head -c 300)"
-        expect "declared devices are still answered for" 0 "$(code as alice hf-mem-probe fits /opt/test/model --gpus 2x24GiB --json)"
+        expect "questions about declared devices are still answered" 0 "$(code as alice hf-mem-probe fits /opt/test/model --gpus 2x24GiB --json)"
         if until_true 170 replaced; then
             pass "restarted $(( ($(now_ms) - started) / 1000 )) s after the driver hung: $(inside journalctl -u hf-mem-probe -o cat --no-pager | grep -iE 'resetting the watchdog|watchdog' | tail -1)"
         else
@@ -433,7 +434,7 @@ say "upgrade"
 inside bash -c 'rm -r /run/systemd/system/hf-mem-probe.service.d; systemctl daemon-reload; systemctl restart hf-mem-probe.service'
 inode=$(inside stat -c %i /run/hf-mem-probe/api.sock)
 old=$(property MainPID)
-# A caller asks again and again while the package is replaced: none of its questions may fail.
+# A client sends requests while the package is replaced. None of them may fail.
 inside bash -c 'n=0; bad=0; while [ ! -e /opt/test/enough ]; do
     said=$(hf-mem-probe health 2>&1); s=$?; n=$((n+1)); { [ $s = 0 ] || [ $s = 4 ] || [ $s = 1 ]; } || { bad=$((bad+1)); last="$s: $said"; }
     done; echo "$n questions, $bad failed ${last:+(exit $last)}"' >"$work/asked" 2>&1 &
@@ -444,28 +445,28 @@ printf '   while it was replaced: %s\n' "$(cat "$work/asked")"
 grep -q ' 0 failed' "$work/asked" && pass "no question failed" || fail "questions failed"
 expect "version" 99.0.0-1 "$(inside dpkg-query -W -f '${Version}' hf-mem-probe)"
 expect "the socket was not replaced" "$inode" "$(inside stat -c %i /run/hf-mem-probe/api.sock)"
-[ "$(property MainPID)" != "$old" ] && pass "the daemon was" || fail "the daemon was not restarted"
-expect "the administrator's configuration stays" 1 "$(inside grep -c '^filter = "debug"' /etc/hf-mem-probe/config.toml)"
-expect "the state folder stays" 0 "$(code inside test -e /var/lib/hf-mem-probe/marker)"
-[ -z "$simulated" ] || { holds "$kept" && pass "so does the lease"; } || fail "the lease is gone: $(held)"
+[ "$(property MainPID)" != "$old" ] && pass "the daemon was restarted" || fail "the daemon was not restarted"
+expect "the administrator's configuration is kept" 1 "$(inside grep -c '^filter = "debug"' /etc/hf-mem-probe/config.toml)"
+expect "the state folder is kept" 0 "$(code inside test -e /var/lib/hf-mem-probe/marker)"
+[ -z "$simulated" ] || { holds "$kept" && pass "the lease is kept"; } || fail "the lease is gone: $(held)"
 
-say "a ledger of a newer version (after a downgrade)"
+say "a ledger with a newer version (after a downgrade)"
 if [ -n "$simulated" ]; then
     inside systemctl stop hf-mem-probe.service 2>/dev/null
     inside sed -i '1s/"version":1/"version":2/' /var/lib/hf-mem-probe/leases.json
     inside systemctl start hf-mem-probe.service
-    expect "no lease of it counts" 0 "$(held | grep -c '"id"')"
+    expect "its leases do not count" 0 "$(held | grep -c '"id"')"
     expect "the file is kept" 0 "$(code inside test -e /var/lib/hf-mem-probe/leases.json.set-aside-1)"
     inside journalctl -u hf-mem-probe -p warning -o cat --no-pager | grep 'another version' | tail -1 | sed 's/^/   journal: /'
     code inside hf-mem-probe health --json >/dev/null
-    grep -q 'no lease is granted' "$work/out" && pass "and nothing is granted on top of it" || fail "health is silent"
+    grep -q 'no lease is granted' "$work/out" && pass "health reports that no lease is granted" || fail "health does not report it"
     inside sh -c 'rm /var/lib/hf-mem-probe/leases.json.set-aside-*'
     inside systemctl restart hf-mem-probe.service
     code inside hf-mem-probe health --json >/dev/null
-    grep -q 'no lease is granted' "$work/out" && fail "still not" || pass "until the file is removed"
+    grep -q 'no lease is granted' "$work/out" && fail "health still reports it" || pass "leases are granted after the file is removed"
 fi
 
-say "what the administrator switched off stays off"
+say "units that the administrator disabled stay disabled"
 inside systemctl disable --now --quiet hf-mem-probe.socket hf-mem-probe.service
 inside dpkg -i /opt/test/two.deb >"$work/out" 2>&1 || { cat "$work/out"; fail "dpkg -i"; }
 for unit in hf-mem-probe.socket hf-mem-probe.service; do
@@ -478,7 +479,7 @@ for unit in hf-mem-probe.socket hf-mem-probe.service; do
 done
 inside systemctl unmask --quiet hf-mem-probe.socket hf-mem-probe.service
 inside systemctl enable --now --quiet hf-mem-probe.socket hf-mem-probe.service
-expect "on again" 0 "$(code as alice hf-mem-probe health)"
+expect "health after the units are enabled again" 0 "$(code as alice hf-mem-probe health)"
 
 say "remove"
 inside dpkg -r hf-mem-probe >"$work/out" 2>&1 || { cat "$work/out"; fail "dpkg -r"; }
@@ -495,5 +496,5 @@ inside systemctl list-units --all --no-legend 'hf-mem-probe*' | sed 's/^/   unit
 
 say "power off"
 kill -s SIGRTMIN+4 "$leader"; wait "$nspawn" || true; leader=; nspawn=
-printf '\n%s\n' "$([ $failures = 0 ] && echo 'all held' || echo "$failures failed")"
+printf '\n%s\n' "$([ $failures = 0 ] && echo 'all passed' || echo "$failures failed")"
 [ $failures = 0 ]

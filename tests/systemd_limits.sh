@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# The limits of the unit in a machine of its own, whose kernel enforces them: memory, tasks, descriptors, devices and
-# addresses, loaded and overstepped. Needs root for the file system, mmdebstrap, qemu-system-x86, e2fsprogs, python3 and a
-# Debian mirror. A few minutes: the processor is emulated unless LIMITS_ACCEL=kvm.
+# Tests the limits of the unit in a virtual machine, whose kernel enforces them. The test reaches and exceeds the limits of
+# memory, tasks, descriptors, devices and addresses. Needs root for the file system, mmdebstrap, qemu-system-x86, e2fsprogs,
+# python3 and a Debian mirror. Takes a few minutes, because the processor is emulated unless LIMITS_ACCEL=kvm.
 #
 #   tests/systemd_limits.sh DEB SIMULATED_NVML.so
 #
-# LIMITS_ROOT=FOLDER keeps and reuses the root file system. BOOT_MIRROR names the mirror, where it is not to be this system's
-# own archive. What is tried is in tests/load/limits.py, which runs in the machine and writes its findings to a disk, because
+# LIMITS_ROOT=FOLDER keeps the root file system and reuses it. BOOT_MIRROR names the mirror; the default is this system's own
+# archive. tests/load/limits.py has the test cases. It runs in the virtual machine and writes its results to a disk, because
 # a console loses lines.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,66 +1,70 @@
-//! Memory that is on its way out: after a stop a driver gives memory back over seconds, and a "no"
-//! in between is a "not yet".
+//! The rate at which device memory is being freed.
+//!
+//! After a process stops, the driver frees its memory over seconds. An answer of "does not fit" in
+//! that time means "not yet".
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use hf_mem_core::bytes::Bytes;
-use hf_mem_core::device::Snapshot;
+use hf_mem_core::device::{Device, Snapshot};
 
-/// A smaller rise between two readings is noise: an engine's own pool breathes by as much.
-const LEAST_RISE: Bytes = Bytes::mib(256);
-/// Readings closer than this give no rate worth the name, and readings further apart say nothing of
-/// now.
-const APART: std::ops::RangeInclusive<Duration> =
+/// The smallest rise of free memory between two readings that counts.
+///
+/// An engine's own memory pool varies by up to this much.
+const MIN_RISE: Bytes = Bytes::mib(256);
+/// The time between two readings from which a rate is computed.
+///
+/// Closer readings give an unreliable rate. Readings further apart say nothing about the present.
+const RATE_WINDOW: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(20)..=Duration::from_secs(30);
 
-/// Readings of late that are kept to compare with, and the time that lies at least between them:
-/// callers may ask for readings as close as they like, and one that is far enough apart must be
-/// left.
-const KEPT: usize = 8;
-const KEPT_APART: Duration = Duration::from_millis(5);
+/// The number of recent readings that are stored for comparison.
+const MAX_READINGS: usize = 8;
+/// The shortest time between two stored readings.
+///
+/// Callers can request readings at any rate. Without this limit, a burst would displace every
+/// reading that is old enough to compare with.
+const MIN_SPACING: Duration = Duration::from_millis(5);
 
-/// Readings before the last one, the oldest first.
+/// The readings before the last one, the oldest first.
 #[derive(Debug, Default)]
-pub struct Earlier(VecDeque<Arc<Snapshot>>);
+pub struct RecentReadings(VecDeque<Arc<Snapshot>>);
 
-impl Earlier {
-    /// Adds one that is no longer the last.
+impl RecentReadings {
+    /// Adds a reading that a newer one has replaced.
     pub fn push(&mut self, reading: Arc<Snapshot>) {
         let mut newest = self.0.iter().rev();
         if let (Some(last), Some(before)) = (newest.next(), newest.next())
-            && apart(before, last).is_none_or(|apart| apart < KEPT_APART)
+            && elapsed(before, last).is_none_or(|elapsed| elapsed < MIN_SPACING)
         {
             self.0.pop_back();
         }
 
         self.0.push_back(reading);
-        if self.0.len() > KEPT {
+        if self.0.len() > MAX_READINGS {
             self.0.pop_front();
         }
     }
 
-    /// Bytes that come free in a second, by UUID of the devices on which free memory rose to `now`
-    /// from the last reading that is far enough before it, or from one that was too close before
-    /// that to be compared with it then.
+    /// Returns the bytes freed per second, by UUID of each device whose free memory rose.
+    ///
+    /// `now` is compared with the last reading that is old enough. It is also compared with the
+    /// readings just before that one, because they were too close to it to be compared with it.
     pub fn draining(&self, now: &Snapshot) -> BTreeMap<String, Bytes> {
-        let too_close = |before: &Snapshot, after| {
-            apart(before, after).is_some_and(|apart| apart < *APART.start())
-        };
-
-        let mut far_enough = self
+        let mut old_enough = self
             .0
             .iter()
             .rev()
-            .skip_while(|before| too_close(before, now));
-        let Some(last) = far_enough.next() else {
+            .skip_while(|before| is_too_close(before, now));
+        let Some(last) = old_enough.next() else {
             return BTreeMap::new();
         };
 
-        let mut rates = draining(last, now);
-        for before in far_enough.take_while(|before| too_close(before, last)) {
-            for (uuid, rate) in draining(before, now) {
+        let mut rates = freed_per_second(last, now);
+        for before in old_enough.take_while(|before| is_too_close(before, last)) {
+            for (uuid, rate) in freed_per_second(before, now) {
                 let known = rates.entry(uuid).or_insert(rate);
                 *known = rate.max(*known);
             }
@@ -70,15 +74,22 @@ impl Earlier {
     }
 }
 
-fn apart(before: &Snapshot, now: &Snapshot) -> Option<Duration> {
+fn elapsed(before: &Snapshot, now: &Snapshot) -> Option<Duration> {
     now.sampled_at.duration_since(before.sampled_at).ok()
 }
 
-/// Bytes that come free in a second, by UUID of the devices on which free memory rose from `before`
-/// to `now`.
-fn draining(before: &Snapshot, now: &Snapshot) -> BTreeMap<String, Bytes> {
-    let apart = apart(before, now).filter(|apart| APART.contains(apart));
-    let Some(milliseconds) = apart.and_then(|apart| u64::try_from(apart.as_millis()).ok()) else {
+/// Whether two readings are too close to compute a rate from.
+fn is_too_close(before: &Snapshot, after: &Snapshot) -> bool {
+    elapsed(before, after).is_some_and(|elapsed| elapsed < *RATE_WINDOW.start())
+}
+
+/// Returns the bytes freed per second between `before` and `now`, by UUID.
+///
+/// It contains the devices whose free memory rose.
+fn freed_per_second(before: &Snapshot, now: &Snapshot) -> BTreeMap<String, Bytes> {
+    let elapsed = elapsed(before, now).filter(|elapsed| RATE_WINDOW.contains(elapsed));
+    let milliseconds = elapsed.and_then(|elapsed| u64::try_from(elapsed.as_millis()).ok());
+    let Some(milliseconds) = milliseconds else {
         return BTreeMap::new();
     };
 
@@ -86,20 +97,27 @@ fn draining(before: &Snapshot, now: &Snapshot) -> BTreeMap<String, Bytes> {
         return BTreeMap::new();
     }
 
-    let rate = |device: &hf_mem_core::device::Device| {
-        let earlier = before
-            .devices
-            .iter()
-            .find(|it| it.facts.uuid == device.facts.uuid)?
-            .free_bytes?;
-        let rise = device
-            .free_bytes?
-            .checked_sub(earlier)
-            .filter(|rise| *rise >= LEAST_RISE)?;
-        Some((device.facts.uuid.clone(), rise.scale(1000, milliseconds)))
-    };
+    now.devices
+        .iter()
+        .filter_map(|device| {
+            let rise = free_memory_rise(before, device)?;
+            Some((device.facts.uuid.clone(), rise.scale(1000, milliseconds)))
+        })
+        .collect()
+}
 
-    now.devices.iter().filter_map(rate).collect()
+/// Returns how much more memory `device` has free than it had in `before`, from [`MIN_RISE`] on.
+fn free_memory_rise(before: &Snapshot, device: &Device) -> Option<Bytes> {
+    let free_before = before
+        .devices
+        .iter()
+        .find(|it| it.facts.uuid == device.facts.uuid)?
+        .free_bytes?;
+
+    device
+        .free_bytes?
+        .checked_sub(free_before)
+        .filter(|rise| *rise >= MIN_RISE)
 }
 
 #[cfg(test)]
@@ -118,59 +136,67 @@ mod tests {
     }
 
     #[test]
-    fn a_rise_is_a_rate_and_noise_is_none() {
+    fn rise_gives_rate_noise_none() {
         let before = reading("24GiB@20GiB,24GiB@20GiB", 0);
-        let rates = draining(&before, &reading("24GiB@18GiB,24GiB@20GiB", 500));
+        let rates = freed_per_second(&before, &reading("24GiB@18GiB,24GiB@20GiB", 500));
         assert_eq!(
             rates,
             BTreeMap::from([("declared-0".to_owned(), Bytes::gib(4))])
         );
-        assert!(draining(&before, &reading("24GiB@19.9GiB,24GiB@21GiB", 500)).is_empty());
+        assert!(freed_per_second(&before, &reading("24GiB@19.9GiB,24GiB@21GiB", 500)).is_empty());
     }
 
     #[test]
-    fn readings_that_were_asked_for_at_once_hide_no_rise() {
-        let used =
+    fn close_readings_hide_no_rise() {
+        let with_used =
             |gib: &str, milliseconds| Arc::new(reading(&format!("24GiB@{gib}GiB"), milliseconds));
-        let mut earlier = Earlier::default();
+        let mut earlier = RecentReadings::default();
 
-        // Taken by another and given back in part, quicker than a rate can be told.
+        // Another process takes memory and frees a part of it, faster than a rate can be measured.
         for (gib, at) in [("0", 0), ("20", 17), ("16", 34)] {
-            earlier.push(used(gib, at));
+            earlier.push(with_used(gib, at));
         }
 
         assert_eq!(
-            earlier.draining(&used("16", 51)).len(),
+            earlier.draining(&with_used("16", 51)).len(),
             1,
-            "since the one at 17"
+            "the rise since the reading at 17 ms"
         );
 
-        // A flood of readings: one that is far enough apart is left.
+        // A burst of readings leaves one that is old enough to compare with.
         for at in 51..70 {
-            earlier.push(used("16", at));
+            earlier.push(with_used("16", at));
         }
 
-        assert_eq!(earlier.draining(&used("12", 71)).len(), 1);
-        assert!(earlier.0.len() <= KEPT);
+        assert_eq!(earlier.draining(&with_used("12", 71)).len(), 1);
+        assert!(earlier.0.len() <= MAX_READINGS);
 
-        // Too close before a reading for a rate then, and not the last that is far enough now.
-        let mut earlier = Earlier::default();
+        // The reading at 100 ms was too close to the one at 115 ms then, and it is not the last one
+        // that is old enough now.
+        let mut earlier = RecentReadings::default();
         for (gib, at) in [("0", 0), ("20", 100), ("16", 115)] {
-            earlier.push(used(gib, at));
+            earlier.push(with_used(gib, at));
         }
 
-        assert_eq!(earlier.draining(&used("16", 140)).len(), 1);
-        earlier.push(used("16", 140));
-        assert!(earlier.draining(&used("16", 165)).is_empty(), "it is over");
-        assert!(Earlier::default().draining(&used("12", 71)).is_empty());
+        assert_eq!(earlier.draining(&with_used("16", 140)).len(), 1);
+        earlier.push(with_used("16", 140));
+        assert!(
+            earlier.draining(&with_used("16", 165)).is_empty(),
+            "no memory is freed any more"
+        );
+        assert!(
+            RecentReadings::default()
+                .draining(&with_used("12", 71))
+                .is_empty()
+        );
     }
 
     #[test]
-    fn readings_too_close_too_far_or_stale_say_nothing() {
+    fn incomparable_readings_give_no_rate() {
         let before = reading("24GiB@20GiB", 0);
         for milliseconds in [0, 5, 60_000] {
             assert!(
-                draining(&before, &reading("24GiB@10GiB", milliseconds)).is_empty(),
+                freed_per_second(&before, &reading("24GiB@10GiB", milliseconds)).is_empty(),
                 "{milliseconds}"
             );
         }
@@ -180,6 +206,6 @@ mod tests {
             ..reading("24GiB@10GiB", 500)
         };
 
-        assert!(draining(&before, &stale).is_empty());
+        assert!(freed_per_second(&before, &stale).is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! Why there is no reading of the devices.
+//! The errors of reading the devices.
 
 use hf_mem_core::device::UnusableReason;
 use hf_mem_core::wire_word::WireWord;
@@ -6,84 +6,96 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-/// Why a snapshot cannot be had; the word for machines is [`DevicesError::reason`].
+/// An error that prevents a snapshot. [`DevicesError::reason`] is its machine-readable word.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DevicesError {
-    /// The driver's management library is not there.
+    /// The driver's management library was not found.
     #[error(
-        "no NVIDIA management library: tried {tried}; install the driver, or name the library with --nvml PATH"
+        "no NVIDIA management library: tried {tried}; \
+         install the driver, or name the library with --nvml PATH"
     )]
     Library {
-        /// What was tried, with what came of it.
+        /// The paths that were tried, with the result of each.
         tried: String,
     },
-    /// The library is there, the kernel module is not.
+    /// The library is installed, but the kernel module is not loaded.
     #[error(
-        "the NVIDIA kernel driver is not loaded; load the `nvidia` module, or check `dmesg` for why it is not"
+        "the NVIDIA kernel driver is not loaded; load the `nvidia` module, \
+         or check `dmesg` for why it is not"
     )]
     DriverNotLoaded,
-    /// Library and kernel module are of different versions.
+    /// The library and the kernel module have different versions.
     #[error(
-        "the driver's library and its kernel module are of different versions (an upgrade under a loaded module); \
+        "the driver's library and its kernel module have different versions \
+         (an upgrade under a loaded module); \
          reload the module or reboot"
     )]
     VersionMismatch,
-    /// The driver refuses this process.
+    /// The driver denies this process access.
     #[error(
-        "the driver refuses access ({call}); check the device nodes' mode and the unit's DeviceAllow="
+        "the driver denies access ({call}); \
+         check the device nodes' mode and the unit's DeviceAllow="
     )]
     NoPermission {
-        /// The call that was refused.
+        /// The call that the driver denied.
         call: &'static str,
     },
-    /// Anything else that fails as a whole.
+    /// Another error that affects the whole driver.
     #[error("{call} failed: {message}")]
     Driver {
-        /// What was called.
+        /// The call that failed.
         call: &'static str,
-        /// What it said.
+        /// The error message of the call.
         message: String,
     },
-    /// The driver works and has no device.
+    /// The driver works, but reports no device.
     #[error(
-        "the driver sees no GPU; check `nvidia-smi -L`, and in a container or unit that /dev/nvidia* is allowed"
+        "the driver sees no GPU; check `nvidia-smi -L`, \
+         and in a container or unit that /dev/nvidia* is allowed"
     )]
     NoDevices,
-    /// The driver works and has lost all devices that it had.
+    /// The driver works, but no longer reports any of its devices.
     #[error(
-        "the driver sees no GPU any more; there were {before}; in a container the device nodes may be revoked"
+        "the driver no longer sees any GPU (before: {before}); \
+         in a container, access to the device nodes may have been revoked"
     )]
     DevicesVanished {
-        /// How many there were.
+        /// The number of devices before.
         before: usize,
     },
-    /// No device may be used, and all for one reason.
-    #[error("no device can be used: {message}")]
+    /// No device is usable.
+    #[error("no device is usable: {message}")]
     NoneUsable {
-        /// The reason of the first.
+        /// The reason of the first device.
         reason: WireWord<UnusableReason>,
-        /// Its sentence.
+        /// The message of the first device.
         message: String,
     },
-    /// A driver call blocks.
-    #[error("the driver has not answered for {} ms ({doing}); a sick GPU can block it for ever", waited.as_millis())]
+    /// A driver call does not return.
+    #[error(
+        "the driver has not answered for {} ms ({doing}); a faulty GPU can block it indefinitely",
+        waited.as_millis()
+    )]
     Overdue {
-        /// What it is busy with.
+        /// The step that does not return.
         doing: &'static str,
-        /// For how long.
+        /// The time since the step began.
         waited: Duration,
     },
-    /// Somebody asked that the driver be left alone.
-    #[error("the driver is released for {} s more, for a reset or reconfiguration", remaining.as_secs())]
+    /// The driver is released by request.
+    #[error(
+        "the driver is released for another {} s, for a reset or reconfiguration",
+        remaining.as_secs()
+    )]
     Released {
-        /// How long still.
+        /// The time until the release ends.
         remaining: Duration,
     },
 }
 
 impl DevicesError {
-    /// The stable word for machines.
+    /// Returns the stable machine-readable reason.
     pub fn reason(&self) -> &str {
         match self {
             Self::Library { .. } | Self::DriverNotLoaded | Self::Driver { .. } => {

@@ -1,5 +1,6 @@
-//! Who a process is, from `/proc`: enough to tell a person what to stop and a lease whose memory it
-//! sees.
+//! The identity of processes that hold device memory, from `/proc`.
+//!
+//! It tells a user which process to stop, and it attributes memory to a lease.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use hf_mem_core::device::Process;
 
 use crate::accounts::UserNames;
 
-/// The parts of the file system that facts about the host are read from; tests set their own.
+/// The directories from which facts about the host are read. Tests set their own.
 #[derive(Clone, Debug)]
 pub struct HostRoots {
     /// `/proc`
@@ -30,15 +31,17 @@ impl Default for HostRoots {
 }
 
 impl HostRoots {
-    /// Under the directory that `HF_MEM_PROBE_HOST_ROOT` names, where it is set: for a container
-    /// that has the host's `/proc`, `/sys` and `/etc` mounted somewhere, and for tests.
+    /// Returns the roots under the directory in `HF_MEM_PROBE_HOST_ROOT`, or else the defaults.
+    ///
+    /// The variable is for tests and for a container that mounts the host's `/proc`, `/sys` and
+    /// `/etc` elsewhere.
     pub fn from_environment() -> Self {
         std::env::var_os("HF_MEM_PROBE_HOST_ROOT")
             .filter(|root| !root.is_empty())
             .map_or_else(Self::default, |root| Self::under(Path::new(&root)))
     }
 
-    /// All of them under one directory.
+    /// Returns the roots `proc`, `sys` and `etc` under one directory.
     pub fn under(root: &Path) -> Self {
         Self {
             proc: root.join("proc"),
@@ -48,44 +51,51 @@ impl HostRoots {
     }
 }
 
-/// The inode of the host's own PID namespace, the same on every Linux (`PROC_PID_INIT_INO`).
-const HOSTS_PID_NAMESPACE: &str = "pid:[4026531836]";
-
-/// Whether the number of a process, as the driver gives it (the host's), means the process of that
-/// number in `roots`.
+/// The link to the host's initial PID namespace.
 ///
-/// In a container's own PID namespace it may mean another one, or nobody; then nobody is named,
-/// rather than the wrong one. Where the files are somewhere else than in `/proc`, whoever put them
-/// there answers for them.
-pub fn namesakes(roots: &HostRoots) -> bool {
+/// Its inode is the same on every Linux (`PROC_PID_INIT_INO`).
+const HOST_PID_NAMESPACE: &str = "pid:[4026531836]";
+
+/// Whether a PID that the driver reports (a PID of the host) is the same process in `roots`.
+///
+/// In a container's own PID namespace the same PID can belong to another process or to none. The
+/// reader then names no process rather than the wrong one. If `roots.proc` is not `/proc`, this
+/// function trusts the configured directory.
+pub fn pids_match(roots: &HostRoots) -> bool {
     if roots.proc != Path::new("/proc") {
         return true;
     }
-    fs::read_link("/proc/self/ns/pid").map_or(true, |own| own == Path::new(HOSTS_PID_NAMESPACE))
+    fs::read_link("/proc/self/ns/pid").map_or(true, |own| own == Path::new(HOST_PID_NAMESPACE))
 }
 
-/// Fills in what `/proc` shows of a process; what it hides (another PID namespace, `ProtectProc`)
-/// stays `None`. `users` has the names of users.
+/// Fills in what `/proc` shows of a process.
+///
+/// A field that `/proc` hides (another PID namespace, `ProtectProc`) stays `None`. `users` has the
+/// names of users.
 pub(crate) fn describe(process: &mut Process, proc: &Path, users: &UserNames) {
-    let own = proc.join(process.pid.to_string());
-    let read = |name: &str| {
-        fs::read(own.join(name))
-            .ok()
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-    };
+    let folder = proc.join(process.pid.to_string());
 
-    process.name = read("comm")
+    process.name = read_lossy(&folder.join("comm"))
         .map(|name| name.trim_end().to_owned())
         .filter(|name| !name.is_empty());
-    process.uid = read("status").as_deref().and_then(uid);
+    process.uid = read_lossy(&folder.join("status")).as_deref().and_then(uid);
     process.user = process.uid.and_then(|uid| users.name(uid));
-    process.start_ticks = read("stat").as_deref().and_then(start_ticks);
-    process.cgroup = read("cgroup").as_deref().and_then(cgroup);
+    process.start_ticks = read_lossy(&folder.join("stat"))
+        .as_deref()
+        .and_then(start_ticks);
+    process.cgroup = read_lossy(&folder.join("cgroup"))
+        .as_deref()
+        .and_then(cgroup);
     process.unit = process.cgroup.as_deref().and_then(unit);
     process.container = process.cgroup.as_deref().and_then(container);
 }
 
-/// The real uid of `status`.
+fn read_lossy(path: &Path) -> Option<String> {
+    let bytes = fs::read(path).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The real uid in the text of `status`.
 fn uid(status: &str) -> Option<u32> {
     status
         .lines()
@@ -96,8 +106,10 @@ fn uid(status: &str) -> Option<u32> {
         .ok()
 }
 
-/// Field 22 of `stat`; the name in field 2 may hold spaces and parentheses, so counting starts
-/// after the last of them.
+/// Field 22 of the text of `stat`.
+///
+/// The name in field 2 can contain spaces and parentheses, so counting starts after the last
+/// closing parenthesis.
 fn start_ticks(stat: &str) -> Option<u64> {
     stat.rsplit_once(')')?
         .1
@@ -107,30 +119,32 @@ fn start_ticks(stat: &str) -> Option<u64> {
         .ok()
 }
 
-/// The cgroup v2 path, else the one of v1's `name=systemd`.
+/// The cgroup v2 path, or else the path of v1's `name=systemd` hierarchy.
 fn cgroup(text: &str) -> Option<String> {
-    let path = |of: &str| {
-        text.lines()
-            .find_map(|line| line.split_once(':')?.1.strip_prefix(of))
-            .map(str::to_owned)
-    };
-    path(":").or_else(|| path("name=systemd:"))
+    path_in_hierarchy(text, ":").or_else(|| path_in_hierarchy(text, "name=systemd:"))
 }
 
-/// The innermost systemd service of a cgroup path, else its scope.
+fn path_in_hierarchy(text: &str, hierarchy: &str) -> Option<String> {
+    text.lines()
+        .find_map(|line| line.split_once(':')?.1.strip_prefix(hierarchy))
+        .map(str::to_owned)
+}
+
+/// The innermost systemd service of a cgroup path, or else its innermost scope.
 fn unit(cgroup: &str) -> Option<String> {
-    let last = |ending: &str| {
-        cgroup
-            .rsplit('/')
-            .find(|part| part.ends_with(ending))
-            .map(str::to_owned)
-    };
-
-    last(".service").or_else(|| last(".scope"))
+    innermost_unit(cgroup, ".service").or_else(|| innermost_unit(cgroup, ".scope"))
 }
 
-/// The container id in a cgroup path (Docker, containerd, CRI-O and Podman all use 64 hexadecimal
-/// digits), shortened to twelve as their tools print it.
+fn innermost_unit(cgroup: &str, suffix: &str) -> Option<String> {
+    cgroup
+        .rsplit('/')
+        .find(|part| part.ends_with(suffix))
+        .map(str::to_owned)
+}
+
+/// The container id in a cgroup path, shortened to the twelve digits that container tools print.
+///
+/// Docker, containerd, CRI-O and Podman all use 64 hexadecimal digits.
 fn container(cgroup: &str) -> Option<String> {
     cgroup.rsplit('/').find_map(|part| {
         let id = part.strip_suffix(".scope").unwrap_or(part);
@@ -140,8 +154,10 @@ fn container(cgroup: &str) -> Option<String> {
     })
 }
 
-/// The pod UID in a cgroup path of Kubernetes: `pod<uid>`, or with systemd's driver
-/// `kubepods-...-pod<uid>.slice`, whose hyphens are underscores.
+/// Returns the pod UID in a cgroup path of Kubernetes.
+///
+/// The path contains `pod<uid>`. With the systemd cgroup driver it contains
+/// `kubepods-...-pod<uid>.slice`, where underscores replace the hyphens of the UID.
 pub fn pod(cgroup: &str) -> Option<String> {
     cgroup.split('/').find_map(|part| {
         let uid = part.strip_suffix(".slice").unwrap_or(part);
@@ -151,11 +167,11 @@ pub fn pod(cgroup: &str) -> Option<String> {
             .1;
         let uid = uid.replace('_', "-");
 
-        let sound = uid.len() == 36
+        let is_uid = uid.len() == 36
             && uid
                 .bytes()
                 .all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
-        sound.then_some(uid)
+        is_uid.then_some(uid)
     })
 }
 

@@ -1,8 +1,8 @@
-//! What is free now: the places on this host (or on a declared one) where a process can allocate.
+//! The devices on this host, or on a declared one, and the memory that is free on them.
 //!
-//! A [`Snapshot`](hf_mem_core::device::Snapshot) is one consistent reading of all devices. It is
-//! published by the sampler, written by `gpus --json` and read back by `--gpus FILE`. Nothing
-//! general in here is named after a vendor; what is NVIDIA's lives in `nvml`.
+//! A [`Snapshot`](hf_mem_core::device::Snapshot) is one consistent reading of all devices. The
+//! sampler publishes it, `gpus --json` writes it, and `--gpus FILE` reads it back. General names in
+//! this module are vendor-neutral; `nvml` holds what is specific to NVIDIA.
 
 mod draining;
 pub mod error;
@@ -15,4 +15,4 @@ pub mod sampler;
 pub mod select;
 pub mod snapshot_file;
 
-pub use draining::Earlier;
+pub use draining::RecentReadings;

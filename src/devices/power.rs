@@ -1,4 +1,6 @@
-//! Which GPUs sleep. Asked of the kernel's files only: a question to the driver would wake them.
+//! The power state of the GPUs.
+//!
+//! It is read from kernel files only, because a driver call would wake a sleeping GPU.
 
 use std::fs;
 
@@ -9,22 +11,23 @@ use super::holders::HostRoots;
 pub struct PowerState {
     /// `0000:01:00.0`
     pub bus_id: String,
-    /// Product name, from the module.
+    /// The product name, from the module.
     pub name: Option<String>,
-    /// UUID, from the module; it shows question marks for a GPU it has not started yet.
+    /// The UUID, from the module, which shows question marks for a GPU that it has not started yet.
     pub uuid: Option<String>,
     suspended: bool,
 }
 
 impl PowerState {
-    /// Whether it is suspended by runtime power management.
+    /// Whether runtime power management has suspended the GPU.
     pub fn asleep(&self) -> bool {
         self.suspended
     }
 }
 
-/// The GPUs that the NVIDIA module owns, by bus address; none where it is not loaded or `/proc`
-/// hides it.
+/// Returns the GPUs that the NVIDIA module owns, in the order of their bus addresses.
+///
+/// The list is empty if the module is not loaded or `/proc` hides it.
 pub fn states(roots: &HostRoots) -> Vec<PowerState> {
     let Ok(folder) = fs::read_dir(roots.proc.join("driver/nvidia/gpus")) else {
         return Vec::new();
@@ -42,9 +45,10 @@ pub fn states(roots: &HostRoots) -> Vec<PowerState> {
         .collect()
 }
 
-/// Whether the kernel module lets a GPU suspend while the host runs ("Runtime D3", laptops): an
-/// open library keeps such a GPU awake.
-pub fn any_suspends(roots: &HostRoots) -> bool {
+/// Whether the kernel module lets a GPU suspend while the host runs ("Runtime D3", laptops).
+///
+/// An open NVML library keeps such a GPU awake.
+pub fn any_can_suspend(roots: &HostRoots) -> bool {
     let Ok(folder) = fs::read_dir(roots.proc.join("driver/nvidia/gpus")) else {
         return false;
     };
@@ -66,7 +70,7 @@ fn state(roots: &HostRoots, bus_id: String) -> PowerState {
         .join("power/runtime_status");
     let suspended = fs::read_to_string(status)
         .is_ok_and(|text| matches!(text.trim(), "suspended" | "suspending"));
-    let told = if suspended {
+    let information = if suspended {
         fs::read_to_string(
             roots
                 .proc
@@ -79,20 +83,23 @@ fn state(roots: &HostRoots, bus_id: String) -> PowerState {
         None
     };
 
-    let field = |name: &str| {
-        let line = told
-            .as_ref()?
-            .lines()
-            .find_map(|line| line.strip_prefix(name))?;
-        Some(line.trim().to_owned()).filter(|value| !value.is_empty() && !value.contains('?'))
-    };
-
+    let information = information.unwrap_or_default();
     PowerState {
-        name: field("Model:"),
-        uuid: field("GPU UUID:"),
+        name: information_field(&information, "Model:"),
+        uuid: information_field(&information, "GPU UUID:"),
         bus_id,
         suspended,
     }
+}
+
+/// A field of the module's `information` file. Question marks mean that it is unknown.
+fn information_field(information: &str, name: &str) -> Option<String> {
+    let value = information
+        .lines()
+        .find_map(|line| line.strip_prefix(name))?
+        .trim();
+
+    (!value.is_empty() && !value.contains('?')).then(|| value.to_owned())
 }
 
 #[cfg(test)]
@@ -100,10 +107,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_module_that_suspends_gpus_says_so() {
+    fn runtime_d3_status_is_read() {
         let folder = tempfile::tempdir().unwrap();
         let roots = HostRoots::under(folder.path());
-        assert!(!any_suspends(&roots));
+        assert!(!any_can_suspend(&roots));
         let gpu = folder.path().join("proc/driver/nvidia/gpus/0000:01:00.0");
         fs::create_dir_all(&gpu).unwrap();
 
@@ -117,7 +124,7 @@ mod tests {
                 "Runtime D3 status:          {status}\nVideo Memory:               Active\n"
             );
             fs::write(gpu.join("power"), text).unwrap();
-            assert_eq!(any_suspends(&roots), expected, "{status}");
+            assert_eq!(any_can_suspend(&roots), expected, "{status}");
         }
     }
 }

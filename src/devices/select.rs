@@ -1,39 +1,41 @@
-//! Picking devices out of a snapshot, as `--on` and `CUDA_VISIBLE_DEVICES` name them.
+//! Selection of devices from a snapshot, by the names that `--on` and `CUDA_VISIBLE_DEVICES` use.
 
 use hf_mem_core::device::{Device, DeviceKind, Snapshot};
 use thiserror::Error;
 
-/// What can be wrong with a list of devices.
+/// An error in a list of devices.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SelectError {
-    /// Names nothing.
-    #[error("no device is called `{name}`; there are {known}")]
+    /// The name matches no device.
+    #[error("no device matches `{name}`; available devices: {known}")]
     Unknown {
-        /// What was named.
+        /// The name in the list.
         name: String,
-        /// What there is.
+        /// The UUIDs of all devices.
         known: String,
     },
-    /// A prefix of several.
-    #[error("`{name}` could be {candidates}; give more of the UUID")]
+    /// The name is a prefix of several UUIDs.
+    #[error("`{name}` matches {candidates}; use a longer part of the UUID")]
     Ambiguous {
-        /// What was named.
+        /// The name in the list.
         name: String,
-        /// What it could mean.
+        /// The UUIDs that the name matches.
         candidates: String,
     },
-    /// Named twice.
-    #[error("`{name}` is a device that the list has already")]
-    Twice {
-        /// What was named.
+    /// The list names a device twice.
+    #[error("`{name}` names a device that is already in the list; remove one of the two")]
+    Duplicate {
+        /// The name in the list.
         name: String,
     },
 }
 
-/// The devices that a comma-separated list names: by UUID (`GPU-…`, `MIG-…`, `MIG-GPU-…/gi/ci`), by
-/// a unique beginning of one, as CUDA allows too, or by the driver's index (which is not CUDA's,
-/// and not stable over reboots).
+/// Returns the devices that a comma-separated list names.
+///
+/// You can name a device by its UUID (`GPU-…`, `MIG-…`, `MIG-GPU-…/gi/ci`) or by a unique prefix of
+/// the UUID, as in CUDA. You can also use the driver's index, which differs from CUDA's index and
+/// is not stable over reboots.
 pub fn select<'a>(list: &str, snapshot: &'a Snapshot) -> Result<Vec<&'a Device>, SelectError> {
     let mut chosen: Vec<&Device> = Vec::new();
     for name in list
@@ -41,12 +43,12 @@ pub fn select<'a>(list: &str, snapshot: &'a Snapshot) -> Result<Vec<&'a Device>,
         .map(str::trim)
         .filter(|name| !name.is_empty())
     {
-        let device = one(name, snapshot)?;
+        let device = find_device(name, snapshot)?;
         if chosen
             .iter()
             .any(|other| other.facts.uuid == device.facts.uuid)
         {
-            return Err(SelectError::Twice {
+            return Err(SelectError::Duplicate {
                 name: name.to_owned(),
             });
         }
@@ -57,47 +59,52 @@ pub fn select<'a>(list: &str, snapshot: &'a Snapshot) -> Result<Vec<&'a Device>,
     Ok(chosen)
 }
 
-fn one<'a>(name: &str, snapshot: &'a Snapshot) -> Result<&'a Device, SelectError> {
-    let devices = || snapshot.devices.iter();
-    if let Some(device) = devices().find(|device| device.facts.uuid.eq_ignore_ascii_case(name)) {
+fn find_device<'a>(name: &str, snapshot: &'a Snapshot) -> Result<&'a Device, SelectError> {
+    let devices = &snapshot.devices;
+    if let Some(device) = devices
+        .iter()
+        .find(|device| device.facts.uuid.eq_ignore_ascii_case(name))
+    {
         return Ok(device);
     }
 
     let found: Vec<&Device> = match name.parse::<u32>() {
-        // MIG instances repeat their parent's index.
-        Ok(index) => devices()
+        // MIG instances have the index of their parent.
+        Ok(index) => devices
+            .iter()
             .filter(|device| device.facts.index == index)
             .filter(|device| {
                 device.facts.kind != DeviceKind::MigInstance || device.facts.parent_uuid.is_none()
             })
             .collect(),
-        Err(_) => devices()
-            .filter(|device| begins(&device.facts.uuid, name))
-            .collect(),
-    };
-
-    let names = |devices: &[&Device]| {
-        devices
+        Err(_) => devices
             .iter()
-            .map(|device| device.facts.uuid.as_str())
-            .collect::<Vec<_>>()
-            .join(", ")
+            .filter(|device| has_prefix(&device.facts.uuid, name))
+            .collect(),
     };
 
     match found.as_slice() {
         [device] => Ok(device),
         [] => Err(SelectError::Unknown {
             name: name.to_owned(),
-            known: names(&devices().collect::<Vec<_>>()),
+            known: join_uuids(devices),
         }),
         several => Err(SelectError::Ambiguous {
             name: name.to_owned(),
-            candidates: names(several),
+            candidates: join_uuids(several.iter().copied()),
         }),
     }
 }
 
-fn begins(uuid: &str, name: &str) -> bool {
+fn join_uuids<'a>(devices: impl IntoIterator<Item = &'a Device>) -> String {
+    let uuids: Vec<&str> = devices
+        .into_iter()
+        .map(|device| device.facts.uuid.as_str())
+        .collect();
+    uuids.join(", ")
+}
+
+fn has_prefix(uuid: &str, name: &str) -> bool {
     uuid.get(..name.len())
         .is_some_and(|start| start.eq_ignore_ascii_case(name))
 }
@@ -130,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn by_uuid_prefix_and_index() {
+    fn selects_by_uuid_prefix_index() {
         assert_eq!(chosen("GPU-aa22,0").unwrap(), ["GPU-aa22", "GPU-aa11"]);
         assert_eq!(chosen("gpu-b, MIG-").unwrap(), ["GPU-bb33", "MIG-cc44"]);
         assert_eq!(chosen("2").unwrap(), ["GPU-bb33"]);
@@ -138,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn doubt_is_an_error() {
+    fn ambiguous_unknown_duplicate_fail() {
         assert!(matches!(
             chosen("GPU-aa"),
             Err(SelectError::Ambiguous { .. })
@@ -147,7 +154,7 @@ mod tests {
 
         assert!(matches!(
             chosen("0,GPU-aa11"),
-            Err(SelectError::Twice { .. })
+            Err(SelectError::Duplicate { .. })
         ));
     }
 }

@@ -1,4 +1,4 @@
-//! What `--gpus` names: declared devices, or a snapshot file that `gpus --json` wrote.
+//! The argument of `--gpus`: declared devices, or a snapshot file that `gpus --json` wrote.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,11 +8,15 @@ use hf_mem_core::device::declared::{Declared, DeclaredError, from_json, parse};
 
 use crate::files;
 
-/// A snapshot file of [`MAX_DEVICES`] devices with their processes and links stays far below this.
+/// The largest snapshot file that is read, in bytes.
+///
+/// A file of [`MAX_DEVICES`](hf_mem_core::device::declared::MAX_DEVICES) devices, with their
+/// processes and links, is far smaller.
 const MAX_SNAPSHOT_FILE: u64 = 64 << 20;
 
-/// What `--gpus` names: a snapshot file where one stands at that path, else a specification. `now`
-/// is when the declaration is taken to have been read.
+/// Reads the argument of `--gpus`: a snapshot file if it names one, or else a specification.
+///
+/// `now` becomes the time of the reading of a specification.
 pub fn resolve(argument: &str, now: SystemTime) -> Result<Declared, DeclaredError> {
     let path = Path::new(argument);
     if !names_a_file(argument) {
@@ -22,18 +26,19 @@ pub fn resolve(argument: &str, now: SystemTime) -> Result<Declared, DeclaredErro
         });
     }
 
-    let failed = |reason: String| DeclaredError::File {
-        path: argument.to_owned(),
-        reason,
-    };
-
     let file = path.to_owned();
-    let read = files::try_wait(path, move |disk| disk.read_text(&file, MAX_SNAPSHOT_FILE));
+    let text = files::try_wait(path, move |disk| disk.read_text(&file, MAX_SNAPSHOT_FILE))
+        .map_err(|error| DeclaredError::File {
+            path: argument.to_owned(),
+            reason: error.to_string(),
+        })?;
 
-    from_json(&read.map_err(|error| failed(error.to_string()))?)
+    from_json(&text)
 }
 
-/// Whether `--gpus` means a snapshot file: one that is there, or that is named as one.
+/// Whether the argument of `--gpus` names a snapshot file.
+///
+/// It does if the file exists, or if the argument has the form of a file name.
 pub fn names_a_file(argument: &str) -> bool {
     let path = Path::new(argument);
     argument.contains('/')
@@ -42,8 +47,8 @@ pub fn names_a_file(argument: &str) -> bool {
 }
 
 fn is_file(path: &Path) -> bool {
-    let asked = path.to_owned();
-    files::wait(path, move |disk| disk.is_file(&asked)).unwrap_or(false)
+    let file = path.to_owned();
+    files::wait(path, move |disk| disk.is_file(&file)).unwrap_or(false)
 }
 
 #[cfg(test)]
@@ -51,7 +56,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_told_from_a_specification_whether_or_not_it_is_there() {
+    fn file_and_specification_are_distinguished() {
+        // The distinction does not depend on whether the file exists.
         for file in [
             "a.json",
             "./a",

@@ -22,7 +22,7 @@ pub(super) async fn read(source: Weak<DeviceSource>, interval: Duration) {
                 .last_attempt()
                 .map_or(interval, |ago| interval.saturating_sub(ago));
             if due.is_zero() {
-                sampler.look();
+                sampler.request_background_reading();
             }
 
             due

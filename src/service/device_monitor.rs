@@ -12,7 +12,7 @@ use hf_mem_core::report::problem::Reason;
 use tokio::sync::watch;
 
 use crate::config::DevicesConfig;
-use crate::devices::Earlier;
+use crate::devices::RecentReadings;
 use crate::devices::holders::HostRoots;
 use crate::devices::nvml::{Margins, NvmlOptions};
 use crate::devices::sampler::{DeviceSource, Sampler, SamplerOptions, SamplerStatus};
@@ -28,7 +28,7 @@ pub struct DeviceMonitor {
     /// The last reading that a request used.
     last: Mutex<Option<Arc<Snapshot>>>,
     /// The readings before it.
-    earlier: Mutex<Earlier>,
+    earlier: Mutex<RecentReadings>,
 }
 
 impl DeviceMonitor {

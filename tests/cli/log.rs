@@ -300,7 +300,7 @@ fn driver_release_is_logged_with_requester() {
 
     let ended = lines_with(
         &lines,
-        "the release of the driver is over: it is opened again when somebody asks",
+        "the release of the driver has ended: the next request opens it again",
     );
     assert_eq!(
         (ended.len(), ended[0]["span"]["request_id"].as_str()),

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Faults of the driver against a running daemon: what it said of each, and how soon it saw the end.
+"""Tests driver faults against a running daemon: what it reports for each, and how soon it recovers.
 
     tests/faults/devices.py BINARY libsimulated_nvml.so [WORD ...]
 
-Standard library only. Each fault gets a daemon of its own, which loads the simulated library; with WORDs, only faults
-whose name has one of them. Prints a table, and exits with 1 where a reason was not the right one or a recovery took
-longer than two seconds. `first right` is from the moment the fault was set to the first right answer: readings are one
-second apart, and an answer may be that old.
+It uses the standard library only. Each fault has its own daemon, which loads the simulated library. With WORDs, the
+script tests only the faults whose name contains one of them. It prints a table, and exits with 1 if a reason was wrong
+or a recovery took longer than two seconds. `first right` is the time from the fault to the first right answer: readings
+are one second apart, and an answer can be that old.
 """
 
 import argparse
@@ -89,75 +89,77 @@ HOLDER = [{"pid": 4242, "used_bytes": GIB, "kinds": ["compute"]}]
 
 
 class Fault:
-    """A fault, how it begins and ends, and what must be said of it: a reason for each GPU or one for all, or "usable";
-    and what `fits` must say and exit with."""
+    """A fault: how it begins and ends, and the expected report.
+
+    `gpus` is a reason for each GPU, or one for all, or "usable". `fits` is the exit code and the reason of `fits`."""
 
     def __init__(self, name, gpus, fits, begin, before=HEALTHY, end=None, hidden=(), settings=""):
         self.name, self.gpus, self.fits, self.begin, self.before = name, gpus, fits, begin, before
         self.end, self.hidden, self.settings = end, hidden, settings
 
 
-def absent(fits):
-    return (4, fits)
+def no_device(reason):
+    return (4, reason)
 
 
 FITS = (0, "fits")
 
 FAULTS = [
-    Fault("GPU lost", "gpu_lost", absent("gpu_lost"), own_calls(GPU_IS_LOST)),
-    Fault("GPU lost, met as 'unknown handle'", "gpu_lost", absent("gpu_lost"),
+    Fault("GPU lost", "gpu_lost", no_device("gpu_lost"), own_calls(GPU_IS_LOST)),
+    Fault("GPU lost, met as 'unknown handle'", "gpu_lost", no_device("gpu_lost"),
           own_calls(UNKNOWN, "nvmlDeviceGetHandleByIndex_v2")),
     Fault("one GPU of two lost", "usable gpu_lost", FITS,
           machine(h100(0), h100(1, faults={"*": {"code": GPU_IS_LOST}})), before=PAIR),
-    Fault("reset required", "reset_required", absent("reset_required"), own_calls(RESET_REQUIRED)),
-    Fault("driver asks for a reset", "reset_required", absent("reset_required"), machine(h100(recovery_action=1))),
-    Fault("XID 119, driver without a verdict", "reset_required+xid", absent("reset_required"), "xid 119", end="release"),
+    Fault("reset required", "reset_required", no_device("reset_required"), own_calls(RESET_REQUIRED)),
+    Fault("driver asks for a reset", "reset_required", no_device("reset_required"), machine(h100(recovery_action=1))),
+    Fault("XID 119, driver without a verdict", "reset_required+xid", no_device("reset_required"), "xid 119",
+          end="release"),
     Fault("XID 48", "usable+xid", FITS, "xid 48", end="release"),
     Fault("XID 31, an application's", "usable", FITS, "xid 31"),
-    Fault("driver version mismatch", "driver_version_mismatch", absent("driver_version_mismatch"),
+    Fault("driver version mismatch", "driver_version_mismatch", no_device("driver_version_mismatch"),
           all_calls(VERSION_MISMATCH)),
-    Fault("driver unloaded", "nvml_unavailable", absent("nvml_unavailable"), all_calls(DRIVER_NOT_LOADED)),
-    Fault("uninitialised by another", "nvml_unavailable", absent("nvml_unavailable"), all_calls(UNINITIALIZED)),
-    Fault("unknown error everywhere", "nvml_unavailable", absent("nvml_unavailable"), all_calls(UNKNOWN)),
-    Fault("library missing, then installed", "nvml_unavailable", absent("nvml_unavailable"), "library missing"),
+    Fault("driver unloaded", "nvml_unavailable", no_device("nvml_unavailable"), all_calls(DRIVER_NOT_LOADED)),
+    Fault("library not initialized", "nvml_unavailable", no_device("nvml_unavailable"), all_calls(UNINITIALIZED)),
+    Fault("unknown error everywhere", "nvml_unavailable", no_device("nvml_unavailable"), all_calls(UNKNOWN)),
+    Fault("library missing, then installed", "nvml_unavailable", no_device("nvml_unavailable"), "library missing"),
     Fault("library replaced under the daemon", "usable", FITS, "library replaced"),
     Fault("hang in one call", "stale usable", (0, "fits"), call(MEMORY_V2, hang=True)),
-    Fault("hang in one call, for long", "nvml_overdue", absent("nvml_overdue"), call(MEMORY_V2, hang=True),
+    Fault("hang in one call, for long", "nvml_overdue", no_device("nvml_overdue"), call(MEMORY_V2, hang=True),
           settings='sample_interval = "100ms"\nmax_age = "100ms"\n'),
-    Fault("hang in nvmlInit", "nvml_overdue", absent("nvml_overdue"), "hung init"),
+    Fault("hang in nvmlInit", "nvml_overdue", no_device("nvml_overdue"), "hung init"),
     Fault("every call takes 20 ms", "usable", FITS, call("*", slow_ms=20)),
-    Fault("NO_PERMISSION on the GPU", "no_permission", absent("no_permission"), own_calls(NO_PERMISSION)),
-    Fault("NO_PERMISSION at init", "no_permission", absent("no_permission"), all_calls(NO_PERMISSION)),
-    Fault("NOT_READY", "not_ready", absent("not_ready"), own_calls(NOT_READY)),
-    Fault("NOT_SUPPORTED memory, discrete card", "memory_unreadable", absent("memory_unreadable"),
+    Fault("NO_PERMISSION on the GPU", "no_permission", no_device("no_permission"), own_calls(NO_PERMISSION)),
+    Fault("NO_PERMISSION at init", "no_permission", no_device("no_permission"), all_calls(NO_PERMISSION)),
+    Fault("NOT_READY", "not_ready", no_device("not_ready"), own_calls(NOT_READY)),
+    Fault("NOT_SUPPORTED memory, discrete card", "memory_unreadable", no_device("memory_unreadable"),
           machine(h100(faults={MEMORY: {"code": NOT_SUPPORTED}, MEMORY_V2: {"code": NOT_SUPPORTED}}))),
     Fault("memory v2 broken, v1 works", "usable", FITS, machine(h100(faults={MEMORY_V2: {"code": UNKNOWN}}))),
-    Fault("all devices gone", "gpu_lost", absent("gpu_lost"), machine()),
+    Fault("all devices gone", "gpu_lost", no_device("gpu_lost"), machine()),
     Fault("device removed", "usable", FITS, machine(h100(0)), before=PAIR),
     Fault("device added", "usable usable", FITS, PAIR),
-    Fault("MIG switched on, no instance", "mig_without_instances", absent("mig_without_instances"),
+    Fault("MIG switched on, no instance", "mig_without_instances", no_device("mig_without_instances"),
           machine(h100(mig=mig()))),
     Fault("MIG reconfigured 3g+2g to 1g+1g+1g", "mig_parent usable usable usable", (1, "insufficient_memory"),
           machine(h100(mig=mig("1g.10gb", "1g.10gb", "1g.10gb"))), before=machine(h100(mig=mig("3g.40gb", "2g.20gb")))),
     Fault("process list INSUFFICIENT_SIZE", "usable", FITS, machine(h100(process_burst=True))),
-    Fault("  the same, exclusive mode", "exclusive_process", absent("exclusive_process"),
+    Fault("  the same with exclusive mode", "exclusive_process", no_device("exclusive_process"),
           machine(h100(compute_mode=3, process_burst=True)),
           before=machine(h100(compute_mode=3))),
-    Fault("exclusive mode, held", "exclusive_process", absent("exclusive_process"),
+    Fault("exclusive mode, held", "exclusive_process", no_device("exclusive_process"),
           machine(h100(compute_mode=3, processes=HOLDER)), before=machine(h100(compute_mode=3))),
-    Fault("compute mode prohibited", "prohibited", absent("prohibited"), machine(h100(compute_mode=2))),
+    Fault("compute mode prohibited", "prohibited", no_device("prohibited"), machine(h100(compute_mode=2))),
     Fault("missing symbols", "usable", FITS, HEALTHY,
           hidden=("nvmlDeviceGetFieldValues", "nvmlDeviceGetGpuFabricInfo", "nvmlDeviceGetMigMode", COMPUTE,
                   "nvmlEventSetFree", "nvmlDeviceGetNvLinkState")),
     Fault("v1-only driver", "usable", FITS, HEALTHY, hidden=(MEMORY_V2,)),
-    Fault("fabric not ready", "fabric_not_ready", absent("fabric_not_ready"),
+    Fault("fabric not ready", "fabric_not_ready", no_device("fabric_not_ready"),
           machine(h100(fabric={"state": 1, "status": 0}))),
-    Fault("drain", "drain", absent("drain"), machine(h100(drained=True))),
-    Fault("row remap failure", "row_remap_failure", absent("row_remap_failure"),
+    Fault("drain", "drain", no_device("drain"), machine(h100(drained=True))),
+    Fault("row remap failure", "row_remap_failure", no_device("row_remap_failure"),
           machine(h100(remapped_rows={"pending": False, "failure": True}))),
     Fault("row remap pending", "usable+row_remap_pending", FITS,
           machine(h100(remapped_rows={"pending": True, "failure": False}))),
-    Fault("the only GPU falls asleep", "asleep", absent("asleep"), "asleep"),
+    Fault("the only GPU falls asleep", "asleep", no_device("asleep"), "asleep"),
     Fault("driver released", "nvml_released", (75, "nvml_released"), "release", end="window over"),
     Fault("the wait for events hangs", "usable", FITS, call("nvmlEventSetWait_v2", hang=True)),
 ]
@@ -175,7 +177,7 @@ class UnixConnection(http.client.HTTPConnection):
 
 
 class Host:
-    """A daemon with a driver and a host of its own."""
+    """A daemon with its own simulated driver and host."""
 
     def __init__(self, binary, library, fault):
         self.binary, self.fault = binary, fault
@@ -241,7 +243,7 @@ class Host:
             connection.close()
 
     def gpus(self):
-        """What /v1/gpus says, in the words of FAULTS."""
+        """The answer of /v1/gpus in the words of FAULTS."""
         answer = self.ask("GET", "/v1/gpus")
         if "devices" not in answer:
             return answer["reason"]
@@ -258,7 +260,7 @@ class Host:
         return done.returncode, json.loads(done.stdout)["reason"]
 
     def until(self, expected):
-        """Seconds until /v1/gpus says so; None when it does not."""
+        """The seconds until /v1/gpus answers `expected`, or None."""
         began = time.monotonic()
         while time.monotonic() - began < PATIENCE_S:
             if (said := self.gpus()) == expected:
@@ -271,7 +273,7 @@ class Host:
         if isinstance(begin, dict):
             self.set(begin)
         elif begin.startswith("xid"):
-            # An event from before the registration is not kept; by now it has long happened.
+            # An event from before the registration is lost. By now the registration is done.
             scenario = copy.deepcopy(self.fault.before)
             scenario["devices"][0]["events"] = [{"xid": int(begin.split()[1])}]
             self.set(scenario)
@@ -289,7 +291,7 @@ class Host:
             self.ask("POST", "/v1/nvml/release", json.dumps({"seconds": 3}))
 
     def end(self):
-        """Ends the fault; when, in monotonic seconds."""
+        """Ends the fault and returns the time of its end in monotonic seconds."""
         begin, end = self.fault.begin, self.fault.end
         if end == "release":
             self.ask("POST", "/v1/nvml/release", json.dumps({"seconds": 1}))
@@ -315,8 +317,8 @@ class Host:
         shutil.rmtree(self.folder)
 
 
-def one(binary, library, fault):
-    """A row of the table, and whether it is as it must be."""
+def check(binary, library, fault):
+    """Returns a row of the table, and whether it is as expected."""
     host = Host(binary, library, fault)
     healthy = " ".join(host_words(fault.before))
     try:
@@ -330,9 +332,9 @@ def one(binary, library, fault):
         first, said = host.until(fault.gpus)
         code, reason = host.fits()
         time.sleep(0 if fault.end == "window over" else 1.5)
-        lasting = fault.gpus == healthy
-        if lasting:
-            # Nothing to recover from; it only must still hold.
+        is_harmless = fault.gpus == healthy
+        if is_harmless:
+            # There is no recovery to wait for. The answer must still be the same.
             took, good = None, host.gpus() == healthy
         else:
             ended = host.end()
@@ -341,7 +343,7 @@ def one(binary, library, fault):
             took = None if seen is None else time.monotonic() - ended
             good = took is not None and took <= RECOVERY_S and host.fits()[1] == "fits"
         right = first is not None and (code, reason) == fault.fits and good
-        seconds = "-" if lasting else "never" if took is None else f"{took:.2f} s"
+        seconds = "-" if is_harmless else "never" if took is None else f"{took:.2f} s"
         at = "never" if first is None else f"{first:.2f} s"
         row = [fault.name, said, f"{reason}, exit {code}", at, seconds]
         return row, right
@@ -356,6 +358,10 @@ def host_words(scenario):
         yield from ("usable" for _ in (gpu["mig"]["slots"] if enabled else []))
 
 
+def table_line(cells, widths):
+    return "| " + " | ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths)) + " |"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("binary")
@@ -364,19 +370,18 @@ def main():
     arguments = parser.parse_args()
     binary = str(Path(arguments.binary).resolve())
     chosen = [it for it in FAULTS if not arguments.words or any(word in it.name for word in arguments.words)]
-    heads = ["fault", "/v1/gpus said", "fits said", "first right", "recovered in"]
+    heads = ["fault", "/v1/gpus", "fits", "first right", "recovered in"]
     widths = [37, 31, 34, 11, 12]
-    line = lambda cells: "| " + " | ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths)) + " |"
-    print(line(heads))
+    print(table_line(heads, widths))
     print("|" + "|".join("-" * (width + 2) for width in widths) + "|", flush=True)
     wrong = []
     for fault in chosen:
-        row, right = one(binary, arguments.library, fault)
-        print(line(row) + ("" if right else "  <- WRONG"), flush=True)
+        row, right = check(binary, arguments.library, fault)
+        print(table_line(row, widths) + ("" if right else "  <- WRONG"), flush=True)
         if not right:
             wrong.append(fault.name)
     if wrong:
-        sys.exit(f"{len(wrong)} of {len(chosen)} not as they must be: {', '.join(wrong)}")
+        sys.exit(f"{len(wrong)} of {len(chosen)} are wrong: {', '.join(wrong)}")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Prints the archive that this system's own packages come from, as one line of a sources.list for the suite SUITE:
+# Prints the archive of this system's own packages, as one line of a sources.list for the suite SUITE:
 #
 #   tests/support/apt_mirror.sh SUITE [FOLDER]
 #
-# FOLDER is the configuration of apt, /etc/apt unless named. Both of its forms are read, one-line and deb822, with the
-# architectures' options left out and `signed-by` kept. An archive of the same suite comes first; else the first one that
-# has a component "main" is taken, and the suite must be there. Fails where there is none.
+# FOLDER is the configuration of apt; the default is /etc/apt. The script reads both of its forms, one-line and deb822. It
+# drops the architecture options and keeps `signed-by`. It prefers an archive of the same suite, and otherwise uses the first
+# one with a component "main", which must have the suite. It fails if there is none.
 set -euo pipefail
 
 suite=${1:?usage: tests/support/apt_mirror.sh SUITE [FOLDER]}
 folder=${2:-/etc/apt}
 
-# Each archive as "SUITE URI KEY COMPONENTS...", KEY being "-" where none is named or where it stands in the file itself.
+# Prints each archive as "SUITE URI KEY COMPONENTS...". KEY is "-" if there is none or if the file itself contains it.
 one_line() {
     awk '
         { sub(/#.*/, "") }
@@ -82,4 +82,4 @@ stanzas=("$folder"/sources.list.d/*.sources)
         if (uri == "") exit 1
         print "deb" (key == "-" ? "" : " [signed-by=" key "]") " " uri " " suite " main"
     }
-' || { echo "no archive with a component \"main\" in $folder: name a mirror" >&2; exit 1; }
+' || { echo "no archive with a component \"main\" in $folder; set BOOT_MIRROR to a mirror" >&2; exit 1; }

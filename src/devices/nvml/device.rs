@@ -1,4 +1,4 @@
-//! One whole GPU, read.
+//! Reading one whole GPU.
 
 use std::fs;
 
@@ -7,21 +7,22 @@ use hf_mem_core::device::{Device, DeviceFacts, DeviceKind, Unusable, Warning, id
 use nvml_wrapper::Device as Handle;
 use nvml_wrapper::error::NvmlError;
 
-use super::health::{Health, Mode};
-use super::reader::{HostReading, Margins};
+use super::health::{ContextMode, Health};
+use super::host_reading::HostReading;
+use super::options::Margins;
 use super::{health, memory, processes, raw};
 
-/// What does not change while the library is open, so that a pass need not ask again.
+/// The facts of a GPU that do not change while the library is open, so each pass reuses them.
 #[derive(Clone, Debug)]
 pub(super) struct DeviceState {
     pub(super) name: String,
-    /// Why `name` is not the product's.
-    pub(super) unread_name: Option<Warning>,
+    /// The warning that `name` is a placeholder, because the product name is not readable.
+    pub(super) name_warning: Option<Warning>,
     pub(super) compute_capability: Option<(u32, u32)>,
     pub(super) multiprocessors: Option<u32>,
     pub(super) pci_bus_id: Option<String>,
     pub(super) numa_node: Option<u32>,
-    /// The NUMA node that the GPU's own memory is, where the host manages it (Grace).
+    /// The NUMA node of the GPU's own memory, if the host manages that memory (Grace).
     pub(super) memory_node: Option<u32>,
 }
 
@@ -29,7 +30,7 @@ impl DeviceState {
     pub(super) fn read(
         device: &Handle<'_>,
         index: u32,
-        scene: &HostReading<'_>,
+        host: &HostReading<'_>,
     ) -> Result<Self, NvmlError> {
         let capability = device.cuda_compute_capability().ok();
         let compute_capability = capability.and_then(|found| {
@@ -40,9 +41,9 @@ impl DeviceState {
         });
 
         let pci_bus_id = device.pci_info().ok().map(|pci| short_bus_id(&pci.bus_id));
-        let numa = pci_bus_id.as_ref().and_then(|bus_id| {
-            // -1 stands for unknown, and fails to parse.
-            let path = scene
+        let numa_node = pci_bus_id.as_ref().and_then(|bus_id| {
+            // -1 means unknown and fails to parse.
+            let path = host
                 .roots
                 .sys
                 .join("bus/pci/devices")
@@ -51,34 +52,37 @@ impl DeviceState {
             fs::read_to_string(path).ok()?.trim().parse().ok()
         });
 
-        let (name, unread_name) = name(device, || identity::placeholder(index))?;
+        let (name, name_warning) = name(device, || identity::placeholder(index))?;
         Ok(Self {
             name,
-            unread_name,
+            name_warning,
             compute_capability,
             multiprocessors: compute_capability
                 .and_then(cores_per_multiprocessor)
                 .and_then(|each| device.num_cores().ok()?.checked_div(each))
                 .filter(|count| *count > 0),
             pci_bus_id,
-            numa_node: numa,
+            numa_node,
             memory_node: device.numa_node_id().ok(),
         })
     }
 }
 
 impl DeviceState {
-    /// Whether the GPU can be one whose memory the host manages as a NUMA node: Grace carries
-    /// Hopper and newer. Older drivers answer for other cards, too, with a node of the host's own
-    /// memory.
-    fn may_be_memory_of_the_host(&self) -> bool {
+    /// Whether the host can manage the GPU's memory as a NUMA node.
+    ///
+    /// Grace hosts have Hopper and newer GPUs. Older drivers also report a node for other cards,
+    /// but that node is the host's own memory.
+    fn can_be_host_managed(&self) -> bool {
         self.compute_capability
             .is_some_and(|capability| capability >= (9, 0))
     }
 }
 
-/// The product name. One that is too long or no text costs the name, not the device; what is wrong
-/// with the device itself is an error.
+/// Returns the product name, or `placeholder` and a warning if the name is not readable.
+///
+/// A name that is too long or not text leaves the device usable. A fault of the device itself is an
+/// error.
 pub(super) fn name(
     device: &Handle<'_>,
     placeholder: impl FnOnce() -> String,
@@ -92,7 +96,7 @@ pub(super) fn name(
             | NvmlError::OperatingSystem
             | NvmlError::UnexpectedVariant(_)),
         ) => Err(error),
-        Err(error) if super::library::concerns_all(&error) => Err(error),
+        Err(error) if super::library::is_library_wide(&error) => Err(error),
         Err(error) => Ok((
             placeholder(),
             Some(identity::unread_name(&format!("cannot be read ({error})"))),
@@ -100,7 +104,9 @@ pub(super) fn name(
     }
 }
 
-/// NVML writes an eight-digit domain, the kernel and `lspci` four digits; here it is the kernel's.
+/// Returns the kernel's form of a PCI address.
+///
+/// NVML writes a domain of eight digits; the kernel and `lspci` write four digits.
 pub(super) fn short_bus_id(bus_id: &str) -> String {
     let lower = bus_id.to_ascii_lowercase();
     match lower.split_once(':') {
@@ -111,8 +117,9 @@ pub(super) fn short_bus_id(bus_id: &str) -> String {
     }
 }
 
-/// CUDA cores of one multiprocessor (CUDA C++ Programming Guide, "Compute Capabilities"); `None`
-/// for what is newer.
+/// Returns the CUDA cores of one multiprocessor, or `None` for a newer compute capability.
+///
+/// Source: CUDA C++ Programming Guide, "Compute Capabilities".
 fn cores_per_multiprocessor(compute_capability: (u32, u32)) -> Option<u32> {
     match compute_capability {
         (6 | 8, 0) | (7, _) => Some(64),
@@ -121,36 +128,40 @@ fn cores_per_multiprocessor(compute_capability: (u32, u32)) -> Option<u32> {
     }
 }
 
-/// A whole GPU, with what its instances inherit from it.
+/// A whole GPU, with the state that its instances inherit.
 pub(super) struct WholeGpu {
     pub(super) device: Device,
     pub(super) health: Health,
-    pub(super) mode: Mode,
+    pub(super) mode: ContextMode,
 }
 
-/// Reads a whole GPU that answers to its handle. An error here concerns the library as a whole.
+/// Reads a whole GPU that answers to its handle.
+///
+/// # Errors
+/// The error affects the whole library.
 pub(super) fn read(
     handle: &Handle<'_>,
     uuid: &str,
     index: u32,
-    standing: &DeviceState,
-    scene: &HostReading<'_>,
+    state: &DeviceState,
+    host: &HostReading<'_>,
 ) -> Result<WholeGpu, NvmlError> {
-    let mut facts = facts(uuid, index, standing);
-    let mut health = health::check(handle, &standing.name);
-    health.warnings.extend(standing.unread_name.clone());
+    let mut facts = facts(uuid, index, state);
+    let mut health = health::check(handle, &state.name);
+    health.warnings.extend(state.name_warning.clone());
     let mode = health::mode(handle);
-    let memory = || memory::read(handle, &standing.name, scene.roots);
-    let seen = memory().and_then(|before| {
+    let read_memory = || memory::read(handle, &state.name, host.roots);
+    let result = read_memory().and_then(|before| {
         let holders = processes::read(handle, before.total);
-        Ok((before.or_less_free(memory()?), holders))
+        Ok((before.or_less_free(read_memory()?), holders))
     });
-    let (reading, mut holders) = match seen {
-        Ok(seen) => seen,
-        Err(error) if super::library::concerns_all(&error) => return Err(error),
+
+    let (reading, mut holders) = match result {
+        Ok(result) => result,
+        Err(error) if super::library::is_library_wide(&error) => return Err(error),
         Err(error) => {
             let why = health
-                .forbids
+                .unusable
                 .clone()
                 .unwrap_or_else(|| health::from_error(&error, "reading its memory"));
             let device = Device {
@@ -165,13 +176,10 @@ pub(super) fn read(
         }
     };
 
-    if let Some(node) = standing
-        .memory_node
-        .filter(|_| standing.may_be_memory_of_the_host())
-    {
+    if let Some(node) = state.memory_node.filter(|_| state.can_be_host_managed()) {
         health
             .warnings
-            .extend(memory::page_cache(node, reading, scene.roots));
+            .extend(memory::page_cache_warning(node, reading, host.roots));
     }
 
     facts.total_bytes = reading.total;
@@ -181,16 +189,16 @@ pub(super) fn read(
         facts.kind = DeviceKind::UnifiedMemory;
     }
 
-    scene.describe(&mut holders.processes);
+    host.describe(&mut holders.processes);
     let device = Device {
         facts,
         free_bytes: Some(reading.free),
         used_bytes: Some(reading.used),
-        margin_bytes: margin(handle, reading.unified, scene.margins),
+        margin_bytes: margin(handle, reading.unified, host.margins),
         unusable: health
-            .forbids
+            .unusable
             .clone()
-            .or_else(|| mode.forbids(&holders, reading.used)),
+            .or_else(|| mode.check(&holders, reading.used)),
         warnings: health.warnings.clone(),
         processes: holders.processes,
     };
@@ -202,7 +210,7 @@ pub(super) fn read(
     })
 }
 
-/// What to keep back: for the host where memory is its own, for the desktop where one is driven.
+/// Returns the memory to keep free: for the host if it shares the memory, and for a display.
 fn margin(device: &Handle<'_>, unified: bool, margins: &Margins) -> Bytes {
     let host = if unified {
         margins.host_bytes
@@ -219,23 +227,23 @@ fn margin(device: &Handle<'_>, unified: bool, margins: &Margins) -> Bytes {
     host + display
 }
 
-fn facts(uuid: &str, index: u32, standing: &DeviceState) -> DeviceFacts {
+fn facts(uuid: &str, index: u32, state: &DeviceState) -> DeviceFacts {
     DeviceFacts {
         uuid: uuid.to_owned(),
         index,
-        name: standing.name.clone(),
+        name: state.name.clone(),
         kind: DeviceKind::Gpu,
         total_bytes: Bytes::ZERO,
         reserved_bytes: None,
-        compute_capability: standing.compute_capability,
-        multiprocessors: standing.multiprocessors,
+        compute_capability: state.compute_capability,
+        multiprocessors: state.multiprocessors,
         parent_uuid: None,
-        pci_bus_id: standing.pci_bus_id.clone(),
-        numa_node: standing.numa_node,
+        pci_bus_id: state.pci_bus_id.clone(),
+        numa_node: state.numa_node,
     }
 }
 
-/// A device without a reading.
+/// Returns a device whose memory was not readable.
 pub(super) fn unreadable(facts: DeviceFacts, why: Unusable) -> Device {
     Device {
         facts,
@@ -248,8 +256,8 @@ pub(super) fn unreadable(facts: DeviceFacts, why: Unusable) -> Device {
     }
 }
 
-/// A device of which not even the name can be asked.
-pub(super) fn nameless(
+/// Returns the facts of a device that answers no call.
+pub(super) fn minimal_facts(
     uuid: String,
     index: u32,
     pci_bus_id: Option<String>,
@@ -275,14 +283,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bus_ids_are_the_kernels() {
+    fn bus_id_uses_kernel_form() {
         assert_eq!(short_bus_id("00000000:C1:00.0"), "0000:c1:00.0");
         assert_eq!(short_bus_id("00010000:41:00.0"), "00010000:41:00.0");
         assert_eq!(short_bus_id("0000:41:00.0"), "0000:41:00.0");
     }
 
     #[test]
-    fn newer_capabilities_have_no_known_cores() {
+    fn newer_capability_has_unknown_cores() {
         assert_eq!(cores_per_multiprocessor((9, 0)), Some(128));
         assert_eq!(cores_per_multiprocessor((8, 0)), Some(64));
         assert_eq!(cores_per_multiprocessor((13, 0)), None);

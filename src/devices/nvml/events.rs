@@ -1,8 +1,8 @@
-//! Listening for XIDs on a thread of its own.
+//! The thread that listens for XIDs.
 //!
-//! The wait for events blocks its thread, so it is never done on the one that reads memory. The
-//! thread shares the open library; [`EventWatch`] must be dropped before the reader is, and its
-//! drop waits until the thread has let go, which takes no longer than one wait.
+//! The wait for events blocks its thread, so it has a thread apart from the one that reads memory.
+//! The thread shares the open library, so you must drop [`EventWatch`] before the reader. The drop
+//! waits until the thread has released the library, which takes no longer than one wait.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -18,25 +18,28 @@ use nvml_wrapper::{EventSet, Nvml};
 use super::reader::NvmlReader;
 use super::xid::XidEvent;
 
-/// How long one round over a few GPUs blocks. A request to end is heard between two of them.
+/// The duration of one round of waits over a few GPUs, in milliseconds.
+///
+/// The thread handles a stop request between two waits.
 const ROUND_MS: u32 = 100;
-/// The least that one GPU is waited for: with many, a round takes longer rather than waking all the
-/// time.
-const LEAST_WAIT_MS: u32 = 25;
-/// Waits between attempts at registering a GPU that failed.
-const FIRST_RETRY: Duration = Duration::from_secs(1);
-const LAST_RETRY: Duration = Duration::from_secs(60);
+/// The shortest wait for one GPU, in milliseconds.
+///
+/// With many GPUs a round takes longer, which avoids constant wake-ups.
+const MIN_WAIT_MS: u32 = 25;
+/// The shortest and the longest delay between attempts to register a GPU.
+const MIN_RETRY_DELAY: Duration = Duration::from_secs(1);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
 
-/// The listening thread. Dropping it ends the thread and waits for that.
+/// The listening thread. Dropping it stops the thread and waits for its end.
 #[derive(Debug)]
 pub struct EventWatch {
-    wishes: Arc<Wishes>,
+    request: Arc<SharedRequest>,
     thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug, Default)]
-struct Wishes {
-    now: Mutex<EventRequest>,
+struct SharedRequest {
+    current: Mutex<EventRequest>,
     changed: Condvar,
 }
 
@@ -46,72 +49,73 @@ struct EventRequest {
     stop: bool,
 }
 
-impl Wishes {
-    fn now(&self) -> MutexGuard<'_, EventRequest> {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+impl SharedRequest {
+    fn lock(&self) -> MutexGuard<'_, EventRequest> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl EventWatch {
-    /// Starts a thread that hands `tell` every XID of the GPUs that [`Self::follow`] names.
+    /// Starts a thread that calls `on_event` for every XID of the GPUs that [`Self::follow`] names.
     pub fn start(
         reader: &NvmlReader,
-        tell: impl FnMut(XidEvent) + Send + 'static,
+        on_event: impl FnMut(XidEvent) + Send + 'static,
     ) -> std::io::Result<Self> {
-        let wishes = Arc::new(Wishes::default());
-        let (own, nvml) = (Arc::clone(&wishes), reader.library());
-        let run = move || listen(&nvml, &own, tell);
+        let request = Arc::new(SharedRequest::default());
+        let (shared_request, nvml) = (Arc::clone(&request), reader.library());
         let thread = std::thread::Builder::new()
             .name("device-events".to_owned())
-            .spawn(run)?;
+            .spawn(move || listen(&nvml, &shared_request, on_event))?;
 
         Ok(Self {
-            wishes,
+            request,
             thread: Some(thread),
         })
     }
 
-    /// Listens on these whole GPUs from now on, and on no others. Waits for nothing.
+    /// Listens on exactly these whole GPUs from now on. Does not block.
     pub fn follow(&self, gpus: &[String]) {
-        let mut wish = self.wishes.now();
-        if wish.gpus != gpus {
-            wish.gpus = gpus.to_vec();
-            self.wishes.changed.notify_one();
+        let mut request = self.request.lock();
+        if request.gpus != gpus {
+            request.gpus = gpus.to_vec();
+            self.request.changed.notify_one();
         }
     }
 }
 
 impl Drop for EventWatch {
     fn drop(&mut self) {
-        self.wishes.now().stop = true;
-        self.wishes.changed.notify_one();
+        self.request.lock().stop = true;
+        self.request.changed.notify_one();
         if let Some(thread) = self.thread.take() {
-            // A panic over there is no reason for one here.
+            // A panic of the listening thread must not cause a panic in this one.
             let _ = thread.join();
         }
     }
 }
 
-/// One GPU's registration. A set per GPU, because the wrapper's registering consumes the set and
-/// frees it on any error, and with it all that was registered before.
+/// The registration of one GPU.
+///
+/// Each GPU has its own event set. The wrapper's register call consumes the set and frees it on any
+/// error, together with all earlier registrations in it.
 struct Registration<'nvml> {
     set: Option<EventSet<'nvml>>,
-    /// When to try again; `None`: never, the GPU has no events.
-    again: Option<Instant>,
+    /// The time of the next attempt. `None` means never, because the GPU has no events.
+    retry_at: Option<Instant>,
     delay: Duration,
 }
 
 impl<'nvml> Registration<'nvml> {
-    fn due() -> Self {
+    fn new() -> Self {
         Self {
             set: None,
-            again: Some(Instant::now()),
-            delay: FIRST_RETRY,
+            retry_at: Some(Instant::now()),
+            delay: MIN_RETRY_DELAY,
         }
     }
 
-    fn try_again(&mut self, nvml: &'nvml Nvml, uuid: &str) {
-        if self.set.is_some() || self.again.is_none_or(|at| at > Instant::now()) {
+    fn register_if_due(&mut self, nvml: &'nvml Nvml, uuid: &str) {
+        if self.set.is_some() || self.retry_at.is_none_or(|at| at > Instant::now()) {
             return;
         }
 
@@ -124,105 +128,111 @@ impl<'nvml> Registration<'nvml> {
 
         match registered {
             Ok(set) => self.set = Some(set),
-            Err(error) => self.failed(&error),
+            Err(error) => self.record_failure(&error),
         }
     }
 
-    /// "Not supported" means no events, not an unhealthy GPU.
-    fn failed(&mut self, error: &NvmlError) {
+    /// Schedules the next attempt.
+    ///
+    /// "Not supported" means that the GPU has no events, not that it is unhealthy.
+    fn record_failure(&mut self, error: &NvmlError) {
         self.set = None;
-        let never = matches!(
+        let is_unsupported = matches!(
             error,
             NvmlError::NotSupported
                 | NvmlError::FunctionNotFound
                 | NvmlError::FailedToLoadSymbol(_)
         );
 
-        self.again = (!never).then(|| Instant::now() + self.delay);
-        self.delay = self.delay.saturating_mul(2).min(LAST_RETRY);
+        self.retry_at = (!is_unsupported).then(|| Instant::now() + self.delay);
+        self.delay = self.delay.saturating_mul(2).min(MAX_RETRY_DELAY);
     }
 }
 
-fn listen(nvml: &Nvml, wishes: &Wishes, mut tell: impl FnMut(XidEvent)) {
+fn listen(nvml: &Nvml, request: &SharedRequest, mut on_event: impl FnMut(XidEvent)) {
     if nvml.lib().nvmlEventSetFree.is_err() {
-        // Dropping a set would panic inside the wrapper. No library of NVIDIA's lacks it.
+        // The drop of a set would panic in the wrapper. Every NVIDIA library has the symbol.
         return;
     }
 
     let mut gpus: BTreeMap<String, Registration<'_>> = BTreeMap::new();
     loop {
         let wanted = {
-            let wish = wishes.now();
-            if wish.stop {
+            let request = request.lock();
+            if request.stop {
                 return;
             }
-            wish.gpus.clone()
+            request.gpus.clone()
         };
 
         gpus.retain(|uuid, _| wanted.contains(uuid));
         for uuid in wanted {
             gpus.entry(uuid.clone())
-                .or_insert_with(Registration::due)
-                .try_again(nvml, &uuid);
+                .or_insert_with(Registration::new)
+                .register_if_due(nvml, &uuid);
         }
 
         let open = gpus.values().filter(|gpu| gpu.set.is_some()).count();
         if open == 0 {
-            let next = gpus.values().filter_map(|gpu| gpu.again).min();
-            rest(wishes, &gpus, next);
+            let next_retry = gpus.values().filter_map(|gpu| gpu.retry_at).min();
+            wait_for_change(request, &gpus, next_retry);
             continue;
         }
 
-        let each = (ROUND_MS / u32::try_from(open).unwrap_or(ROUND_MS)).max(LEAST_WAIT_MS);
+        let wait_ms = (ROUND_MS / u32::try_from(open).unwrap_or(ROUND_MS)).max(MIN_WAIT_MS);
         for (uuid, gpu) in &mut gpus {
             let Some(set) = &gpu.set else { continue };
-            match set.wait(each) {
+            match set.wait(wait_ms) {
                 Ok(event) => {
-                    gpu.delay = FIRST_RETRY;
-                    tell(XidEvent {
+                    gpu.delay = MIN_RETRY_DELAY;
+                    on_event(XidEvent {
                         uuid: uuid.clone(),
-                        xid: number(&event),
+                        xid: xid_number(&event),
                         at: SystemTime::now(),
                     });
                 }
                 Err(NvmlError::Timeout) => {}
-                Err(error) => gpu.failed(&error),
+                Err(error) => gpu.record_failure(&error),
             }
 
-            if wishes.now().stop {
+            if request.lock().stop {
                 return;
             }
         }
     }
 }
 
-/// Without any GPU to listen on: until there is one, it is time to try one again, or the end.
-fn rest(wishes: &Wishes, known: &BTreeMap<String, Registration<'_>>, next: Option<Instant>) {
-    let wish = wishes.now();
-    if wish.stop
-        || wish.gpus.len() != known.len()
-        || !wish.gpus.iter().all(|uuid| known.contains_key(uuid))
+/// Waits until the request changes or the next attempt is due. Called when no GPU is registered.
+fn wait_for_change(
+    shared: &SharedRequest,
+    known: &BTreeMap<String, Registration<'_>>,
+    next_retry: Option<Instant>,
+) {
+    let request = shared.lock();
+    if request.stop
+        || request.gpus.len() != known.len()
+        || !request.gpus.iter().all(|uuid| known.contains_key(uuid))
     {
         return;
     }
-    // Waking early just goes round again.
-    match next.map(|at| at.saturating_duration_since(Instant::now())) {
+    // After an early wake-up the caller's loop calls this again.
+    match next_retry.map(|at| at.saturating_duration_since(Instant::now())) {
         Some(left) => drop(
-            wishes
+            shared
                 .changed
-                .wait_timeout(wish, left)
+                .wait_timeout(request, left)
                 .unwrap_or_else(PoisonError::into_inner),
         ),
         None => drop(
-            wishes
+            shared
                 .changed
-                .wait(wish)
+                .wait(request)
                 .unwrap_or_else(PoisonError::into_inner),
         ),
     }
 }
 
-fn number(event: &EventData<'_>) -> Option<u64> {
+fn xid_number(event: &EventData<'_>) -> Option<u64> {
     match event.event_data {
         Some(XidError::Value(number)) => Some(number),
         Some(XidError::Unknown) | None => None,

@@ -1,4 +1,4 @@
-//! Whether a device may be used: what memory figures do not say.
+//! The health of a device: the conditions, apart from memory, that decide whether it is usable.
 
 use hf_mem_core::bytes::Bytes;
 use hf_mem_core::device::{Process, ProcessKind, Unusable, UnusableReason, Warning, WarningReason};
@@ -7,12 +7,14 @@ use nvml_wrapper::enum_wrappers::device::ComputeMode;
 use nvml_wrapper::error::NvmlError;
 
 use super::processes::Holders;
-use super::raw;
+use super::raw::{self, FabricState, RemappedRows};
 
-/// In an exclusive mode, more than this in use by nobody listed is taken for a holder in another
-/// PID namespace. Less is what an idle card shows.
-const UNEXPLAINED: Bytes = Bytes::mib(128);
-/// The one holder of an exclusive GPU that lets others in.
+/// The most memory that an idle GPU shows as used.
+///
+/// In an exclusive mode, more used memory than this, without a listed process, means that a process
+/// in another PID namespace holds the GPU.
+const MAX_IDLE_USED: Bytes = Bytes::mib(128);
+/// The one process that holds an exclusive GPU and shares it with others.
 const MPS_SERVER: &str = "nvidia-cuda-mps-server";
 
 pub(super) fn unusable(reason: UnusableReason, message: impl Into<String>) -> Unusable {
@@ -22,7 +24,7 @@ pub(super) fn unusable(reason: UnusableReason, message: impl Into<String>) -> Un
     }
 }
 
-/// What an error on one device says about that device.
+/// Returns the reason for which a device with this error is unusable.
 pub(super) fn from_error(error: &NvmlError, call: &str) -> Unusable {
     match error {
         NvmlError::GpuLost => unusable(
@@ -35,7 +37,7 @@ pub(super) fn from_error(error: &NvmlError, call: &str) -> Unusable {
         ),
         NvmlError::NoPermission | NvmlError::OperatingSystem => unusable(
             UnusableReason::NoPermission,
-            format!("{call} was refused; check the device node's mode and the unit's DeviceAllow="),
+            format!("{call} was denied; check the device node's mode and the unit's DeviceAllow="),
         ),
         NvmlError::UnexpectedVariant(27) => unusable(
             UnusableReason::NotReady,
@@ -48,47 +50,39 @@ pub(super) fn from_error(error: &NvmlError, call: &str) -> Unusable {
     }
 }
 
-/// What the driver says of a whole GPU's state, memory and holders apart.
+/// The state of a whole GPU as the driver reports it, without its memory and processes.
 #[derive(Debug, Default)]
 pub(super) struct Health {
-    /// The first thing found that forbids new work, on the GPU and on each of its instances.
-    pub(super) forbids: Option<Unusable>,
-    /// What forbids nothing.
+    /// The first condition found that prevents new work, on the GPU and on each of its instances.
+    pub(super) unusable: Option<Unusable>,
+    /// The conditions that do not prevent new work.
     pub(super) warnings: Vec<Warning>,
-    /// Whether the driver itself tells when the GPU needs a reset.
+    /// Whether the driver itself reports when the GPU needs a reset.
     pub(super) self_diagnosing: bool,
 }
 
-/// The state of the GPU called `name`.
+/// Reads the state of the GPU with the product name `name`.
 pub(super) fn check(device: &Device<'_>, name: &str) -> Health {
     let mut health = Health::default();
 
-    // Absent before R560; a value newer than this program says nothing to it.
+    // The field is absent before R560. Values that are newer than this program are ignored.
     let action = raw::recovery_action(device)
         .ok()
         .filter(|action| *action <= 4);
     health.self_diagnosing = action.is_some();
-    health.forbids = action.and_then(recovery);
-    let rows = rows(device, name);
-    if rows == Some((true, false)) {
-        let message = "memory rows wait to be remapped by the next reset; work runs on unharmed";
+    health.unusable = action.and_then(recovery);
+
+    let rows = remapped_rows(device, name);
+    if rows.is_some_and(|rows| rows.pending && !rows.failed) {
+        let message = "the next reset remaps memory rows; running work is not affected";
         health
             .warnings
             .push(warning(WarningReason::RowRemapPending, message));
     }
 
-    let failure = || {
-        rows.is_some_and(|(_, failed)| failed).then(|| {
-            unusable(
-                UnusableReason::RowRemapFailure,
-                "memory rows could not be remapped; replace the card",
-            )
-        })
-    };
-
-    health.forbids = health
-        .forbids
-        .or_else(failure)
+    health.unusable = health
+        .unusable
+        .or_else(|| remap_failure(rows))
         .or_else(|| draining(device))
         .or_else(|| fabric(device));
 
@@ -114,19 +108,28 @@ fn recovery(action: u32) -> Option<Unusable> {
         )),
         3 => Some(unusable(
             UnusableReason::Drain,
-            "the driver asks that work with peers of this GPU end",
+            "the driver asks to stop work that uses this GPU's peers",
         )),
         _ => None,
     }
 }
 
-/// Row remapping: (pending, failed). A GeForce may answer and mean nothing by it.
-fn rows(device: &Device<'_>, name: &str) -> Option<(bool, bool)> {
+/// Returns the state of row remapping, except for a GeForce, whose answer can be meaningless.
+fn remapped_rows(device: &Device<'_>, name: &str) -> Option<RemappedRows> {
     if name.contains("GeForce") {
         None
     } else {
         raw::remapped_rows(device).ok()
     }
+}
+
+fn remap_failure(rows: Option<RemappedRows>) -> Option<Unusable> {
+    rows.is_some_and(|rows| rows.failed).then(|| {
+        unusable(
+            UnusableReason::RowRemapFailure,
+            "memory rows could not be remapped; replace the card",
+        )
+    })
 }
 
 fn draining(device: &Device<'_>) -> Option<Unusable> {
@@ -141,18 +144,21 @@ fn draining(device: &Device<'_>) -> Option<Unusable> {
         })
 }
 
-/// On NVSwitch machines CUDA fails (802, "system not yet initialized") until the fabric manager has
-/// done its work, while memory already looks free. Not supported is normal for cards without a
-/// switch.
+/// Checks the NVLink fabric.
+///
+/// On NVSwitch machines CUDA fails (802, "system not yet initialized") until the fabric manager is
+/// done, while memory already looks free. "Not supported" is normal for cards without a switch.
 fn fabric(device: &Device<'_>) -> Option<Unusable> {
     match raw::fabric(device) {
-        Ok((1 | 2, _)) => {
-            let cure = "the NVLink fabric is not ready; is nvidia-fabricmanager running?";
-            Some(unusable(UnusableReason::FabricNotReady, cure))
+        Ok(FabricState { state: 1 | 2, .. }) => {
+            let message =
+                "the NVLink fabric is not ready; check that nvidia-fabricmanager is running";
+            Some(unusable(UnusableReason::FabricNotReady, message))
         }
-        Ok((3, status)) if status != 0 => {
+        Ok(FabricState { state: 3, status }) if status != 0 => {
             let text = format!(
-                "the NVLink fabric refused this GPU (status {status}); see nvidia-fabricmanager's log"
+                "the NVLink fabric rejected this GPU (status {status}); \
+                 see nvidia-fabricmanager's log"
             );
             Some(unusable(UnusableReason::FabricNotReady, text))
         }
@@ -160,52 +166,53 @@ fn fabric(device: &Device<'_>) -> Option<Unusable> {
     }
 }
 
-/// Who may hold a context on a GPU, and on each of its instances.
-pub(super) enum Mode {
-    /// Anybody.
+/// The processes that can hold a context on a GPU, and on each of its instances.
+pub(super) enum ContextMode {
+    /// Any process.
     Open,
     /// One process at a time.
     Exclusive,
-    /// Nobody, or it cannot be told.
+    /// No process, or the mode is unknown.
     Closed(Unusable),
 }
 
-pub(super) fn mode(device: &Device<'_>) -> Mode {
+pub(super) fn mode(device: &Device<'_>) -> ContextMode {
     match device.compute_mode() {
-        Ok(ComputeMode::Prohibited) => Mode::Closed(unusable(
+        Ok(ComputeMode::Prohibited) => ContextMode::Closed(unusable(
             UnusableReason::Prohibited,
             "compute mode is Prohibited; change it with nvidia-smi -c 0",
         )),
-        Ok(ComputeMode::ExclusiveProcess | ComputeMode::ExclusiveThread) => Mode::Exclusive,
+        Ok(ComputeMode::ExclusiveProcess | ComputeMode::ExclusiveThread) => ContextMode::Exclusive,
         Ok(ComputeMode::Default)
         | Err(
             NvmlError::NotSupported
             | NvmlError::FunctionNotFound
             | NvmlError::FailedToLoadSymbol(_),
-        ) => Mode::Open,
-        Err(error) => Mode::Closed(from_error(&error, "reading the compute mode")),
+        ) => ContextMode::Open,
+        Err(error) => ContextMode::Closed(from_error(&error, "reading the compute mode")),
     }
 }
 
-impl Mode {
-    /// Whether it forbids new work beside these holders, with `used` bytes in use.
-    pub(super) fn forbids(&self, holders: &Holders, used: Bytes) -> Option<Unusable> {
+impl ContextMode {
+    /// Returns the reason why a new process cannot join these holders, with `used` bytes in use.
+    pub(super) fn check(&self, holders: &Holders, used: Bytes) -> Option<Unusable> {
         match self {
             Self::Open => None,
-            Self::Exclusive => exclusive(holders, used),
+            Self::Exclusive => check_exclusive(holders, used),
             Self::Closed(why) => Some(why.clone()),
         }
     }
 }
 
-/// In an exclusive mode one process may hold a context, however much memory is free.
-fn exclusive(holders: &Holders, used: Bytes) -> Option<Unusable> {
-    let refused = |message: String| Some(unusable(UnusableReason::ExclusiveProcess, message));
+/// In an exclusive mode one process can hold a context, however much memory is free.
+fn check_exclusive(holders: &Holders, used: Bytes) -> Option<Unusable> {
+    let reason = UnusableReason::ExclusiveProcess;
     if !holders.compute_known {
-        return refused(
-            "compute mode is Exclusive and the process list is unreadable: it may be held"
-                .to_owned(),
-        );
+        return Some(unusable(
+            reason,
+            "compute mode is Exclusive and the process list is unreadable: \
+             another process may hold the GPU",
+        ));
     }
 
     if holders
@@ -221,10 +228,11 @@ fn exclusive(holders: &Holders, used: Bytes) -> Option<Unusable> {
         .iter()
         .find(|process| process.kind != ProcessKind::Graphics)
     {
-        return refused(format!(
+        let message = format!(
             "compute mode is Exclusive and {} holds it",
-            who(holder)
-        ));
+            describe(holder)
+        );
+        return Some(unusable(reason, message));
     }
 
     let explained: Bytes = holders
@@ -233,22 +241,22 @@ fn exclusive(holders: &Holders, used: Bytes) -> Option<Unusable> {
         .filter_map(|process| process.used_bytes)
         .sum();
 
-    if used.less(explained).is_none_or(|rest| rest > UNEXPLAINED) {
-        refused(
-            "compute mode is Exclusive and memory is held by a process that is not visible"
-                .to_owned(),
-        )
-    } else {
-        None
-    }
+    used.less(explained)
+        .is_none_or(|unexplained| unexplained > MAX_IDLE_USED)
+        .then(|| {
+            unusable(
+                reason,
+                "compute mode is Exclusive and a process that is not visible holds memory",
+            )
+        })
 }
 
-/// `/proc/PID/comm` cuts a name after fifteen bytes.
+/// Whether `name` is the MPS server. `/proc/PID/comm` truncates a name to fifteen bytes.
 fn is_mps_server(name: &str) -> bool {
     name == MPS_SERVER || MPS_SERVER.get(..15).is_some_and(|short| name == short)
 }
 
-fn who(process: &Process) -> String {
+fn describe(process: &Process) -> String {
     match &process.name {
         Some(name) => format!("{name} (pid {})", process.pid),
         None => format!("pid {}", process.pid),

@@ -1,4 +1,4 @@
-//! Finding and opening the driver's library.
+//! The search for the driver's library, and its initialization.
 
 use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt;
@@ -9,14 +9,16 @@ use nvml_wrapper::Nvml;
 use nvml_wrapper::bitmasks::InitFlags;
 use nvml_wrapper::error::NvmlError;
 
-use super::reader::NvmlOptions;
+use super::options::NvmlOptions;
 use crate::devices::error::DevicesError;
 use crate::devices::holders::HostRoots;
 
-/// Where the library is looked for when no path is given: the loader's own search, then where WSL,
-/// NixOS, Debian and Fedora put it. Never the plain `libnvidia-ml.so`: that name belongs to a stub
-/// that cannot work.
-const PLACES: [&str; 6] = [
+/// The paths that are tried if no path is configured.
+///
+/// The first one uses the loader's own search. The others are the locations of WSL, NixOS, Debian
+/// and Fedora. The plain `libnvidia-ml.so` is missing on purpose, because it is a stub that does
+/// not work.
+const SEARCH_PATHS: [&str; 6] = [
     "libnvidia-ml.so.1",
     "/usr/lib/wsl/lib/libnvidia-ml.so.1",
     "/run/opengl-driver/lib/libnvidia-ml.so.1",
@@ -25,45 +27,47 @@ const PLACES: [&str; 6] = [
     "/usr/lib64/libnvidia-ml.so.1",
 ];
 
-/// Loads and initialises the library. With `lazily`, no GPU is attached by that, so that sleeping
-/// ones stay asleep.
-pub(super) fn open(explicit: Option<&Path>, lazily: bool) -> Result<Nvml, DevicesError> {
-    let places: Vec<&OsStr> = match explicit {
+/// Loads and initializes the library.
+///
+/// With `without_attach`, the initialization attaches no GPU, so sleeping GPUs stay asleep.
+pub(super) fn open(explicit: Option<&Path>, without_attach: bool) -> Result<Nvml, DevicesError> {
+    let paths: Vec<&OsStr> = match explicit {
         Some(path) => vec![path.as_os_str()],
-        None => PLACES.iter().map(OsStr::new).collect(),
+        None => SEARCH_PATHS.iter().map(OsStr::new).collect(),
     };
 
     let mut tried = Vec::new();
-    for place in places {
-        let flags = if lazily {
+    for path in paths {
+        let flags = if without_attach {
             InitFlags::NO_ATTACH
         } else {
             InitFlags::empty()
         };
 
-        let nvml = match Nvml::builder().lib_path(place).flags(flags).init() {
-            // An older library without `nvmlInitWithFlags`.
-            Err(NvmlError::FailedToLoadSymbol(_)) if lazily => {
-                Nvml::builder().lib_path(place).init()
+        let nvml = match Nvml::builder().lib_path(path).flags(flags).init() {
+            // An older library lacks `nvmlInitWithFlags`.
+            Err(NvmlError::FailedToLoadSymbol(_)) if without_attach => {
+                Nvml::builder().lib_path(path).init()
             }
             other => other,
         };
 
         match nvml {
             Ok(nvml) if nvml.lib().nvmlShutdown.is_err() => {
-                // Dropping it would panic inside the wrapper. No library of NVIDIA's lacks it.
+                // Without the symbol, a drop would panic in the wrapper. Every NVIDIA library has
+                // it.
                 mem::forget(nvml);
-                tried.push(format!("{} (lacks nvmlShutdown)", place.display()));
+                tried.push(format!("{} (lacks nvmlShutdown)", path.display()));
             }
             Ok(nvml) => return Ok(nvml),
             Err(error @ (NvmlError::LibloadingError(_) | NvmlError::FailedToLoadSymbol(_))) => {
                 tried.push(if explicit.is_some() {
-                    format!("{} ({error})", place.display())
+                    format!("{} ({error})", path.display())
                 } else {
-                    place.display().to_string()
+                    path.display().to_string()
                 });
             }
-            Err(error) => return Err(whole(&error, "nvmlInit")),
+            Err(error) => return Err(driver_error(&error, "nvmlInit")),
         }
     }
 
@@ -72,16 +76,17 @@ pub(super) fn open(explicit: Option<&Path>, lazily: bool) -> Result<Nvml, Device
     })
 }
 
-/// An error that concerns the driver as a whole.
-pub(super) fn whole(error: &NvmlError, call: &'static str) -> DevicesError {
+/// Converts an error that affects the whole driver.
+pub(super) fn driver_error(error: &NvmlError, call: &'static str) -> DevicesError {
     match error {
         NvmlError::DriverNotLoaded => DevicesError::DriverNotLoaded,
         NvmlError::LibRmVersionMismatch => DevicesError::VersionMismatch,
         NvmlError::NoPermission | NvmlError::OperatingSystem => DevicesError::NoPermission { call },
-        // How a device node that may not be opened is often met.
+        // The usual error of a device node that this process may not open.
         NvmlError::Unknown => {
             let message = format!(
-                "{error}; check that /dev/nvidia* exist and may be opened here, and see dmesg"
+                "{error}; check that /dev/nvidia* exist and that this process may open them, \
+                 and see dmesg"
             );
             DevicesError::Driver { call, message }
         }
@@ -92,17 +97,16 @@ pub(super) fn whole(error: &NvmlError, call: &'static str) -> DevicesError {
     }
 }
 
-/// Whether an error met on one device means that the whole library has to be opened anew.
-pub(super) fn concerns_all(error: &NvmlError) -> bool {
+/// Whether an error of one device means that the library must be opened again.
+pub(super) fn is_library_wide(error: &NvmlError) -> bool {
     matches!(
         error,
         NvmlError::Uninitialized | NvmlError::DriverNotLoaded | NvmlError::LibRmVersionMismatch
     )
 }
 
-/// The file that the library was loaded from: `explicit` where that is a path, else what the loader
-/// mapped.
-pub(super) fn mapped(explicit: Option<&Path>) -> Option<PathBuf> {
+/// Returns the file of the loaded library: `explicit` if it is a path, or else the mapped file.
+pub(super) fn loaded_path(explicit: Option<&Path>) -> Option<PathBuf> {
     if let Some(path) = explicit.filter(|path| path.components().count() > 1) {
         return Some(path.to_owned());
     }
@@ -123,11 +127,12 @@ fn is_library(path: &str) -> bool {
         .is_some_and(|name| name.starts_with("libnvidia-ml.so"))
 }
 
-/// A file's device, inode and time of change.
+/// A file's device, inode and modification time.
 type FileIdentity = (u64, u64, i64);
 
-/// What tells that a driver was installed, loaded or exchanged: the kernel module's version, the
-/// library's files.
+/// The identity of the installed driver: the version of the kernel module and the library's files.
+///
+/// It changes when a driver is installed, loaded or replaced.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fingerprint {
     module: Option<String>,
@@ -135,33 +140,33 @@ pub struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// Takes it now, of the module and these files.
+    /// Takes the fingerprint of the module and of these files.
     pub fn take(roots: &HostRoots, files: &[PathBuf]) -> Self {
-        let identity = |path: &PathBuf| {
-            fs::metadata(path)
-                .ok()
-                .map(|meta| (meta.dev(), meta.ino(), meta.mtime()))
-        };
-
         Self {
             module: fs::read_to_string(roots.proc.join("driver/nvidia/version")).ok(),
-            files: files.iter().map(identity).collect(),
+            files: files.iter().map(|path| file_identity(path)).collect(),
         }
     }
 
-    /// Takes it where no library is open: of every place where one may appear, and of the loader's
-    /// own list.
-    pub fn of_places(options: &NvmlOptions) -> Self {
-        let places = match &options.library {
+    /// Takes the fingerprint while no library is open.
+    ///
+    /// It covers every path where a library can appear, and the loader's cache.
+    pub fn of_search_paths(options: &NvmlOptions) -> Self {
+        let paths = match &options.library {
             Some(path) => vec![path.clone()],
-            None => PLACES
+            None => SEARCH_PATHS
                 .iter()
                 .map(PathBuf::from)
                 .filter(|path| path.is_absolute())
                 .collect(),
         };
 
-        let loaders = options.roots.etc.join("ld.so.cache");
-        Self::take(&options.roots, &[places, vec![loaders]].concat())
+        let loader_cache = options.roots.etc.join("ld.so.cache");
+        Self::take(&options.roots, &[paths, vec![loader_cache]].concat())
     }
+}
+
+fn file_identity(path: &Path) -> Option<FileIdentity> {
+    let meta = fs::metadata(path).ok()?;
+    Some((meta.dev(), meta.ino(), meta.mtime()))
 }

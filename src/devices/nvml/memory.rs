@@ -1,4 +1,6 @@
-//! One memory reading: v2, else v1, else the host's own where the GPU shares it.
+//! Reading the memory of a device.
+//!
+//! The reading uses v2 of the call, or else v1, or else the host's memory if the GPU shares it.
 
 use std::fs;
 
@@ -11,63 +13,67 @@ use super::raw;
 use crate::devices::holders::HostRoots;
 use crate::devices::host_memory;
 
-/// What a device's memory is now.
+/// The memory of a device at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct MemoryReading {
     pub(super) total: Bytes,
     pub(super) free: Bytes,
     pub(super) used: Bytes,
-    /// `None` where only v1 answered: its `used` has the reserve inside.
+    /// `None` if only v1 answered, whose `used` includes the reserve.
     pub(super) reserved: Option<Bytes>,
-    /// One pool with the host.
+    /// Whether the memory is one pool with the host's.
     pub(super) unified: bool,
 }
 
 impl MemoryReading {
-    /// The one of two readings, made before and after the processes were listed, that leaves less.
+    /// Returns the reading with less free memory.
     ///
-    /// A lease's claim shrinks by what its holder is seen to have. Were that seen and the memory
-    /// read before it was taken, the same bytes would count as free and as arrived, and be promised
-    /// twice.
+    /// `self` is from before the processes were listed, and `after` from after.
+    ///
+    /// A lease's claim shrinks by the memory that its holder is seen to use. A process can allocate
+    /// memory after the first reading and before the list. With the first reading, those bytes
+    /// would count both as free and as used by the holder, and could be leased twice.
     pub(super) fn or_less_free(self, after: Self) -> Self {
         if after.free < self.free { after } else { self }
     }
 }
 
-/// Reads `device`, whose product name is `name`.
+/// Reads the memory of `device`, whose product name is `name`.
 pub(super) fn read(
     device: &Device<'_>,
     name: &str,
     roots: &HostRoots,
 ) -> Result<MemoryReading, NvmlError> {
     match dedicated(device) {
-        Err(NvmlError::NotSupported) if integrated(name, roots) => shared(roots),
+        Err(NvmlError::NotSupported) if is_integrated(name, roots) => read_host_memory(roots),
         other => other,
     }
 }
 
-/// Memory of the device's own: "not supported" where neither call tells of any.
+/// Reads the device's own memory. The error is "not supported" if neither call reports any.
 pub(super) fn dedicated(device: &Device<'_>) -> Result<MemoryReading, NvmlError> {
-    let second = match device.memory_info() {
+    let v2 = match device.memory_info() {
         Ok(memory) => {
             let reserved = Some(memory.reserved);
-            believable(memory.total, memory.free, memory.used, reserved)
+            validate(memory.total, memory.free, memory.used, reserved)
         }
         Err(error) => Err(error),
     };
 
-    match second {
-        Err(error) if older_may_work(&error) => {
-            let (total, free, used) = raw::memory_v1(device)?;
-            believable(total, free, used, None)
+    match v2 {
+        Err(error) if v1_may_work(&error) => {
+            let memory = raw::memory_v1(device)?;
+            validate(memory.total, memory.free, memory.used, None)
         }
         other => other,
     }
 }
 
-/// A total of zero is how some stacks say "not supported"; a part larger than the whole is no
-/// reading at all.
-fn believable(
+/// Checks the figures of a reading.
+///
+/// Some drivers report a total of zero for "not supported". A part that is larger than the total
+/// makes a reading invalid.
+fn validate(
     total: u64,
     free: u64,
     used: u64,
@@ -94,8 +100,10 @@ fn believable(
     })
 }
 
-/// v2 appeared with R510 and was broken or half there in several drivers around it.
-fn older_may_work(error: &NvmlError) -> bool {
+/// Whether v1 may work after this error of v2.
+///
+/// v2 appeared with R510 and was broken or incomplete in several drivers of that time.
+fn v1_may_work(error: &NvmlError) -> bool {
     matches!(
         error,
         NvmlError::FailedToLoadSymbol(_)
@@ -106,9 +114,11 @@ fn older_may_work(error: &NvmlError) -> bool {
     )
 }
 
-/// Evidence that the GPU has no memory of its own. Without it, "not supported" must not turn into
-/// the host's memory: nvtop once showed system RAM as that of discrete cards (Syllo/nvtop#424).
-fn integrated(name: &str, roots: &HostRoots) -> bool {
+/// Whether there is evidence that the GPU has no memory of its own.
+///
+/// Without evidence, "not supported" must not become the host's memory: nvtop once showed system
+/// RAM as the memory of discrete cards (Syllo/nvtop#424).
+fn is_integrated(name: &str, roots: &HostRoots) -> bool {
     let upper = name.to_ascii_uppercase();
     ["GB10", "ORIN", "THOR", "XAVIER", "TEGRA"]
         .iter()
@@ -121,7 +131,7 @@ fn integrated(name: &str, roots: &HostRoots) -> bool {
             .is_ok_and(|text| text.windows(12).any(|part| part == b"nvidia,tegra"))
 }
 
-fn shared(roots: &HostRoots) -> Result<MemoryReading, NvmlError> {
+fn read_host_memory(roots: &HostRoots) -> Result<MemoryReading, NvmlError> {
     let host = host_memory::read(&roots.proc).ok_or(NvmlError::NotSupported)?;
     Ok(MemoryReading {
         total: host.total_bytes,
@@ -135,17 +145,22 @@ fn shared(roots: &HostRoots) -> Result<MemoryReading, NvmlError> {
     })
 }
 
-/// Less page cache than this is not worth a word.
-const MENTIONED: Bytes = Bytes::mib(256);
+/// The smallest page cache that causes a warning.
+const MIN_PAGE_CACHE: Bytes = Bytes::mib(256);
 
-/// Where the host manages the GPU's memory as NUMA node `node`, how much of what is in use there is
-/// page cache.
+/// Returns a warning about page cache in the GPU's memory.
 ///
-/// It stays counted as in use: the kernel could give it up, but whether an allocation of CUDA's
-/// makes it do so is not known, and a "fits" that relied on it might be wrong. Nothing is said of a
-/// node that is not this GPU's memory: one with processors, one that is larger than the GPU's
-/// memory, or one with more page cache than the GPU has in use.
-pub(super) fn page_cache(node: u32, reading: MemoryReading, roots: &HostRoots) -> Option<Warning> {
+/// The host manages that memory as NUMA node `node`.
+///
+/// Page cache counts as used memory. The kernel can evict it, but it is unknown whether a CUDA
+/// allocation makes it do so, and an answer "fits" that relied on it could be wrong. There is no
+/// warning for a node that is not this GPU's memory: one with processors, one that is larger than
+/// the GPU's memory, or one with more page cache than the GPU's used memory.
+pub(super) fn page_cache_warning(
+    node: u32,
+    reading: MemoryReading,
+    roots: &HostRoots,
+) -> Option<Warning> {
     let folder = roots.sys.join(format!("devices/system/node/node{node}"));
     if fs::read_to_string(folder.join("cpulist"))
         .is_ok_and(|processors| !processors.trim().is_empty())
@@ -154,23 +169,24 @@ pub(super) fn page_cache(node: u32, reading: MemoryReading, roots: &HostRoots) -
     }
 
     let meminfo = fs::read_to_string(folder.join("meminfo")).ok()?;
-    if figure(&meminfo, "MemTotal:").is_some_and(|total| total > reading.total) {
+    if parse_figure(&meminfo, "MemTotal:").is_some_and(|total| total > reading.total) {
         return None;
     }
 
-    let cached = figure(&meminfo, "FilePages:")
-        .filter(|bytes| (MENTIONED..=reading.used).contains(bytes))?;
+    let cached = parse_figure(&meminfo, "FilePages:")
+        .filter(|bytes| (MIN_PAGE_CACHE..=reading.used).contains(bytes))?;
 
     let message = format!(
-        "{cached} of what is in use is the host's page cache (NUMA node {node}); it is not counted as free; \
-         to give it back: sync; echo 1 > /proc/sys/vm/drop_caches"
+        "{cached} of the used memory is the host's page cache (NUMA node {node}) \
+         and is not counted as free; \
+         to free it, run: sync; echo 1 > /proc/sys/vm/drop_caches"
     );
 
     Some(super::health::warning(WarningReason::PageCache, message))
 }
 
-/// `Node 4 FilePages:  3145728 kB`
-fn figure(meminfo: &str, name: &str) -> Option<Bytes> {
+/// Parses a figure of a node's `meminfo`, such as `Node 4 FilePages:  3145728 kB`.
+fn parse_figure(meminfo: &str, name: &str) -> Option<Bytes> {
     let line = meminfo.lines().find_map(|line| line.split_once(name))?;
     let kibibytes: u64 = line.1.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kibibytes.checked_mul(1024).map(Bytes::new)
@@ -181,23 +197,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn page_cache_is_read_from_the_nodes_own_file() {
+    fn node_meminfo_figures_are_parsed() {
         let text = "Node 4 MemTotal:       100663296 kB\nNode 4 MemUsed:  3 kB\nNode 4 FilePages:       3145728 kB\n";
-        assert_eq!(figure(text, "FilePages:"), Some(Bytes::gib(3)));
-        assert_eq!(figure(text, "MemTotal:"), Some(Bytes::gib(96)));
-        assert_eq!(figure("Node 4 FilePages: many kB", "FilePages:"), None);
+        assert_eq!(parse_figure(text, "FilePages:"), Some(Bytes::gib(3)));
+        assert_eq!(parse_figure(text, "MemTotal:"), Some(Bytes::gib(96)));
+        assert_eq!(
+            parse_figure("Node 4 FilePages: many kB", "FilePages:"),
+            None
+        );
     }
 
     #[test]
-    fn parts_larger_than_the_whole_are_no_reading() {
+    fn part_above_total_is_rejected() {
         assert_eq!(
-            believable(100, 60, 30, Some(10)).unwrap().free,
+            validate(100, 60, 30, Some(10)).unwrap().free,
             Bytes::new(60)
         );
-        assert_eq!(believable(100, 60, 40, None).unwrap().reserved, None);
+        assert_eq!(validate(100, 60, 40, None).unwrap().reserved, None);
 
         assert!(matches!(
-            believable(0, 0, 0, None),
+            validate(0, 0, 0, None),
             Err(NvmlError::NotSupported)
         ));
 
@@ -208,14 +227,14 @@ mod tests {
             (u64::MAX, 0, Some(1)),
         ] {
             assert!(matches!(
-                believable(100, free, used, reserved),
+                validate(100, free, used, reserved),
                 Err(NvmlError::Unknown)
             ));
         }
     }
 
     #[test]
-    fn only_integrated_parts_are_taken_for_such() {
+    fn integrated_gpus_are_recognized() {
         let roots = HostRoots::under("/nonexistent".as_ref());
         for name in [
             "NVIDIA GB10",
@@ -223,7 +242,7 @@ mod tests {
             "NVIDIA Thor",
             "NVIDIA Tegra X1",
         ] {
-            assert!(integrated(name, &roots), "{name}");
+            assert!(is_integrated(name, &roots), "{name}");
         }
 
         for name in [
@@ -232,7 +251,7 @@ mod tests {
             "Tesla T4",
             "NVIDIA GeForce GTX 1080 Ti",
         ] {
-            assert!(!integrated(name, &roots), "{name}");
+            assert!(!is_integrated(name, &roots), "{name}");
         }
     }
 }

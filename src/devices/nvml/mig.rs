@@ -1,30 +1,29 @@
-//! MIG: GPU instances as devices of their own.
+//! MIG: each GPU instance as a device.
 
 use std::collections::BTreeMap;
 
 use hf_mem_core::bytes::Bytes;
-use hf_mem_core::device::{
-    Device, DeviceFacts, DeviceKind, Process, UnusableReason, WarningReason,
-};
+use hf_mem_core::device::{Device, DeviceFacts, DeviceKind, UnusableReason, WarningReason};
 use nvml_wrapper::Device as Handle;
 use nvml_wrapper::error::NvmlError;
 
 use super::device::{DeviceState, WholeGpu, unreadable};
-use super::reader::HostReading;
+use super::host_reading::HostReading;
 use super::{health, memory, processes, raw};
 
-/// No card has more instances (seven since Ampere); a bound on what a driver's number may make us
-/// do.
+/// The most instance slots that are read. Cards have seven since Ampere.
+///
+/// It bounds the work that a wrong count of the driver can cause.
 const MAX_SLOTS: u32 = 64;
 
-/// The GPU instances of `whole`, where MIG is in force there; the GPU itself then becomes unusable.
+/// Returns the GPU instances of `whole` if MIG is active. The GPU itself then becomes unusable.
 pub(super) fn instances(
     whole: &mut WholeGpu,
     handle: &Handle<'_>,
-    standing: &DeviceState,
-    scene: &HostReading<'_>,
+    state: &DeviceState,
+    host: &HostReading<'_>,
 ) -> Vec<Device> {
-    // What the card or driver does not know, it does not do.
+    // A card or driver without this call has no MIG.
     let Ok(mode) = handle.mig_mode() else {
         return Vec::new();
     };
@@ -39,46 +38,47 @@ pub(super) fn instances(
     }
 
     if mode.current == 1 {
-        split(whole, handle, standing, scene)
+        list_instances(whole, handle, state, host)
     } else {
         Vec::new()
     }
 }
 
-/// Turns a GPU in MIG mode into itself, unusable, and its GPU instances.
+/// Marks a GPU in MIG mode as unusable and returns its GPU instances.
 ///
-/// Compute instances of one GPU instance share its memory, so it is counted once: the device is
-/// named after the compute instance with the most multiprocessors, and lists the holders of all.
-fn split(
+/// The compute instances of one GPU instance share its memory, so they become one device. The
+/// device has the name of the compute instance with the most multiprocessors and the processes of
+/// all.
+fn list_instances(
     whole: &mut WholeGpu,
     handle: &Handle<'_>,
-    standing: &DeviceState,
-    scene: &HostReading<'_>,
+    state: &DeviceState,
+    host: &HostReading<'_>,
 ) -> Vec<Device> {
     let mut instances: BTreeMap<u32, Device> = BTreeMap::new();
     let slots = handle
         .mig_device_count()
         .unwrap_or(MAX_SLOTS)
         .min(MAX_SLOTS);
-    let mut refused = None;
+    let mut last_error = None;
 
     for slot in 0..slots {
-        // Slots are sparse: an empty one says nothing of those after it.
+        // Slots are sparse: an instance can follow an empty slot.
         let instance = match handle.mig_device_by_index(slot) {
             Ok(instance) => instance,
             Err(NvmlError::NotFound | NvmlError::InvalidArg) => continue,
             Err(error) => {
-                refused = Some(error);
+                last_error = Some(error);
                 continue;
             }
         };
 
-        // An instance destroyed since then is as good as never there.
+        // An instance that was destroyed in the meantime is skipped.
         let Ok(group) = raw::gpu_instance(&instance) else {
             continue;
         };
 
-        let Ok(device) = read(&instance, whole, standing, scene) else {
+        let Ok(device) = read(&instance, whole, state, host) else {
             continue;
         };
 
@@ -87,21 +87,22 @@ fn split(
             None => instances.insert(group, device),
         };
     }
-    // The parent's list repeats those of its instances.
+
+    // The parent's list repeats the processes of its instances.
     whole.device.processes.retain(|process| {
-        let same = |other: &Process| other.pid == process.pid;
         !instances
             .values()
-            .any(|instance| instance.processes.iter().any(same))
+            .any(|instance| has_pid(instance, process.pid))
     });
 
-    whole.device.unusable = Some(match refused {
+    whole.device.unusable = Some(match last_error {
         Some(error) if instances.is_empty() => {
             health::from_error(&error, "listing its MIG instances")
         }
         _ if instances.is_empty() => health::unusable(
             UnusableReason::MigWithoutInstances,
-            "MIG is enabled and no instance exists, so nothing can run; create some with nvidia-smi mig -cgi",
+            "MIG is enabled and no instance exists, so nothing can run; \
+             create some with nvidia-smi mig -cgi",
         ),
         _ => health::unusable(
             UnusableReason::MigParent,
@@ -112,28 +113,33 @@ fn split(
     instances.into_values().collect()
 }
 
-fn merge(mut one: Device, mut other: Device) -> Device {
-    if other.facts.multiprocessors > one.facts.multiprocessors {
-        std::mem::swap(&mut one, &mut other);
+/// Merges two compute instances of one GPU instance.
+fn merge(mut larger: Device, mut other: Device) -> Device {
+    if other.facts.multiprocessors > larger.facts.multiprocessors {
+        std::mem::swap(&mut larger, &mut other);
     }
 
     for process in other.processes {
-        if one.processes.iter().all(|known| known.pid != process.pid) {
-            one.processes.push(process);
+        if !has_pid(&larger, process.pid) {
+            larger.processes.push(process);
         }
     }
 
-    one.unusable = one.unusable.or(other.unusable);
-    one
+    larger.unusable = larger.unusable.or(other.unusable);
+    larger
+}
+
+fn has_pid(device: &Device, pid: u32) -> bool {
+    device.processes.iter().any(|process| process.pid == pid)
 }
 
 fn read(
     instance: &Handle<'_>,
     whole: &WholeGpu,
-    standing: &DeviceState,
-    scene: &HostReading<'_>,
+    state: &DeviceState,
+    host: &HostReading<'_>,
 ) -> Result<Device, NvmlError> {
-    let (name, unread_name) = super::device::name(instance, || format!("{} MIG", standing.name))?;
+    let (name, name_warning) = super::device::name(instance, || format!("{} MIG", state.name))?;
     let mut facts = DeviceFacts {
         uuid: raw::uuid(instance)?,
         name,
@@ -148,14 +154,14 @@ fn read(
         ..whole.device.facts.clone()
     };
 
-    // An instance never stands for the host's memory, whatever its GPU does: several would count it
-    // several times.
-    let seen = memory::dedicated(instance).and_then(|before| {
+    // An instance never reports the host's memory, even if its GPU shares it: several instances
+    // would count that memory several times.
+    let result = memory::dedicated(instance).and_then(|before| {
         let holders = processes::read(instance, before.total);
         Ok((before.or_less_free(memory::dedicated(instance)?), holders))
     });
-    let (reading, mut holders) = match seen {
-        Ok(seen) => seen,
+    let (reading, mut holders) = match result {
+        Ok(result) => result,
         Err(error) => {
             return Ok(unreadable(
                 facts,
@@ -166,20 +172,21 @@ fn read(
 
     facts.total_bytes = reading.total;
     facts.reserved_bytes = reading.reserved;
-    scene.describe(&mut holders.processes);
+    host.describe(&mut holders.processes);
 
     Ok(Device {
         facts,
         free_bytes: Some(reading.free),
         used_bytes: Some(reading.used),
         margin_bytes: Bytes::ZERO,
-        // What forbids the whole card (a reset, a drain, its compute mode) forbids its parts.
+        // A condition of the whole card (a reset, a drain, its compute mode) applies to its
+        // instances.
         unusable: whole
             .health
-            .forbids
+            .unusable
             .clone()
-            .or_else(|| whole.mode.forbids(&holders, reading.used)),
-        warnings: unread_name.into_iter().collect(),
+            .or_else(|| whole.mode.check(&holders, reading.used)),
+        warnings: name_warning.into_iter().collect(),
         processes: holders.processes,
     })
 }

@@ -1,25 +1,33 @@
-//! NVIDIA's devices through NVML.
+//! NVIDIA devices, read through NVML.
 //!
-//! [`NvmlReader`] holds the one `Nvml` of a process and turns it into a
-//! [`Snapshot`](hf_mem_core::device::Snapshot), again and again. Its rules: everything is keyed by
-//! UUID and looked up anew on each pass; one bad GPU never voids the others; an error is never read
-//! as zero; what cannot be told stays `None`.
+//! [`NvmlReader`] holds the one `Nvml` of a process and takes a
+//! [`Snapshot`](hf_mem_core::device::Snapshot) on each pass. It follows these rules:
 //!
-//! What is knowingly left out, and why, stands in `docs/devices.md`.
+//! - The UUID is the key of everything, and each pass looks devices up again.
+//! - A faulty GPU never invalidates the others.
+//! - An error is never read as zero, and an unknown value stays `None`.
+//!
+//! `docs/devices.md` lists what this module leaves out on purpose, and why.
 
+mod asleep;
 mod device;
 mod events;
 mod health;
+mod host_reading;
 mod library;
+mod link_cache;
 mod memory;
 mod mig;
+mod options;
 mod processes;
 mod raw;
 mod reader;
 mod topology;
 mod xid;
 
+pub use asleep::sleeping_snapshot;
 pub use events::EventWatch;
 pub use library::Fingerprint;
-pub use reader::{Margins, NvmlOptions, NvmlReader, all_asleep};
-pub use xid::{Meaning, XidCount, XidEvent, XidLog};
+pub use options::{Margins, NvmlOptions};
+pub use reader::NvmlReader;
+pub use xid::{XidCount, XidEvent, XidLog, XidMeaning};

@@ -1,4 +1,4 @@
-//! Who holds memory on a device.
+//! The processes that hold memory on a device.
 
 use std::collections::BTreeMap;
 
@@ -10,40 +10,39 @@ use nvml_wrapper::struct_wrappers::device::ProcessInfo;
 
 use super::raw::{self, ProcessList};
 
-/// No Linux gives out a greater number (`PID_MAX_LIMIT`).
-const GREATEST_PID: u32 = 1 << 22;
+/// The largest PID on Linux (`PID_MAX_LIMIT`).
+const MAX_PID: u32 = 1 << 22;
 
-/// The processes of a device, and whether the list of compute processes could be read at all.
+/// The processes of a device.
 pub(super) struct Holders {
     pub(super) processes: Vec<Process>,
+    /// Whether the list of compute processes was readable.
     pub(super) compute_known: bool,
 }
 
-/// Reads the three lists and merges them by PID; `total` bounds what can be believed of a process.
+/// Reads the three lists and merges them by PID. A process cannot use more than `total`.
 pub(super) fn read(device: &Device<'_>, total: Bytes) -> Holders {
-    let list = |list| raw::processes(device, list).ok();
-    let compute = list(ProcessList::Compute);
-    let graphics = list(ProcessList::Graphics);
-    let clients = list(ProcessList::Mps);
-    let possible = |info: &ProcessInfo| (1..=GREATEST_PID).contains(&info.pid);
+    let compute = raw::processes(device, ProcessList::Compute).ok();
+    let graphics = raw::processes(device, ProcessList::Graphics).ok();
+    let mps_clients = raw::processes(device, ProcessList::Mps).ok();
     let compute_known = compute
         .as_ref()
-        .is_some_and(|list| list.iter().all(possible));
+        .is_some_and(|list| list.iter().all(has_valid_pid));
 
     let lists = [
-        (ProcessKind::Mps, clients),
+        (ProcessKind::Mps, mps_clients),
         (ProcessKind::Compute, compute),
         (ProcessKind::Graphics, graphics),
     ];
 
     let mut found: BTreeMap<u32, Process> = BTreeMap::new();
     for (kind, list) in lists {
-        for info in list.unwrap_or_default().into_iter().filter(possible) {
-            let used = believable(&info, total);
+        for info in list.unwrap_or_default().into_iter().filter(has_valid_pid) {
+            let used = plausible_bytes(&info, total);
             let process = found
                 .entry(info.pid)
-                .or_insert_with(|| blank(info.pid, kind));
-            // One process stands in several lists with the same figure.
+                .or_insert_with(|| new_process(info.pid, kind));
+            // A process can be in several lists with the same figure.
             process.used_bytes = process.used_bytes.max(used);
         }
     }
@@ -54,17 +53,23 @@ pub(super) fn read(device: &Device<'_>, total: Bytes) -> Holders {
     }
 }
 
-/// The bytes of a process; `None` where the driver does not say, or says what cannot be: early R535
-/// drivers gave arrays of another layout, with the fields shuffled (NVIDIA/go-nvml#75), for which
-/// entries without a possible PID are left out, too.
-fn believable(info: &ProcessInfo, total: Bytes) -> Option<Bytes> {
+/// Whether a PID is possible. See [`plausible_bytes`] for the drivers that report others.
+fn has_valid_pid(info: &ProcessInfo) -> bool {
+    (1..=MAX_PID).contains(&info.pid)
+}
+
+/// Returns the bytes of a process, or `None` if the driver reports none or an impossible figure.
+///
+/// Early R535 drivers returned arrays of another layout, with the fields shuffled
+/// (NVIDIA/go-nvml#75). For the same reason, entries with an impossible PID are left out.
+fn plausible_bytes(info: &ProcessInfo, total: Bytes) -> Option<Bytes> {
     match info.used_gpu_memory {
         UsedGpuMemory::Used(bytes) if Bytes::new(bytes) <= total => Some(Bytes::new(bytes)),
         UsedGpuMemory::Used(_) | UsedGpuMemory::Unavailable => None,
     }
 }
 
-fn blank(pid: u32, kind: ProcessKind) -> Process {
+fn new_process(pid: u32, kind: ProcessKind) -> Process {
     Process {
         pid,
         used_bytes: None,

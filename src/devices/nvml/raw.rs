@@ -1,4 +1,6 @@
-//! The driver calls that nvml-wrapper binds and does not wrap. The only unsafe code of the program.
+//! The driver calls that nvml-wrapper binds but does not wrap.
+//!
+//! This module has the only unsafe code of the program.
 #![expect(unsafe_code, reason = "raw calls of the driver's C API")]
 
 use std::ffi::{CStr, c_char, c_uint};
@@ -14,54 +16,58 @@ use nvml_wrapper_sys::bindings::{
 /// The field that holds the recovery action (`NVML_FI_DEV_GET_GPU_RECOVERY_ACTION`).
 const RECOVERY_ACTION_FIELD: u32 = 230;
 
-/// Calls a bound symbol on a device, or says that the library lacks it.
+/// Calls a bound symbol on a device. The result is an error if the library lacks the symbol.
 macro_rules! call {
     ($device:expr, $symbol:ident $(, $argument:expr)*) => {{
         let library = $device.nvml().lib();
         match library.$symbol.as_ref() {
-            // SAFETY: the handle is live (the device borrows the initialised library), and every
-            // pointer passed is to a local of the type that the binding names, or to a buffer of as
-            // many of them as the call is told.
+            // SAFETY: the handle is live, because the device borrows the initialized library. Every
+            // pointer argument points to a local of the type that the binding names, or to a buffer
+            // with as many elements of that type as the length argument of the call says.
             Ok(function) => nvml_try(unsafe { function($device.handle() $(, $argument)*) }),
             Err(error) => Err(NvmlError::FailedToLoadSymbol(error.to_string())),
         }
     }};
 }
 
-/// Bytes of a product name with its end (`NVML_DEVICE_NAME_V2_BUFFER_SIZE`).
+/// The size of a product name with its terminator, in bytes (`NVML_DEVICE_NAME_V2_BUFFER_SIZE`).
 const NAME_SIZE: c_uint = 96;
-/// Bytes of a UUID with its end; the longest, of a MIG device before R470, have 62
-/// (`NVML_DEVICE_UUID_V2_BUFFER_SIZE`).
+/// The size of a UUID with its terminator, in bytes (`NVML_DEVICE_UUID_V2_BUFFER_SIZE`).
+///
+/// The longest UUIDs, of MIG devices before R470, have 62.
 const UUID_SIZE: c_uint = 96;
 
-/// The product name. The wrapper's own call reads on where a driver leaves out the end.
+/// Returns the product name.
+///
+/// The wrapper's own call reads past the buffer if a driver omits the terminator.
 pub(super) fn name(device: &Device<'_>) -> Result<String, NvmlError> {
     let mut buffer: [c_char; NAME_SIZE as usize] = [0; NAME_SIZE as usize];
     call!(device, nvmlDeviceGetName, buffer.as_mut_ptr(), NAME_SIZE)?;
     text(&buffer)
 }
 
-/// The UUID; an error where it is no text, for it is the key of everything.
+/// Returns the UUID.
+///
+/// A UUID that is not text is an error, because the UUID is the key of everything.
 pub(super) fn uuid(device: &Device<'_>) -> Result<String, NvmlError> {
     let mut buffer: [c_char; UUID_SIZE as usize] = [0; UUID_SIZE as usize];
     call!(device, nvmlDeviceGetUUID, buffer.as_mut_ptr(), UUID_SIZE)?;
 
-    // It goes into lists and environment variables.
-    let plain = |uuid: &String| {
-        uuid.bytes()
-            .all(|byte| byte.is_ascii_graphic() && byte != b',')
-    };
-
-    text(&buffer).and_then(|uuid| {
-        if plain(&uuid) {
-            Ok(uuid)
-        } else {
-            Err(NvmlError::NotFound)
-        }
-    })
+    let uuid = text(&buffer)?;
+    if is_list_item(&uuid) {
+        Ok(uuid)
+    } else {
+        Err(NvmlError::NotFound)
+    }
 }
 
-/// The text in `buffer` up to its end.
+/// Whether a UUID can be used in comma-separated lists and environment variables.
+fn is_list_item(uuid: &str) -> bool {
+    uuid.bytes()
+        .all(|byte| byte.is_ascii_graphic() && byte != b',')
+}
+
+/// Returns the text in `buffer` up to its terminator.
 fn text(buffer: &[c_char]) -> Result<String, NvmlError> {
     let bytes: Vec<u8> = buffer.iter().map(|letter| letter.cast_unsigned()).collect();
     let text = CStr::from_bytes_until_nul(&bytes).map_err(|_| NvmlError::InsufficientSize(None))?;
@@ -79,29 +85,29 @@ pub(super) enum ProcessList {
     Mps,
 }
 
-/// Processes asked for at first; more than most devices have.
-const FIRST_ROOM: usize = 64;
-/// Processes asked for at the most, whatever the driver's count says.
-const MOST_ROOM: usize = 1 << 16;
-/// How often a list is asked for that outgrows its buffer.
-const ATTEMPTS: usize = 3;
+/// The first buffer size of a process list, in processes. Most devices have fewer.
+const INITIAL_CAPACITY: usize = 64;
+/// The largest buffer size of a process list, whatever the driver's count says.
+const MAX_CAPACITY: usize = 1 << 16;
+/// The number of attempts to read a list that outgrows its buffer.
+const MAX_ATTEMPTS: usize = 3;
 
-/// The processes of one list.
+/// Returns the processes of one list.
 ///
-/// The driver is given a buffer from the start. Some answer SUCCESS to the question for a count,
-/// which an empty buffer is meant to be, and their list would be taken for empty.
+/// The first call already passes a buffer. A call with an empty buffer is meant to ask for the
+/// count, but some drivers answer it with SUCCESS, and the list would look empty.
 pub(super) fn processes(
     device: &Device<'_>,
     list: ProcessList,
 ) -> Result<Vec<ProcessInfo>, NvmlError> {
-    let mut room = FIRST_ROOM;
-    for _ in 0..ATTEMPTS {
-        // SAFETY: a structure of integers, for which zeroes are valid.
-        let mut found: Vec<nvmlProcessInfo_t> = vec![unsafe { mem::zeroed() }; room];
-        let mut count = c_uint::try_from(room).unwrap_or(c_uint::MAX);
+    let mut capacity = INITIAL_CAPACITY;
+    for _ in 0..MAX_ATTEMPTS {
+        // SAFETY: the structure has only integer fields, for which zero bytes are valid.
+        let mut found: Vec<nvmlProcessInfo_t> = vec![unsafe { mem::zeroed() }; capacity];
+        let mut count = c_uint::try_from(capacity).unwrap_or(c_uint::MAX);
         let (length, infos) = (&raw mut count, found.as_mut_ptr());
 
-        let answered = match list {
+        let result = match list {
             ProcessList::Compute => call!(
                 device,
                 nvmlDeviceGetComputeRunningProcesses_v3,
@@ -123,17 +129,17 @@ pub(super) fn processes(
         };
 
         let count = count as usize;
-        match answered {
-            // More than there was room for is no list.
-            Ok(()) if count <= room => {
+        match result {
+            // A count above the capacity does not describe a list.
+            Ok(()) if count <= capacity => {
                 found.truncate(count);
                 return Ok(found.into_iter().map(ProcessInfo::from).collect());
             }
             Ok(()) | Err(NvmlError::InsufficientSize(_)) => {
-                room = count
+                capacity = count
                     .saturating_add(count / 4)
-                    .max(room.saturating_mul(2))
-                    .min(MOST_ROOM);
+                    .max(capacity.saturating_mul(2))
+                    .min(MAX_CAPACITY);
             }
             Err(error) => return Err(error),
         }
@@ -142,9 +148,8 @@ pub(super) fn processes(
     Err(NvmlError::InsufficientSize(None))
 }
 
-/// Memory as the first version of the call tells it: (total, free, used), the reserve within `used`
-/// since R510.
-pub(super) fn memory_v1(device: &Device<'_>) -> Result<(u64, u64, u64), NvmlError> {
+/// Returns the memory by version 1 of the call. Its `used` includes the reserve since R510.
+pub(super) fn memory_v1(device: &Device<'_>) -> Result<nvmlMemory_t, NvmlError> {
     let mut memory = nvmlMemory_t {
         total: 0,
         free: 0,
@@ -152,18 +157,25 @@ pub(super) fn memory_v1(device: &Device<'_>) -> Result<(u64, u64, u64), NvmlErro
     };
 
     call!(device, nvmlDeviceGetMemoryInfo, &raw mut memory)?;
-    Ok((memory.total, memory.free, memory.used))
+    Ok(memory)
 }
 
-/// The GPU instance that a MIG device belongs to.
+/// Returns the id of the GPU instance that a MIG device belongs to.
 pub(super) fn gpu_instance(device: &Device<'_>) -> Result<u32, NvmlError> {
     let mut id = 0;
     call!(device, nvmlDeviceGetGpuInstanceId, &raw mut id)?;
     Ok(id)
 }
 
-/// Row remapping: (pending, failed).
-pub(super) fn remapped_rows(device: &Device<'_>) -> Result<(bool, bool), NvmlError> {
+/// The state of row remapping.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RemappedRows {
+    pub(super) pending: bool,
+    pub(super) failed: bool,
+}
+
+/// Returns the state of row remapping.
+pub(super) fn remapped_rows(device: &Device<'_>) -> Result<RemappedRows, NvmlError> {
     let (mut correctable, mut uncorrectable, mut pending, mut failed) = (0, 0, 0, 0);
     let (first, second, third, fourth) = (
         &raw mut correctable,
@@ -181,32 +193,50 @@ pub(super) fn remapped_rows(device: &Device<'_>) -> Result<(bool, bool), NvmlErr
         fourth
     )?;
 
-    Ok((pending != 0, failed != 0))
+    Ok(RemappedRows {
+        pending: pending != 0,
+        failed: failed != 0,
+    })
 }
 
-/// NVLink fabric registration: (state, status).
-pub(super) fn fabric(device: &Device<'_>) -> Result<(u8, u32), NvmlError> {
-    // SAFETY: a structure of integers and bytes, for which zeroes are valid.
+/// The registration of a GPU with the NVLink fabric.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FabricState {
+    /// 0 not supported, 1 not started, 2 in progress, 3 completed.
+    pub(super) state: u8,
+    /// With state 3: 0 is success.
+    pub(super) status: u32,
+}
+
+/// Returns the registration of a GPU with the NVLink fabric.
+pub(super) fn fabric(device: &Device<'_>) -> Result<FabricState, NvmlError> {
+    // SAFETY: the structure has only integer and byte fields, for which zero bytes are valid.
     let mut info: nvmlGpuFabricInfo_t = unsafe { mem::zeroed() };
     call!(device, nvmlDeviceGetGpuFabricInfo, &raw mut info)?;
-    Ok((info.state, info.status))
+    Ok(FabricState {
+        state: info.state,
+        status: info.status,
+    })
 }
 
-/// What the driver wants done with the GPU: 0 nothing, 1 reset, 2 reboot, 3 drain peers, 4 drain
-/// and reset.
+/// Returns the recovery action that the driver asks for.
+///
+/// 0 none, 1 reset, 2 reboot, 3 drain peers, 4 drain and reset.
 pub(super) fn recovery_action(device: &Device<'_>) -> Result<u32, NvmlError> {
-    // SAFETY: a structure of integers and a union of them, for which zeroes are valid.
+    // SAFETY: the structure has only integer fields and a union of integers, for which zero bytes
+    // are valid.
     let mut field: nvmlFieldValue_t = unsafe { mem::zeroed() };
     field.fieldId = RECOVERY_ACTION_FIELD;
     call!(device, nvmlDeviceGetFieldValues, 1, &raw mut field)?;
     nvml_try(field.nvmlReturn)?;
 
-    // SAFETY: all members are plain integers over the same bytes, zeroed before; the small ones are
-    // little-endian within the large one on every architecture that NVIDIA's driver runs on.
+    // SAFETY: all members of the union are plain integers over the same bytes, which were zeroed
+    // before the call. The small members are little-endian within the large one on every
+    // architecture that NVIDIA's driver supports.
     Ok(unsafe { field.value.uiVal })
 }
 
-/// What sits at the other end of an NVLink: 0 a GPU, 1 an NPU, 2 a switch, 255 unknown.
+/// Returns the type of the remote end of an NVLink: 0 a GPU, 1 an NPU, 2 a switch, 255 unknown.
 pub(super) fn remote_type(device: &Device<'_>, link: u32) -> Result<u32, NvmlError> {
     let mut kind = 0;
     call!(
@@ -219,10 +249,8 @@ pub(super) fn remote_type(device: &Device<'_>, link: u32) -> Result<u32, NvmlErr
     Ok(kind)
 }
 
-/// A second value for the same handle, for the one call of the wrapper that takes a device by
-/// value.
-pub(super) fn again<'nvml>(device: &Device<'nvml>) -> Device<'nvml> {
-    // SAFETY: the handle is the one of a live device of the same library, and handles need no
-    // release.
+/// Returns a second `Device` with the same handle, for the one wrapper call that takes it by value.
+pub(super) fn copy_handle<'nvml>(device: &Device<'nvml>) -> Device<'nvml> {
+    // SAFETY: the handle belongs to a live device of the same library, and handles need no release.
     unsafe { Device::new(device.handle(), device.nvml()) }
 }

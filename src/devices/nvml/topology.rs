@@ -1,4 +1,4 @@
-//! How GPUs are wired: NVLink, else the nearest common ancestor on PCIe.
+//! The links between GPUs: NVLink, or else the nearest common ancestor on PCIe.
 
 use hf_mem_core::device::{Link, LinkKind};
 use nvml_wrapper::Device as Handle;
@@ -8,55 +8,65 @@ use nvml_wrapper::error::NvmlError;
 use super::device::short_bus_id;
 use super::raw;
 
-/// `NVML_NVLINK_MAX_LINKS`.
+/// The most NVLinks of a GPU (`NVML_NVLINK_MAX_LINKS`).
 const MAX_LINKS: u32 = 18;
 const REMOTE_GPU: u32 = 0;
 const REMOTE_SWITCH: u32 = 2;
 
-/// One GPU and where its links go.
-pub(super) struct End<'nvml> {
+/// A GPU as one end of its links.
+pub(super) struct LinkEndpoint<'nvml> {
     pub(super) uuid: String,
     pub(super) pci_bus_id: Option<String>,
     pub(super) device: Handle<'nvml>,
 }
 
-/// The other ends of a GPU's active links.
+/// The remote ends of a GPU's active links.
 #[derive(Default)]
-struct Remotes {
+struct RemoteEnds {
+    /// The number of links to switches.
     switches: u32,
+    /// The PCI address of each linked GPU, once per link.
     gpus: Vec<String>,
 }
 
-/// The links of every pair of which anything is known.
-pub(super) fn read(ends: &[End<'_>]) -> Vec<Link> {
-    let remotes: Vec<Remotes> = ends.iter().map(|end| remotes(&end.device)).collect();
+/// Reads the link of every pair. A pair about which nothing is known is left out.
+pub(super) fn read(endpoints: &[LinkEndpoint<'_>]) -> Vec<Link> {
+    let remotes: Vec<RemoteEnds> = endpoints
+        .iter()
+        .map(|endpoint| remote_ends(&endpoint.device))
+        .collect();
     let mut links = Vec::new();
-    for (place, (a, from)) in ends.iter().zip(&remotes).enumerate() {
-        for (b, to) in ends.iter().zip(&remotes).skip(place + 1) {
-            links.extend(join(a, from, b, to));
+    for (index, (a, from)) in endpoints.iter().zip(&remotes).enumerate() {
+        for (b, to) in endpoints.iter().zip(&remotes).skip(index + 1) {
+            links.extend(link_between(a, from, b, to));
         }
     }
 
     links
 }
 
-fn join(a: &End<'_>, from: &Remotes, b: &End<'_>, to: &Remotes) -> Option<Link> {
+fn link_between(
+    a: &LinkEndpoint<'_>,
+    from: &RemoteEnds,
+    b: &LinkEndpoint<'_>,
+    to: &RemoteEnds,
+) -> Option<Link> {
     let direct = b.pci_bus_id.as_ref().map_or(0, |bus_id| {
         from.gpus.iter().filter(|remote| *remote == bus_id).count()
     });
 
-    // GPUs whose links all end in switches reach one another through them, with as many links as
-    // the poorer one has.
+    // GPUs whose links end in switches reach one another through the switches, with the smaller of
+    // their link counts.
     let lanes = match u32::try_from(direct) {
         Ok(direct) if direct > 0 => Some(direct),
         _ => Some(from.switches.min(to.switches)).filter(|lanes| *lanes > 0),
     };
 
-    let peer_access = peers(a, b);
+    let peer_access = peer_access(a, b);
     let kind = if lanes.is_some() {
         LinkKind::Fabric
     } else {
-        ancestor(a, b)?
+        common_ancestor(a, b)?
     };
 
     Some(Link {
@@ -68,11 +78,11 @@ fn join(a: &End<'_>, from: &Remotes, b: &End<'_>, to: &Remotes) -> Option<Link> 
     })
 }
 
-fn ancestor(a: &End<'_>, b: &End<'_>) -> Option<LinkKind> {
+fn common_ancestor(a: &LinkEndpoint<'_>, b: &LinkEndpoint<'_>) -> Option<LinkKind> {
     Some(
         match a
             .device
-            .topology_common_ancestor(raw::again(&b.device))
+            .topology_common_ancestor(raw::copy_handle(&b.device))
             .ok()?
         {
             TopologyLevel::Internal | TopologyLevel::Single => LinkKind::PcieSwitch,
@@ -84,20 +94,22 @@ fn ancestor(a: &End<'_>, b: &End<'_>) -> Option<LinkKind> {
     )
 }
 
-/// Reads and writes have to work both ways; an answer newer than the wrapper counts as "not said".
-fn peers(a: &End<'_>, b: &End<'_>) -> Option<bool> {
+/// Whether reads and writes work in both directions.
+///
+/// An answer that is newer than the wrapper counts as unknown.
+fn peer_access(a: &LinkEndpoint<'_>, b: &LinkEndpoint<'_>) -> Option<bool> {
     let mut all = true;
     for (from, to) in [(a, b), (b, a)] {
-        for what in [P2pCapabilitiesIndex::Read, P2pCapabilitiesIndex::Write] {
-            all &= from.device.p2p_status(&to.device, what).ok()? == P2pStatus::Ok;
+        for capability in [P2pCapabilitiesIndex::Read, P2pCapabilitiesIndex::Write] {
+            all &= from.device.p2p_status(&to.device, capability).ok()? == P2pStatus::Ok;
         }
     }
 
     Some(all)
 }
 
-fn remotes(device: &Handle<'_>) -> Remotes {
-    let mut found = Remotes::default();
+fn remote_ends(device: &Handle<'_>) -> RemoteEnds {
+    let mut found = RemoteEnds::default();
     for number in 0..MAX_LINKS {
         let link = device.link_wrapper_for(number);
         match link.is_active() {
@@ -105,7 +117,8 @@ fn remotes(device: &Handle<'_>) -> Remotes {
             Ok(false) | Err(NvmlError::InvalidArg) => continue,
             Err(_) => break,
         }
-        // The wrapper's own `remote_device_type` writes to a temporary and always says "unknown".
+        // The wrapper's own `remote_device_type` writes to a temporary and always returns
+        // "unknown".
         match raw::remote_type(device, number) {
             Ok(REMOTE_SWITCH) => found.switches += 1,
             Ok(REMOTE_GPU) => found.gpus.extend(

@@ -1,9 +1,9 @@
-//! What XIDs, the driver's own reports of trouble, mean for a GPU, and which of them stand.
+//! XIDs, the driver's reports of GPU errors: what they mean, and which of them are active.
 //!
-//! Meanings follow NVIDIA's "XID Errors" guide and the list that its Kubernetes device plugin
-//! ignores. Most XIDs only warn: whether a GPU may be used is for the driver's state to say, which
-//! every pass reads. The few after which nothing runs before a reset refuse the GPU where the
-//! driver gives no verdict of its own (the recovery action, since R560).
+//! The meanings follow NVIDIA's "XID Errors" guide and the list that its Kubernetes device plugin
+//! ignores. Most XIDs only cause a warning, because the driver's state, which every pass reads,
+//! decides whether a GPU is usable. After a few XIDs nothing runs before a reset. Those make the
+//! GPU unusable if the driver has no verdict of its own (the recovery action, since R560).
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -17,40 +17,40 @@ use super::health::unusable;
 pub struct XidEvent {
     /// The whole GPU's UUID.
     pub uuid: String,
-    /// The number; `None` where the driver says "unknown".
+    /// The number. `None` if the driver reports "unknown".
     pub xid: Option<u64>,
-    /// When it was heard.
+    /// The time of the event.
     pub at: SystemTime,
 }
 
-/// What an XID says.
+/// The meaning of an XID for its GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Meaning {
-    /// An application's fault, which says nothing of the GPU.
+pub enum XidMeaning {
+    /// An error of an application. The GPU is not affected.
     Application,
-    /// Something about the GPU that does not keep work from running.
+    /// A problem of the GPU that does not prevent work.
     Concern,
-    /// Nothing runs any more before a reset or reboot.
+    /// Nothing runs on the GPU before a reset or reboot.
     NeedsReset,
 }
 
 impl XidEvent {
-    /// What it says.
-    pub fn meaning(&self) -> Meaning {
+    /// Returns the meaning of the XID.
+    pub fn meaning(&self) -> XidMeaning {
         meaning(self.xid)
     }
 }
 
-fn meaning(xid: Option<u64>) -> Meaning {
+fn meaning(xid: Option<u64>) -> XidMeaning {
     match xid {
-        Some(13 | 31 | 43 | 45 | 68 | 109) => Meaning::Application,
-        Some(79 | 95 | 119 | 120) => Meaning::NeedsReset,
-        _ => Meaning::Concern,
+        Some(13 | 31 | 43 | 45 | 68 | 109) => XidMeaning::Application,
+        Some(79 | 95 | 119 | 120) => XidMeaning::NeedsReset,
+        _ => XidMeaning::Concern,
     }
 }
 
-/// The number and, for those that people meet, its name.
-fn named(xid: Option<u64>) -> String {
+/// Returns the number of an XID, with the name of the common ones.
+fn label(xid: Option<u64>) -> String {
     let Some(number) = xid else {
         return "an XID without number".to_owned();
     };
@@ -63,104 +63,108 @@ fn named(xid: Option<u64>) -> String {
         79 => "GPU fell off the bus",
         94 => "contained memory error",
         95 => "uncontained memory error",
-        119 | 120 => "the GPU's own processor (GSP) does not answer",
+        119 | 120 => "the GPU system processor (GSP) does not respond",
         _ => return format!("XID {number}"),
     };
 
     format!("XID {number} ({name})")
 }
 
-/// Numbers kept apart on one GPU, and GPUs kept; bounds on what a driver may make us remember.
-const MOST_NUMBERS: usize = 64;
-const MOST_GPUS: usize = 256;
+/// The most XID numbers that are counted separately on one GPU.
+///
+/// With [`MAX_GPUS`], it bounds the memory that a driver's events can use.
+const MAX_NUMBERS: usize = 64;
+/// The most GPUs whose XIDs are counted.
+const MAX_GPUS: usize = 256;
 
 #[derive(Clone, Copy, Debug)]
 struct SeenXid {
     count: u64,
     last: SystemTime,
-    /// Whether it still says something of the GPU: not any more once that was let go of for a
-    /// reset.
-    stands: bool,
+    /// Whether it still applies to the GPU. A release of the driver for a reset ends that.
+    active: bool,
 }
 
-/// The XIDs heard since the program started.
+/// The XIDs since the program started.
 #[derive(Debug, Default)]
 pub struct XidLog {
     by_gpu: BTreeMap<String, BTreeMap<Option<u64>, SeenXid>>,
 }
 
-/// How often one XID was heard on one GPU.
+/// The count of one XID on one GPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct XidCount {
     /// The GPU's UUID.
     pub uuid: String,
     /// The number.
     pub xid: Option<u64>,
-    /// How often.
+    /// The number of events.
     pub count: u64,
 }
 
 impl XidLog {
-    /// Remembers an event; gives how often it has been heard now.
+    /// Records an event and returns the count of its XID on its GPU.
     pub fn add(&mut self, event: &XidEvent) -> u64 {
-        if self.by_gpu.len() >= MOST_GPUS && !self.by_gpu.contains_key(&event.uuid) {
+        if self.by_gpu.len() >= MAX_GPUS && !self.by_gpu.contains_key(&event.uuid) {
             return 0;
         }
 
         let numbers = self.by_gpu.entry(event.uuid.clone()).or_default();
 
-        // Beyond the bound they are counted together, as unknown ones.
+        // Numbers beyond the bound are counted together, as unknown.
         let number = event
             .xid
-            .filter(|number| numbers.len() < MOST_NUMBERS || numbers.contains_key(&Some(*number)));
+            .filter(|number| numbers.len() < MAX_NUMBERS || numbers.contains_key(&Some(*number)));
         let seen = numbers.entry(number).or_insert(SeenXid {
             count: 0,
             last: event.at,
-            stands: true,
+            active: true,
         });
 
         seen.count = seen.count.saturating_add(1);
-        (seen.last, seen.stands) = (event.at, true);
+        (seen.last, seen.active) = (event.at, true);
 
         seen.count
     }
 
-    /// All counts.
+    /// Returns all counts.
     pub fn counts(&self) -> Vec<XidCount> {
-        let of = |(uuid, numbers): (&String, &BTreeMap<Option<u64>, SeenXid>)| {
-            let uuid = uuid.clone();
-            let one = move |(xid, seen): (&Option<u64>, &SeenXid)| XidCount {
+        let mut counts = Vec::new();
+        for (uuid, numbers) in &self.by_gpu {
+            counts.extend(numbers.iter().map(|(xid, seen)| XidCount {
                 uuid: uuid.clone(),
                 xid: *xid,
                 count: seen.count,
-            };
-            numbers.iter().map(one).collect::<Vec<_>>()
-        };
+            }));
+        }
 
-        self.by_gpu.iter().flat_map(of).collect()
+        counts
     }
 
-    /// Nothing heard so far says anything any more: the driver was let go of for a reset, or
-    /// exchanged.
-    pub fn settle(&mut self) {
-        self.settle_where(|_| true);
+    /// Deactivates all recorded XIDs, after the driver was released for a reset or replaced.
+    pub fn deactivate(&mut self) {
+        self.deactivate_where(|_| true);
     }
 
-    /// The same for GPUs that are not among `present`: what comes back under their UUID was reset.
-    pub fn settle_absent(&mut self, present: &[Device]) {
-        self.settle_where(|uuid| !present.iter().any(|device| device.facts.uuid == uuid));
+    /// Deactivates the XIDs of the GPUs that are not among `present`.
+    ///
+    /// A GPU that comes back with the same UUID was reset.
+    pub fn deactivate_absent(&mut self, present: &[Device]) {
+        self.deactivate_where(|uuid| !present.iter().any(|device| device.facts.uuid == uuid));
     }
 
-    fn settle_where(&mut self, which: impl Fn(&str) -> bool) {
-        for (_, numbers) in self.by_gpu.iter_mut().filter(|(uuid, _)| which(uuid)) {
+    fn deactivate_where(&mut self, is_selected: impl Fn(&str) -> bool) {
+        for (_, numbers) in self.by_gpu.iter_mut().filter(|(uuid, _)| is_selected(uuid)) {
             for seen in numbers.values_mut() {
-                seen.stands = false;
+                seen.active = false;
             }
         }
     }
 
-    /// Says on `device`, or on an instance of the GPU meant, what stands against it. With
-    /// `self_diagnosing`, the driver itself tells whether the GPU needs a reset, and is believed.
+    /// Adds the active XIDs to `device`, which is their GPU or an instance of it.
+    ///
+    /// With `self_diagnosing`, the driver itself reports whether the GPU needs a reset, and its
+    /// report takes precedence.
     pub fn mark(&self, device: &mut Device, self_diagnosing: bool) {
         let gpu = device
             .facts
@@ -171,11 +175,11 @@ impl XidLog {
             return;
         };
 
-        let standing = numbers
+        let active = numbers
             .iter()
-            .filter(|(xid, seen)| seen.stands && meaning(**xid) != Meaning::Application);
+            .filter(|(xid, seen)| seen.active && meaning(**xid) != XidMeaning::Application);
 
-        for (xid, seen) in standing {
+        for (xid, seen) in active {
             let last = humantime::format_rfc3339_seconds(seen.last);
             let times = if seen.count == 1 {
                 String::new()
@@ -183,15 +187,15 @@ impl XidLog {
                 format!(", {} times, last", seen.count)
             };
 
-            let message = format!("the driver reported {}{times} at {last}", named(*xid));
-            let resets = meaning(*xid) == Meaning::NeedsReset && !self_diagnosing;
-            if resets
+            let message = format!("the driver reported {}{times} at {last}", label(*xid));
+            let needs_reset = meaning(*xid) == XidMeaning::NeedsReset && !self_diagnosing;
+            if needs_reset
                 && device
                     .unusable
                     .as_ref()
                     .is_none_or(|why| why.reason == UnusableReason::MigParent)
             {
-                device.unusable = Some(refusal(*xid, &message));
+                device.unusable = Some(unusable_after(*xid, &message));
             }
 
             device.warnings.push(Warning {
@@ -202,7 +206,7 @@ impl XidLog {
     }
 }
 
-fn refusal(xid: Option<u64>, message: &str) -> Unusable {
+fn unusable_after(xid: Option<u64>, message: &str) -> Unusable {
     let reason = if xid == Some(79) {
         UnusableReason::GpuLost
     } else {
@@ -212,7 +216,8 @@ fn refusal(xid: Option<u64>, message: &str) -> Unusable {
     unusable(
         reason,
         format!(
-            "{message}; reset the GPU while POST /v1/nvml/release lets go of it, which also ends this"
+            "{message}; release the driver with POST /v1/nvml/release and reset the GPU meanwhile; \
+             the release also clears this error"
         ),
     )
 }
@@ -242,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn an_applications_fault_is_only_counted() {
+    fn application_error_is_only_counted() {
         let mut log = XidLog::default();
         assert_eq!((log.add(&event(31)), log.add(&event(31))), (1, 2));
         assert_eq!(marked(&log, false), marked(&XidLog::default(), false));
@@ -258,23 +263,24 @@ mod tests {
     }
 
     #[test]
-    fn a_memory_error_warns_until_the_driver_was_let_go() {
+    fn memory_error_warns_until_release() {
         let mut log = XidLog::default();
         log.add(&event(48));
         log.add(&event(48));
         let device = marked(&log, false);
         assert_eq!(device.unusable, None);
-        let said = "the driver reported XID 48 (uncorrectable memory error), 2 times, last at 2023-11-14T22:13:20Z; see dmesg";
-        assert_eq!(device.warnings[0].message, said);
-        log.settle_absent(&[device]);
+        let expected = "the driver reported XID 48 (uncorrectable memory error), 2 times, \
+                        last at 2023-11-14T22:13:20Z; see dmesg";
+        assert_eq!(device.warnings[0].message, expected);
+        log.deactivate_absent(&[device]);
         assert_eq!(marked(&log, false).warnings.len(), 1);
-        log.settle();
+        log.deactivate();
         assert!(marked(&log, false).warnings.is_empty());
-        assert_eq!(log.counts()[0].count, 2, "the count goes on");
+        assert_eq!(log.counts()[0].count, 2, "the count continues");
     }
 
     #[test]
-    fn what_needs_a_reset_refuses_unless_the_driver_says_otherwise() {
+    fn reset_xid_yields_to_driver_verdict() {
         let mut log = XidLog::default();
         log.add(&event(119));
 
@@ -284,7 +290,7 @@ mod tests {
         );
         assert_eq!(marked(&log, true).unusable, None);
         assert_eq!(marked(&log, true).warnings.len(), 1);
-        log.settle_absent(&[]);
+        log.deactivate_absent(&[]);
         assert_eq!(marked(&log, false).unusable, None);
         log.add(&event(79));
         assert_eq!(
@@ -294,12 +300,12 @@ mod tests {
     }
 
     #[test]
-    fn a_driver_cannot_make_it_grow() {
+    fn xid_log_is_bounded() {
         let mut log = XidLog::default();
         for number in 0..10_000 {
             log.add(&event(number));
         }
-        assert!(log.counts().len() <= MOST_NUMBERS + 1);
+        assert!(log.counts().len() <= MAX_NUMBERS + 1);
         assert_eq!(log.counts().iter().map(|it| it.count).sum::<u64>(), 10_000);
     }
 }

@@ -1,4 +1,4 @@
-//! Where devices come from: said, or seen.
+//! The source of snapshots: declared devices or the host's own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,14 +11,14 @@ use crate::devices::error::DevicesError;
 /// A source of snapshots.
 #[derive(Debug)]
 pub enum DeviceSource {
-    /// Declared with `--gpus`, or replayed from a file: always the same.
+    /// Devices that are declared with `--gpus` or read from a file. They never change.
     Declared(Arc<Snapshot>),
-    /// The host's own, through the driver.
+    /// The devices of this host, through the driver.
     Live(Sampler),
 }
 
 impl DeviceSource {
-    /// A snapshot no older than `max_age`, within `deadline`; see [`Sampler::sample`].
+    /// Returns a snapshot no older than `max_age`, within `deadline`. See [`Sampler::sample`].
     pub async fn sample(
         &self,
         max_age: Duration,
@@ -40,19 +40,20 @@ pub fn usable(snapshot: &Snapshot) -> Result<(), DevicesError> {
     {
         return Ok(());
     }
-    // A MIG parent only says that its instances are what counts.
+
+    // The reason of a MIG parent only points to its instances.
     let reasons = snapshot
         .devices
         .iter()
         .filter_map(|device| device.unusable.as_ref());
 
-    let telling = reasons
+    let first_reason = reasons
         .clone()
         .find(|why| why.reason != UnusableReason::MigParent)
         .or_else(|| reasons.clone().next());
 
     Err(
-        telling.map_or(DevicesError::NoDevices, |why| DevicesError::NoneUsable {
+        first_reason.map_or(DevicesError::NoDevices, |why| DevicesError::NoneUsable {
             reason: why.reason.clone(),
             message: why.message.clone(),
         }),

@@ -1,10 +1,10 @@
-//! The C types and names of NVML that the simulated calls use, as `nvml.h` (API 13) lays them out.
+//! The C types and names of NVML that the simulated calls use, in the layout of `nvml.h` (API 13).
 
 use std::ffi::{c_char, c_int, c_longlong, c_uint, c_ulonglong, c_void};
 
 /// `nvmlReturn_t`.
 pub type Return = c_uint;
-/// `nvmlDevice_t`: here the number of an interned UUID, dressed as a pointer.
+/// `nvmlDevice_t`: in this library, the number of an interned UUID in the form of a pointer.
 pub type Handle = *mut c_void;
 
 #[repr(C)]
@@ -92,6 +92,6 @@ pub struct SymbolInfo {
 }
 
 unsafe extern "C" {
-    /// Which file an address was loaded from (`dlfcn.h`).
+    /// Finds the file that an address was loaded from (`dlfcn.h`).
     pub fn dladdr(address: *const c_void, info: *mut SymbolInfo) -> c_int;
 }

@@ -1,4 +1,4 @@
-//! A test's own copy of the simulated library, with its scenario beside it.
+//! A test's own copy of the simulated library, with its scenario in the same folder.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use std::{env, fs, io};
 use crate::machine::Statistics;
 use crate::scenario::Scenario;
 
-/// The shared library as cargo built it: beside the test's executable, or in its `deps`.
+/// Returns the shared library that cargo built: next to the test's executable, or in its `deps`.
 pub fn library_path() -> io::Result<PathBuf> {
     let name = "libsimulated_nvml.so";
     let executable = env::current_exe()?;
@@ -16,14 +16,14 @@ pub fn library_path() -> io::Result<PathBuf> {
 
     places.find(|path| path.is_file()).ok_or_else(|| {
         let message = format!(
-            "{name} is neither beside {} nor in deps/ there",
+            "cannot find {name} next to {} or in deps/ there; build the package simulated-nvml",
             executable.display()
         );
         io::Error::new(io::ErrorKind::NotFound, message)
     })
 }
 
-/// A copy of the library in a directory of the test's, and the scenario that it plays.
+/// A copy of the library in a directory of the test, and its scenario.
 #[derive(Debug)]
 pub struct SimulatedDriver {
     directory: PathBuf,
@@ -36,8 +36,7 @@ impl SimulatedDriver {
         Self::install_without(directory, scenario, &[])
     }
 
-    /// As [`Self::install`], with `symbols` truly missing from the copy, as in the library of an
-    /// old driver.
+    /// Installs a copy without `symbols`, as in the library of an old driver.
     pub fn install_without(
         directory: &Path,
         scenario: &Scenario,
@@ -45,7 +44,7 @@ impl SimulatedDriver {
     ) -> io::Result<Self> {
         let mut image = fs::read(library_path()?)?;
         for symbol in symbols {
-            hide(&mut image, symbol)?;
+            hide_symbol(&mut image, symbol)?;
         }
 
         let driver = Self {
@@ -59,19 +58,19 @@ impl SimulatedDriver {
         Ok(driver)
     }
 
-    /// The path to load.
+    /// Returns the path to load.
     pub fn library(&self) -> &Path {
         &self.library
     }
 
-    /// Replaces the scenario, in one step, for calls from now on.
+    /// Replaces the scenario atomically, for all later calls.
     pub fn set(&self, scenario: &Scenario) -> io::Result<()> {
         let fresh = self.directory.join("scenario.json.new");
         fs::write(&fresh, serde_json::to_vec_pretty(scenario)?)?;
         fs::rename(fresh, self.directory.join("scenario.json"))
     }
 
-    /// What the library has counted up to its last init or shutdown; nothing before the first.
+    /// Returns the counts of the library up to its last init or shutdown.
     pub fn statistics(&self) -> io::Result<Statistics> {
         match fs::read(self.directory.join("statistics.json")) {
             Ok(text) => Ok(serde_json::from_slice(&text)?),
@@ -80,34 +79,30 @@ impl SimulatedDriver {
         }
     }
 
-    /// Waits until a call of `symbol` hangs, or has hung, by a [`crate::Fault::hang`] of this
-    /// driver's scenarios.
+    /// Waits until a call of `symbol` has hung because of a [`crate::Fault::hang`].
     ///
     /// # Errors
-    /// None did within `limit`.
+    /// No call has hung within `limit`.
     pub fn until_hung(&self, symbol: &str, limit: Duration) -> io::Result<()> {
-        self.until("hung", symbol, limit)
+        self.wait_for_marker("hung", symbol, limit)
     }
 
-    /// Waits until a call of `symbol` has failed by a [`crate::Fault::code`] of this driver's
-    /// scenarios.
+    /// Waits until a call of `symbol` has failed because of a [`crate::Fault::code`].
     ///
     /// # Errors
-    /// None did within `limit`.
+    /// No call has failed within `limit`.
     pub fn until_failed(&self, symbol: &str, limit: Duration) -> io::Result<()> {
-        self.until("failed", symbol, limit)
+        self.wait_for_marker("failed", symbol, limit)
     }
 
-    fn until(&self, what: &str, symbol: &str, limit: Duration) -> io::Result<()> {
-        let (sign, begun) = (
-            self.directory.join(format!("{what}-{symbol}")),
-            Instant::now(),
-        );
-        while !sign.exists() {
+    fn wait_for_marker(&self, event: &str, symbol: &str, limit: Duration) -> io::Result<()> {
+        let marker = self.directory.join(format!("{event}-{symbol}"));
+        let begun = Instant::now();
+        while !marker.exists() {
             if begun.elapsed() > limit {
                 return Err(io::Error::new(
                     io::ErrorKind::TimedOut,
-                    format!("no call of {symbol} has {what}"),
+                    format!("no call of {symbol} has {event} within {limit:?}"),
                 ));
             }
             std::thread::sleep(Duration::from_millis(1));
@@ -117,9 +112,8 @@ impl SimulatedDriver {
     }
 }
 
-/// Renames a symbol in the image's string table, so that a look-up by its name and hash finds
-/// nothing.
-fn hide(image: &mut [u8], symbol: &str) -> io::Result<()> {
+/// Renames a symbol in the image's string table, so that a lookup by its name and hash fails.
+fn hide_symbol(image: &mut [u8], symbol: &str) -> io::Result<()> {
     let wanted: Vec<u8> = [b"\0", symbol.as_bytes(), b"\0"].concat();
     let mut hidden = false;
 
@@ -130,12 +124,10 @@ fn hide(image: &mut [u8], symbol: &str) -> io::Result<()> {
         }
     }
 
-    let missing = || {
-        io::Error::new(
-            io::ErrorKind::NotFound,
-            format!("the library has no symbol {symbol}"),
-        )
-    };
-
-    hidden.then_some(()).ok_or_else(missing)
+    if hidden {
+        Ok(())
+    } else {
+        let message = format!("the library has no symbol {symbol}");
+        Err(io::Error::new(io::ErrorKind::NotFound, message))
+    }
 }

@@ -1,8 +1,11 @@
-//! The exported event calls: XIDs that a scenario appends are delivered to the sets that registered
-//! their GPU.
+//! The exported event calls.
 //!
-//! Safety of every function here: as in NVML, pointers must be valid for the writes that `nvml.h`
-//! names.
+//! The library delivers each XID that a scenario appends to the event sets with its GPU.
+//!
+//! # Safety
+//!
+//! As in NVML, the caller of each function must pass pointers that are valid for the reads and
+//! writes that `nvml.h` names.
 #![allow(non_snake_case, clippy::missing_safety_doc, missing_docs)]
 
 use std::collections::BTreeMap;
@@ -10,7 +13,7 @@ use std::ffi::{c_uint, c_ulonglong, c_void};
 use std::time::{Duration, Instant};
 
 use crate::abi::{EventData, Handle, Return};
-use crate::calls::put;
+use crate::arguments::put;
 use crate::machine::{call, device_call, machine};
 use crate::scenario::{Scenario, codes};
 
@@ -21,7 +24,7 @@ type EventSet = *mut c_void;
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvmlEventSetCreate(set: *mut EventSet) -> Return {
     call("nvmlEventSetCreate", |_| {
-        let number = machine(|machine| {
+        let id = machine(|machine| {
             machine.next_event_set += 1;
             machine.statistics.open_event_sets += 1;
             machine
@@ -30,7 +33,7 @@ pub unsafe extern "C" fn nvmlEventSetCreate(set: *mut EventSet) -> Return {
             machine.next_event_set
         });
 
-        put(set, std::ptr::without_provenance_mut(number))
+        put(set, std::ptr::without_provenance_mut(id))
     })
 }
 

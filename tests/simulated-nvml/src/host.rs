@@ -1,18 +1,21 @@
-//! A host's `/proc`, `/sys` and `/etc` in a directory of the test's, as far as reading devices
-//! looks at them.
+//! A simulated `/proc`, `/sys` and `/etc` in a directory of the test.
+//!
+//! They contain only what the reading of devices uses.
 
 use std::fs;
 use std::io::Result;
 use std::path::{Path, PathBuf};
 
-/// The directory, with `proc`, `sys` and `etc` in it.
+/// A directory with `proc`, `sys` and `etc` in it.
 #[derive(Debug)]
 pub struct FakeHost {
     root: PathBuf,
 }
 
 impl FakeHost {
-    /// A host with 128 GiB of memory, most of it available, and two users, `root` and `ann` (1000).
+    /// Creates a host with 128 GiB of memory, most of it available.
+    ///
+    /// It has two users, `root` and `ann` (1000).
     pub fn new(root: &Path) -> Result<Self> {
         let host = Self {
             root: root.to_owned(),
@@ -32,12 +35,12 @@ impl FakeHost {
         Ok(host)
     }
 
-    /// Where it stands.
+    /// Returns the directory.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Writes a file below it.
+    /// Writes a file under the directory.
     pub fn write(&self, path: &str, text: &str) -> Result<()> {
         let path = self.root.join(path);
         if let Some(folder) = path.parent() {
@@ -46,8 +49,9 @@ impl FakeHost {
         fs::write(path, text)
     }
 
-    /// Sets `MemTotal` and `MemAvailable`; `MemFree` is small, as on a host that has run for a
-    /// while.
+    /// Sets `MemTotal` and `MemAvailable`.
+    ///
+    /// `MemFree` is small, as on a host that has run for some time.
     pub fn memory(&self, total_kib: u64, available_kib: u64) -> Result<()> {
         let text = format!(
             "MemTotal: {total_kib} kB\nMemFree: 3040870 kB\nMemAvailable: {available_kib} kB\n"
@@ -72,7 +76,7 @@ impl FakeHost {
         self.write(&format!("proc/{pid}/stat"), &stat)
     }
 
-    /// Adds a GPU of the kernel module, awake or suspended.
+    /// Adds a GPU of the kernel module. `runtime_status` is `active` or `suspended`.
     pub fn gpu(&self, bus_id: &str, model: &str, uuid: &str, runtime_status: &str) -> Result<()> {
         let text = format!(
             "Model: \t\t {model}\nIRQ:   \t\t 16\nGPU UUID: \t {uuid}\nBus Type: \t PCIe\n"

@@ -1,5 +1,6 @@
-//! The state inside the loaded library: the scenario in force, handles, the init count, and the
-//! gates that every call passes.
+//! The state of the loaded library: the current scenario, the handles and the init count.
+//!
+//! Every call also checks its faults here.
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_void};
@@ -15,21 +16,22 @@ use serde::{Deserialize, Serialize};
 use crate::abi::{Handle, Return, SymbolInfo, dladdr};
 use crate::scenario::{Fault, Gpu, MigInstance, Scenario, codes};
 
-/// What the library counted; written beside the scenario as `statistics.json` on each init and
-/// shutdown.
+/// The counts of the library.
+///
+/// Each init and shutdown writes them to `statistics.json` in the folder of the scenario.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Statistics {
-    /// Successful inits.
+    /// The number of successful inits.
     pub inits: u64,
-    /// Shutdowns.
+    /// The number of shutdowns.
     pub shutdowns: u64,
-    /// Event sets created and not freed.
+    /// The number of event sets that are created and not freed.
     pub open_event_sets: u64,
-    /// Calls by C symbol.
+    /// The number of calls, by C symbol.
     pub calls: BTreeMap<String, u64>,
 }
 
-/// A file's identity: device, inode, size, time of change in seconds and nanoseconds.
+/// A file's identity: device, inode, size, and modification time in seconds and nanoseconds.
 type FileIdentity = (u64, u64, u64, i64, i64);
 
 #[derive(Default)]
@@ -38,14 +40,14 @@ pub struct Machine {
     scenario: Arc<Scenario>,
     handles: Vec<String>,
     pub statistics: Statistics,
-    /// By set number: the UUIDs registered and how many of each one's events have been delivered.
+    /// The registered UUIDs of each event set, each with the number of delivered events.
     pub event_sets: BTreeMap<usize, BTreeMap<String, usize>>,
     pub next_event_set: usize,
 }
 
 static MACHINE: Mutex<Option<Machine>> = Mutex::new(None);
 
-/// Where the scenario stands.
+/// The path of the scenario.
 fn scenario_path() -> &'static PathBuf {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
 
@@ -61,28 +63,29 @@ fn scenario_path() -> &'static PathBuf {
             symbol_address: std::ptr::null_mut(),
         };
 
-        let here: *const c_void = (&raw const MACHINE).cast();
+        let address: *const c_void = (&raw const MACHINE).cast();
 
-        // SAFETY: `here` is an address inside this library and `info` outlives the call.
-        if unsafe { dladdr(here, &raw mut info) } == 0 || info.file_name.is_null() {
+        // SAFETY: `address` is inside this library, and `info` outlives the call.
+        if unsafe { dladdr(address, &raw mut info) } == 0 || info.file_name.is_null() {
             return PathBuf::from("scenario.json");
         }
-        // SAFETY: dladdr gave a NUL-terminated path that lives as long as the library.
+        // SAFETY: dladdr returned a NUL-terminated path that lives as long as the library.
         let name = unsafe { CStr::from_ptr(info.file_name) };
 
         PathBuf::from(std::ffi::OsStr::from_bytes(name.to_bytes())).with_file_name("scenario.json")
     })
 }
 
-/// The machine, for a short look.
-pub fn machine<T>(look: impl FnOnce(&mut Machine) -> T) -> T {
+/// Calls `action` with the locked machine. Keep `action` short.
+pub fn machine<T>(action: impl FnOnce(&mut Machine) -> T) -> T {
     let mut guard: MutexGuard<'_, Option<Machine>> =
         MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
-    look(guard.get_or_insert_with(Machine::loaded))
+    action(guard.get_or_insert_with(Machine::loaded))
 }
 
-/// Gives back all that the library holds: after the last shutdown it may be unloaded, and its
-/// statics with it.
+/// Drops the state of the library.
+///
+/// After the last shutdown the library can be unloaded, together with its statics.
 pub fn forget() {
     MACHINE
         .lock()
@@ -91,8 +94,10 @@ pub fn forget() {
 }
 
 impl Machine {
-    /// The state of a library just loaded. An earlier load may have been unloaded by the last
-    /// shutdown, and its counts with it; they go on from where it wrote them.
+    /// Returns the state of a library that was just loaded.
+    ///
+    /// The last shutdown may have unloaded the library and its counts. The counts then continue
+    /// from those in the file.
     fn loaded() -> Self {
         let written = fs::read(scenario_path().with_file_name("statistics.json")).ok();
         let statistics = written
@@ -129,9 +134,9 @@ impl Machine {
         Arc::clone(&self.scenario)
     }
 
-    /// The handle of a UUID.
+    /// Returns the handle of a UUID.
     pub fn handle(&mut self, uuid: &str) -> Handle {
-        let place = self
+        let index = self
             .handles
             .iter()
             .position(|known| known == uuid)
@@ -140,17 +145,17 @@ impl Machine {
                 self.handles.len() - 1
             });
 
-        std::ptr::without_provenance_mut(place + 1)
+        std::ptr::without_provenance_mut(index + 1)
     }
 
     fn uuid(&self, handle: Handle) -> Option<String> {
         handle
             .addr()
             .checked_sub(1)
-            .and_then(|place| self.handles.get(place).cloned())
+            .and_then(|index| self.handles.get(index).cloned())
     }
 
-    /// Writes the counters where a test can read them.
+    /// Writes the counts to the file that a test can read.
     pub fn write_statistics(&self) {
         let path = scenario_path();
         let fresh = path.with_file_name("statistics.json.new");
@@ -164,9 +169,9 @@ impl Machine {
 
 /// The device behind a handle.
 pub enum Target {
-    /// A whole GPU, by its place in the scenario.
+    /// A whole GPU, by its index in the scenario.
     Gpu(usize),
-    /// A MIG device: the GPU's place and the slot.
+    /// A MIG device, by the GPU's index and the slot.
     Mig(usize, usize),
 }
 
@@ -210,16 +215,19 @@ fn find(scenario: &Scenario, uuid: &str) -> Option<Target> {
         })
 }
 
-/// Says beside the scenario that a call of `symbol` hangs now, or has failed: a test that broke the
-/// call may have to wait for one.
-fn write_sign(what: &str, symbol: &str) {
-    let path = scenario_path().with_file_name(format!("{what}-{symbol}"));
+/// Creates a marker file that a call of `symbol` hangs or has failed.
+///
+/// A test that sets a fault can wait for the file, which is in the folder of the scenario.
+fn write_marker(event: &str, symbol: &str) {
+    let path = scenario_path().with_file_name(format!("{event}-{symbol}"));
     let _ = fs::File::create(path);
 }
 
-/// Passes the faults that a scenario sets for a call; returns the scenario that the call is to
-/// answer from.
-fn gate(symbol: &str, faults: impl Fn(&Scenario) -> Vec<Fault>) -> Result<Arc<Scenario>, Return> {
+/// Applies the faults that a scenario sets for a call. Returns the scenario for the call's answer.
+fn apply_faults(
+    symbol: &str,
+    faults: impl Fn(&Scenario) -> Vec<Fault>,
+) -> Result<Arc<Scenario>, Return> {
     let (mut slept, mut hung) = (false, false);
     loop {
         let scenario = machine(Machine::scenario);
@@ -227,7 +235,7 @@ fn gate(symbol: &str, faults: impl Fn(&Scenario) -> Vec<Fault>) -> Result<Arc<Sc
         if faults.iter().any(|fault| fault.hang) {
             if !hung {
                 hung = true;
-                write_sign("hung", symbol);
+                write_marker("hung", symbol);
             }
             std::thread::sleep(Duration::from_millis(2));
             continue;
@@ -250,14 +258,15 @@ fn gate(symbol: &str, faults: impl Fn(&Scenario) -> Vec<Fault>) -> Result<Arc<Sc
 
         let code = faults.iter().find_map(|fault| fault.code);
         if code.is_some() {
-            write_sign("failed", symbol);
+            write_marker("failed", symbol);
         }
 
         return code.map_or(Ok(scenario), Err);
     }
 }
 
-fn named(faults: &BTreeMap<String, Fault>, symbol: &str) -> Vec<Fault> {
+/// The faults of a call by its own symbol and by `*`.
+fn faults_of(faults: &BTreeMap<String, Fault>, symbol: &str) -> Vec<Fault> {
     faults
         .get(symbol)
         .into_iter()
@@ -266,13 +275,14 @@ fn named(faults: &BTreeMap<String, Fault>, symbol: &str) -> Vec<Fault> {
         .collect()
 }
 
-fn answer(body: impl FnOnce() -> Result<(), Return>) -> Return {
-    // A panic must not cross into C.
+/// Runs the body of a call.
+fn run_call(body: impl FnOnce() -> Result<(), Return>) -> Return {
+    // A panic must not unwind into C.
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(body))
         .map_or(codes::UNKNOWN, |done| done.err().unwrap_or(0))
 }
 
-fn initialised() -> Result<(), Return> {
+fn check_initialized() -> Result<(), Return> {
     machine(|machine| machine.statistics.inits > machine.statistics.shutdowns)
         .then_some(())
         .ok_or(codes::UNINITIALIZED)
@@ -280,24 +290,27 @@ fn initialised() -> Result<(), Return> {
 
 /// A call that needs no init.
 pub fn bare_call(symbol: &str, body: impl FnOnce(&Scenario) -> Result<(), Return>) -> Return {
-    answer(|| body(&*gate(symbol, |scenario| named(&scenario.faults, symbol))?))
+    run_call(|| {
+        let scenario = apply_faults(symbol, |scenario| faults_of(&scenario.faults, symbol))?;
+        body(&scenario)
+    })
 }
 
 /// A call without a device.
 pub fn call(symbol: &str, body: impl FnOnce(&Scenario) -> Result<(), Return>) -> Return {
     bare_call(symbol, |scenario| {
-        initialised().and_then(|()| body(scenario))
+        check_initialized().and_then(|()| body(scenario))
     })
 }
 
-/// A call that turns `uuid` into something, and passes that device's faults.
-pub fn lookup(scenario: &Scenario, symbol: &str, gpu: &Gpu) -> Result<(), Return> {
-    let _ = scenario;
-    gate(symbol, |now| {
-        now.devices
+/// Applies the faults of `gpu` to a lookup that found it.
+pub fn check_gpu_faults(symbol: &str, gpu: &Gpu) -> Result<(), Return> {
+    apply_faults(symbol, |scenario| {
+        scenario
+            .devices
             .iter()
             .find(|other| other.uuid == gpu.uuid)
-            .map_or_else(Vec::new, |gpu| named(&gpu.faults, symbol))
+            .map_or_else(Vec::new, |gpu| faults_of(&gpu.faults, symbol))
     })
     .map(|_| ())
 }
@@ -308,23 +321,23 @@ pub fn device_call(
     handle: Handle,
     body: impl FnOnce(&Scenario, &Target) -> Result<(), Return>,
 ) -> Return {
-    answer(|| {
-        initialised()?;
+    run_call(|| {
+        check_initialized()?;
         let uuid = machine(|machine| machine.uuid(handle)).ok_or(codes::INVALID_ARGUMENT)?;
-        let scenario = gate(symbol, |scenario| {
-            let mut faults = named(&scenario.faults, symbol);
+        let scenario = apply_faults(symbol, |scenario| {
+            let mut faults = faults_of(&scenario.faults, symbol);
             let gpu = find(scenario, &uuid)
                 .and_then(|target| target.gpu(scenario).ok().map(|gpu| &gpu.faults));
-            faults.extend(gpu.into_iter().flat_map(|own| named(own, symbol)));
+            faults.extend(gpu.into_iter().flat_map(|own| faults_of(own, symbol)));
             faults
         })?;
 
-        let gone = if uuid.starts_with("MIG-") {
+        let missing_code = if uuid.starts_with("MIG-") {
             codes::NOT_FOUND
         } else {
             codes::GPU_IS_LOST
         };
 
-        body(&scenario, &find(&scenario, &uuid).ok_or(gone)?)
+        body(&scenario, &find(&scenario, &uuid).ok_or(missing_code)?)
     })
 }

@@ -1,13 +1,15 @@
 //! The exported calls on MIG.
 //!
-//! Safety of every function here: as in NVML, pointers must be valid for the writes that `nvml.h`
-//! names.
+//! # Safety
+//!
+//! As in NVML, the caller of each function must pass pointers that are valid for the reads and
+//! writes that `nvml.h` names.
 #![allow(non_snake_case, clippy::missing_safety_doc, missing_docs)]
 
 use std::ffi::c_uint;
 
 use crate::abi::{Attributes, Handle, Return};
-use crate::calls::put;
+use crate::arguments::put;
 use crate::machine::{device_call, machine};
 use crate::scenario::codes;
 

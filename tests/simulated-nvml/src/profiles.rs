@@ -1,4 +1,6 @@
-//! Real cards, with what NVML was seen to report for them (MiB; sources beside each).
+//! Real cards, with the figures that NVML was seen to report for them.
+//!
+//! The figures are in MiB. Each card names its source.
 
 use crate::scenario::{Fabric, Fault, Gpu, Memory, Mig, MigInstance, RemappedRows, codes};
 
@@ -24,8 +26,9 @@ fn card(
     }
 }
 
-/// H100 80GB SXM: total 85520809984 B, reserved 479 MiB, used 0 (R590;
-/// utkuozdemir/nvidia_gpu_exporter captures).
+/// H100 80GB SXM: total 85520809984 B, reserved 479 MiB, used 0 (R590).
+///
+/// Source: captures of utkuozdemir/nvidia_gpu_exporter.
 pub fn h100_80() -> Gpu {
     Gpu {
         mig: Some(Mig::default()),
@@ -39,8 +42,9 @@ pub fn h100_80() -> Gpu {
     }
 }
 
-/// A MIG device of an H100 80GB: `3g.40gb` 40448, `2g.20gb` 20096, `1g.10gb` 9984 MiB, reserve 0
-/// (same captures).
+/// A MIG device of an H100 80GB: `3g.40gb` 40448, `2g.20gb` 20096, `1g.10gb` 9984 MiB, reserve 0.
+///
+/// Source: the captures of [`h100_80`].
 pub fn h100_mig(profile: &str, gpu_instance: u32, compute_instance: u32) -> MigInstance {
     let (total_mib, multiprocessors) = match profile {
         "3g.40gb" => (40_448, 60),
@@ -62,8 +66,9 @@ pub fn h100_mig(profile: &str, gpu_instance: u32, compute_instance: u32) -> MigI
     }
 }
 
-/// A100 80GB: 81920 MiB, reserve about 900 MB: v1 used 912 MB, v2 used 7.8 MB
-/// (rust-nvml/nvml-wrapper#57).
+/// A100 80GB: 81920 MiB, reserve about 900 MB.
+///
+/// v1 reported 912 MB used, v2 7.8 MB (rust-nvml/nvml-wrapper#57).
 pub fn a100_80() -> Gpu {
     Gpu {
         mig: Some(Mig::default()),
@@ -84,7 +89,9 @@ pub fn l40s() -> Gpu {
     card("NVIDIA L40S", 46_068, 609, (8, 9), 18_176)
 }
 
-/// RTX 4090: 24564 MiB (RLinf/RLinf#255); its reserve was not seen, the one here is a 4080 SUPER's.
+/// RTX 4090: 24564 MiB (RLinf/RLinf#255).
+///
+/// Its reserve is unknown; this is the reserve of a 4080 SUPER.
 pub fn rtx_4090() -> Gpu {
     card("NVIDIA GeForce RTX 4090", 24_564, 434, (8, 9), 16_384)
 }
@@ -94,7 +101,7 @@ pub fn rtx_2080_super() -> Gpu {
     card("NVIDIA GeForce RTX 2080 SUPER", 8_192, 408, (7, 5), 3_072)
 }
 
-/// Tesla T4: 15360 MiB; its reserve was not seen, the one here is made up.
+/// Tesla T4: 15360 MiB; its reserve is unknown, this one is invented.
 pub fn t4() -> Gpu {
     card("Tesla T4", 15_360, 453, (7, 5), 2_560)
 }
@@ -126,12 +133,12 @@ pub fn rtx_pro_6000() -> Gpu {
     )
 }
 
-/// L4: 23034 MiB; its reserve was not seen, the one here is an A10G's.
+/// L4: 23034 MiB; its reserve is unknown, this is the reserve of an A10G.
 pub fn l4() -> Gpu {
     card("NVIDIA L4", 23_034, 513, (8, 9), 7_424)
 }
 
-/// GH200 in NUMA mode: 97871 MiB, its memory a NUMA node of the host's.
+/// GH200 in NUMA mode: 97871 MiB, its memory is a NUMA node of the host.
 pub fn gh200() -> Gpu {
     Gpu {
         numa_node: Some(4),
@@ -139,7 +146,7 @@ pub fn gh200() -> Gpu {
     }
 }
 
-/// A vGPU guest's view: the profile's frame buffer, and most calls NOT_SUPPORTED.
+/// The view of a vGPU guest: the profile's frame buffer; most calls answer NOT_SUPPORTED.
 pub fn vgpu_8() -> Gpu {
     let mut gpu = card("GRID V100D-8C", 8_192, 560, (7, 0), 5_120);
     gpu.cores = None;

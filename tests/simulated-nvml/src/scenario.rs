@@ -1,11 +1,10 @@
-//! The scenario: the machine that the simulated library pretends to sit on, and what is wrong with
-//! it.
+//! The scenario: the simulated machine and its faults.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// `nvmlReturn_t` values that scenarios use.
+/// The `nvmlReturn_t` values that scenarios use.
 pub mod codes {
     /// `NVML_ERROR_UNINITIALIZED`
     pub const UNINITIALIZED: u32 = 1;
@@ -39,20 +38,20 @@ pub mod codes {
     pub const UNKNOWN: u32 = 999;
 }
 
-/// What a call does instead of, or before, answering.
+/// The behavior of a call instead of, or before, its answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Fault {
-    /// The code it returns.
+    /// The code that the call returns.
     pub code: Option<u32>,
-    /// Whether it blocks until a scenario without this stands in the file.
+    /// Whether the call blocks until the scenario file has no hang for it.
     pub hang: bool,
-    /// How long it takes.
+    /// The duration of the call, in milliseconds.
     pub slow_ms: u64,
 }
 
 impl Fault {
-    /// Returns `code`.
+    /// A fault that returns `code`.
     pub fn code(code: u32) -> Self {
         Self {
             code: Some(code),
@@ -60,7 +59,7 @@ impl Fault {
         }
     }
 
-    /// Blocks until the scenario changes.
+    /// A fault that blocks until the scenario changes.
     pub fn hang() -> Self {
         Self {
             hang: true,
@@ -68,7 +67,7 @@ impl Fault {
         }
     }
 
-    /// Takes `milliseconds`, then answers as usual.
+    /// A fault that delays the usual answer by `milliseconds`.
     pub fn slow(milliseconds: u64) -> Self {
         Self {
             slow_ms: milliseconds,
@@ -81,17 +80,19 @@ impl Fault {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Scenario {
-    /// What `nvmlSystemGetDriverVersion` says.
+    /// The answer of `nvmlSystemGetDriverVersion`.
     pub driver_version: String,
     /// The GPUs in the driver's order.
     pub devices: Vec<Gpu>,
-    /// Faults of calls on every device and of calls without one, by C symbol; `*` is every call but
-    /// `nvmlShutdown`.
+    /// The faults of calls on every device and of calls without a device, by C symbol.
+    ///
+    /// `*` means every call except `nvmlShutdown`.
     pub faults: BTreeMap<String, Fault>,
-    /// PCIe common ancestor (10 one switch … 50 system) of pairs by their place in `devices`; 50
-    /// where missing.
+    /// The PCIe common ancestor (10 one switch … 50 system) of pairs, by their indices.
+    ///
+    /// A pair that is not listed has 50.
     pub ancestors: Vec<(usize, usize, u32)>,
-    /// Whether GPUs can read one another's memory.
+    /// Whether the GPUs can read each other's memory.
     pub peer_access: bool,
 }
 
@@ -108,39 +109,40 @@ impl Default for Scenario {
 }
 
 impl Scenario {
-    /// A healthy machine with these GPUs; those left without UUID or PCI address get one by their
-    /// place.
+    /// Returns a healthy machine with these GPUs.
+    ///
+    /// A GPU without a UUID or PCI address gets one by its index.
     pub fn of(devices: impl IntoIterator<Item = Gpu>) -> Self {
         let mut scenario = Self {
             devices: devices.into_iter().collect(),
             ..Self::default()
         };
 
-        for (place, gpu) in scenario.devices.iter_mut().enumerate() {
+        for (index, gpu) in scenario.devices.iter_mut().enumerate() {
             if gpu.uuid.is_empty() {
-                gpu.uuid = format!("GPU-00000000-0000-4000-8000-{place:012x}");
+                gpu.uuid = format!("GPU-00000000-0000-4000-8000-{index:012x}");
             }
             if gpu.pci_bus_id.is_empty() {
-                gpu.pci_bus_id = format!("00000000:{:02X}:00.0", place + 1);
+                gpu.pci_bus_id = format!("00000000:{:02X}:00.0", index + 1);
             }
         }
 
         scenario
     }
 
-    /// `count` GPUs of one kind.
+    /// Returns a machine with `count` GPUs of one kind.
     pub fn repeated(count: usize, gpu: &Gpu) -> Self {
         Self::of(std::iter::repeat_n(gpu.clone(), count))
     }
 
-    /// A fault of one call, by its C symbol.
+    /// Sets a fault of one call, by its C symbol.
     #[must_use]
     pub fn fault(mut self, symbol: &str, fault: Fault) -> Self {
         self.faults.insert(symbol.to_owned(), fault);
         self
     }
 
-    /// All GPUs on NVSwitches: `links` links each, every one to a switch.
+    /// Connects all GPUs to NVSwitches with `links` links each.
     #[must_use]
     pub fn nvswitch(mut self, links: usize) -> Self {
         self.peer_access = true;
@@ -162,51 +164,52 @@ impl Scenario {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Gpu {
-    /// Filled in by [`Scenario::of`] where empty.
+    /// The UUID. [`Scenario::of`] fills it in if it is empty.
     pub uuid: String,
-    /// Product name.
+    /// The product name.
     pub name: String,
-    /// NVML's spelling with an eight-digit domain; filled in by [`Scenario::of`] where empty.
+    /// The PCI address in NVML's form with an eight-digit domain.
+    ///
+    /// [`Scenario::of`] fills it in if it is empty.
     pub pci_bus_id: String,
-    /// Its memory.
+    /// The memory.
     pub memory: Memory,
-    /// CUDA compute capability.
+    /// The CUDA compute capability.
     pub compute_capability: (i32, i32),
-    /// CUDA cores; `None` answers NOT_SUPPORTED.
+    /// The number of CUDA cores; `None` answers NOT_SUPPORTED.
     pub cores: Option<u32>,
-    /// 0 default, 1 exclusive thread, 2 prohibited, 3 exclusive process.
+    /// The compute mode: 0 default, 1 exclusive thread, 2 prohibited, 3 exclusive process.
     pub compute_mode: u32,
-    /// `None` on cards without MIG.
+    /// The MIG state; `None` on cards without MIG.
     pub mig: Option<Mig>,
-    /// Who holds it.
+    /// The processes on the GPU.
     pub processes: Vec<Process>,
-    /// Whether processes start so fast that no buffer is large enough for the list
-    /// (INSUFFICIENT_SIZE).
+    /// Whether processes start so fast that every buffer is too small (INSUFFICIENT_SIZE).
     pub process_burst: bool,
-    /// Whether an empty buffer for the list is answered with SUCCESS, as some drivers do.
+    /// Whether a list call with an empty buffer answers SUCCESS, as with some drivers.
     pub empty_buffer_succeeds: bool,
-    /// Whether a desktop runs on it.
+    /// Whether the GPU drives a display.
     pub display_active: bool,
-    /// Its own memory's NUMA node (Grace); `None` answers NOT_SUPPORTED.
+    /// The NUMA node of the GPU's own memory (Grace); `None` answers NOT_SUPPORTED.
     pub numa_node: Option<u32>,
-    /// NVLink fabric registration; `None` answers NOT_SUPPORTED.
+    /// The NVLink fabric registration; `None` answers NOT_SUPPORTED.
     pub fabric: Option<Fabric>,
-    /// Row remapping; `None` answers NOT_SUPPORTED.
+    /// The row remapping state; `None` answers NOT_SUPPORTED.
     pub remapped_rows: Option<RemappedRows>,
-    /// Whether it is being drained.
+    /// Whether the GPU is being drained.
     pub drained: bool,
     /// Field 230, the recovery action (0 none, 1 reset, 2 reboot, 3 drain P2P, 4 drain and reset).
     pub recovery_action: Option<u32>,
-    /// Its active NVLinks, from link 0 on.
+    /// The active NVLinks, from link 0 on.
     pub links: Vec<NvLink>,
-    /// XIDs since the machine started; appending one is an event.
+    /// The XIDs since the machine started. Appending one causes an event.
     pub events: Vec<Event>,
-    /// Faults of calls on this GPU, by C symbol; `*` is every call on it.
+    /// The faults of calls on this GPU, by C symbol. `*` means every call on it.
     pub faults: BTreeMap<String, Fault>,
 }
 
 impl Gpu {
-    /// A process on it, whose bytes count as used.
+    /// Adds a process, whose bytes count as used.
     #[must_use]
     pub fn process(mut self, pid: u32, used_bytes: u64, kind: HolderKind) -> Self {
         self.memory.used_bytes += used_bytes;
@@ -219,34 +222,34 @@ impl Gpu {
         self
     }
 
-    /// With this many bytes in use by nobody that can be named.
+    /// Sets the used bytes, without a listed process.
     #[must_use]
     pub fn used(mut self, used_bytes: u64) -> Self {
         self.memory.used_bytes = used_bytes;
         self
     }
 
-    /// With a fault of one call.
+    /// Sets a fault of one call.
     #[must_use]
     pub fn fault(mut self, symbol: &str, fault: Fault) -> Self {
         self.faults.insert(symbol.to_owned(), fault);
         self
     }
 
-    /// Fallen off the bus: everything answers GPU_IS_LOST.
+    /// Makes every call on the GPU answer GPU_IS_LOST, as after a fall off the bus.
     #[must_use]
     pub fn lost(self) -> Self {
         self.fault("*", Fault::code(codes::GPU_IS_LOST))
     }
 
-    /// With a compute mode.
+    /// Sets the compute mode.
     #[must_use]
     pub fn compute_mode(mut self, mode: u32) -> Self {
         self.compute_mode = mode;
         self
     }
 
-    /// MIG enabled with these slots.
+    /// Enables MIG with these slots.
     #[must_use]
     pub fn mig(mut self, slots: impl IntoIterator<Item = Option<MigInstance>>) -> Self {
         self.mig = Some(Mig {
@@ -258,54 +261,55 @@ impl Gpu {
     }
 }
 
-/// A memory reading.
+/// The memory of a device.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Memory {
-    /// NVML's total.
+    /// The total in NVML.
     pub total_bytes: u64,
-    /// The driver's reserve: on its own in v2, inside `used` in v1.
+    /// The driver's reserve: separate in v2, part of `used` in v1.
     pub reserved_bytes: u64,
-    /// Allocated, without the reserve.
+    /// The allocated bytes, without the reserve.
     pub used_bytes: u64,
-    /// Allocated besides from the moment at which compute processes are first listed: what a
-    /// process takes between two calls of one pass.
+    /// The additional bytes that are allocated once the compute processes were listed.
+    ///
+    /// They simulate memory that a process takes between two calls of one pass.
     pub taken_at_listing_bytes: u64,
-    /// What v2 answers instead of a reading (13 on old kernels, 3 on integrated parts).
+    /// The code that v2 returns instead of a reading (13 on old kernels, 3 on integrated GPUs).
     pub v2_code: Option<u32>,
-    /// What v1 answers instead of a reading.
+    /// The code that v1 returns instead of a reading.
     pub v1_code: Option<u32>,
 }
 
-/// MIG as the card has it.
+/// The MIG state of a card.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Mig {
-    /// In force now.
+    /// Whether MIG is enabled now.
     pub enabled: bool,
-    /// After the next reset.
+    /// Whether MIG is enabled after the next reset.
     pub pending: bool,
-    /// MIG devices by index; `None` is an empty slot.
+    /// The MIG devices by index; `None` is an empty slot.
     pub slots: Vec<Option<MigInstance>>,
 }
 
-/// A compute instance of a GPU instance: what NVML calls a MIG device.
+/// A compute instance of a GPU instance, which NVML calls a MIG device.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MigInstance {
-    /// `MIG-...`
+    /// The UUID, `MIG-...`.
     pub uuid: String,
-    /// `NVIDIA H100 80GB HBM3 MIG 3g.40gb`
+    /// The name, such as `NVIDIA H100 80GB HBM3 MIG 3g.40gb`.
     pub name: String,
-    /// Shared by all compute instances of one GPU instance.
+    /// The id of the GPU instance, the same in all its compute instances.
     pub gpu_instance: u32,
-    /// Within the GPU instance.
+    /// The id of the compute instance within the GPU instance.
     pub compute_instance: u32,
-    /// The GPU instance's memory, the same in each of its compute instances.
+    /// The memory of the GPU instance, the same in all its compute instances.
     pub memory: Memory,
-    /// Streaming multiprocessors of the compute instance.
+    /// The number of streaming multiprocessors of the compute instance.
     pub multiprocessors: u32,
-    /// Who holds it.
+    /// The processes on the instance.
     pub processes: Vec<Process>,
 }
 
@@ -313,11 +317,11 @@ pub struct MigInstance {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Process {
-    /// Host PID.
+    /// The PID on the host.
     pub pid: u32,
-    /// `None` is NVML's all-ones "not available".
+    /// The used bytes; `None` is NVML's all-ones "not available".
     pub used_bytes: Option<u64>,
-    /// The lists it stands in.
+    /// The lists that contain the process.
     pub kinds: Vec<HolderKind>,
 }
 
@@ -333,23 +337,23 @@ pub enum HolderKind {
     Mps,
 }
 
-/// NVLink fabric registration (NVSwitch machines).
+/// The NVLink fabric registration of a GPU on an NVSwitch machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Fabric {
-    /// 0 not supported, 1 not started, 2 in progress, 3 completed.
+    /// The state: 0 not supported, 1 not started, 2 in progress, 3 completed.
     pub state: u8,
-    /// With state 3: 0 is success.
+    /// The status with state 3; 0 is success.
     pub status: u32,
 }
 
-/// Row remapping.
+/// The row remapping state.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RemappedRows {
-    /// A reset is wanted.
+    /// Whether the next reset remaps rows.
     pub pending: bool,
-    /// The card is to be replaced.
+    /// Whether remapping failed and the card must be replaced.
     pub failure: bool,
 }
 
@@ -357,16 +361,16 @@ pub struct RemappedRows {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NvLink {
-    /// 0 GPU, 1 NPU, 2 switch, 255 unknown.
+    /// The type of the remote end: 0 GPU, 1 NPU, 2 switch, 255 unknown.
     pub remote_type: u32,
-    /// PCI address of the other end.
+    /// The PCI address of the remote end.
     pub remote_pci_bus_id: String,
 }
 
-/// An XID.
+/// An XID event.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Event {
-    /// Its number.
+    /// The number of the XID.
     pub xid: u64,
 }

@@ -1,13 +1,15 @@
-//! The exported calls on how GPUs are wired.
+//! The exported calls on the links between GPUs.
 //!
-//! Safety of every function here: as in NVML, pointers must be valid for the writes that `nvml.h`
-//! names.
+//! # Safety
+//!
+//! As in NVML, the caller of each function must pass pointers that are valid for the reads and
+//! writes that `nvml.h` names.
 #![allow(non_snake_case, clippy::missing_safety_doc, missing_docs)]
 
 use std::ffi::c_uint;
 
 use crate::abi::{Handle, PciInfo, Return};
-use crate::calls::{pci_info, put};
+use crate::arguments::{pci_info, put};
 use crate::machine::{Target, device_call};
 use crate::scenario::{NvLink, Scenario, codes};
 
@@ -18,15 +20,15 @@ const SYSTEM: u32 = 50;
 /// `NVML_P2P_STATUS_NOT_SUPPORTED`.
 const PEERS_NOT_SUPPORTED: u32 = 5;
 
-fn place(target: &Target) -> Result<usize, Return> {
+fn gpu_index(target: &Target) -> Result<usize, Return> {
     match target {
-        Target::Gpu(place) => Ok(*place),
+        Target::Gpu(index) => Ok(*index),
         Target::Mig(..) => Err(codes::NOT_SUPPORTED),
     }
 }
 
-/// Asks about two devices: `answer` gets their places.
-fn pair(
+/// Makes a call on two devices. `answer` receives their indices.
+fn pair_call(
     symbol: &str,
     first: Handle,
     second: Handle,
@@ -34,13 +36,13 @@ fn pair(
 ) -> Return {
     let mut other = None;
     let failed = device_call(symbol, second, |_, target| {
-        other = Some(place(target)?);
+        other = Some(gpu_index(target)?);
         Ok(())
     });
 
     match other {
         Some(other) => device_call(symbol, first, |scenario, target| {
-            answer(scenario, place(target)?, other)
+            answer(scenario, gpu_index(target)?, other)
         }),
         None => failed,
     }
@@ -52,7 +54,7 @@ pub unsafe extern "C" fn nvmlDeviceGetTopologyCommonAncestor(
     b: Handle,
     level: *mut c_uint,
 ) -> Return {
-    pair(
+    pair_call(
         "nvmlDeviceGetTopologyCommonAncestor",
         a,
         b,
@@ -73,7 +75,7 @@ pub unsafe extern "C" fn nvmlDeviceGetP2PStatus(
     _caps: c_uint,
     status: *mut c_uint,
 ) -> Return {
-    pair("nvmlDeviceGetP2PStatus", a, b, |scenario, _, _| {
+    pair_call("nvmlDeviceGetP2PStatus", a, b, |scenario, _, _| {
         put(
             status,
             if scenario.peer_access {

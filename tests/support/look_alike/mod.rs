@@ -1,11 +1,10 @@
-//! Starts the optional look-alike Hub that serves the corpus of real model metadata, if both are
-//! there.
+//! The optional simulated Hub that serves the corpus of real model metadata.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// A running look-alike; stops when dropped.
+/// A running simulated Hub. It stops when dropped.
 pub(crate) struct LookAlike {
     child: Child,
     pub(crate) endpoint: String,
@@ -13,7 +12,7 @@ pub(crate) struct LookAlike {
 }
 
 impl LookAlike {
-    /// `None`, with a word on why, where there is no corpus or no Python.
+    /// Starts the Hub. Returns `None` and prints why if there is no corpus or no Python.
     pub(crate) fn start(options: &[&str]) -> Option<Self> {
         let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/hub");
         if !corpus.join("serve.py").exists() {
@@ -33,7 +32,7 @@ impl LookAlike {
             .spawn();
 
         let Ok(child) = child else {
-            println!("skipped: python3 cannot be started");
+            println!("skipped: cannot start python3");
             return None;
         };
 
@@ -54,11 +53,11 @@ impl LookAlike {
 
             assert!(
                 begun.elapsed() < Duration::from_secs(60),
-                "the look-alike does not start"
+                "the simulated Hub does not start"
             );
             assert!(
                 look_alike.child.try_wait().expect("a child").is_none(),
-                "the look-alike ended at once"
+                "the simulated Hub ended at once"
             );
             std::thread::yield_now();
         };

@@ -1,4 +1,4 @@
-//! Devices that can be used no more, or again, told to the log.
+//! Log messages about devices that become unusable or usable.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -8,12 +8,12 @@ use hf_mem_core::wire_word::WireWord;
 
 use crate::transition_log::{Transition, TransitionLog};
 
-/// The most devices that are kept in mind; far more than a host has at one time.
-const MOST_KEPT: usize = 1024;
-/// The word for a GPU that the driver no longer names.
+/// The most devices that are remembered. A host has far fewer at one time.
+const MAX_DEVICES: usize = 1024;
+/// The reason of a GPU that the driver no longer lists.
 const GONE: &str = "gone";
 
-/// What was told of each device.
+/// The last logged status of each device.
 #[derive(Debug, Default)]
 pub(super) struct DeviceStatusLog {
     devices: BTreeMap<String, KnownDevice>,
@@ -23,14 +23,14 @@ pub(super) struct DeviceStatusLog {
 struct KnownDevice {
     index: u32,
     name: String,
-    told: TransitionLog,
+    transitions: TransitionLog,
 }
 
 impl DeviceStatusLog {
-    /// Tells what has turned with this reading.
-    pub(super) fn reading(&mut self, snapshot: &Snapshot, now: Instant) {
+    /// Logs the changes of a reading.
+    pub(super) fn log_changes(&mut self, snapshot: &Snapshot, now: Instant) {
         for device in &snapshot.devices {
-            // One that sleeps is as it was; whether it can be used is seen when it is awake.
+            // A sleeping device keeps its status. Its next reading while awake shows it.
             if device
                 .unusable
                 .as_ref()
@@ -39,47 +39,37 @@ impl DeviceStatusLog {
                 continue;
             }
 
-            self.device(device, now);
+            self.log_device(device, now);
         }
 
-        let present = |uuid: &str| {
-            snapshot
-                .devices
-                .iter()
-                .any(|device| device.facts.uuid == uuid)
-        };
-
         self.devices.retain(|uuid, known| {
-            if present(uuid) {
+            if has_device(snapshot, uuid) {
                 return true;
             }
-            // An instance was taken apart, or a place in the driver's order has its GPU again.
+            // The instance was destroyed, or the GPU at this index of the driver answers again.
             if !uuid.starts_with("GPU-") {
                 return false;
             }
-            if known.told.fault().is_none()
-                && let Some(turn) = known.told.record(Some(GONE), now)
+
+            if known.transitions.fault().is_none()
+                && let Some(transition) = known.transitions.record(Some(GONE), now)
             {
-                let message = "the driver does not name it any more; check its bus and `dmesg`";
-                wrong(
-                    uuid,
-                    known,
-                    &Unusable {
-                        reason: WireWord::new(GONE),
-                        message: message.to_owned(),
-                    },
-                    turn,
-                );
+                let message = "the driver no longer lists it; check its bus and `dmesg`";
+                let why = Unusable {
+                    reason: WireWord::new(GONE),
+                    message: message.to_owned(),
+                };
+                log_unusable(uuid, known, &why, transition);
             }
             true
         });
 
-        if self.devices.len() > MOST_KEPT {
-            self.devices.retain(|uuid, _| present(uuid));
+        if self.devices.len() > MAX_DEVICES {
+            self.devices.retain(|uuid, _| has_device(snapshot, uuid));
         }
     }
 
-    fn device(&mut self, device: &Device, now: Instant) {
+    fn log_device(&mut self, device: &Device, now: Instant) {
         let DeviceFacts {
             uuid, index, name, ..
         } = &device.facts;
@@ -87,7 +77,7 @@ impl DeviceStatusLog {
             let known = KnownDevice {
                 index: *index,
                 name: name.clone(),
-                told: TransitionLog::default(),
+                transitions: TransitionLog::default(),
             };
             self.devices.insert(uuid.clone(), known);
         }
@@ -97,12 +87,12 @@ impl DeviceStatusLog {
         };
 
         known.index = *index;
-        let turn = known
-            .told
+        let transition = known
+            .transitions
             .record(device.unusable.as_ref().map(|why| why.reason.as_str()), now);
 
-        match (turn, &device.unusable) {
-            (Some(turn), Some(why)) => wrong(uuid, known, why, turn),
+        match (transition, &device.unusable) {
+            (Some(transition), Some(why)) => log_unusable(uuid, known, why, transition),
             (Some(Transition { after, left_out }), None) => {
                 let (name, after_seconds) =
                     (known.name.as_str(), after.map(|after| after.as_secs()));
@@ -120,7 +110,19 @@ impl DeviceStatusLog {
     }
 }
 
-fn wrong(uuid: &str, known: &KnownDevice, why: &Unusable, Transition { left_out, .. }: Transition) {
+fn has_device(snapshot: &Snapshot, uuid: &str) -> bool {
+    snapshot
+        .devices
+        .iter()
+        .any(|device| device.facts.uuid == uuid)
+}
+
+fn log_unusable(
+    uuid: &str,
+    known: &KnownDevice,
+    why: &Unusable,
+    Transition { left_out, .. }: Transition,
+) {
     let (index, name, reason, message) = (
         known.index,
         known.name.as_str(),
@@ -128,7 +130,7 @@ fn wrong(uuid: &str, known: &KnownDevice, why: &Unusable, Transition { left_out,
         why.message.as_str(),
     );
 
-    // What an administrator or another program has taken is no fault.
+    // It is no fault if an administrator or another program has taken the device.
     if why.is_fault() {
         tracing::warn!(
             uuid,
