@@ -358,16 +358,16 @@ fn kimi_and_deepseek_have_latents() {
         })
     );
 
-    let Mixer::Latent(kept) = &kimi.layers[1].mixer else {
+    let Mixer::Latent(latent) = &kimi.layers[1].mixer else {
         panic!("latent")
     };
 
     assert_eq!(
         (
-            kept.kv_lora_rank,
-            kept.rope_dim,
-            kept.nope_dim,
-            kept.value_dim
+            latent.kv_lora_rank,
+            latent.rope_dim,
+            latent.nope_dim,
+            latent.value_dim
         ),
         (512, 64, 128, 128)
     );
@@ -388,7 +388,10 @@ fn kimi_and_deepseek_have_latents() {
 
     let sparse = read(&with_key(sparse, "nextn_predict_layers", Kv::U32(1))).unwrap();
     assert!(
-        matches!(&sparse.layers[1].mixer, Mixer::Latent(kept) if kept.indexer.is_some_and(|indexer| indexer.head_dim == 128))
+        matches!(
+            &sparse.layers[1].mixer,
+            Mixer::Latent(latent) if latent.indexer.is_some_and(|indexer| indexer.head_dim == 128)
+        )
     );
 }
 

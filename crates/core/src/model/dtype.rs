@@ -53,7 +53,8 @@ dtypes! {
     Q8_0 "Q8_0" 32 34 Some(8); Q8_1 "Q8_1" 32 36 Some(9);
     Q2_K "Q2_K" 256 84 Some(10); Q3_K "Q3_K" 256 110 Some(11); Q4_K "Q4_K" 256 144 Some(12);
     Q5_K "Q5_K" 256 176 Some(13); Q6_K "Q6_K" 256 210 Some(14); Q8_K "Q8_K" 256 292 Some(15);
-    IQ2_XXS "IQ2_XXS" 256 66 Some(16); IQ2_XS "IQ2_XS" 256 74 Some(17); IQ3_XXS "IQ3_XXS" 256 98 Some(18);
+    IQ2_XXS "IQ2_XXS" 256 66 Some(16); IQ2_XS "IQ2_XS" 256 74 Some(17);
+    IQ3_XXS "IQ3_XXS" 256 98 Some(18);
     IQ1_S "IQ1_S" 256 50 Some(19); IQ4_NL "IQ4_NL" 32 18 Some(20); IQ3_S "IQ3_S" 256 110 Some(21);
     IQ2_S "IQ2_S" 256 82 Some(22); IQ4_XS "IQ4_XS" 256 136 Some(23); IQ1_M "IQ1_M" 256 56 Some(29);
     TQ1_0 "TQ1_0" 256 54 Some(34); TQ2_0 "TQ2_0" 256 66 Some(35);

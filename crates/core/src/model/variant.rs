@@ -7,7 +7,7 @@ use super::gguf::quantization_label;
 use super::{Inventory, Model};
 use crate::bytes::Bytes;
 
-/// One GGUF model of a repository.
+/// A GGUF model of a repository.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FileVariant {
     /// The path of the first file.

@@ -27,9 +27,9 @@ pub struct LoneTable {
     pub data_bytes: Bytes,
 }
 
-/// Finds the tensor table in `window`, which is part of a file of `file_bytes` and begins at `start`.
+/// Finds the tensor table in `window`, a part of a file.
 ///
-/// `reference` is the metadata of a file with the same layout. Returns `None` if no table in the
+/// The file has `file_bytes`, and the window begins at `start`. `reference` is the metadata of a file with the same layout. Returns `None` if no table in the
 /// window accounts for the whole file.
 pub fn find_table(
     window: &[u8],

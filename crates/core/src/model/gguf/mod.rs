@@ -1,10 +1,10 @@
 //! GGUF headers, parsed from a growing prefix of the file: metadata and tensor table without the
 //! tensor data.
 //!
-//! A header has a few megabytes, nearly all of it vocabulary, in a file of many gigabytes. [`parse`]
-//! takes the bytes read so far. It returns either the content of the header or the number of bytes
-//! that it needs to continue. It keeps no state between calls, so any transport (local file, HTTP
-//! ranges) can supply the bytes.
+//! A header has a few megabytes, nearly all of it vocabulary, in a file of many gigabytes.
+//! [`parse`] takes the bytes read so far. It returns either the content of the header or the number
+//! of bytes that it needs to continue. It keeps no state between calls, so any transport (local
+//! file, HTTP ranges) can supply the bytes.
 //!
 //! Arrays are skipped, except for the short numeric ones that describe layers. The parser checks
 //! every declared count and length against the bytes that could hold it.
@@ -140,12 +140,13 @@ pub enum GgufError {
     Version {
         /// The file's version.
         version: u32,
-        /// What the version says about the file.
+        /// A remark about files of this version.
         hint: &'static str,
     },
     /// A count or length that no file of this size could hold.
     #[error(
-        "{what} {name}claims {claimed}, more than {limit} can hold: the header is damaged or hostile"
+        "{what} {name}claims {claimed}, more than {limit} can hold: the header is damaged or \
+         hostile"
     )]
     Absurd {
         /// The field with the claim.
@@ -216,8 +217,8 @@ impl Gguf {
 
 /// Parses a GGUF header from the first bytes of a file.
 ///
-/// `file_bytes` is the length of the whole file, if it is known. The parser then checks the header's
-/// claims against it.
+/// `file_bytes` is the length of the whole file, if it is known. The parser then checks the
+/// header's claims against it.
 pub fn parse(prefix: &[u8], file_bytes: Option<u64>) -> Result<Progress, GgufError> {
     match read_header(prefix, file_bytes) {
         Ok(gguf) => Ok(Progress::Complete(Box::new(gguf))),

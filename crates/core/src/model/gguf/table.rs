@@ -15,8 +15,9 @@ use crate::model::tensors::{Inventory, InventoryBuilder, Storage};
 /// Minimum bytes of a tensor info: name length 8, one byte of name, dimension count 4, type 4,
 /// offset 8.
 pub(super) const MIN_INFO_BYTES: u64 = 25;
-/// Maximum length of a name. ggml has room for 64 bytes (`GGML_MAX_NAME`), and some builds for image
-/// models for 128.
+/// Maximum length of a name.
+///
+/// ggml has room for 64 bytes (`GGML_MAX_NAME`), and some builds for image models for 128.
 const MAX_NAME_BYTES: u64 = 256;
 /// `GGML_MAX_DIMS`.
 const MAX_DIMENSIONS: u32 = 4;

@@ -4,7 +4,7 @@
 //! tensor. [`walk()`] also accepts headers that the safetensors crate rejects, for example for one
 //! unknown type or one gap between tensors.
 //!
-//! Headers can be hostile. So the walk is one pass that stores little for each tensor, and it checks
+//! Headers can be hostile. So the walk is one pass that stores little for each tensor. It checks
 //! lengths and counts before it allocates memory for them. This module does not read files.
 
 mod header_json;
@@ -91,12 +91,14 @@ pub enum HeaderError {
     TooShort(u64),
     /// The length field exceeds the limit of all loaders.
     #[error(
-        "the header claims {0} bytes, more than the {MAX_HEADER_BYTES} that safetensors allows; is this a safetensors file?"
+        "the header claims {0} bytes, more than the {MAX_HEADER_BYTES} that safetensors allows; \
+         is this a safetensors file?"
     )]
     TooLong(u64),
     /// The length field points past the end of the file.
     #[error(
-        "the header claims {header} bytes but the file has {file}; it is truncated or not a safetensors file"
+        "the header claims {header} bytes but the file has {file}; it is truncated or not a \
+         safetensors file"
     )]
     PastEnd {
         /// The header's length by the length field.

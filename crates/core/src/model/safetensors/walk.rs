@@ -1,12 +1,12 @@
-//! One pass over the JSON of a header, which passes each tensor to a visitor.
+//! A single pass over the JSON of a header, which passes each tensor to a visitor.
 //!
 //! For each tensor the walk stores its two offsets, and its name if the header's own text cannot be
 //! borrowed. A header of a million tensors takes 40 MiB in addition to its text.
 //!
 //! Every loader accepts what the safetensors crate accepts. The walk also reads what the crate
 //! rejects: newer types, gaps, overlaps and wrong sizes. It sizes a tensor by its offsets or its
-//! shape, whichever is larger, so that a contradiction can only raise the need. Each problem becomes
-//! a warning. A tensor without any size is an error.
+//! shape, whichever is larger, so that a contradiction can only raise the need. Each problem
+//! becomes a warning. A tensor without any size is an error.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -25,7 +25,7 @@ use crate::model::tensors::Storage;
 /// The crate needs twenty times the header's length for that.
 const MAX_CRATE_CHECK_BYTES: usize = 1 << 20;
 
-/// One tensor of a walk.
+/// A tensor that a walk passes to its visitor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Passing<'t> {
     /// The tensor's name.

@@ -234,10 +234,9 @@ fn is_pickled_weights(name: &str) -> bool {
             || name.starts_with("model"))
 }
 
-/// Returns whether the safetensors files of `folder`, without variants, are exactly the parts of one
-/// split.
+/// Returns whether the safetensors files of `folder` are exactly the parts of one split.
 ///
-/// The folder's index then names these files and no others.
+/// Variants do not count. The folder's index then names these files and no others.
 pub(super) fn is_whole_split(listing: &Listing, folder: &str) -> bool {
     let inside = listing
         .keys()

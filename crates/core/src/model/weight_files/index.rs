@@ -360,7 +360,10 @@ mod tests {
     proptest! {
         #[test]
         fn maps_agree_with_ordered_ones(
-            pairs in proptest::collection::vec(("[a0-9]{0,2}(\\.[w0-9]{0,3}){0,3}", "[f-h]"), 0..60),
+            pairs in proptest::collection::vec(
+                ("[a0-9]{0,2}(\\.[w0-9]{0,3}){0,3}", "[f-h]"),
+                0..60,
+            ),
         ) {
             let pairs: Vec<(&str, &str)> = pairs
                 .iter()

@@ -143,7 +143,7 @@ fn parse_component(name: &str, value: &Value) -> Option<Component> {
     })
 }
 
-/// Parses entries like `{"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"}`.
+/// Parses entries like `{"path": "2_Dense", "type": "sentence_transformers.models.Dense"}`.
 fn modules(documents: &Documents) -> Vec<Component> {
     let Some(modules) = documents.json.get("modules.json").and_then(Value::as_array) else {
         return Vec::new();

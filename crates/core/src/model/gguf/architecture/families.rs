@@ -11,7 +11,7 @@ use super::windows::Windows;
 pub(super) struct GgufFamily {
     pub(super) memory: Memory,
     pub(super) windows: Windows,
-    /// What the family's models compute.
+    /// The task of the family's models.
     pub(super) purpose: Purpose,
     /// Number of layers with caches of their own, if the file does not state it (Gemma 3n). Later
     /// layers share the cache of an earlier one.
@@ -20,7 +20,7 @@ pub(super) struct GgufFamily {
     pub(super) next_token_layers: bool,
 }
 
-/// What a family's models compute.
+/// The task of a family's models.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     Generate,
@@ -31,7 +31,7 @@ pub(super) enum Purpose {
     EncodeDecode,
 }
 
-/// What a layer stores for past tokens.
+/// The memory of past tokens in a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Memory {
     /// Keys and values in every layer that has KV heads.

@@ -27,7 +27,9 @@ pub(super) enum Windows {
     },
     /// `attention.sliding_window_pattern` lists the layers with a window, and is required.
     Listed,
-    /// Three of four layers have chunks of 8192 tokens, unless the file has a window of 0 (Llama 4).
+    /// Three of four layers have chunks of 8192 tokens (Llama 4).
+    ///
+    /// No layer has chunks if the file has a window of 0.
     Chunks,
     /// Only models of 64 layers have windows (EXAONE 4).
     LargeOnly,
