@@ -1,5 +1,7 @@
-//! How long planning takes, the engine's own arithmetic included: 16 unequal devices with all
-//! strategies within 1 ms, the frontier of 8 devices within 5 ms.
+//! Planning time, including the engine's own arithmetic.
+//!
+//! Bounds: 16 unequal devices with all strategies within 1 ms, the frontier of 8 devices within 5
+//! ms.
 #![expect(
     clippy::unwrap_used,
     reason = "a bench that cannot plan has nothing to measure"
@@ -19,19 +21,19 @@ use hf_mem_core::engines::Engines;
 use hf_mem_core::placement::{Availability, frontier, plan};
 use hf_mem_probe::repository::{Auth, HubSettings, ModelReference, SourceClient, SourceSettings};
 
-/// 16 devices of 16 kinds, none as roomy as another, two NUMA nodes.
+/// 16 devices of 16 kinds, each with a different size, on two NUMA nodes.
 fn unequal() -> Availability {
-    let device = |at: u64| {
+    let numbered_card = |number: u64| {
         gpu(
-            &format!("GPU-{at:02}"),
-            &format!("card {at}"),
-            Bytes::gib(8 + at),
-            Bytes::gib(8 + at),
+            &format!("GPU-{number:02}"),
+            &format!("card {number}"),
+            Bytes::gib(8 + number),
+            Bytes::gib(8 + number),
         )
     };
 
-    let mut here = Availability {
-        devices: (0..16).map(device).collect(),
+    let mut host_view = Availability {
+        devices: (0..16).map(numbered_card).collect(),
         ..Availability::default()
     };
 
@@ -42,16 +44,17 @@ fn unequal() -> Availability {
             } else {
                 LinkKind::System
             };
-            here.links
+            host_view
+                .links
                 .push(link(&format!("GPU-{a:02}"), &format!("GPU-{b:02}"), kind));
         }
     }
 
-    here
+    host_view
 }
 
 fn placement(criterion: &mut Criterion) {
-    let here = unequal();
+    let host_view = unequal();
     let parameters = BTreeMap::new();
 
     // 12.5 GiB of layers fit on one device, 125 GiB on many, 1250 GiB on none.
@@ -70,7 +73,7 @@ fn placement(criterion: &mut Criterion) {
             let model = fake.model();
             criterion.bench_function(&format!("16 unequal devices, {split}, {size}"), |bench| {
                 bench.iter(|| {
-                    black_box(plan(&ask(&fake, &model, &parameters, 8192), &here).unwrap())
+                    black_box(plan(&ask(&fake, &model, &parameters, 8192), &host_view).unwrap())
                 });
             });
         }
@@ -81,19 +84,19 @@ fn placement(criterion: &mut Criterion) {
         ..Fake::default()
     };
 
-    let (model, here) = (fake.model(), host(&[24; 8]));
+    let (model, host_view) = (fake.model(), host(&[24; 8]));
     let question = ask(&fake, &model, &parameters, 8192);
-    let planned = plan(&question, &here).unwrap().recommended.unwrap();
+    let planned = plan(&question, &host_view).unwrap().recommended.unwrap();
     criterion.bench_function("frontier of 8 devices", |bench| {
         bench.iter(|| black_box(frontier(&question, &planned, None).unwrap()));
     });
     criterion.bench_function("8 equal devices, tensor and pipeline", |bench| {
-        bench.iter(|| black_box(plan(&question, &here).unwrap()));
+        bench.iter(|| black_box(plan(&question, &host_view).unwrap()));
     });
 }
 
-/// The same with the engines themselves: a model of 36 layers on 16 unequal devices, and the
-/// frontier of 8 devices.
+/// The same with the real engines: a model of 36 layers on 16 unequal devices, and the frontier of
+/// 8 devices.
 fn engines(criterion: &mut Criterion) {
     let engines = Engines::embedded().unwrap();
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/Qwen3-8B");
@@ -118,26 +121,25 @@ fn engines(criterion: &mut Criterion) {
     for name in ["vllm", "sglang", "transformers", "reference"] {
         let mut question = ask(&fake, &model, &parameters, 8192);
         question.engine = engines.by_name(name).unwrap();
-        let here = unequal();
+        let host_view = unequal();
         criterion.bench_function(&format!("16 unequal devices, {name}, Qwen3-8B"), |bench| {
-            bench.iter(|| black_box(plan(&question, &here).unwrap()));
+            bench.iter(|| black_box(plan(&question, &host_view).unwrap()));
         });
 
-        // Far more cache than one device holds, and more than all of them do: every number of
-        // devices is looked at.
+        // The cache exceeds one device, or all of them, so every number of devices is tried.
         for sequences in [64, 1024] {
             let mut question = question.clone();
             question.asked.sequences = Some(sequences);
             criterion.bench_function(
                 &format!("16 unequal devices, {name}, Qwen3-8B x {sequences}"),
                 |bench| {
-                    bench.iter(|| black_box(plan(&question, &here).unwrap()));
+                    bench.iter(|| black_box(plan(&question, &host_view).unwrap()));
                 },
             );
         }
 
-        let here = host(&[6; 8]);
-        if let Some(planned) = plan(&question, &here).unwrap().recommended {
+        let host_view = host(&[6; 8]);
+        if let Some(planned) = plan(&question, &host_view).unwrap().recommended {
             criterion.bench_function(
                 &format!(
                     "frontier of {} devices, {name}, Qwen3-8B",

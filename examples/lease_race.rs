@@ -1,9 +1,9 @@
-//! The full race: 64 askers, 1000 rounds each, three seeds, against the real daemon on its socket
-//! and the simulated driver, with `kill -9` in between.
+//! The full lease race: 64 clients, 1000 rounds each, three seeds, against the real daemon on its
+//! socket and the simulated driver. The daemon is killed with `kill -9` again and again.
 //!
-//! `cargo build --release && cargo run --release --example lease_race -- [CLIENTS [ROUNDS [SEEDS]]]`;
-//! exit code 1 if anything was promised twice, lost or leaked. Everything is in `TMPDIR`: on a disk
-//! that syncs slowly the race takes as long as its syncs.
+//! Run it with `cargo build --release && cargo run --release --example lease_race -- [CLIENTS
+//! [ROUNDS [SEEDS]]]`. The exit code is 1 if memory was granted twice, or a lease was lost or
+//! leaked. All files are in `TMPDIR`; on a disk that syncs slowly, the syncs dominate the time.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,7 +18,7 @@ mod leases_daemon;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use leases_daemon::race::{Terms, race};
+use leases_daemon::race::{RaceConfig, race};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args()
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
         arguments.next().unwrap_or(1000),
     );
 
-    // Beside the folder of examples.
+    // The program is in the parent of the examples' folder.
     let program = std::env::current_exe()
         .unwrap()
         .ancestors()
@@ -42,19 +42,19 @@ fn main() -> ExitCode {
         program.display()
     );
 
-    let mut clean = true;
+    let mut is_clean = true;
     for seed in 1..=arguments.next().unwrap_or(3) {
         let directory = tempfile::tempdir().unwrap();
         let began = Instant::now();
 
-        let terms = Terms {
+        let config = RaceConfig {
             clients,
             rounds,
             seed,
-            killed_within: clients * 4,
+            max_answers_per_daemon: clients * 4,
         };
 
-        let outcome = race(&program, directory.path(), directory.path(), terms);
+        let outcome = race(&program, directory.path(), directory.path(), config);
         println!(
             "seed {seed}: {clients} x {rounds} in {:.0} s: over-commit {}, lost {}, leaked {}\n  {outcome:?}",
             began.elapsed().as_secs_f64(),
@@ -63,10 +63,10 @@ fn main() -> ExitCode {
             outcome.leaked
         );
 
-        clean &= (outcome.over_commits, outcome.lost, outcome.leaked) == (0, 0, 0);
+        is_clean &= (outcome.over_commits, outcome.lost, outcome.leaked) == (0, 0, 0);
     }
 
-    if clean {
+    if is_clean {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

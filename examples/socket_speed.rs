@@ -1,8 +1,9 @@
-//! How long an answer takes on the daemon's socket, beside a bare echo on the same server stack.
+//! Latency and rate of answers on the daemon's socket, compared with a bare echo on the same server
+//! stack.
 //!
-//! `cargo run --release --example socket_speed -- SOCKET BODY.json [one|many]`, pinned with
-//! `taskset` where figures are compared. `tests/load/speed.py` runs it with a daemon of its own.
-//! Both are measured in five rounds, in turns within each.
+//! `cargo run --release --example socket_speed -- SOCKET BODY.json [one|many]`; pin it with
+//! `taskset` to compare figures. `tests/load/speed.py` runs it with its own daemon. Five rounds
+//! measure both in alternation.
 #![expect(clippy::print_stdout, reason = "prints its figures")]
 
 use std::error::Error;
@@ -31,7 +32,7 @@ fn main() -> Result<(), Failure> {
     };
 
     let only = arguments.next();
-    let wanted = |what: &str| only.as_deref().is_none_or(|only| only == Path::new(what));
+    let is_wanted = |what: &str| only.as_deref().is_none_or(|only| only == Path::new(what));
     let body = std::fs::read(body)?;
     let folder = tempfile::tempdir()?;
     let echo = folder.path().join("echo.sock");
@@ -41,18 +42,18 @@ fn main() -> Result<(), Failure> {
 
     let fits = request("/v1/fits", &body);
     let bare = request("/echo", &body);
-    if wanted("one") {
-        one(&daemon, &echo, &fits, &bare)?;
+    if is_wanted("one") {
+        measure_one_caller(&daemon, &echo, &fits, &bare)?;
     }
 
-    if wanted("many") {
-        many(&daemon, &echo, &fits, &bare)?;
+    if is_wanted("many") {
+        measure_many_callers(&daemon, &echo, &fits, &bare)?;
     }
 
     Ok(())
 }
 
-/// What one round found of the daemon, and of the echo right beside it.
+/// The figures of a round for the daemon and the echo.
 struct Round {
     daemon: f64,
     echo: f64,
@@ -64,7 +65,8 @@ impl Round {
     }
 }
 
-fn one(daemon: &Path, echo: &Path, fits: &[u8], bare: &[u8]) -> Result<(), Failure> {
+/// Measures the latency with one caller.
+fn measure_one_caller(daemon: &Path, echo: &Path, fits: &[u8], bare: &[u8]) -> Result<(), Failure> {
     let mut to_daemon = UnixStream::connect(daemon)?;
     let mut to_echo = UnixStream::connect(echo)?;
     let mut rounds = Vec::new();
@@ -72,8 +74,11 @@ fn one(daemon: &Path, echo: &Path, fits: &[u8], bare: &[u8]) -> Result<(), Failu
     for _ in 0..ROUNDS {
         let (mut daemon_times, mut echo_times) = (Vec::new(), Vec::new());
         for question in 0..QUESTIONS {
-            // In turns, so that whatever else the machine does falls on both.
-            let taken = (timed(&mut to_daemon, fits)?, timed(&mut to_echo, bare)?);
+            // The requests alternate, so that other load on the machine affects both.
+            let taken = (
+                time_request(&mut to_daemon, fits)?,
+                time_request(&mut to_echo, bare)?,
+            );
             if question >= QUESTIONS / 10 {
                 daemon_times.push(taken.0.as_secs_f64() * 1e6);
                 echo_times.push(taken.1.as_secs_f64() * 1e6);
@@ -94,8 +99,13 @@ fn one(daemon: &Path, echo: &Path, fits: &[u8], bare: &[u8]) -> Result<(), Failu
     Ok(())
 }
 
-/// In turns too, in short stretches.
-fn many(daemon: &Path, echo: &Path, fits: &[u8], bare: &[u8]) -> Result<(), Failure> {
+/// Measures the rate with many callers, in short alternating runs.
+fn measure_many_callers(
+    daemon: &Path,
+    echo: &Path,
+    fits: &[u8],
+    bare: &[u8],
+) -> Result<(), Failure> {
     let mut rounds = Vec::new();
     for _ in 0..ROUNDS {
         let echo = rate(echo, bare)?;
@@ -109,10 +119,10 @@ fn many(daemon: &Path, echo: &Path, fits: &[u8], bare: &[u8]) -> Result<(), Fail
     Ok(())
 }
 
-/// Prints the medians over all rounds, and each round's ratio. What disturbs one round does not
-/// move them.
+/// Prints the medians over all rounds, and each round's ratio. A disturbed round does not move
+/// them.
 fn report(what: &str, rounds: &[Round]) {
-    let middle =
+    let median_of =
         |figure: fn(&Round) -> f64| median(&mut rounds.iter().map(figure).collect::<Vec<_>>());
     let each: Vec<String> = rounds
         .iter()
@@ -121,15 +131,15 @@ fn report(what: &str, rounds: &[Round]) {
 
     println!(
         "{what}: daemon {:.1}, echo {:.1}, ratio {:.2}, median of {} rounds ({})",
-        middle(|round| round.daemon),
-        middle(|round| round.echo),
-        middle(Round::ratio),
+        median_of(|round| round.daemon),
+        median_of(|round| round.echo),
+        median_of(Round::ratio),
         rounds.len(),
         each.join(" ")
     );
 }
 
-/// hyper and axum as the daemon uses them, and nothing else.
+/// Serves an echo with hyper and axum as the daemon uses them, and nothing else.
 fn serve_echo(listener: std::os::unix::net::UnixListener) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -147,7 +157,7 @@ fn serve_echo(listener: std::os::unix::net::UnixListener) -> Result<(), Failure>
                 server
                     .timer(TokioTimer::new())
                     .header_read_timeout(Duration::from_secs(30));
-                // A caller that left is no news.
+                // A disconnected caller is normal.
                 let _ended = server.serve_connection(TokioIo::new(stream), service).await;
             });
         }
@@ -162,8 +172,8 @@ fn request(path: &str, body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-/// One request, and all of its answer.
-fn timed(stream: &mut UnixStream, request: &[u8]) -> Result<Duration, Failure> {
+/// The duration of one request until its whole answer is read.
+fn time_request(stream: &mut UnixStream, request: &[u8]) -> Result<Duration, Failure> {
     let start = Instant::now();
     stream.write_all(request)?;
     let mut held = Vec::new();
@@ -205,7 +215,7 @@ fn median(figures: &mut [f64]) -> f64 {
     figures.get(figures.len() / 2).copied().unwrap_or_default()
 }
 
-/// Answers a second for [`CALLERS`] callers that each ask again at once.
+/// Answers per second for [`CALLERS`] callers that each ask again at once.
 fn rate(socket: &Path, request: &[u8]) -> Result<f64, Failure> {
     let end = Instant::now() + LOAD;
     let callers: Vec<_> = (0..CALLERS)
@@ -215,7 +225,7 @@ fn rate(socket: &Path, request: &[u8]) -> Result<f64, Failure> {
                 let mut stream = UnixStream::connect(socket)?;
                 let mut count = 0;
                 while Instant::now() < end {
-                    timed(&mut stream, &request)?;
+                    time_request(&mut stream, &request)?;
                     count += 1;
                 }
                 Ok(count)

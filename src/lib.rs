@@ -1,20 +1,23 @@
-//! Does this Hugging Face model fit on this host's GPUs right now, and how?
+//! Checks whether a Hugging Face model fits on this host's GPUs right now, and how to start it.
 //!
-//! The pure path (model, engine, devices, placement, answer) is the crate [`hf_mem_core`]. This
-//! crate is the program around it: it reads repositories and devices, holds leases, and answers on
+//! The crate [`hf_mem_core`] computes answers without I/O: model, engine, devices, placement. This
+//! crate is the program around it. It reads repositories and devices, grants leases, and answers on
 //! the command line and on a Unix socket.
 //!
-//! 1. [`repository`] reads a model's metadata, from headers alone;
-//! 2. [`devices`] reads what is free now;
-//! 3. [`leases`] records what has been granted; its broker is the one owner of the ledger;
-//! 4. [`service`] answers a route's question, [`server`] carries it over HTTP, [`admission`] limits
-//!    how much a caller may ask;
-//! 5. [`daemon`] is the process, [`cli`] the command line.
+//! 1. [`repository`] reads a model's metadata, from file headers only.
+//! 2. [`devices`] reads free memory through NVML.
+//! 3. [`leases`] grants leases; its broker is the only owner of the ledger.
+//! 4. [`service`] answers requests, [`server`] serves them over HTTP, and [`admission`] limits what
+//!    one caller or user can ask.
+//! 5. [`accounts`] looks up users and groups, [`config`] reads the configuration file, and
+//!    [`metrics`] is the metrics page.
+//! 6. [`daemon`] is the daemon's process, [`cli`] the command line.
 //!
-//! `ARCHITECTURE.md` has the map and the walk of a question and of a lease.
+//! `ARCHITECTURE.md` has the map, and follows one question and one lease through the code.
 
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
+pub mod accounts;
 pub mod admission;
 pub mod api;
 pub mod cli;
@@ -26,12 +29,14 @@ pub mod daemon;
 )]
 pub mod devices;
 mod files;
+mod hex;
 #[expect(
     clippy::disallowed_methods,
     reason = "the ledger's folder, on the ledger's own thread; and /proc"
 )]
 pub mod leases;
 pub mod metrics;
+mod poison_free_lock;
 pub mod repository;
 pub mod server;
 pub mod service;

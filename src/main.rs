@@ -1,4 +1,4 @@
-//! `hf-mem-probe`: parse, dispatch, exit code.
+//! The `hf-mem-probe` program: runs the command line and returns its exit code.
 
 use std::process::ExitCode;
 

@@ -1,73 +1,80 @@
-//! What was told last of something that comes and goes: each turn is told once, and of one that
-//! flaps no more than a reader of the log can bear.
+//! Rate-limited logging of state transitions: each transition is logged once, and the log of a
+//! state that flaps stays readable.
 
 use std::time::{Duration, Instant};
 
-/// Turns that are told at once.
-const AT_ONCE: u32 = 8;
-/// How often one more is.
-const ONE_EACH: Duration = Duration::from_secs(300);
+/// How many transitions are logged at once.
+const BURST: u32 = 8;
+/// The interval after which one more transition is logged.
+const REFILL_INTERVAL: Duration = Duration::from_secs(300);
 
-/// What was told last of one thing, as the word for what is wrong with it. `None`: all is well, as
-/// it is taken to be at the start.
+/// The transitions of one thing, whose state is the word for its fault. `None` means no fault, as
+/// assumed at the start.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TransitionLog {
-    last: Option<Turned>,
+    /// The last transition that was logged.
+    logged: Option<LoggedState>,
+    /// The last state that was seen.
     seen: Option<String>,
-    /// Until when the budget is spent, at [`ONE_EACH`]: never further ahead than [`AT_ONCE`] of
-    /// them.
+    /// Until when the budget is spent, at one transition per [`REFILL_INTERVAL`]. It is never more
+    /// than [`BURST`] intervals ahead.
     spent_until: Option<Instant>,
-    left_out: u64,
+    omitted: u64,
 }
 
 #[derive(Clone, Debug)]
-struct Turned {
-    wrong: Option<String>,
+struct LoggedState {
+    fault: Option<String>,
     at: Instant,
 }
 
-/// A turn that is to be told.
+/// A transition to log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Transition {
-    /// For how long it was as it was told before; `None` where nothing was.
+    /// How long the previously logged state lasted; `None` if none was logged.
     pub(crate) after: Option<Duration>,
-    /// Turns since then that were not told, because there were too many; `None`: all were.
+    /// How many transitions since then were not logged because there were too many; `None`: none.
     pub(crate) left_out: Option<u64>,
 }
 
 impl TransitionLog {
-    /// Takes note of what is wrong at `now`. What comes back is to be told.
-    pub(crate) fn note(&mut self, wrong: Option<&str>, now: Instant) -> Option<Transition> {
-        let turned = self.seen.as_deref() != wrong;
-        if turned {
-            self.seen = wrong.map(str::to_owned);
+    /// Records the fault at `now`. Returns the transition if it is to be logged.
+    pub(crate) fn record(&mut self, fault: Option<&str>, now: Instant) -> Option<Transition> {
+        let changed = self.seen.as_deref() != fault;
+        if changed {
+            self.seen = fault.map(str::to_owned);
         }
 
-        if self.wrong() == wrong {
-            self.left_out = self.left_out.saturating_add(u64::from(turned));
+        if self.fault() == fault {
+            self.omitted = self.omitted.saturating_add(u64::from(changed));
             return None;
         }
 
-        let until = self.spent_until.map_or(now, |until| until.max(now)) + ONE_EACH;
-        if until.duration_since(now) > ONE_EACH * AT_ONCE {
-            self.left_out = self.left_out.saturating_add(u64::from(turned));
+        let until = self.spent_until.map_or(now, |until| until.max(now)) + REFILL_INTERVAL;
+        if until.duration_since(now) > REFILL_INTERVAL * BURST {
+            self.omitted = self.omitted.saturating_add(u64::from(changed));
             return None;
         }
 
         self.spent_until = Some(until);
-        let before = self.last.replace(Turned {
-            wrong: wrong.map(str::to_owned),
+        let before = self.logged.replace(LoggedState {
+            fault: fault.map(str::to_owned),
             at: now,
         });
         let after = before.map(|before| now.duration_since(before.at));
-        let left_out = Some(std::mem::take(&mut self.left_out)).filter(|count| *count > 0);
+        let omitted = Some(std::mem::take(&mut self.omitted)).filter(|count| *count > 0);
 
-        Some(Transition { after, left_out })
+        Some(Transition {
+            after,
+            left_out: omitted,
+        })
     }
 
-    /// What was told last to be wrong.
-    pub(crate) fn wrong(&self) -> Option<&str> {
-        self.last.as_ref().and_then(|last| last.wrong.as_deref())
+    /// The fault as last logged.
+    pub(crate) fn fault(&self) -> Option<&str> {
+        self.logged
+            .as_ref()
+            .and_then(|state| state.fault.as_deref())
     }
 }
 
@@ -76,31 +83,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_turn_is_told_once_and_another_wrong_is_a_turn_too() {
-        let (start, mut told) = (Instant::now(), TransitionLog::default());
+    fn each_transition_is_logged_once() {
+        let (start, mut log) = (Instant::now(), TransitionLog::default());
         let at = |seconds| start + Duration::from_secs(seconds);
 
-        let turn = |after: Option<u64>| {
+        let logged_after = |after: Option<u64>| {
             Some(Transition {
                 after: after.map(Duration::from_secs),
                 left_out: None,
             })
         };
 
-        assert_eq!(told.note(None, at(0)), None, "all is well at the start");
-        assert_eq!(told.note(Some("lost"), at(5)), turn(None));
-        assert_eq!(told.note(Some("lost"), at(6)), None);
-        assert_eq!(told.note(Some("hung"), at(8)), turn(Some(3)));
-        assert_eq!(told.note(None, at(18)), turn(Some(10)));
-        assert_eq!(told.note(None, at(19)), None);
+        assert_eq!(log.record(None, at(0)), None, "no fault at the start");
+        assert_eq!(log.record(Some("lost"), at(5)), logged_after(None));
+        assert_eq!(log.record(Some("lost"), at(6)), None);
+        assert_eq!(log.record(Some("hung"), at(8)), logged_after(Some(3)));
+        assert_eq!(log.record(None, at(18)), logged_after(Some(10)));
+        assert_eq!(log.record(None, at(19)), None);
     }
 
     #[test]
-    fn one_that_flaps_is_told_to_a_bound_and_in_the_end_as_it_is() {
-        let (start, mut told) = (Instant::now(), TransitionLog::default());
-        let turns = |told: &mut TransitionLog, from: u64, count: u64| {
+    fn flapping_state_is_logged_to_bound() {
+        let (start, mut log) = (Instant::now(), TransitionLog::default());
+        let count_logged = |log: &mut TransitionLog, from: u64, count: u64| {
             let flap = |second: u64| {
-                told.note(
+                log.record(
                     second.is_multiple_of(2).then_some("lost"),
                     start + Duration::from_secs(second),
                 )
@@ -108,19 +115,19 @@ mod tests {
             (from..from + count).filter_map(flap).collect::<Vec<_>>()
         };
 
-        assert_eq!(turns(&mut told, 0, 200).len(), 8);
-        assert_eq!(told.wrong(), None);
+        assert_eq!(count_logged(&mut log, 0, 200).len(), 8);
+        assert_eq!(log.fault(), None);
 
         assert_eq!(
-            turns(&mut told, 350, 100).len(),
+            count_logged(&mut log, 350, 100).len(),
             1,
             "one more after a while"
         );
 
-        let last = told
-            .note(Some("hung"), start + Duration::from_secs(10_000))
+        let last = log
+            .record(Some("hung"), start + Duration::from_secs(10_000))
             .unwrap();
         assert_eq!(last.left_out, Some(99));
-        assert_eq!(told.wrong(), Some("hung"));
+        assert_eq!(log.fault(), Some("hung"));
     }
 }

@@ -1,4 +1,4 @@
-//! Checks the shipped `config.example.toml`, and the messages of `check-config`.
+//! The shipped `config.example.toml`, and loading configuration files.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
@@ -10,12 +10,12 @@ fn example() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config.example.toml")
 }
 
-fn warned(path: &Path) -> Result<Vec<config::Warning>, config::ConfigError> {
+fn load_warnings(path: &Path) -> Result<Vec<config::Warning>, config::ConfigError> {
     config::load(path).map(|(_, warnings)| warnings)
 }
 
 #[test]
-fn example_is_default_without_warnings() {
+fn example_is_the_defaults() {
     let (config, _) = config::load(&example()).unwrap();
     assert_eq!(config, Config::default());
     assert_eq!(config.warnings(), []);
@@ -70,9 +70,9 @@ fn is_key(line: &str) -> bool {
 }
 
 fn keys(table: &toml::Table) -> BTreeSet<String> {
-    fn walk(table: &toml::Table, above: &str, into: &mut BTreeSet<String>) {
+    fn walk(table: &toml::Table, section: &str, into: &mut BTreeSet<String>) {
         for (key, value) in table {
-            let path = format!("{above}.{key}");
+            let path = format!("{section}.{key}");
             if let toml::Value::Table(inner) = value {
                 walk(inner, &path, into);
             }
@@ -87,18 +87,18 @@ fn keys(table: &toml::Table) -> BTreeSet<String> {
 }
 
 #[test]
-fn world_writable_file_is_warned() {
+fn world_writable_file_warns() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.toml");
     std::fs::write(&path, "[log]\nfilter = \"debug\"\n").unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-    assert_eq!(warned(&path).unwrap(), []);
+    assert_eq!(load_warnings(&path).unwrap(), []);
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
-    let warnings = warned(&path).unwrap();
+    let warnings = load_warnings(&path).unwrap();
     assert!(
         warnings[0]
             .why
-            .contains("every user of this host may write this file"),
+            .contains("every user of this host can write this file"),
         "{warnings:?}"
     );
 }
@@ -107,7 +107,7 @@ fn world_writable_file_is_warned() {
 fn unreadable_files_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.toml");
-    let error = warned(&path).unwrap_err().to_string();
+    let error = load_warnings(&path).unwrap_err().to_string();
     assert!(
         error.starts_with(&format!("cannot read {}: ", path.display())),
         "{error}"
@@ -115,7 +115,7 @@ fn unreadable_files_are_named() {
     std::fs::write(&path, vec![b'#'; (1 << 20) + 1]).unwrap();
 
     assert!(
-        warned(&path)
+        load_warnings(&path)
             .unwrap_err()
             .to_string()
             .contains("larger than")
@@ -123,13 +123,13 @@ fn unreadable_files_are_named() {
 
     std::fs::write(&path, [0xff, 0xfe, 0x00]).unwrap();
     assert!(
-        warned(&path)
+        load_warnings(&path)
             .unwrap_err()
             .to_string()
             .contains("valid UTF-8")
     );
 
-    let error = warned(folder.path()).unwrap_err().to_string();
+    let error = load_warnings(folder.path()).unwrap_err().to_string();
     assert!(
         error.contains("it is a folder, not a regular file"),
         "{error}"

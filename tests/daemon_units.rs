@@ -1,21 +1,20 @@
-//! The shipped units: accepted by systemd without a word, and as closed as they claim. Needs
-//! systemd's own tools.
+//! Tests of the shipped systemd units with systemd's own tools: syntax, sandboxing, paths.
 
-#![expect(clippy::print_stdout, reason = "says that it skips")]
+#![expect(clippy::print_stdout, reason = "prints that it skips")]
 
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// `systemd-analyze security` times ten: 1.5.
+/// The exposure level of `systemd-analyze security`, times ten: 1.5.
 const EXPOSURE_THRESHOLD: &str = "15";
 
 fn units() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd")
 }
 
-/// The tool's output; `None`, with a line that says so, where it is not installed.
+/// Returns the tool's output. If the tool is not installed, it prints that and returns `None`.
 fn analyze(arguments: &[&str]) -> Option<Output> {
     match Command::new("systemd-analyze").args(arguments).output() {
         Ok(output) => Some(output),
@@ -27,12 +26,12 @@ fn analyze(arguments: &[&str]) -> Option<Output> {
 }
 
 #[test]
-fn systemd_accepts_the_units_without_a_word() {
+fn units_verify_without_warnings() {
     let folder = tempfile::tempdir().unwrap();
     let mut paths = Vec::new();
 
     for name in ["hf-mem-probe.service", "hf-mem-probe.socket"] {
-        // The installed path need not exist on the machine that builds.
+        // The installed path does not exist on the build machine.
         let text = fs::read_to_string(units().join(name))
             .unwrap()
             .replace("/usr/bin/hf-mem-probe", "/bin/true");
@@ -45,19 +44,19 @@ fn systemd_accepts_the_units_without_a_word() {
         return;
     };
 
-    // An unknown key only warns and exits with 0.
-    let complaints = String::from_utf8_lossy(&output.stderr);
+    // An unknown key is only a warning, with exit code 0.
+    let warnings = String::from_utf8_lossy(&output.stderr);
 
-    // Those of other units of this machine that ours stand beside say nothing of ours.
-    let ours: Vec<&str> = complaints
+    // Ignore warnings about other units of this machine.
+    let ours: Vec<&str> = warnings
         .lines()
         .filter(|line| line.contains("hf-mem-probe"))
         .collect();
-    assert!(output.status.success() && ours.is_empty(), "{complaints}");
+    assert!(output.status.success() && ours.is_empty(), "{warnings}");
 }
 
 #[test]
-fn the_service_is_as_closed_as_it_claims() {
+fn service_exposure_is_low() {
     let service = units().join("hf-mem-probe.service");
     let Some(version) = analyze(&["--version"]) else {
         return;
@@ -69,7 +68,7 @@ fn the_service_is_as_closed_as_it_claims() {
         .nth(1)
         .and_then(|number| number.parse::<u32>().ok());
     if number.is_none_or(|number| number < 250) {
-        println!("skipped: systemd-analyze judges no file before systemd 250: {version}");
+        println!("skipped: systemd-analyze before version 250 cannot check a file: {version}");
         return;
     }
 
@@ -89,7 +88,7 @@ fn the_service_is_as_closed_as_it_claims() {
 }
 
 #[test]
-fn the_units_and_the_defaults_name_the_same_places() {
+fn units_match_default_paths() {
     let service = fs::read_to_string(units().join("hf-mem-probe.service")).unwrap();
     let socket = fs::read_to_string(units().join("hf-mem-probe.socket")).unwrap();
     let config = hf_mem_probe::config::Config::default();
@@ -112,13 +111,12 @@ fn the_units_and_the_defaults_name_the_same_places() {
         Path::new("/var/cache/hf-mem-probe")
     );
     assert!(
-        service.contains("\nTimeoutStopSec=20s\n")
-            && config.socket.drain_deadline.get().as_secs() < 20
+        service.contains("\nTimeoutStopSec=20s\n") && config.socket.drain_deadline.as_secs() < 20
     );
 }
 
-/// Whether `network` (`10.0.0.0/8`, or one address) holds `address`.
-fn holds(network: &str, address: IpAddr) -> bool {
+/// Returns whether `network` (`10.0.0.0/8`, or one address) contains `address`.
+fn contains_address(network: &str, address: IpAddr) -> bool {
     let (base, length) = network
         .split_once('/')
         .map_or((network, None), |(base, length)| (base, Some(length)));
@@ -126,24 +124,27 @@ fn holds(network: &str, address: IpAddr) -> bool {
         .parse()
         .unwrap_or_else(|error| panic!("{network}: {error}"));
 
-    let bits = |address: IpAddr| match address {
-        IpAddr::V4(address) => u128::from(address.to_bits()) << 96,
-        IpAddr::V6(address) => address.to_bits(),
-    };
-
-    let whole = if base.is_ipv4() { 32 } else { 128 };
-    let length = length.map_or(whole, |length| {
+    let max_length = if base.is_ipv4() { 32 } else { 128 };
+    let length = length.map_or(max_length, |length| {
         length
             .parse()
             .unwrap_or_else(|error| panic!("{network}: {error}"))
     });
 
     let mask = u128::MAX.checked_shl(128 - length).unwrap_or(0);
-    base.is_ipv4() == address.is_ipv4() && (bits(base) ^ bits(address)) & mask == 0
+    base.is_ipv4() == address.is_ipv4() && (address_bits(base) ^ address_bits(address)) & mask == 0
+}
+
+/// The address in the high bits of a number.
+fn address_bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => u128::from(address.to_bits()) << 96,
+        IpAddr::V6(address) => address.to_bits(),
+    }
 }
 
 #[test]
-fn metadata_is_denied_unless_it_resolves_names() {
+fn metadata_services_are_denied() {
     let unit = fs::read_to_string(units().join("hf-mem-probe.service")).unwrap();
     assert!(unit.contains("\nIPAddressDeny=any\n"));
 
@@ -154,7 +155,9 @@ fn metadata_is_denied_unless_it_resolves_names() {
         .collect();
     let is_allowed = |address: &str| {
         let address = address.parse().unwrap();
-        allowed.iter().any(|network| holds(network, address))
+        allowed
+            .iter()
+            .any(|network| contains_address(network, address))
     };
 
     for open in [

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use hf_mem_core::device::{Device, Snapshot};
+use hf_mem_core::device::{Device, Snapshot, WarningReason};
 use hf_mem_probe::devices::holders::HostRoots;
 use hf_mem_probe::devices::nvml::NvmlOptions;
 use hf_mem_probe::devices::sampler::{Sampler, SamplerOptions};
@@ -89,7 +89,7 @@ fn warned(device: &Device) -> bool {
     device
         .warnings
         .iter()
-        .any(|warning| warning.reason == "xid")
+        .any(|warning| warning.reason == WarningReason::Xid)
 }
 
 fn reason(device: &Device) -> &str {

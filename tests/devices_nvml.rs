@@ -5,7 +5,9 @@
 use std::time::Duration;
 
 use hf_mem_core::bytes::Bytes;
-use hf_mem_core::device::{Device, DeviceKind, LinkKind, ProcessKind, Snapshot, declared};
+use hf_mem_core::device::{
+    Device, DeviceKind, LinkKind, ProcessKind, Snapshot, WarningReason, declared,
+};
 use hf_mem_probe::devices::holders::HostRoots;
 use hf_mem_probe::devices::nvml::NvmlOptions;
 use hf_mem_probe::devices::sampler::read_once;
@@ -328,7 +330,7 @@ fn what_forbids_nothing_is_said() {
             .only()
             .warnings
             .iter()
-            .map(|warning| warning.reason.clone())
+            .map(|warning| warning.reason.to_string())
             .collect()
     };
 
@@ -392,7 +394,7 @@ fn page_cache(gpu: Gpu, files: &[(&str, &str)]) -> Option<String> {
     device
         .warnings
         .into_iter()
-        .find(|warning| warning.reason == "page_cache")
+        .find(|warning| warning.reason == WarningReason::PageCache)
         .map(|warning| warning.message)
 }
 
@@ -456,7 +458,7 @@ fn unreadable_name_costs_only_name() {
             ("usable", "GPU 0 (unreadable)")
         );
         assert!(device.free_bytes.is_some());
-        assert_eq!(device.warnings[0].reason, "name_unreadable");
+        assert_eq!(device.warnings[0].reason, WarningReason::NameUnreadable);
     }
 
     let lost = profiles::l40s().fault("nvmlDeviceGetName", Fault::code(codes::GPU_IS_LOST));
@@ -483,7 +485,7 @@ fn second_device_of_uuid_is_unusable() {
         devices.iter().map(reason).collect::<Vec<_>>(),
         ["usable", "duplicate_uuid"]
     );
-    assert_eq!(devices[1].warnings[0].reason, "duplicate_uuid");
+    assert_eq!(devices[1].warnings[0].reason, WarningReason::DuplicateUuid);
 
     assert_ne!(
         devices[0].facts.uuid, devices[1].facts.uuid,

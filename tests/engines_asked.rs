@@ -1,7 +1,7 @@
-//! What was asked is what is answered for: no parameter is taken in silence, none that the engine
-//! refuses is accepted, and defaults are the engine's own.
+//! An answer covers the whole request: engines ignore no parameter in silence, accept none that the
+//! real engine rejects, and use its defaults.
 
-#![allow(clippy::unwrap_used, reason = "a test's helpers")]
+#![allow(clippy::unwrap_used, reason = "test helpers")]
 
 use std::collections::BTreeMap;
 
@@ -52,12 +52,12 @@ fn llama() -> Value {
     })
 }
 
-/// Asks `engine` of `config` on `device`.
+/// Prepares `engine` for `config` on `device` and calls `use_prepared` with the result.
 fn ask<T>(
     (engine, config, device): (&str, &Value, &DeviceFacts),
     asked: AskedWorkload,
     parameters: &[(&str, Value)],
-    then: impl FnOnce(&dyn PreparedEngine) -> T,
+    use_prepared: impl FnOnce(&dyn PreparedEngine) -> T,
 ) -> Result<T, EngineError> {
     let model = model(config);
     let parameters: BTreeMap<String, Value> = parameters
@@ -74,10 +74,10 @@ fn ask<T>(
         devices: &devices,
     })?;
 
-    Ok(then(&*prepared))
+    Ok(use_prepared(&*prepared))
 }
 
-fn refused(engine: &str, name: &str, value: &Value) -> String {
+fn rejection(engine: &str, name: &str, value: &Value) -> String {
     let asked = ask(
         (engine, &llama(), &h100()),
         AskedWorkload::default(),
@@ -87,7 +87,7 @@ fn refused(engine: &str, name: &str, value: &Value) -> String {
 
     match asked {
         Err(error @ EngineError::BadParameter { .. }) => error.to_string(),
-        other => format!("not refused: {other:?}"),
+        other => format!("not rejected: {other:?}"),
     }
 }
 
@@ -106,7 +106,7 @@ fn context(tokens: u64) -> AskedWorkload {
 }
 
 #[test]
-fn a_parameter_that_no_figure_follows_is_refused() {
+fn parameters_set_elsewhere_are_rejected() {
     for (engine, name) in [
         ("vllm", "kv_cache_memory_bytes"),
         ("vllm", "tensor_parallel_size"),
@@ -114,10 +114,10 @@ fn a_parameter_that_no_figure_follows_is_refused() {
         ("sglang", "tp_size"),
         ("sglang", "tensor-parallel-size"),
     ] {
-        let said = refused(engine, name, &json!(2));
+        let message = rejection(engine, name, &json!(2));
         assert!(
-            said.contains(name) && !said.starts_with("not refused"),
-            "{said}"
+            message.contains(name) && !message.starts_with("not rejected"),
+            "{message}"
         );
     }
 }
@@ -140,17 +140,17 @@ fn uncounted_parameters_are_unsupported() {
             &[(name, value)],
             |_| (),
         );
-        let Err(EngineError::UnsupportedParameter { name: said, .. }) = asked else {
+        let Err(EngineError::UnsupportedParameter { name: rejected, .. }) = asked else {
             panic!("{engine} {name}: {asked:?}")
         };
 
-        assert_eq!(said, name);
+        assert_eq!(rejected, name);
     }
 }
 
 #[test]
 fn parameters_without_memory_change_nothing() {
-    let figures = |engine: &str, parameters: &[(&str, Value)]| {
+    let figures_with = |engine: &str, parameters: &[(&str, Value)]| {
         let facts = h100();
         ask(
             (engine, &llama(), &facts),
@@ -195,15 +195,15 @@ fn parameters_without_memory_change_nothing() {
         ),
     ] {
         assert_eq!(
-            figures(engine, &parameters).unwrap(),
-            figures(engine, &[]).unwrap(),
+            figures_with(engine, &parameters).unwrap(),
+            figures_with(engine, &[]).unwrap(),
             "{engine}"
         );
     }
 }
 
 #[test]
-fn every_engine_reads_its_list() {
+fn engines_reject_unknown_names() {
     let name = "no_such_parameter";
     for (engine, format) in [
         ("vllm", Format::Safetensors),
@@ -222,7 +222,7 @@ fn every_engine_reads_its_list() {
         let devices = [h100()];
         let asked = AskedWorkload::default();
 
-        let case = EngineRequest {
+        let request = EngineRequest {
             model: &model,
             version: None,
             parameters: &parameters,
@@ -230,10 +230,10 @@ fn every_engine_reads_its_list() {
             devices: &devices,
         };
 
-        let refused = by_name(engine).unwrap().prepare(&case).err();
+        let error = by_name(engine).unwrap().prepare(&request).err();
         assert!(
-            matches!(refused, Some(EngineError::UnknownParameter { .. })),
-            "{engine}: {refused:?}"
+            matches!(error, Some(EngineError::UnknownParameter { .. })),
+            "{engine}: {error:?}"
         );
     }
 }
@@ -241,11 +241,11 @@ fn every_engine_reads_its_list() {
 #[test]
 fn vllm_parameters_belong_to_releases() {
     let (model, devices) = (model(&llama()), [h100()]);
-    let refused = |name: &str, version: Option<&str>| {
+    let rejection_at = |name: &str, version: Option<&str>| {
         let parameters = BTreeMap::from([(name.to_owned(), json!(1))]);
         let version = version.map(|version| version.parse().unwrap());
         let (version, asked) = (version.as_ref(), AskedWorkload::default());
-        let case = EngineRequest {
+        let request = EngineRequest {
             model: &model,
             version,
             parameters: &parameters,
@@ -255,38 +255,38 @@ fn vllm_parameters_belong_to_releases() {
 
         by_name("vllm")
             .unwrap()
-            .prepare(&case)
+            .prepare(&request)
             .err()
             .map(|error| error.to_string())
             .unwrap_or_default()
     };
 
-    assert!(refused("kv_offloading_size", Some("0.7")).contains("releases from"));
-    assert!(refused("swap_space", None).contains("only releases before 0.21 have it"));
-    assert!(refused("swap_space", Some("0.8.5")).contains("not counted yet"));
+    assert!(rejection_at("kv_offloading_size", Some("0.7")).contains("releases from"));
+    assert!(rejection_at("swap_space", None).contains("only releases before 0.21 have it"));
+    assert!(rejection_at("swap_space", Some("0.8.5")).contains("not counted yet"));
 }
 
 #[test]
-fn question_rejects_text_that_is_no_version() {
-    let read = |version: &str| {
+fn question_rejects_invalid_version() {
+    let parse_version = |version: &str| {
         let body =
             json!({"model": {"repo": "a/b"}, "engine": {"name": "vllm", "version": version}});
         serde_json::from_value::<Question>(body)
             .map(|question| json!(question)["engine"]["version"].clone())
     };
 
-    assert_eq!(read("v0.33.0+cu128").unwrap(), "v0.33.0+cu128");
+    assert_eq!(parse_version("v0.33.0+cu128").unwrap(), "v0.33.0+cu128");
     assert!(
-        read("banana")
+        parse_version("banana")
             .unwrap_err()
             .to_string()
-            .contains("'banana' is no version")
+            .contains("'banana' is not a version")
     );
 }
 
 #[test]
-fn vllm_takes_no_block_or_step_that_it_would_refuse() {
-    assert!(refused("vllm", "block_size", &json!(7)).contains("multiple of 16"));
+fn vllm_rejects_invalid_block_and_step() {
+    assert!(rejection("vllm", "block_size", &json!(7)).contains("multiple of 16"));
     let few = [
         ("max_num_batched_tokens", json!(8)),
         ("max_num_seqs", json!(16)),
@@ -302,20 +302,20 @@ fn vllm_takes_no_block_or_step_that_it_would_refuse() {
         matches!(answer, Err(EngineError::BadParameter { ref name, .. }) if name == "max_num_batched_tokens")
     );
 
-    // A number of sequences that nobody asked for gives way to the tokens of a step.
+    // A default number of sequences is lowered to the tokens of a step.
     let step = [("max_num_batched_tokens", json!(512))];
-    let most = ask(
+    let sequences = ask(
         ("vllm", &llama(), &h100()),
         AskedWorkload::default(),
         &step,
         |prepared| prepared.parameters().get("max_num_seqs").cloned(),
     );
 
-    assert_eq!(most.unwrap(), Some(json!(512)));
+    assert_eq!(sequences.unwrap(), Some(json!(512)));
 }
 
 #[test]
-fn bfloat16_asked_for_by_the_workload_is_refused_below_8_0() {
+fn requested_bfloat16_vetoes_old_devices() {
     let t4 = device("Tesla T4", 15_360, (7, 5));
     let engine = "vllm";
     let fitness = ask(
@@ -339,7 +339,7 @@ fn bfloat16_asked_for_by_the_workload_is_refused_below_8_0() {
 }
 
 #[test]
-fn a_dtype_asked_for_is_on_the_launch_line() {
+fn requested_dtype_is_in_launch_line() {
     for engine in ["vllm", "sglang"] {
         let facts = h100();
         let launch: Launch = ask(
@@ -364,13 +364,13 @@ fn a_dtype_asked_for_is_on_the_launch_line() {
         )
         .unwrap();
 
-        let at = launch
+        let index = launch
             .args
             .iter()
             .position(|argument| argument == "--dtype")
             .unwrap();
         assert_eq!(
-            launch.args.get(at + 1).map(String::as_str),
+            launch.args.get(index + 1).map(String::as_str),
             Some("float32"),
             "{engine}"
         );
@@ -378,25 +378,25 @@ fn a_dtype_asked_for_is_on_the_launch_line() {
 }
 
 #[test]
-fn a_longrope_model_is_served_at_the_context_before_its_stretching() {
+fn longrope_defaults_to_original_context() {
     let phi = json!({
         "architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "hidden_size": 3072, "intermediate_size": 8192,
         "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32_064,
         "max_position_embeddings": 131_072, "original_max_position_embeddings": 4096, "torch_dtype": "bfloat16",
         "rope_scaling": {"type": "longrope", "short_factor": [1.0], "long_factor": [1.0]}
     });
-    let at = |asked| {
+    let context_for = |asked| {
         ask(("vllm", &phi, &h100()), asked, &[], |prepared| {
             prepared.workload().context
         })
         .unwrap()
     };
 
-    assert_eq!(at(AskedWorkload::default()), 4096);
-    assert_eq!(at(context(65_536)), 65_536);
+    assert_eq!(context_for(AskedWorkload::default()), 4096);
+    assert_eq!(context_for(context(65_536)), 65_536);
 
     assert_eq!(
-        at(AskedWorkload {
+        context_for(AskedWorkload {
             context: Some(AskedContext::Max),
             ..AskedWorkload::default()
         }),
@@ -405,7 +405,7 @@ fn a_longrope_model_is_served_at_the_context_before_its_stretching() {
 }
 
 #[test]
-fn layers_that_share_an_indexers_choice_keep_sparse_latents_without_keys() {
+fn shared_indexer_layers_cache_no_keys() {
     let glm = json!({
         "architectures": ["GlmMoeDsaForCausalLM"], "model_type": "glm_moe_dsa", "hidden_size": 6144,
         "intermediate_size": 12288, "num_hidden_layers": 4, "num_attention_heads": 64, "num_key_value_heads": 64,
@@ -429,13 +429,13 @@ fn layers_that_share_an_indexers_choice_keep_sparse_latents_without_keys() {
 }
 
 #[test]
-fn one_more_token_is_kept_while_windows_are_not_full() {
+fn full_window_adds_no_token() {
     let mut sliding = llama();
     sliding["model_type"] = json!("mistral");
     sliding["architectures"] = json!(["MistralForCausalLM"]);
     sliding["sliding_window"] = json!(4096);
 
-    let at = |tokens| {
+    let added_bytes = |tokens| {
         ask(
             ("vllm", &sliding, &h100()),
             context(tokens),
@@ -445,13 +445,13 @@ fn one_more_token_is_kept_while_windows_are_not_full() {
         .unwrap()
     };
 
-    // A window keeps what is in flight besides: 4096 + 2 x 8192 tokens.
-    assert_eq!(at(16_384).get(), 131_072);
-    assert_eq!(at(32_768), Bytes::ZERO);
+    // A window also holds the tokens in flight: 4096 + 2 x 8192 tokens.
+    assert_eq!(added_bytes(16_384).get(), 131_072);
+    assert_eq!(added_bytes(32_768), Bytes::ZERO);
 }
 
 #[test]
-fn sglang_cuts_its_budget_between_states_and_tokens() {
+fn sglang_divides_budget_by_ratio() {
     let next = json!({
         "architectures": ["Qwen3NextForCausalLM"], "model_type": "qwen3_next", "hidden_size": 2048,
         "intermediate_size": 5120, "num_hidden_layers": 48, "num_attention_heads": 16, "num_key_value_heads": 2,
@@ -460,7 +460,7 @@ fn sglang_cuts_its_budget_between_states_and_tokens() {
         "linear_conv_kernel_dim": 4, "full_attention_interval": 4, "num_experts": 512, "num_experts_per_tok": 10,
         "moe_intermediate_size": 512, "shared_expert_intermediate_size": 512, "torch_dtype": "bfloat16"
     });
-    let parts = |parameters: &[(&str, Value)]| {
+    let bytes_with = |parameters: &[(&str, Value)]| {
         ask(
             ("sglang", &next, &h100()),
             context(262_144),
@@ -469,7 +469,7 @@ fn sglang_cuts_its_budget_between_states_and_tokens() {
                 let parts = prepared
                     .variable(&Split::single(48), 0, &h100(), prepared.workload())
                     .unwrap();
-                let of = |name| {
+                let bytes_of = |name| {
                     parts
                         .iter()
                         .filter(|part| part.name == name)
@@ -477,8 +477,10 @@ fn sglang_cuts_its_budget_between_states_and_tokens() {
                         .sum()
                 };
 
-                let (tokens, states): (u64, u64) =
-                    (of(ComponentName::KvCache), of(ComponentName::State));
+                let (tokens, states): (u64, u64) = (
+                    bytes_of(ComponentName::KvCache),
+                    bytes_of(ComponentName::State),
+                );
 
                 (tokens, states)
             },
@@ -486,19 +488,19 @@ fn sglang_cuts_its_budget_between_states_and_tokens() {
         .unwrap()
     };
 
-    // 12 full layers x 2 heads x 512 x 2 bytes, one page of 1 token besides; states get 0.9 of what
-    // tokens get.
+    // 12 full layers x 2 heads x 512 x 2 bytes, plus one page of 1 token. States get 0.9 of the
+    // tokens' bytes.
     let tokens: u64 = 24_576 * 262_145;
-    assert_eq!(parts(&[]), (tokens, (tokens * 9).div_ceil(10)));
+    assert_eq!(bytes_with(&[]), (tokens, (tokens * 9).div_ceil(10)));
 
     assert_eq!(
-        parts(&[("mamba_full_memory_ratio", json!(0.5))]),
+        bytes_with(&[("mamba_full_memory_ratio", json!(0.5))]),
         (tokens, tokens / 2)
     );
 }
 
 #[test]
-fn a_quantisation_that_nobody_knows_is_not_answered_for() {
+fn unknown_quantization_is_unsupported() {
     let mut alien = llama();
     alien["quantization_config"] = json!({"quant_method": "alien", "bits": 3});
 

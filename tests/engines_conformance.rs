@@ -1,7 +1,7 @@
-//! `conformance/vectors.json` through the engines: each column is what the engine's own arithmetic
-//! must give, to the byte.
+//! `conformance/vectors.json` for each engine: each column holds the result of the engine's own
+//! arithmetic, to the byte.
 
-#![allow(clippy::unwrap_used, reason = "a test's helpers")]
+#![allow(clippy::unwrap_used, reason = "test helpers")]
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ use hf_mem_core::engines::{
 use hf_mem_core::model::{Format, Inventory, Model, config};
 use serde_json::{Value, json};
 
-/// The card that the vLLM column is for.
+/// The card of the vLLM column.
 fn h100() -> DeviceFacts {
     DeviceFacts {
         uuid: "GPU-0".to_owned(),
@@ -31,7 +31,7 @@ fn h100() -> DeviceFacts {
     }
 }
 
-/// A model of which nothing is known but its configuration.
+/// A model with only a configuration.
 fn model(config: &Value, format: Format) -> Model {
     let inventory = Inventory::default();
     Model::bare(
@@ -50,17 +50,20 @@ fn variable(
 ) -> Result<(u64, u64), String> {
     let parts = prepared.variable(&Split::single(layers), 0, device, prepared.workload());
     let parts = parts.map_err(|why| why.to_string())?;
-    let of = |name| {
+    let bytes_of = |name| {
         parts
             .iter()
             .find(|part| part.name == name)
             .map_or(0, |part| part.bytes.likely.get())
     };
 
-    Ok((of(ComponentName::KvCache), of(ComponentName::State)))
+    Ok((
+        bytes_of(ComponentName::KvCache),
+        bytes_of(ComponentName::State),
+    ))
 }
 
-/// What `engine` makes of a vector, in the words of its column.
+/// The figures of `engine` for a vector, by its column's keys.
 fn column(engine: &str, vector: &Value, expected: &Value) -> Result<Value, String> {
     let device = h100();
     let format = if engine == "llama_cpp" {
@@ -80,7 +83,7 @@ fn column(engine: &str, vector: &Value, expected: &Value) -> Result<Value, Strin
     let none = BTreeMap::new();
     let context = vector["context"].as_u64();
 
-    let case = EngineRequest {
+    let request = EngineRequest {
         model: &model,
         version: None,
         parameters: if engine == "llama_cpp" { &slots } else { &none },
@@ -94,10 +97,10 @@ fn column(engine: &str, vector: &Value, expected: &Value) -> Result<Value, Strin
     match engine {
         "vllm" => {
             let vllm = Vllm::with_profiles(Vllm::profiles().unwrap());
-            let prepared = vllm.prepare(&case).map_err(|why| why.to_string())?;
+            let prepared = vllm.prepare(&request).map_err(|why| why.to_string())?;
             let split = Split::single(layers);
             let needed = prepared.needed_for_one(&split, 0).likely.get();
-            // One more block is the null block.
+            // The null block is one more block.
             let (tokens, states) = variable(&prepared, layers, &device)?;
             let mut found =
                 json!({"bytes_per_block": tokens + states - needed, "kv_bytes": needed});
@@ -108,12 +111,12 @@ fn column(engine: &str, vector: &Value, expected: &Value) -> Result<Value, Strin
         }
         "sglang" => {
             let sglang = by_name("sglang").unwrap();
-            let prepared = sglang.prepare(&case).map_err(|why| why.to_string())?;
+            let prepared = sglang.prepare(&request).map_err(|why| why.to_string())?;
             Ok(json!({"bytes_per_token": prepared.kv_bytes_per_token().get()}))
         }
         _ => {
             let llama = by_name("llama.cpp").unwrap();
-            let prepared = llama.prepare(&case).map_err(|why| why.to_string())?;
+            let prepared = llama.prepare(&request).map_err(|why| why.to_string())?;
             let (kv, states) = variable(&*prepared, layers, &device)?;
             Ok(json!({"kv_bytes": kv, "state_bytes": states}))
         }
@@ -121,11 +124,11 @@ fn column(engine: &str, vector: &Value, expected: &Value) -> Result<Value, Strin
 }
 
 #[test]
-fn every_column_is_met_to_the_byte() {
+fn columns_match_to_the_byte() {
     let file: Value = serde_json::from_str(include_str!("../conformance/vectors.json")).unwrap();
     let mut wrong = Vec::new();
 
-    for (engine, fewest) in [("vllm", 180), ("sglang", 175), ("llama_cpp", 140)] {
+    for (engine, minimum) in [("vllm", 180), ("sglang", 175), ("llama_cpp", 140)] {
         let (mut met, mut types) = (0, BTreeSet::new());
         for vector in file["vectors"].as_array().unwrap() {
             let Some(expected) = vector.get(engine) else {
@@ -147,7 +150,7 @@ fn every_column_is_met_to_the_byte() {
 
         assert!(wrong.is_empty(), "{wrong:#?}");
         assert!(
-            met >= fewest && types.len() >= 60,
+            met >= minimum && types.len() >= 60,
             "{engine}: {met} columns, {} model types",
             types.len()
         );
@@ -155,7 +158,7 @@ fn every_column_is_met_to_the_byte() {
 }
 
 #[test]
-fn confirmed_columns_stand_beside_derived_ones() {
+fn confirmed_columns_also_exist() {
     let file: Value = serde_json::from_str(include_str!("../conformance/vectors.json")).unwrap();
     let mut confirmed = 0;
     for vector in file["vectors"].as_array().unwrap() {

@@ -1,5 +1,6 @@
-//! llama.cpp's figures against dry runs of its own allocators, to the byte where those give bytes.
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+//! llama.cpp's figures against dry runs of its own allocators, exact to the byte where a run prints
+//! bytes.
+#![allow(clippy::unwrap_used, reason = "test helpers")]
 
 use std::collections::BTreeMap;
 
@@ -22,7 +23,7 @@ mod support {
 
 const MIB: u64 = 1 << 20;
 
-/// A header of metadata alone.
+/// A header with only metadata.
 fn metadata(family: &str, keys: &[(&str, u32)]) -> Header {
     let mut header = Header::default()
         .with("general.architecture", Kv::Text(family.into()))
@@ -55,7 +56,7 @@ fn attention(
     ]
 }
 
-fn with(
+fn extended(
     mut keys: Vec<(&'static str, u32)>,
     more: &[(&'static str, u32)],
 ) -> Vec<(&'static str, u32)> {
@@ -79,7 +80,10 @@ fn llama_70b() -> Header {
 
 fn gemma3_27b() -> Header {
     let keys = attention(62, 5376, 21504, [32, 16, 128], 262_208, 131_072);
-    metadata("gemma3", &with(keys, &[("attention.sliding_window", 1024)]))
+    metadata(
+        "gemma3",
+        &extended(keys, &[("attention.sliding_window", 1024)]),
+    )
 }
 
 fn gpt_oss_120b() -> Header {
@@ -92,7 +96,10 @@ fn gpt_oss_120b() -> Header {
 
     metadata(
         "gpt-oss",
-        &with(with(keys, &experts), &[("attention.sliding_window", 128)]),
+        &extended(
+            extended(keys, &experts),
+            &[("attention.sliding_window", 128)],
+        ),
     )
 }
 
@@ -104,7 +111,7 @@ fn qwen3_30b() -> Header {
         ("expert_feed_forward_length", 768),
     ];
 
-    metadata("qwen3moe", &with(keys, &experts))
+    metadata("qwen3moe", &extended(keys, &experts))
 }
 
 fn deepseek_v3() -> Header {
@@ -124,7 +131,7 @@ fn deepseek_v3() -> Header {
         ("expert_shared_count", 1),
     ];
 
-    metadata("deepseek2", &with(with(keys, &experts), &latent))
+    metadata("deepseek2", &extended(extended(keys, &experts), &latent))
 }
 
 fn qwen3_next() -> Header {
@@ -143,7 +150,7 @@ fn qwen3_next() -> Header {
         ("ssm.group_count", 16),
     ];
 
-    metadata("qwen3next", &with(with(keys, &experts), &states))
+    metadata("qwen3next", &extended(extended(keys, &experts), &states))
 }
 
 fn card(multiprocessors: u32) -> DeviceFacts {
@@ -162,7 +169,7 @@ fn card(multiprocessors: u32) -> DeviceFacts {
     }
 }
 
-/// What the figures are asked with.
+/// Prepares llama.cpp for `model`.
 fn prepared<'a>(
     model: &'a Model,
     devices: &'a [DeviceFacts],
@@ -192,11 +199,15 @@ fn tokens(context: u64) -> AskedWorkload {
     }
 }
 
-fn part(ready: &dyn PreparedEngine, name: ComponentName) -> Interval {
-    let split = ready.splits(1).unwrap().remove(0);
-    let (facts, workload) = (card(132), ready.workload());
-    let mut all = ready.fixed(&split, 0, &facts).unwrap();
-    all.extend(ready.variable(&split, 0, &facts, workload).unwrap());
+fn part(prepared_engine: &dyn PreparedEngine, name: ComponentName) -> Interval {
+    let split = prepared_engine.splits(1).unwrap().remove(0);
+    let (facts, workload) = (card(132), prepared_engine.workload());
+    let mut all = prepared_engine.fixed(&split, 0, &facts).unwrap();
+    all.extend(
+        prepared_engine
+            .variable(&split, 0, &facts, workload)
+            .unwrap(),
+    );
 
     all.iter()
         .filter(|part| part.name == name)
@@ -204,21 +215,24 @@ fn part(ready: &dyn PreparedEngine, name: ComponentName) -> Interval {
         .sum()
 }
 
-/// Cache of all layers on one device.
+/// Bytes of the cache and states of all layers on one device.
 fn cache(header: &Header, context: u64, parameters: &[(&str, Value)]) -> (u64, u64) {
     let (model, devices, parameters) = (model(parsed(header)), [card(132)], set(parameters));
-    let ready = prepared(&model, &devices, tokens(context), &parameters).unwrap();
-    let exact = |name| part(&*ready, name).likely.get();
-    (exact(ComponentName::KvCache), exact(ComponentName::State))
+    let prepared_engine = prepared(&model, &devices, tokens(context), &parameters).unwrap();
+    let bytes_of = |name| part(&*prepared_engine, name).likely.get();
+    (
+        bytes_of(ComponentName::KvCache),
+        bytes_of(ComponentName::State),
+    )
 }
 
 #[test]
-fn caches_equal_the_allocators_own() {
-    let one = [("n_parallel", json!(1))];
-    let alone = |header: &Header, context| cache(header, context, &one).0;
-    assert_eq!(alone(&llama_8b(), 131_072), 17_179_869_184);
+fn caches_match_allocator() {
+    let one_slot = [("n_parallel", json!(1))];
+    let one_slot_cache = |header: &Header, context| cache(header, context, &one_slot).0;
+    assert_eq!(one_slot_cache(&llama_8b(), 131_072), 17_179_869_184);
 
-    let quantised = |kind: &str| {
+    let quantized_cache = |kind: &str| {
         cache(
             &llama_8b(),
             131_072,
@@ -226,9 +240,9 @@ fn caches_equal_the_allocators_own() {
         )
     };
 
-    assert_eq!(quantised("q8_0").0, 9_126_805_504);
-    assert_eq!(quantised("q4_0").0, 4_831_838_208);
-    assert_eq!(alone(&gemma3_27b(), 131_072), 11_391_729_664);
+    assert_eq!(quantized_cache("q8_0").0, 9_126_805_504);
+    assert_eq!(quantized_cache("q4_0").0, 4_831_838_208);
+    assert_eq!(one_slot_cache(&gemma3_27b(), 131_072), 11_391_729_664);
     assert_eq!(cache(&gemma3_27b(), 131_072, &[]).0, 12_700_352_512);
 
     assert_eq!(
@@ -251,12 +265,12 @@ fn caches_equal_the_allocators_own() {
         ("ctv", json!("q8_0")),
     ];
     assert_eq!(cache(&gemma3_27b(), 131_072, &q8).0, 6_051_856_384);
-    assert_eq!(alone(&gpt_oss_120b(), 131_072), 4_860_149_760);
+    assert_eq!(one_slot_cache(&gpt_oss_120b(), 131_072), 4_860_149_760);
     assert_eq!(cache(&gpt_oss_120b(), 131_072, &[]).0, 4_869_586_944);
-    assert_eq!(alone(&deepseek_v3(), 163_840), 11_513_364_480);
-    assert_eq!(cache(&qwen3_next(), 131_072, &one).1, 79_036_416);
+    assert_eq!(one_slot_cache(&deepseek_v3(), 163_840), 11_513_364_480);
+    assert_eq!(cache(&qwen3_next(), 131_072, &one_slot).1, 79_036_416);
     assert_eq!(cache(&qwen3_next(), 131_072, &[]).1, 316_145_664);
-    let (kv, state) = cache(&qwen3_next(), 131_072, &one);
+    let (kv, state) = cache(&qwen3_next(), 131_072, &one_slot);
     assert_eq!(kv + state, 3_300_261_888);
     let (kv, state) = cache(&qwen3_next(), 131_072, &[]);
     assert_eq!(kv + state, 3_537_371_136);
@@ -285,7 +299,7 @@ fn states_are_f32() {
 
 /// Llama 4 Scout: 36 chunked layers of 48.
 #[test]
-fn chunked_layers_use_the_windowed_cache() {
+fn chunked_layers_use_windowed_cache() {
     let keys = attention(48, 5120, 16_384, [40, 8, 128], 202_048, 10_485_760);
     let experts = [
         ("expert_count", 16),
@@ -293,7 +307,7 @@ fn chunked_layers_use_the_windowed_cache() {
         ("expert_feed_forward_length", 8192),
     ];
 
-    let header = metadata("llama4", &with(keys, &experts));
+    let header = metadata("llama4", &extended(keys, &experts));
     let row = 2 * 8 * 128 * 2;
     assert_eq!(
         cache(&header, 131_072, &[("np", json!(1))]).0,
@@ -306,8 +320,8 @@ fn chunked_layers_use_the_windowed_cache() {
     );
 }
 
-/// (header, context, further parameters, MiB of the dry run on the allocator that also holds the
-/// input embedding, percent that the formula may lie above it).
+/// (header, context, further parameters, MiB of the dry run whose allocator also holds the input
+/// embedding, percent by which the formula may exceed it).
 type Row = (
     fn() -> Header,
     u64,
@@ -360,7 +374,7 @@ const COMPUTE: &[Row] = &[
 ];
 
 #[test]
-fn compute_buffers_are_never_below_the_dry_run() {
+fn compute_buffers_cover_dry_run() {
     let mut wrong = Vec::new();
     for (header, context, parameters, measured, above) in COMPUTE {
         let (model, devices) = (model(parsed(&header())), [card(132)]);
@@ -370,19 +384,22 @@ fn compute_buffers_are_never_below_the_dry_run() {
             .collect();
         all.push(("n_parallel", json!(1)));
         let all = set(&all);
-        let ready = prepared(&model, &devices, tokens(*context), &all).unwrap();
+        let prepared_engine = prepared(&model, &devices, tokens(*context), &all).unwrap();
 
         #[expect(
             clippy::cast_precision_loss,
             reason = "a comparison with a printed figure"
         )]
-        let high = part(&*ready, ComponentName::Activations).high.get() as f64 / MIB as f64;
+        let high = part(&*prepared_engine, ComponentName::Activations)
+            .high
+            .get() as f64
+            / MIB as f64;
 
-        // The figures are printed to a tenth.
+        // The dry run prints tenths of a MiB.
         if high < measured - 0.06 || high > measured * (1.0 + above / 100.0) + 0.06 {
             wrong.push(format!(
                 "{} {context} {parameters:?}: {high:.1}, measured {measured}",
-                ready.parameters()["n_ctx"]
+                prepared_engine.parameters()["n_ctx"]
             ));
         }
     }
@@ -391,16 +408,19 @@ fn compute_buffers_are_never_below_the_dry_run() {
 }
 
 #[test]
-fn compute_buffers_equal_the_dry_run_to_the_byte() {
-    let buffer = |header: &Header, context| {
+fn compute_buffers_match_dry_run_bytes() {
+    let buffer_of = |header: &Header, context| {
         let (model, devices, parameters) =
             (model(parsed(header)), [card(132)], set(&[("np", json!(1))]));
-        let ready = prepared(&model, &devices, tokens(context), &parameters).unwrap();
-        part(&*ready, ComponentName::Activations)
+        let prepared_engine = prepared(&model, &devices, tokens(context), &parameters).unwrap();
+        part(&*prepared_engine, ComponentName::Activations)
     };
 
-    assert_eq!(buffer(&llama_8b(), 131_072).high, Bytes::new(255_864_864));
-    let mixture = buffer(&qwen3_30b(), 32_768);
+    assert_eq!(
+        buffer_of(&llama_8b(), 131_072).high,
+        Bytes::new(255_864_864)
+    );
+    let mixture = buffer_of(&qwen3_30b(), 32_768);
     assert!(
         mixture.low <= Bytes::new(125_841_440) && Bytes::new(125_841_440) <= mixture.high,
         "{mixture:?}"
@@ -408,20 +428,22 @@ fn compute_buffers_equal_the_dry_run_to_the_byte() {
 }
 
 #[test]
-fn a_quantised_cache_brings_half_precision_copies() {
-    let buffer = |kind: &str| {
+fn quantized_cache_adds_fp16_copies() {
+    let buffer_with = |kind: &str| {
         let parameters = set(&[("np", json!(1)), ("ctk", json!(kind)), ("ctv", json!(kind))]);
         let (model, devices) = (model(parsed(&llama_8b())), [card(132)]);
-        let ready = prepared(&model, &devices, tokens(131_072), &parameters).unwrap();
-        part(&*ready, ComponentName::Activations).likely.get()
+        let prepared_engine = prepared(&model, &devices, tokens(131_072), &parameters).unwrap();
+        part(&*prepared_engine, ComponentName::Activations)
+            .likely
+            .get()
     };
 
-    assert_eq!(buffer("q8_0") - buffer("f16"), 512 * MIB);
-    assert_eq!(buffer("bf16") - buffer("f16"), 512 * MIB);
+    assert_eq!(buffer_with("q8_0") - buffer_with("f16"), 512 * MIB);
+    assert_eq!(buffer_with("bf16") - buffer_with("f16"), 512 * MIB);
 }
 
 #[test]
-fn weights_equal_the_files_tensors() {
+fn weights_match_file_tensors() {
     let Some(corpus) = corpus() else { return };
     for (name, description) in descriptions(&corpus) {
         let gguf = parsed(&header(&description));
@@ -446,11 +468,11 @@ fn weights_equal_the_files_tensors() {
         }
 
         let (model, devices, parameters) = (model(gguf), [card(132)], BTreeMap::new());
-        let ready = prepared(&model, &devices, tokens(4096), &parameters)
+        let prepared_engine = prepared(&model, &devices, tokens(4096), &parameters)
             .unwrap_or_else(|why| panic!("{name}: {why}"));
-        let split = ready.splits(1).unwrap().remove(0);
-        let host: Bytes = ready
-            .host(&split, ready.workload())
+        let split = prepared_engine.splits(1).unwrap().remove(0);
+        let host: Bytes = prepared_engine
+            .host(&split, prepared_engine.workload())
             .unwrap()
             .iter()
             .take(1)
@@ -459,27 +481,27 @@ fn weights_equal_the_files_tensors() {
 
         println!(
             "{name}: device {} host {host}",
-            part(&*ready, ComponentName::Weights).likely
+            part(&*prepared_engine, ComponentName::Weights).likely
         );
     }
 }
 
 #[test]
-fn shares_of_devices_add_up_to_the_whole() {
+fn device_shares_add_up_to_whole() {
     let Some(corpus) = corpus() else { return };
     for (name, description) in descriptions(&corpus) {
         let model = model(parsed(&header(&description)));
         let (devices, parameters) = ([card(132)], BTreeMap::new());
-        let ready = prepared(&model, &devices, tokens(4096), &parameters).unwrap();
-        let total = |count: u32| {
-            let split = ready.splits(count).unwrap().remove(0);
-            ready.check(&split).unwrap();
+        let prepared_engine = prepared(&model, &devices, tokens(4096), &parameters).unwrap();
+        let total_over = |count: u32| {
+            let split = prepared_engine.splits(count).unwrap().remove(0);
+            prepared_engine.check(&split).unwrap();
 
-            let of = |rank| {
-                let mut all = ready.fixed(&split, rank, &devices[0]).unwrap();
+            let bytes_on = |rank| {
+                let mut all = prepared_engine.fixed(&split, rank, &devices[0]).unwrap();
                 all.extend(
-                    ready
-                        .variable(&split, rank, &devices[0], ready.workload())
+                    prepared_engine
+                        .variable(&split, rank, &devices[0], prepared_engine.workload())
                         .unwrap(),
                 );
 
@@ -495,17 +517,17 @@ fn shares_of_devices_add_up_to_the_whole() {
                     .sum::<Bytes>()
             };
 
-            (0..count as usize).map(of).sum::<Bytes>().get()
+            (0..count as usize).map(bytes_on).sum::<Bytes>().get()
         };
 
-        // RoPE factors are on every device: some hundred bytes.
-        assert!(total(3) - total(1) <= 1024, "{name}");
-        assert!(total(2) >= total(1), "{name}");
+        // Every device holds the RoPE factors: some hundred bytes.
+        assert!(total_over(3) - total_over(1) <= 1024, "{name}");
+        assert!(total_over(2) >= total_over(1), "{name}");
     }
 }
 
 #[test]
-fn offload_moves_weights_to_the_host() {
+fn offload_moves_weights_to_host() {
     let Some(corpus) = corpus() else { return };
     let all = descriptions(&corpus);
     let (_, description) = all
@@ -514,16 +536,16 @@ fn offload_moves_weights_to_the_host() {
         .unwrap();
     let model = model(parsed(&header(description)));
     let (devices, parameters) = ([card(132)], BTreeMap::new());
-    let ready = prepared(&model, &devices, tokens(4096), &parameters).unwrap();
+    let prepared_engine = prepared(&model, &devices, tokens(4096), &parameters).unwrap();
 
-    let weights = |offload| {
+    let bytes_with = |offload| {
         let split = Split {
             offload,
-            ..ready.splits(1).unwrap().remove(0)
+            ..prepared_engine.splits(1).unwrap().remove(0)
         };
 
-        ready.check(&split).unwrap();
-        let sum = |parts: Vec<hf_mem_core::engines::Component>, name| {
+        prepared_engine.check(&split).unwrap();
+        let sum_of = |parts: Vec<hf_mem_core::engines::Component>, name| {
             parts
                 .iter()
                 .filter(|part| part.name == name)
@@ -531,19 +553,19 @@ fn offload_moves_weights_to_the_host() {
                 .sum::<u64>()
         };
 
-        let device = sum(
-            ready.fixed(&split, 0, &devices[0]).unwrap(),
+        let device = sum_of(
+            prepared_engine.fixed(&split, 0, &devices[0]).unwrap(),
             ComponentName::Weights,
         );
-        let cache = sum(
-            ready
-                .variable(&split, 0, &devices[0], ready.workload())
+        let cache = sum_of(
+            prepared_engine
+                .variable(&split, 0, &devices[0], prepared_engine.workload())
                 .unwrap(),
             ComponentName::KvCache,
         );
 
-        let host = ready
-            .host(&split, ready.workload())
+        let host = prepared_engine
+            .host(&split, prepared_engine.workload())
             .unwrap()
             .remove(0)
             .bytes
@@ -553,31 +575,31 @@ fn offload_moves_weights_to_the_host() {
         (device, cache, host)
     };
 
-    let none = weights(Offload::None);
-    let half = weights(Offload::Experts { layers: 24 });
-    let experts = weights(Offload::Experts { layers: 48 });
+    let none = bytes_with(Offload::None);
+    let half = bytes_with(Offload::Experts { layers: 24 });
+    let experts = bytes_with(Offload::Experts { layers: 48 });
 
     // 3 matrices of 128 experts of 2048 x 768, Q8_0, in 24 layers.
     let half_bytes = 24 * 3 * 128 * 2048 * 768 * 34 / 32;
     assert_eq!(half.2 - none.2, half_bytes);
 
-    // The rows of 768 are padded once in each tensor on the device.
-    let padding = |layers: u64, moved: u64, bytes: u64| {
+    // On the device, each tensor pads its rows of 768 once.
+    let assert_padding = |layers: u64, moved: u64, bytes: u64| {
         assert!(moved >= bytes && moved <= bytes + layers * 3 * 512);
     };
 
-    padding(24, none.0 - half.0, half_bytes);
-    padding(48, none.0 - experts.0, 2 * half_bytes);
+    assert_padding(24, none.0 - half.0, half_bytes);
+    assert_padding(48, none.0 - experts.0, 2 * half_bytes);
     assert_eq!(half.1, none.1, "the cache stays on the device");
-    let layers = weights(Offload::Layers { layers: 12 });
+    let layers = bytes_with(Offload::Layers { layers: 12 });
     assert_eq!(layers.1, none.1 / 48 * 36);
-    let nothing = weights(Offload::Layers { layers: 49 });
+    let nothing = bytes_with(Offload::Layers { layers: 49 });
     assert_eq!((nothing.0, nothing.1), (0, 0));
     assert_eq!(nothing.2, model.inventory.bytes().get());
 }
 
 #[test]
-fn a_tied_embedding_is_kept_twice() {
+fn tied_embedding_is_held_twice() {
     let header = metadata("llama", &attention(2, 256, 512, [4, 4, 64], 1000, 4096));
     let mut tied = header.clone();
     tied.tensors = vec![(
@@ -588,29 +610,32 @@ fn a_tied_embedding_is_kept_twice() {
     )];
 
     let (model, devices, parameters) = (model(parsed(&tied)), [card(132)], BTreeMap::new());
-    let ready = prepared(&model, &devices, tokens(512), &parameters).unwrap();
+    let prepared_engine = prepared(&model, &devices, tokens(512), &parameters).unwrap();
 
-    // 256 is no multiple of 512: half a row more for the copy on the device, and 128 bytes of
+    // 256 is not a multiple of 512, so the device's copy has half a row more, and 128 bytes of
     // alignment.
     let on_device = (256_u64 * 1000 / 32 * 34 + 256 / 32 * 34).next_multiple_of(128);
     assert_eq!(
-        part(&*ready, ComponentName::Weights).likely.get(),
+        part(&*prepared_engine, ComponentName::Weights).likely.get(),
         on_device
     );
-    let host = ready
-        .host(&ready.splits(1).unwrap()[0], ready.workload())
+    let host = prepared_engine
+        .host(
+            &prepared_engine.splits(1).unwrap()[0],
+            prepared_engine.workload(),
+        )
         .unwrap();
     assert_eq!(host[0].bytes.likely.get(), 256 * 1000 / 32 * 34);
 }
 
 #[test]
-fn more_context_and_more_sequences_never_need_less() {
+fn need_grows_with_workload() {
     for header in [llama_8b(), gemma3_27b(), deepseek_v3(), qwen3_next()] {
         let (model, devices, parameters) = (model(parsed(&header)), [card(132)], BTreeMap::new());
-        let ready = prepared(&model, &devices, tokens(4096), &parameters).unwrap();
-        let split = ready.splits(1).unwrap().remove(0);
-        let need = |context, sequences| {
-            let all = ready
+        let prepared_engine = prepared(&model, &devices, tokens(4096), &parameters).unwrap();
+        let split = prepared_engine.splits(1).unwrap().remove(0);
+        let need_for = |context, sequences| {
+            let all = prepared_engine
                 .variable(&split, 0, &devices[0], Workload { context, sequences })
                 .unwrap();
             all.iter().map(|part| part.bytes.high).sum::<Bytes>()
@@ -618,15 +643,15 @@ fn more_context_and_more_sequences_never_need_less() {
 
         for sequences in [1, 2, 4, 5, 8] {
             for context in [1, 255, 256, 257, 1000, 4096, 32_768, 131_072] {
-                assert!(need(context, sequences) <= need(context + 1, sequences));
-                assert!(need(context, sequences) <= need(context, sequences + 1));
+                assert!(need_for(context, sequences) <= need_for(context + 1, sequences));
+                assert!(need_for(context, sequences) <= need_for(context, sequences + 1));
             }
         }
     }
 }
 
 #[test]
-fn the_launch_line_says_what_was_answered() {
+fn launch_line_matches_answer() {
     let model = model(parsed(&llama_8b()));
     let (first, mut second) = (card(132), card(132));
     second.uuid = "GPU-2".into();
@@ -639,7 +664,7 @@ fn the_launch_line_says_what_was_answered() {
     };
 
     let parameters = BTreeMap::new();
-    let ready = prepared(&model, &devices, asked, &parameters).unwrap();
+    let prepared_engine = prepared(&model, &devices, asked, &parameters).unwrap();
 
     let split = Split {
         tensor: 1,
@@ -648,17 +673,17 @@ fn the_launch_line_says_what_was_answered() {
         offload: Offload::Layers { layers: 3 },
     };
 
-    let plan = |facts| LaunchDevice {
+    let launch_device = |facts| LaunchDevice {
         facts,
         available: Bytes::ZERO,
         required: Bytes::ZERO,
         free: None,
     };
 
-    let plans = [plan(&devices[0]), plan(&devices[1])];
-    let launch = ready.launch(&LaunchPlan {
+    let plans = [launch_device(&devices[0]), launch_device(&devices[1])];
+    let launch = prepared_engine.launch(&LaunchPlan {
         split: &split,
-        workload: ready.workload(),
+        workload: prepared_engine.workload(),
         devices: &plans,
     });
 
@@ -673,8 +698,8 @@ fn the_launch_line_says_what_was_answered() {
 }
 
 #[test]
-fn what_cannot_be_answered_is_refused_with_its_reason() {
-    let refused = |model: &Model, parameters: &[(&str, Value)], words: &str| {
+fn invalid_requests_state_reason() {
+    let assert_rejected = |model: &Model, parameters: &[(&str, Value)], words: &str| {
         let (devices, parameters) = ([card(132)], set(parameters));
         let error = prepared(model, &devices, tokens(4096), &parameters)
             .err()
@@ -684,53 +709,56 @@ fn what_cannot_be_answered_is_refused_with_its_reason() {
     };
 
     let mut other = model(parsed(&llama_8b()));
-    refused(
+    assert_rejected(
         &other,
         &[("flash_attn", json!("off")), ("type_v", json!("q8_0"))],
         "needs flash attention",
     );
 
-    refused(
+    assert_rejected(
         &other,
         &[("n_ctx", json!(100))],
-        "less than 1 x 4096 tokens",
+        "less than the requested 1 x 4096 tokens",
     );
 
     other.format = hf_mem_core::model::Format::Safetensors;
-    refused(&other, &[], "llama.cpp runs GGUF files");
+    assert_rejected(&other, &[], "llama.cpp runs GGUF files");
 
-    refused(
+    assert_rejected(
         &model(parsed(&metadata("brand-new", &[]))),
         &[],
         "general.architecture = brand-new",
     );
 
     let strange = llama_8b().tensor("blk.0.x.weight", &[256], 137, 64);
-    refused(&model(parsed(&strange)), &[], "cannot size tensor type");
+    assert_rejected(&model(parsed(&strange)), &[], "cannot size tensor type");
 }
 
 #[test]
-fn the_margin_of_fit_is_asked_for() {
+fn fit_margin_is_required() {
     let (model, devices) = (model(parsed(&llama_8b())), [card(132)]);
     let sum = Interval::exact(Bytes::gib(10));
     let parameters = set(&[("fit", json!(false))]);
-    let ready = prepared(&model, &devices, tokens(4096), &parameters).unwrap();
+    let prepared_engine = prepared(&model, &devices, tokens(4096), &parameters).unwrap();
     assert_eq!(
-        ready.must_be_available(&Split::single(32), &devices[0], sum),
+        prepared_engine.must_be_available(&Split::single(32), &devices[0], sum),
         sum
     );
-    assert_eq!(ready.device_fitness(&devices[0]), DeviceSupport::Able);
+    assert_eq!(
+        prepared_engine.device_fitness(&devices[0]),
+        DeviceSupport::Able
+    );
     let parameters = BTreeMap::new();
-    let ready = prepared(&model, &devices, tokens(4096), &parameters).unwrap();
+    let prepared_engine = prepared(&model, &devices, tokens(4096), &parameters).unwrap();
 
-    // 1024 MiB, of which the libraries' own 32 and up to 300 MiB are counted already.
+    // 1024 MiB, which include the libraries' 32 and up to 300 MiB.
     let sum = Interval::new(
         Bytes::gib(10),
         Bytes::gib(10) + Bytes::mib(100),
         Bytes::gib(10) + Bytes::mib(300),
     );
     assert_eq!(
-        ready
+        prepared_engine
             .must_be_available(&Split::single(32), &devices[0], sum)
             .high,
         Bytes::gib(10) + Bytes::mib(1024 - 32)
@@ -738,7 +766,7 @@ fn the_margin_of_fit_is_asked_for() {
 }
 
 #[test]
-fn a_projector_lies_on_the_first_device() {
+fn projector_is_on_first_device() {
     let mut model = model(parsed(&llama_8b()));
     model.components.push(PipelineComponent {
         name: "mmproj".into(),
@@ -748,10 +776,10 @@ fn a_projector_lies_on_the_first_device() {
     });
 
     let (devices, parameters) = ([card(132)], BTreeMap::new());
-    let ready = prepared(&model, &devices, tokens(4096), &parameters).unwrap();
-    let split = ready.splits(2).unwrap().remove(0);
-    let projector = |rank| {
-        let parts = ready.fixed(&split, rank, &devices[0]).unwrap();
+    let prepared_engine = prepared(&model, &devices, tokens(4096), &parameters).unwrap();
+    let split = prepared_engine.splits(2).unwrap().remove(0);
+    let projector_bytes = |rank| {
+        let parts = prepared_engine.fixed(&split, rank, &devices[0]).unwrap();
         parts
             .iter()
             .filter(|part| part.detail.contains("projector"))
@@ -759,27 +787,33 @@ fn a_projector_lies_on_the_first_device() {
             .sum::<Bytes>()
     };
 
-    assert_eq!(projector(0), Bytes::mib(800 + 100));
-    assert_eq!(projector(1), Bytes::ZERO);
-    assert_eq!(ready.parameters()["mmproj"], json!("mmproj-F16.gguf"));
+    assert_eq!(projector_bytes(0), Bytes::mib(800 + 100));
+    assert_eq!(projector_bytes(1), Bytes::ZERO);
+    assert_eq!(
+        prepared_engine.parameters()["mmproj"],
+        json!("mmproj-F16.gguf")
+    );
 }
 
 #[test]
-fn a_fixed_tensor_split_and_layer_count_are_kept() {
+fn fixed_tensor_split_is_used() {
     let (model, devices) = (model(parsed(&llama_8b())), [card(132)]);
     let parameters = set(&[("ts", json!("3,1")), ("ngl", json!(20))]);
-    let ready = prepared(&model, &devices, tokens(4096), &parameters).unwrap();
-    assert!(!ready.uneven());
-    assert_eq!(ready.splits(2).unwrap()[0].stages, [0..28, 28..33]);
-    assert!(ready.splits(3).is_err());
+    let prepared_engine = prepared(&model, &devices, tokens(4096), &parameters).unwrap();
+    assert!(!prepared_engine.uneven());
+    assert_eq!(
+        prepared_engine.splits(2).unwrap()[0].stages,
+        [0..28, 28..33]
+    );
+    assert!(prepared_engine.splits(3).is_err());
 
-    let cache = |rank| {
-        let parts = ready
+    let cache_on = |rank| {
+        let parts = prepared_engine
             .variable(
-                &ready.splits(2).unwrap()[0],
+                &prepared_engine.splits(2).unwrap()[0],
                 rank,
                 &devices[0],
-                ready.workload(),
+                prepared_engine.workload(),
             )
             .unwrap();
         parts
@@ -792,16 +826,19 @@ fn a_fixed_tensor_split_and_layer_count_are_kept() {
     };
 
     // Layers 0 to 12 are on the host.
-    assert_eq!((cache(0), cache(1)), (15 * 4096 * 4096, 4 * 4096 * 4096));
+    assert_eq!(
+        (cache_on(0), cache_on(1)),
+        (15 * 4096 * 4096, 4 * 4096 * 4096)
+    );
 }
 
 #[test]
-fn a_mask_that_is_cast_is_alive_twice_for_a_moment() {
+fn cast_mask_counts_twice() {
     let (model, devices, parameters) = (model(parsed(&llama_8b())), [card(132)], BTreeMap::new());
-    let buffer = |version: Option<&str>| {
+    let buffer_at = |version: Option<&str>| {
         let asked = tokens(131_072);
         let version = version.map(|version| version.parse().unwrap());
-        let case = EngineRequest {
+        let request = EngineRequest {
             model: &model,
             version: version.as_ref(),
             parameters: &parameters,
@@ -809,10 +846,10 @@ fn a_mask_that_is_cast_is_alive_twice_for_a_moment() {
             devices: &devices,
         };
 
-        let ready = LlamaCpp.prepare(&case).unwrap();
-        let split = ready.splits(1).unwrap().remove(0);
-        let parts = ready
-            .variable(&split, 0, &devices[0], ready.workload())
+        let prepared_engine = LlamaCpp.prepare(&request).unwrap();
+        let split = prepared_engine.splits(1).unwrap().remove(0);
+        let parts = prepared_engine
+            .variable(&split, 0, &devices[0], prepared_engine.workload())
             .unwrap();
 
         parts
@@ -824,16 +861,16 @@ fn a_mask_that_is_cast_is_alive_twice_for_a_moment() {
 
     let small = Bytes::new(512 * 24 + 32);
 
-    // 384 MiB of masks in F32 and F16, and four rows of the residual stream; build 3943 said 416.0
-    // MiB.
-    assert_eq!(buffer(Some("b3943")).likely, Bytes::mib(416) + small);
+    // 384 MiB of masks in F32 and F16, and four rows of the residual stream; build 3943 printed
+    // 416.0 MiB.
+    assert_eq!(buffer_at(Some("b3943")).likely, Bytes::mib(416) + small);
 
-    // Since the mask is made in F16: 128 MiB beside a feed-forward of 108.
-    assert_eq!(buffer(None).likely, Bytes::mib(128 + 108) + small);
+    // Later builds make the mask in F16: 128 MiB in addition to a feed-forward of 108.
+    assert_eq!(buffer_at(None).likely, Bytes::mib(128 + 108) + small);
 
-    // Vulkan keeps both masks to the end, beside the logits of a whole micro-batch.
+    // Vulkan keeps both masks to the end, in addition to the logits of a whole micro-batch.
     assert!(
-        buffer(Some("b5781")).high
+        buffer_at(Some("b5781")).high
             >= Bytes::mib(384) + Bytes::new(4 * 512 * 128_256 + 4 * 512 * 4096 * 4)
     );
 }

@@ -1,5 +1,5 @@
 //! Ollama's own settings over llama.cpp's arithmetic.
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+#![allow(clippy::unwrap_used, reason = "test helpers")]
 
 use std::collections::BTreeMap;
 
@@ -67,7 +67,7 @@ fn workload(
         .iter()
         .map(|(name, value)| ((*name).to_owned(), value.clone()))
         .collect();
-    let case = EngineRequest {
+    let request = EngineRequest {
         model,
         version: None,
         parameters: &parameters,
@@ -75,19 +75,19 @@ fn workload(
         devices,
     };
 
-    Ollama.prepare(&case).unwrap().workload()
+    Ollama.prepare(&request).unwrap().workload()
 }
 
 #[test]
-fn the_default_context_follows_the_memory_of_all_devices() {
+fn default_context_follows_total_memory() {
     let model = llama_8b();
-    let context =
+    let context_on =
         |devices: &[DeviceFacts]| workload(&model, devices, &[], AskedWorkload::default()).context;
-    assert_eq!(context(&[card(8)]), 4096);
-    assert_eq!(context(&[card(24)]), 32_768);
+    assert_eq!(context_on(&[card(8)]), 4096);
+    assert_eq!(context_on(&[card(24)]), 32_768);
 
     assert_eq!(
-        context(&[card(24), card(24)]),
+        context_on(&[card(24), card(24)]),
         131_072,
         "262,144 capped by the model"
     );
@@ -115,11 +115,11 @@ fn the_default_context_follows_the_memory_of_all_devices() {
 }
 
 #[test]
-fn one_slot_takes_one_cache_and_more_take_more() {
+fn each_slot_has_own_cache() {
     let (model, devices) = (llama_8b(), [card(24)]);
-    let cache = |slots: u64| {
+    let cache_bytes = |slots: u64| {
         let parameters = BTreeMap::from([("num_parallel".to_owned(), json!(slots))]);
-        let case = EngineRequest {
+        let request = EngineRequest {
             model: &model,
             version: None,
             parameters: &parameters,
@@ -127,10 +127,10 @@ fn one_slot_takes_one_cache_and_more_take_more() {
             devices: &devices,
         };
 
-        let ready = Ollama.prepare(&case).unwrap();
-        let split = ready.splits(1).unwrap().remove(0);
-        let parts = ready
-            .variable(&split, 0, &devices[0], ready.workload())
+        let prepared = Ollama.prepare(&request).unwrap();
+        let split = prepared.splits(1).unwrap().remove(0);
+        let parts = prepared
+            .variable(&split, 0, &devices[0], prepared.workload())
             .unwrap();
 
         parts
@@ -142,16 +142,16 @@ fn one_slot_takes_one_cache_and_more_take_more() {
             .get()
     };
 
-    assert_eq!(cache(1), 32_768 * 131_072);
-    assert_eq!(cache(3), 3 * 32_768 * 131_072);
+    assert_eq!(cache_bytes(1), 32_768 * 131_072);
+    assert_eq!(cache_bytes(3), 3 * 32_768 * 131_072);
 }
 
 #[test]
-fn options_and_refusals_carry_ollamas_names() {
+fn errors_use_ollama_names() {
     let (model, devices) = (llama_8b(), [card(24)]);
-    let refused = |name: &str, value: Value| {
+    let reject_parameter = |name: &str, value: Value| {
         let parameters = BTreeMap::from([(name.to_owned(), value)]);
-        let case = EngineRequest {
+        let request = EngineRequest {
             model: &model,
             version: None,
             parameters: &parameters,
@@ -159,28 +159,29 @@ fn options_and_refusals_carry_ollamas_names() {
             devices: &devices,
         };
 
-        Ollama.prepare(&case).err().unwrap()
+        Ollama.prepare(&request).err().unwrap()
     };
 
-    let unknown = refused("num_ctxs", json!(1)).to_string();
+    let unknown = reject_parameter("num_ctxs", json!(1)).to_string();
     assert_eq!(
         unknown,
         "ollama has no parameter 'num_ctxs'; did you mean 'num_ctx'?"
     );
-    assert!(
-        matches!(refused("kv_cache_type", json!("fp8")), EngineError::BadParameter { name, engine: "ollama", .. } if name == "kv_cache_type")
-    );
+    assert!(matches!(
+        reject_parameter("kv_cache_type", json!("fp8")),
+        EngineError::BadParameter { name, engine: "ollama", .. } if name == "kv_cache_type"
+    ));
 
     assert!(matches!(
-        refused("num_batch", json!("many")),
+        reject_parameter("num_batch", json!("many")),
         EngineError::BadParameter { .. }
     ));
 }
 
 #[test]
-fn small_devices_are_left_alone_and_experts_stay() {
+fn small_devices_and_expert_offload_fail() {
     let (model, devices, parameters) = (llama_8b(), [card(24)], BTreeMap::new());
-    let case = EngineRequest {
+    let request = EngineRequest {
         model: &model,
         version: None,
         parameters: &parameters,
@@ -188,35 +189,35 @@ fn small_devices_are_left_alone_and_experts_stay() {
         devices: &devices,
     };
 
-    let ready = Ollama.prepare(&case).unwrap();
+    let prepared = Ollama.prepare(&request).unwrap();
     let tiny = DeviceFacts {
         total_bytes: Bytes::mib(400),
         ..card(1)
     };
 
     assert!(matches!(
-        ready.device_fitness(&tiny),
+        prepared.device_fitness(&tiny),
         DeviceSupport::Unable(_)
     ));
-    assert_eq!(ready.device_fitness(&devices[0]), DeviceSupport::Able);
+    assert_eq!(prepared.device_fitness(&devices[0]), DeviceSupport::Able);
 
     let split = Split {
         offload: Offload::Experts { layers: 1 },
-        ..ready.splits(1).unwrap().remove(0)
+        ..prepared.splits(1).unwrap().remove(0)
     };
 
-    assert!(ready.check(&split).is_err());
+    assert!(prepared.check(&split).is_err());
 }
 
 #[test]
-fn the_launch_line_names_the_file_on_the_hub() {
+fn launch_line_names_hub_file() {
     let (model, devices, parameters) = (llama_8b(), [card(24)], BTreeMap::new());
     let asked = AskedWorkload {
         kv_cache_dtype: Some("q8_0".into()),
         ..AskedWorkload::default()
     };
 
-    let case = EngineRequest {
+    let request = EngineRequest {
         model: &model,
         version: None,
         parameters: &parameters,
@@ -224,8 +225,8 @@ fn the_launch_line_names_the_file_on_the_hub() {
         devices: &devices,
     };
 
-    let ready = Ollama.prepare(&case).unwrap();
-    let split = ready.splits(1).unwrap().remove(0);
+    let prepared = Ollama.prepare(&request).unwrap();
+    let split = prepared.splits(1).unwrap().remove(0);
 
     let device = LaunchDevice {
         facts: &devices[0],
@@ -234,9 +235,9 @@ fn the_launch_line_names_the_file_on_the_hub() {
         free: None,
     };
 
-    let launch = ready.launch(&LaunchPlan {
+    let launch = prepared.launch(&LaunchPlan {
         split: &split,
-        workload: ready.workload(),
+        workload: prepared.workload(),
         devices: &[device],
     });
     assert_eq!(launch.args, ["ollama", "run", "hf.co/owner/name-GGUF:Q8_0"]);

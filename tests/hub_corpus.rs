@@ -1,4 +1,4 @@
-//! Every model of the corpus, read from a look-alike Hub: weights equal to the byte, parameters
+//! Reads every model of the corpus from a look-alike Hub: weights equal to the byte, parameters
 //! equal to the Hub's count.
 
 #![expect(
@@ -20,8 +20,8 @@ use hf_mem_probe::repository::{
 use look_alike::LookAlike;
 use serde_json::Value;
 
-/// Packed checkpoints whose words the Hub's total counts as they are stored; here the weights in
-/// them are counted, and so the figure is that of the model before it was packed.
+/// Packed checkpoints. The Hub's total counts their words as stored. This program counts the
+/// weights in them, so the figure is that of the model before packing.
 const UNPACKED: [(&str, u64); 9] = [
     ("mlx-community/Llama-3.2-1B-Instruct-4bit", 1_235_814_400),
     ("mlx-community/Llama-3.2-3B-Instruct-4bit", 3_212_749_824),
@@ -38,7 +38,7 @@ const UNPACKED: [(&str, u64); 9] = [
 ];
 
 fn models(corpus: &Path) -> Vec<(String, Value)> {
-    let folders = |path: &Path| -> Vec<PathBuf> {
+    let list_folders = |path: &Path| -> Vec<PathBuf> {
         let mut found: Vec<_> = std::fs::read_dir(path)
             .expect("listed")
             .flatten()
@@ -49,13 +49,13 @@ fn models(corpus: &Path) -> Vec<(String, Value)> {
     };
 
     let mut all = Vec::new();
-    for owner in folders(&corpus.join("models")) {
-        for model in folders(&owner) {
+    for owner in list_folders(&corpus.join("models")) {
+        for model in list_folders(&owner) {
             let Ok(meta) = std::fs::read(model.join("meta.json")) else {
                 continue;
             };
 
-            let name = |path: &Path| {
+            let name_of = |path: &Path| {
                 path.file_name()
                     .expect("named")
                     .to_string_lossy()
@@ -63,14 +63,14 @@ fn models(corpus: &Path) -> Vec<(String, Value)> {
             };
 
             let meta = serde_json::from_slice(&meta).expect("meta.json");
-            all.push((format!("{}/{}", name(&owner), name(&model)), meta));
+            all.push((format!("{}/{}", name_of(&owner), name_of(&model)), meta));
         }
     }
 
     all
 }
 
-/// The tensors as the headers have them.
+/// Returns the tensors in the headers.
 fn stored(folder: &Path) -> Inventory {
     let packed = std::fs::File::open(folder.join("tensors.json.gz")).expect("opened");
     let mut text = Vec::new();
@@ -92,8 +92,8 @@ fn stored(folder: &Path) -> Inventory {
 fn client(endpoint: &str) -> SourceClient {
     let variables = |name: &str| (name == "HF_ENDPOINT").then(|| endpoint.to_owned());
     let mut settings = HubSettings::from_environment(variables).expect("settings");
-    // The look-alike makes headers of tens of megabytes as they are asked for, on whatever else
-    // this machine does.
+    // The look-alike creates headers of tens of megabytes on request, on a machine that may be
+    // busy.
     settings.limits.total = Duration::from_secs(600);
     settings.limits.attempt = Duration::from_secs(120);
     SourceClient::new(SourceSettings::new(settings))
@@ -111,15 +111,15 @@ async fn describe(
     Ok((described.model, described.requests))
 }
 
-/// The fewest requests of hf-mem 0.5.6: the model API, and for each header and an index the Hub's
-/// redirect and its target.
-fn most_requests(files: u32) -> u32 {
+/// Returns the minimum requests of hf-mem 0.5.6: the model API, and for each header and an index
+/// the Hub's redirect and its target.
+fn max_requests(files: u32) -> u32 {
     let index = if files > 1 { 2 } else { 0 };
     1 + index + 2 * files
 }
 
 #[tokio::test]
-async fn weights_of_every_model_are_exact() {
+async fn weights_are_exact_for_every_model() {
     let Some(hub) = LookAlike::start(&[]) else {
         return;
     };
@@ -140,11 +140,11 @@ async fn weights_of_every_model_are_exact() {
         checked += 1;
         requests += made;
 
-        if let Err(problem) = hf_mem_core::evaluate::leasable(&model) {
+        if let Err(problem) = hf_mem_core::evaluate::check_complexity(&model) {
             wrong.push(problem.to_string());
         }
 
-        if model.format == Format::Safetensors && made > most_requests(model.weight_files) {
+        if model.format == Format::Safetensors && made > max_requests(model.weight_files) {
             wrong.push(format!("{repo}: {made} requests, more than hf-mem's"));
         }
 
@@ -156,7 +156,7 @@ async fn weights_of_every_model_are_exact() {
         proved += u32::from(says("the others were inferred"));
         unread += u32::from(says("no header was read"));
 
-        // What was proved instead of read is what the headers say, tensor by tensor.
+        // An inferred header must equal the stored one, tensor by tensor.
         if !model.assumptions.is_empty()
             && model.inventory != stored(&hub.corpus.join("models").join(&repo))
         {
@@ -168,20 +168,20 @@ async fn weights_of_every_model_are_exact() {
 
         let bytes = model.inventory.bytes().get();
 
-        // A repository of pickles only has no tensors in the corpus: its file's length is all there
-        // is.
+        // The corpus has no tensors of a repository with pickles only: compare the length of its
+        // file.
         let expected = match model.format {
             Format::PytorchBin => meta["extra_files"][0]["size"].as_u64(),
-            // `total_bytes` leaves out the Dense modules of a sentence-transformers model, which
-            // are loaded too.
+            // `total_bytes` excludes the Dense modules of a sentence-transformers model, which are
+            // loaded, too.
             _ => number("total_bytes_with_dense").or_else(|| number("total_bytes")),
         };
 
         if Some(bytes) != expected {
             wrong.push(format!("{repo}: {bytes} bytes, not {expected:?}"));
         }
-        // The Hub's total leaves out scales and constant masks in some repositories; their elements
-        // are parameters here where nothing is packed, so either count is right.
+        // In some repositories the Hub's total excludes scales and constant masks. Here their
+        // elements are parameters if nothing is packed, so either count is right.
         let unpacked = UNPACKED
             .iter()
             .find(|(packed, _)| *packed == repo)
@@ -190,8 +190,7 @@ async fn weights_of_every_model_are_exact() {
         let right = match (model.format, unpacked) {
             (Format::PytorchBin, _) => model.parameters.is_none(),
             (_, Some(count)) => model.parameters == Some(count),
-            // The corpus counts the parameters of `.fp16.` variants too, which are the same once
-            // more.
+            // The corpus also counts the parameters of `.fp16.` variants, which repeat the others.
             (Format::Diffusers, _) => number("total_params")
                 .is_some_and(|total| [Some(total), Some(total / 2)].contains(&model.parameters)),
             _ => [
@@ -226,7 +225,7 @@ async fn weights_of_every_model_are_exact() {
 }
 
 #[tokio::test]
-async fn every_described_gguf_is_read_by_its_quantisation() {
+async fn described_gguf_is_read_by_quantization() {
     let Some(hub) = LookAlike::start(&[]) else {
         return;
     };
@@ -244,7 +243,7 @@ async fn every_described_gguf_is_read_by_its_quantisation() {
         let text = |key: &str| described[key].as_str().expect("a text");
         let repo = text("repo_id");
 
-        // By the file's own name: `MXFP4_MOE`, a converter's name, does not stand in it.
+        // Use the file's own name, which does not contain a converter's name such as `MXFP4_MOE`.
         let file = text("file")
             .rsplit('/')
             .next()
@@ -294,10 +293,9 @@ async fn every_described_gguf_is_read_by_its_quantisation() {
     assert!(checked >= 15);
 }
 
-/// A rate limit or an overload in each tenth request slows an answer down and changes nothing in
-/// it.
+/// A rate limit or an overload in each tenth request delays an answer but does not change it.
 #[tokio::test]
-async fn a_tenth_of_all_requests_failing_changes_no_answer() {
+async fn failing_requests_change_no_answer() {
     let Some(hub) = LookAlike::start(&["--fail-rate", "0.1", "--fail-kinds", "429,503"]) else {
         return;
     };
@@ -329,9 +327,9 @@ async fn a_tenth_of_all_requests_failing_changes_no_answer() {
     }
 }
 
-/// A mirror that ignores ranges sends whole files; no more of them is taken than the headers.
+/// A mirror that ignores ranges sends whole files. The client reads no further than the headers.
 #[tokio::test]
-async fn a_mirror_without_ranges_gives_the_same_answer() {
+async fn mirror_without_ranges_answers_the_same() {
     let Some(hub) = LookAlike::start(&["--no-range", "--page-size", "3"]) else {
         return;
     };

@@ -1,5 +1,4 @@
-//! What a Hub may do wrong, and what is said of it; that tokens go nowhere else; that many askers
-//! cost one reading.
+//! Faults of a Hub and their errors, the destinations of tokens, and shared readings.
 
 #[path = "support/fake_hub/mod.rs"]
 mod fake_hub;
@@ -20,7 +19,7 @@ const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 fn settings(hub: &FakeHub) -> SourceSettings {
     let variables = |name: &str| (name == "HF_ENDPOINT").then(|| hub.endpoint.clone());
     let mut hub = HubSettings::from_environment(variables).expect("settings");
-    // What is answered may take as long as it takes: a busy machine is no fault of the Hub.
+    // A busy machine may answer slowly, which is not a fault of the Hub.
     hub.limits.total = Duration::from_secs(60);
     hub.limits.attempt = Duration::from_secs(20);
     SourceSettings::new(hub)
@@ -48,8 +47,8 @@ fn is_info(request: &Request) -> bool {
     request.target.contains("/revision/")
 }
 
-/// For faults that end only when the time for all attempts is up. It is up within the last attempt,
-/// and what an earlier one met is said.
+/// Returns a client for faults that last until the deadline. The deadline passes during the last
+/// attempt, and the error reports an earlier one.
 fn impatient_client(hub: &FakeHub) -> SourceClient {
     let mut settings = settings(hub);
     settings.hub.limits.total = Duration::from_secs(8);
@@ -57,7 +56,7 @@ fn impatient_client(hub: &FakeHub) -> SourceClient {
     SourceClient::new(settings)
 }
 
-/// A fault that ends the reading at once: its script, the reason, a part of the message.
+/// Asserts that a fault ends the reading at once: script, reason, part of the message.
 async fn fails(
     what: &str,
     auth: &Auth,
@@ -76,7 +75,7 @@ async fn fails_at(client: &SourceClient, what: &str, auth: &Auth, reason: &str, 
     assert!(error.to_string().contains(says), "{what}: {error}");
 }
 
-/// A fault that lasts until the time is up.
+/// Asserts that a fault lasts until the deadline.
 async fn is_given_up(
     what: &str,
     script: impl Fn(&Request, usize) -> Option<Reply> + Send + Sync + 'static,
@@ -95,7 +94,7 @@ async fn is_given_up(
 }
 
 #[tokio::test]
-async fn refusals_are_understood() {
+async fn refusals_have_their_reasons() {
     let anonymous = Auth::Anonymous;
     let refuse = |status: u16, code: &'static str| {
         move |_: &Request, _: usize| Some(Reply::status(status).with("x-error-code", code))
@@ -182,7 +181,7 @@ async fn refusals_are_understood() {
 }
 
 #[tokio::test]
-async fn a_name_that_is_nearly_right_is_answered_with_the_right_one() {
+async fn nearly_right_name_gets_suggestion() {
     let hub = FakeHub::start(|_, _| None).await;
     let error = ask(&client(&hub), "a/bcd", &Auth::Anonymous)
         .await
@@ -191,10 +190,10 @@ async fn a_name_that_is_nearly_right_is_answered_with_the_right_one() {
 }
 
 #[tokio::test]
-async fn a_hub_that_is_down_is_tried_again_and_then_named() {
+async fn unavailable_hub_is_retried_then_named() {
     let anonymous = Auth::Anonymous;
 
-    // The third answer asks for a wait that is longer than anyone has time for.
+    // The third response asks for a wait beyond the deadline.
     let down = |_: &Request, before: usize| {
         let down = Reply::status(503);
         Some(if before < 2 {
@@ -205,7 +204,7 @@ async fn a_hub_that_is_down_is_tried_again_and_then_named() {
     };
 
     let hub = fails(
-        "503 for ever",
+        "503 every time",
         &anonymous,
         down,
         "hub_unreachable",
@@ -230,12 +229,12 @@ async fn a_hub_that_is_down_is_tried_again_and_then_named() {
 
     tokio::join!(
         is_given_up("reset", dropped, "hub_unreachable", "the request failed"),
-        is_given_up("slow drip", silent, "hub_unreachable", "nothing "),
+        is_given_up("slow drip", silent, "hub_unreachable", "no data "),
     );
     let limited = |_: &Request, _: usize| Some(Reply::status(429).with("retry-after", "120"));
 
     fails(
-        "429 for long",
+        "429 with a long wait",
         &anonymous,
         limited,
         "rate_limited",
@@ -243,34 +242,34 @@ async fn a_hub_that_is_down_is_tried_again_and_then_named() {
     )
     .await;
 
-    let form =
+    let exhausted =
         |_: &Request, _: usize| Some(Reply::status(429).with("ratelimit", "\"api\";r=0;t=77"));
     fails(
         "429, RateLimit",
         &anonymous,
-        form,
+        exhausted,
         "rate_limited",
         "asks to wait 77 s",
     )
     .await;
 
-    let nobody = SourceSettings::new(
+    let no_listener = SourceSettings::new(
         HubSettings::from_environment(|name| {
             (name == "HF_ENDPOINT").then(|| "http://127.0.0.1:9".into())
         })
         .expect("settings"),
     );
-    let error = ask(&SourceClient::new(nobody), "a/b", &Auth::Anonymous)
+    let error = ask(&SourceClient::new(no_listener), "a/b", &Auth::Anonymous)
         .await
-        .expect_err("nobody there");
+        .expect_err("no listener");
     assert_eq!(error.reason(), "hub_unreachable");
     assert!(error.to_string().contains("no connection"), "{error}");
 }
 
 #[tokio::test]
-async fn broken_headers_are_named() {
+async fn invalid_header_is_named() {
     let anonymous = Auth::Anonymous;
-    let header = |bytes: Vec<u8>| {
+    let header_of = |bytes: Vec<u8>| {
         move |request: &Request, _: usize| is_header(request).then(|| ranged(&bytes, request))
     };
 
@@ -278,7 +277,7 @@ async fn broken_headers_are_named() {
     fails(
         "length 2^63",
         &anonymous,
-        header(with_length(1 << 63)),
+        header_of(with_length(1 << 63)),
         "bad_header",
         "claims 9223372036854775808 bytes",
     )
@@ -287,7 +286,7 @@ async fn broken_headers_are_named() {
     fails(
         "past the end",
         &anonymous,
-        header(with_length(9 << 20)),
+        header_of(with_length(9 << 20)),
         "bad_header",
         "truncated",
     )
@@ -296,13 +295,13 @@ async fn broken_headers_are_named() {
     fails(
         "not JSON",
         &anonymous,
-        header([&weights()[..8], &vec![b'x'; 1 << 20]].concat()),
+        header_of([&weights()[..8], &vec![b'x'; 1 << 20]].concat()),
         "bad_header",
         "JSON",
     )
     .await;
 
-    let wrong = |request: &Request, _: usize| {
+    let wrong_range = |request: &Request, _: usize| {
         is_header(request).then(|| {
             let mut reply = ranged(&weights(), request);
             reply.headers = vec![("content-range".into(), "bytes 5-99/100".into())];
@@ -312,20 +311,20 @@ async fn broken_headers_are_named() {
 
     is_given_up(
         "wrong Content-Range",
-        wrong,
+        wrong_range,
         "hub_unreachable",
         "Content-Range",
     )
     .await;
 
-    let html = |request: &Request, _: usize| {
+    let html_config = |request: &Request, _: usize| {
         request
             .target
             .ends_with("config.json")
             .then(|| Reply::ok("<html>"))
     };
 
-    let hub = FakeHub::start(html).await;
+    let hub = FakeHub::start(html_config).await;
     let model = ask(&client(&hub), "a/b", &anonymous)
         .await
         .expect("weights are known all the same")
@@ -343,7 +342,7 @@ async fn broken_headers_are_named() {
 }
 
 #[tokio::test]
-async fn what_can_be_mended_is() {
+async fn recoverable_faults_do_not_fail() {
     let answers = |what: &'static str, hub: FakeHub| async move {
         let described = ask(&client(&hub), "a/b", &Auth::Anonymous)
             .await
@@ -404,7 +403,6 @@ async fn what_can_be_mended_is() {
     let renamed = |request: &Request, _: usize| {
         let moved =
             || Reply::status(307).with("location", request.target.replace("/a/b/", "/new/name/"));
-        let here = |body: String| Reply::ok(body);
 
         if request.target.starts_with("/api/models/a/b/") {
             return Some(moved());
@@ -412,7 +410,7 @@ async fn what_can_be_mended_is() {
 
         is_info(request).then(|| {
             let length = weights().len();
-            here(format!(
+            Reply::ok(format!(
                 r#"{{"id": "new/name", "sha": "{COMMIT}",
                 "siblings": [{{"rfilename": "model.safetensors", "size": {length}}}]}}"#
             ))
@@ -447,30 +445,33 @@ async fn what_can_be_mended_is() {
     answers("a list of files in pages", FakeHub::start(paged).await).await;
 }
 
-/// The Hub answers with a small file where `resolve` leads to: one request, not two. Where that is
-/// no use, `resolve` is asked.
+/// The Hub serves a small file where `resolve` redirects to: one request instead of two. If that
+/// fails, the client asks `resolve`.
 #[tokio::test]
-async fn documents_cost_one_request_each() {
+async fn each_document_costs_one_request() {
     type Script = Box<dyn Fn(&Request) -> Option<Reply> + Send + Sync>;
-    let config = |request: &Request| request.target.ends_with("/config.json");
-    let cached = |request: &Request| request.target.starts_with("/api/resolve-cache/models/a/b/");
+    let is_config = |request: &Request| request.target.ends_with("/config.json");
+    let is_cached =
+        |request: &Request| request.target.starts_with("/api/resolve-cache/models/a/b/");
 
     let cases: [(&str, usize, Script); 4] = [
         ("a Hub in order", 1, Box::new(|_| None)),
         (
             "a mirror without it",
             2,
-            Box::new(move |request| cached(request).then(|| Reply::status(404))),
+            Box::new(move |request| is_cached(request).then(|| Reply::status(404))),
         ),
         (
             "a pointer to LFS",
             2,
-            Box::new(move |request| cached(request).then(|| Reply::ok("version https://git-lfs"))),
+            Box::new(move |request| {
+                is_cached(request).then(|| Reply::ok("version https://git-lfs"))
+            }),
         ),
         (
             "an error of the Hub",
             2,
-            Box::new(move |request| cached(request).then(|| Reply::status(503))),
+            Box::new(move |request| is_cached(request).then(|| Reply::status(503))),
         ),
     ];
 
@@ -484,7 +485,7 @@ async fn documents_cost_one_request_each() {
         assert_eq!(
             hub.requests()
                 .iter()
-                .filter(|request| config(request))
+                .filter(|request| is_config(request))
                 .count(),
             requests,
             "{what}"
@@ -493,12 +494,12 @@ async fn documents_cost_one_request_each() {
 }
 
 #[tokio::test]
-async fn two_hundred_askers_cost_one_reading() {
+async fn concurrent_requests_share_one_reading() {
     let hub = FakeHub::start(|_, _| None).await;
     let client = client(&hub);
-    let (auth, asked) = (Auth::Anonymous, 200);
+    let (auth, callers) = (Auth::Anonymous, 200);
     let answers =
-        futures_util::future::join_all((0..asked).map(|_| ask(&client, "a/b", &auth))).await;
+        futures_util::future::join_all((0..callers).map(|_| ask(&client, "a/b", &auth))).await;
     for answer in answers {
         assert_eq!(
             answer.expect("an answer").model.inventory.bytes().get(),
@@ -511,7 +512,7 @@ async fn two_hundred_askers_cost_one_reading() {
     assert_eq!((warm.requests, hub.requests().len()), (0, 4));
 }
 
-/// A Hub that can be switched off.
+/// Returns a Hub that a test can switch off.
 async fn switched(folder: &Path) -> (FakeHub, Arc<Mutex<bool>>, SourceSettings) {
     let down = Arc::new(Mutex::new(false));
     let hub = FakeHub::start({
@@ -527,13 +528,13 @@ async fn switched(folder: &Path) -> (FakeHub, Arc<Mutex<bool>>, SourceSettings) 
 }
 
 #[tokio::test]
-async fn what_was_known_is_given_stale_when_the_hub_is_down() {
+async fn unavailable_hub_gets_stale_answer() {
     let folder = tempfile::tempdir().expect("a folder");
     let (hub, down, settings) = switched(folder.path()).await;
     let reference = ModelReference::parse("a/b", None, |_| false).expect("a reference");
-    let at = |seconds| (reference.clone(), NOW + Duration::from_secs(seconds));
+    let request_at = |seconds| (reference.clone(), NOW + Duration::from_secs(seconds));
     let first = SourceClient::new(settings.clone());
-    let (asked, now) = at(0);
+    let (asked, now) = request_at(0);
     assert!(
         !first
             .describe(&asked, &Auth::Anonymous, now)
@@ -543,13 +544,13 @@ async fn what_was_known_is_given_stale_when_the_hub_is_down() {
     );
 
     let second = SourceClient::new(settings.clone());
-    let (asked, now) = at(599);
+    let (asked, now) = request_at(599);
     let warm = second
         .describe(&asked, &Auth::Anonymous, now)
         .await
         .expect("from disk");
     assert_eq!((warm.stale, warm.requests), (false, 0));
-    let (asked, now) = at(600);
+    let (asked, now) = request_at(600);
     let checked = second
         .describe(&asked, &Auth::Anonymous, now)
         .await
@@ -564,7 +565,7 @@ async fn what_was_known_is_given_stale_when_the_hub_is_down() {
     let mut impatient = settings.clone();
     impatient.hub.limits.total = Duration::from_secs(1);
     let third = SourceClient::new(impatient);
-    let (asked, now) = at(9999);
+    let (asked, now) = request_at(9999);
     let stale = third
         .describe(&asked, &Auth::Anonymous, now)
         .await
@@ -583,7 +584,7 @@ async fn what_was_known_is_given_stale_when_the_hub_is_down() {
     assert_eq!(
         hub.requests().len(),
         again,
-        "a Hub that is down is left alone for a while"
+        "an unavailable Hub gets no request for a while"
     );
 
     assert_eq!(stale.model.inventory.bytes().get(), 1 << 20);
@@ -608,9 +609,9 @@ async fn what_was_known_is_given_stale_when_the_hub_is_down() {
     assert_eq!(hub.requests().len(), before, "no request while offline");
 }
 
-/// What a token was needed for is shown to no other token.
+/// Metadata that needed a token is invisible to other tokens.
 #[tokio::test]
-async fn gated_metadata_is_kept_for_its_token_alone() {
+async fn gated_metadata_is_cached_per_token() {
     let hub = FakeHub::start(|request, _| {
         if request.header("authorization").is_none() && !request.store {
             return Some(Reply::status(401).with("x-error-code", "RepoNotFound"));
@@ -654,10 +655,9 @@ impl Write for Log {
     }
 }
 
-/// The token and the store's signature are searched for in all that is written: logs, errors, the
-/// cache, Debug.
+/// Searches for the token and the store's signature in all output: logs, errors, the cache, Debug.
 #[tokio::test]
-async fn secrets_are_written_nowhere() {
+async fn secrets_are_never_written() {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing::Level::TRACE)
@@ -666,8 +666,8 @@ async fn secrets_are_written_nowhere() {
             move || log.clone()
         });
 
-    // For the whole process: one that is set for a thread alone misses what other threads of these
-    // tests saw first.
+    // Set it for the whole process: a subscriber of one thread misses what other threads of these
+    // tests logged first.
     tracing::subscriber::set_global_default(subscriber.finish()).expect("the only one");
     let folder = tempfile::tempdir().expect("a folder");
     let mut written = Vec::new();
@@ -689,8 +689,8 @@ async fn secrets_are_written_nowhere() {
         let mut settings = settings(&hub);
         settings.hub.token = Token::new(CANARY);
 
-        // The answer that is to be written down has all the time it needs; the faults are repeated
-        // only for a while.
+        // The successful reading gets all the time it needs; the faults are repeated only for a
+        // while.
         if fault.is_some() {
             settings.hub.limits.total = Duration::from_millis(1_500);
         }
@@ -744,7 +744,7 @@ async fn secrets_are_written_nowhere() {
     let logged = written.contains("a request to the Hub failed");
     assert!(
         files >= 2 && logged,
-        "the test must have something to search: {files} files, logged: {logged}"
+        "the test needs something to search: {files} files, logged: {logged}"
     );
 
     for secret in [CANARY, "secret-signature"] {
@@ -752,9 +752,9 @@ async fn secrets_are_written_nowhere() {
     }
 }
 
-/// A branch may be named like the beginning of a commit; only a whole commit never changes.
+/// A branch may look like the beginning of a commit; only a whole commit never changes.
 #[tokio::test]
-async fn a_branch_of_hex_digits_is_asked_for_again() {
+async fn hex_branch_is_revalidated() {
     let hub = FakeHub::start(|_, _| None).await;
     let client = client(&hub);
 

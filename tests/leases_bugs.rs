@@ -1,5 +1,5 @@
-//! The twelve bugs that lease ledgers are known to have, one test each, and what stands around
-//! them. Each test fails when its rule is taken out of the ledger.
+//! The twelve known bugs of lease ledgers, with at least one test each, and related rules. Each
+//! test fails if its rule is removed from the ledger.
 
 mod leases_host;
 
@@ -29,7 +29,7 @@ fn ledger() -> Ledger {
     Ledger::new(LedgerConfig::default(), "boot-1", 1)
 }
 
-fn insufficient<T>(outcome: &Result<T, GrantError>) -> bool {
+fn is_insufficient<T>(outcome: &Result<T, GrantError>) -> bool {
     matches!(outcome, Err(GrantError::Insufficient { .. }))
 }
 
@@ -39,13 +39,13 @@ fn bug_01_other_leases_are_subtracted() {
     let (first, second) = (host.start(), host.start());
     host.grant(&mut ledger, request(first, &[(A, 16)])).unwrap();
     let refused = host.grant(&mut ledger, request(second, &[(A, 16)]));
-    assert!(insufficient(&refused), "{refused:?}");
+    assert!(is_insufficient(&refused), "{refused:?}");
     assert_eq!(host.available(&ledger, A), Some(gib(8)));
     host.grant(&mut ledger, request(second, &[(A, 8)])).unwrap();
 }
 
 #[test]
-fn bug_02_memory_that_is_seen_is_not_counted_twice() {
+fn bug_02_seen_memory_counts_once() {
     let (mut ledger, mut host) = (ledger(), Host::new(&[(A, 24)]));
     let holder = host.start();
     let lease = host
@@ -66,7 +66,7 @@ fn bug_02_memory_that_is_seen_is_not_counted_twice() {
     assert_eq!(
         host.available(&ledger, A),
         Some(gib(8)),
-        "10 seen, 6 owed, 14 free"
+        "10 seen, 6 claimed, 14 free"
     );
 
     assert_eq!(ledger.get(&lease.id).unwrap().state, State::Settling);
@@ -77,44 +77,50 @@ fn bug_02_memory_that_is_seen_is_not_counted_twice() {
     assert_eq!(
         host.available(&ledger, A),
         Some(gib(6)),
-        "all seen, 2 more than promised: never below zero"
+        "all seen, 2 more than granted: never below zero"
     );
 
     assert_eq!(ledger.get(&lease.id).unwrap().state, State::Settled);
 
-    // The holder may outlive its parent: what was once seen in the tree stays its.
+    // A child can outlive its parent: a process that was seen in the tree stays in it.
     host.orphan(child);
     host.sample();
     assert_eq!(host.available(&ledger, A), Some(gib(6)));
 }
 
 #[test]
-fn memory_is_seen_as_a_leases_only_where_the_process_is_proved() {
+fn only_identified_process_counts_for_lease() {
     let (mut ledger, mut host) = (ledger(), Host::new(&[(A, 24)]));
     let holder = host.start();
     host.grant(&mut ledger, request(holder, &[(A, 8)])).unwrap();
     host.allocate(holder, A, gib(6));
     host.sample();
 
-    // In another PID namespace the driver's number means another process than here, and nothing was
-    // read of that one.
-    let proved = host.snapshot.devices[0].processes[0].start_ticks.take();
+    // In another PID namespace the driver's pid names another process, whose start time is unknown.
+    let start_ticks = host.snapshot.devices[0].processes[0].start_ticks.take();
     host.settle(&mut ledger);
 
     assert_eq!(
         host.available(&ledger, A),
         Some(gib(10)),
-        "18 free, all 8 still owed"
+        "18 free, all 8 still claimed"
     );
 
     host.sample();
-    assert_eq!(host.snapshot.devices[0].processes[0].start_ticks, proved);
+    assert_eq!(
+        host.snapshot.devices[0].processes[0].start_ticks,
+        start_ticks
+    );
     host.settle(&mut ledger);
-    assert_eq!(host.available(&ledger, A), Some(gib(16)), "18 free, 2 owed");
+    assert_eq!(
+        host.available(&ledger, A),
+        Some(gib(16)),
+        "18 free, 2 claimed"
+    );
 }
 
 #[test]
-fn bug_02_two_leases_of_one_holder_share_no_byte() {
+fn bug_02_sibling_leases_share_no_byte() {
     let (mut ledger, mut host) = (ledger(), Host::new(&[(A, 48)]));
     let holder = host.start();
     host.grant(&mut ledger, request(holder, &[(A, 10)]))
@@ -129,10 +135,10 @@ fn bug_02_two_leases_of_one_holder_share_no_byte() {
     assert_eq!(
         host.available(&ledger, A),
         Some(gib(28)),
-        "38 free, 10 still owed"
+        "38 free, 10 still claimed"
     );
 
-    // The first goes, its memory stays: it does not become the second's.
+    // The first lease ends and its memory stays: it does not count for the second.
     let first = ledger.live().next().unwrap().id.clone();
     ledger.release(&first, 1000, host.now()).unwrap();
 
@@ -152,12 +158,12 @@ fn bug_02_two_leases_of_one_holder_share_no_byte() {
     assert_eq!(
         host.available(&ledger, A),
         Some(gib(28)),
-        "28 free, nothing owed"
+        "28 free, nothing claimed"
     );
 }
 
 #[test]
-fn bug_02_what_a_holder_had_before_the_grant_is_not_the_leases() {
+fn bug_02_earlier_memory_does_not_count() {
     let (mut ledger, mut host) = (ledger(), Host::new(&[(A, 48)]));
     let holder = host.start();
     host.allocate(holder, A, gib(12));
@@ -170,12 +176,12 @@ fn bug_02_what_a_holder_had_before_the_grant_is_not_the_leases() {
     assert_eq!(
         host.available(&ledger, A),
         Some(gib(26)),
-        "36 free, 10 owed"
+        "36 free, 10 claimed"
     );
 }
 
 #[test]
-fn bug_02_a_lease_ends_only_for_readings_that_show_its_end() {
+fn bug_02_old_reading_counts_ended_lease() {
     let (mut ledger, mut host) = (ledger(), Host::new(&[(A, 24)]));
     let (holder, other) = (host.start(), host.start());
     let lease = host
@@ -183,13 +189,13 @@ fn bug_02_a_lease_ends_only_for_readings_that_show_its_end() {
         .unwrap();
     host.allocate(holder, A, gib(16));
 
-    // Given back, its memory still there, and the last reading does not show it.
+    // The lease is released, its memory is still there, and the last reading does not show it.
     ledger.release(&lease.id, 1000, host.now()).unwrap();
-    assert!(insufficient(
+    assert!(is_insufficient(
         &host.grant(&mut ledger, request(other, &[(A, 16)]))
     ));
     host.sample();
-    assert!(insufficient(
+    assert!(is_insufficient(
         &host.grant(&mut ledger, request(other, &[(A, 16)]))
     ));
     host.exit(holder);
@@ -198,7 +204,7 @@ fn bug_02_a_lease_ends_only_for_readings_that_show_its_end() {
 }
 
 #[test]
-fn bug_02_of_nested_holders_the_nearest_has_the_memory() {
+fn bug_02_nearest_holder_gets_memory() {
     let (mut ledger, mut host) = (ledger(), Host::new(&[(A, 80)]));
     let shell = host.start();
     let server = host.fork(shell);
@@ -212,33 +218,40 @@ fn bug_02_of_nested_holders_the_nearest_has_the_memory() {
     host.allocate(worker, A, gib(10));
     host.sample();
     host.settle(&mut ledger);
-    let seen = |ledger: &Ledger, id: &str| ledger.get(id).unwrap().devices[A].visible_bytes;
+    let visible_bytes =
+        |ledger: &Ledger, id: &str| ledger.get(id).unwrap().devices[A].visible_bytes;
     assert_eq!(
-        (seen(&ledger, &outer.id), seen(&ledger, &inner.id)),
+        (
+            visible_bytes(&ledger, &outer.id),
+            visible_bytes(&ledger, &inner.id)
+        ),
         (Bytes::ZERO, gib(10))
     );
 
     assert_eq!(
         host.available(&ledger, A),
         Some(gib(50)),
-        "70 free, 20 still owed to the outer"
+        "70 free, 20 still claimed by the outer"
     );
 
-    // What is more than the nearest was promised is the next one's.
+    // Memory beyond the grant of the nearest holder counts for the next one.
     host.allocate(worker, A, gib(5));
     host.sample();
     host.settle(&mut ledger);
 
     assert_eq!(
-        (seen(&ledger, &outer.id), seen(&ledger, &inner.id)),
+        (
+            visible_bytes(&ledger, &outer.id),
+            visible_bytes(&ledger, &inner.id)
+        ),
         (gib(5), gib(10))
     );
     host.free(worker, A, gib(5));
     host.sample();
     host.settle(&mut ledger);
 
-    // The shell's promise runs out. The server's memory does not become the shell's for that, or it
-    // would be owed anew.
+    // The shell's lease expires. The server's memory does not become the shell's, or the server's
+    // lease would claim it again.
     host.pass(Duration::from_secs(61));
     ledger.expire(host.now());
 
@@ -249,15 +262,15 @@ fn bug_02_of_nested_holders_the_nearest_has_the_memory() {
         assert_eq!(
             host.available(&ledger, A),
             Some(gib(70)),
-            "all that is owed is seen"
+            "all claimed memory is seen"
         );
     }
 
-    assert_eq!(seen(&ledger, &inner.id), gib(10));
+    assert_eq!(visible_bytes(&ledger, &inner.id), gib(10));
 }
 
 #[test]
-fn bug_02_an_orphan_stays_with_its_nearest_holder() {
+fn bug_02_orphan_stays_with_nearest_holder() {
     let (mut ledger, mut host) = (ledger(), Host::new(&[(A, 80)]));
     let shell = host.start();
     let server = host.fork(shell);
@@ -272,28 +285,32 @@ fn bug_02_an_orphan_stays_with_its_nearest_holder() {
     host.sample();
     host.settle(&mut ledger);
 
-    // Nothing shows any more whose child it was, but it was seen.
+    // Its parent is unknown now, but the process was seen before.
     host.exit(middle);
     host.orphan(worker);
     host.sample();
     host.settle(&mut ledger);
-    let seen = |ledger: &Ledger, id: &str| ledger.get(id).unwrap().devices[A].visible_bytes;
+    let visible_bytes =
+        |ledger: &Ledger, id: &str| ledger.get(id).unwrap().devices[A].visible_bytes;
     assert_eq!(
-        (seen(&ledger, &outer.id), seen(&ledger, &inner.id)),
+        (
+            visible_bytes(&ledger, &outer.id),
+            visible_bytes(&ledger, &inner.id)
+        ),
         (Bytes::ZERO, gib(4))
     );
     ledger.release(&outer.id, 1000, host.now()).unwrap();
     host.sample();
     host.settle(&mut ledger);
-    assert_eq!(seen(&ledger, &inner.id), gib(4));
+    assert_eq!(visible_bytes(&ledger, &inner.id), gib(4));
     assert_eq!(host.available(&ledger, A), Some(gib(70)));
 }
 
 #[test]
-fn a_lease_that_lives_long_does_not_stop_others_from_being_granted() {
+fn long_lease_blocks_no_other_grant() {
     let settings = LedgerConfig {
-        most_ended: 4,
-        most_leases: 4,
+        max_ended: 4,
+        max_leases: 4,
         ..LedgerConfig::default()
     };
 
@@ -315,7 +332,7 @@ fn a_lease_that_lives_long_does_not_stop_others_from_being_granted() {
         host.sample();
         host.settle(&mut ledger);
 
-        // It goes on for a while after it gave the lease back.
+        // The job runs for a while after it released the lease.
         ledger.release(&lease.id, 1000, host.now()).unwrap();
         host.sample();
         host.settle(&mut ledger);
@@ -328,17 +345,17 @@ fn a_lease_that_lives_long_does_not_stop_others_from_being_granted() {
 
     assert!(
         ledger.ended().count() <= 4,
-        "what nobody needs is forgotten"
+        "ended leases that do not matter are forgotten"
     );
     assert_eq!(host.available(&ledger, A), Some(gib(70)));
 }
 
 #[test]
-fn bug_03_an_expired_lease_is_not_renewed() {
+fn bug_03_expired_lease_is_not_renewed() {
     let (mut ledger, mut host) = (ledger(), Host::new(&[(A, 24)]));
     let (first, second) = (host.start(), host.start());
     let lease = host.grant(&mut ledger, request(first, &[(A, 16)])).unwrap();
-    host.pass(Duration::from_secs(121)); // Nobody called `expire` in between.
+    host.pass(Duration::from_secs(121)); // `expire` was not called in between.
     let late = ledger.renew(&lease.id, 1000, None, host.now());
 
     assert_eq!(
@@ -356,12 +373,12 @@ fn bug_03_an_expired_lease_is_not_renewed() {
 
     assert!(
         ledger.renew(&lease.id, 0, None, host.now()).is_err(),
-        "not for root either"
+        "root cannot renew it either"
     );
 }
 
 #[test]
-fn bug_04_a_failed_reading_is_neither_zero_nor_infinity() {
+fn bug_04_failed_reading_grants_nothing() {
     let (mut ledger, mut host) = (ledger(), Host::new(&[(A, 24)]));
     let holder = host.start();
     host.sample();
@@ -391,12 +408,12 @@ fn bug_04_a_failed_reading_is_neither_zero_nor_infinity() {
         Err(GrantError::StaleReading { .. })
     ));
 
-    // A reading of free memory that overflowed is no memory either.
+    // Free memory that overflowed is no memory either.
     host.sample();
     host.snapshot.devices[0].free_bytes = Some(Bytes::OVERFLOW);
     assert_eq!(host.available(&ledger, A), None);
 
-    // A process whose memory is unknown has taken nothing that could be subtracted.
+    // A process with unknown memory reduces no claim.
     host.sample();
     host.grant(&mut ledger, request(holder, &[(A, 16)]))
         .unwrap();
@@ -407,25 +424,25 @@ fn bug_04_a_failed_reading_is_neither_zero_nor_infinity() {
     assert_eq!(
         host.available(&ledger, A),
         Some(Bytes::ZERO),
-        "14 free, 16 owed"
+        "14 free, 16 claimed"
     );
 }
 
 #[test]
-fn bug_05_the_same_key_twice_is_one_lease() {
+fn bug_05_repeated_key_returns_lease() {
     let (mut ledger, mut host) = (ledger(), Host::new(&[(A, 24)]));
     let holder = host.start();
-    let mut ask = request(holder, &[(A, 16)]);
-    ask.idempotency_key = Some("k".to_owned());
-    let first = host.grant(&mut ledger, ask.clone()).unwrap();
+    let mut keyed = request(holder, &[(A, 16)]);
+    keyed.idempotency_key = Some("k".to_owned());
+    let first = host.grant(&mut ledger, keyed.clone()).unwrap();
     let again = ledger
-        .grant(ask.clone(), &host.reading(), host.now())
+        .grant(keyed.clone(), &host.reading(), host.now())
         .unwrap();
-    assert_eq!(again, Granted::Before(first.clone()));
+    assert_eq!(again, Granted::Existing(first.clone()));
     assert_eq!(ledger.live().count(), 1);
 
-    // Another question with it, another user with it, and after a restart.
-    let mut other = ask.clone();
+    // The key with another question, of another user, and after a restart.
+    let mut other = keyed.clone();
     other.question.digest = "other".to_owned();
 
     assert_eq!(
@@ -435,7 +452,7 @@ fn bug_05_the_same_key_twice_is_one_lease() {
         })
     );
 
-    let mut stranger = ask.clone();
+    let mut stranger = keyed.clone();
     (stranger.uid, stranger.devices) = (1001, [(A.to_owned(), gib(1))].into());
     assert_ne!(host.grant(&mut ledger, stranger).unwrap().id, first.id);
     let saved = ledger.saved(host.now());
@@ -448,18 +465,18 @@ fn bug_05_the_same_key_twice_is_one_lease() {
         host.now(),
         |p| host.is_alive(p),
     );
-    assert_eq!(host.grant(&mut ledger, ask.clone()).unwrap().id, first.id);
+    assert_eq!(host.grant(&mut ledger, keyed.clone()).unwrap().id, first.id);
 
-    // Its end is no promise to anyone who asks again.
+    // The key of an ended lease grants nothing.
     ledger.release(&first.id, 1000, host.now()).unwrap();
     assert!(matches!(
-        host.grant(&mut ledger, ask),
+        host.grant(&mut ledger, keyed),
         Err(GrantError::KeyEnded { .. })
     ));
 }
 
 #[test]
-fn bug_06_a_double_release_is_harmless_and_said() {
+fn bug_06_double_release_is_harmless() {
     let (mut ledger, mut host) = (ledger(), Host::new(&[(A, 24)]));
     let holder = host.start();
     let first = host.grant(&mut ledger, request(holder, &[(A, 8)])).unwrap();
@@ -483,7 +500,7 @@ fn bug_06_a_double_release_is_harmless_and_said() {
         ledger.release(&first.id, 0, host.now()),
         Ok(Release::Already(_))
     ));
-    assert!(ledger.drain_events().is_empty(), "told once");
+    assert!(ledger.drain_events().is_empty(), "one event only");
     host.sample();
 
     assert_eq!(
@@ -499,7 +516,7 @@ fn bug_06_a_double_release_is_harmless_and_said() {
 }
 
 #[test]
-fn bug_07_a_reused_pid_inherits_nothing() {
+fn bug_07_reused_pid_inherits_nothing() {
     let (mut ledger, mut host) = (ledger(), Host::new(&[(A, 24)]));
     let holder = host.start();
     let lease = host
@@ -514,13 +531,13 @@ fn bug_07_a_reused_pid_inherits_nothing() {
     assert_eq!(
         host.available(&ledger, A),
         Some(Bytes::ZERO),
-        "16 free, and all 16 owed: the 8 are a stranger's"
+        "16 free, and all 16 claimed: the 8 belong to another process"
     );
 
     ledger.holder_died(&reused, host.now());
     assert!(
         ledger.get(&lease.id).unwrap().is_live(),
-        "another process of that pid died"
+        "another process with that pid exited"
     );
     ledger.holder_died(&holder, host.now());
     let ended = ledger.get(&lease.id).unwrap();
@@ -538,7 +555,7 @@ fn bug_07_a_reused_pid_inherits_nothing() {
 }
 
 #[test]
-fn bug_08_leases_survive_a_restart_and_their_holders_are_looked_at_again() {
+fn bug_08_leases_survive_restart() {
     let directory = tempfile::tempdir().unwrap();
     let mut host = Host::new(&[(A, 64)]);
     let (stays, dies, reused) = (host.start(), host.start(), host.start());
@@ -551,11 +568,11 @@ fn bug_08_leases_survive_a_restart_and_their_holders_are_looked_at_again() {
         .unwrap()
     };
 
-    let mut keeper = open(&host, "boot-1");
+    let mut durable = open(&host, "boot-1");
     let mut ids = Vec::new();
 
     for holder in [stays, dies, reused] {
-        let granted = keeper
+        let granted = durable
             .grant(request(holder, &[(A, 8)]), &host.reading(), host.now())
             .unwrap();
         ids.push(granted.lease().id.clone());
@@ -565,7 +582,7 @@ fn bug_08_leases_survive_a_restart_and_their_holders_are_looked_at_again() {
     named.holder = Holder::named("nightly");
 
     ids.push(
-        keeper
+        durable
             .grant(named, &host.reading(), host.now())
             .unwrap()
             .lease()
@@ -574,56 +591,56 @@ fn bug_08_leases_survive_a_restart_and_their_holders_are_looked_at_again() {
     );
 
     host.allocate(stays, A, gib(5));
-    drop(keeper); // No word of goodbye: what is not on disk by now is lost.
+    drop(durable); // Like a kill: what is not on disk by now is lost.
     host.exit(dies);
     host.replace(reused);
     host.pass(Duration::from_secs(30));
 
-    let keeper = open(&host, "boot-1");
+    let durable = open(&host, "boot-1");
     host.sample();
 
-    let state = |keeper: &DurableLedger<Store>, place: usize| {
-        let lease = keeper.ledger().get(&ids[place]).unwrap();
+    let state = |durable: &DurableLedger<Store>, index: usize| {
+        let lease = durable.ledger().get(&ids[index]).unwrap();
         (lease.state, lease.ending.map(|ending| ending.reason))
     };
 
-    assert_eq!(state(&keeper, 0), (State::Granted, None));
+    assert_eq!(state(&durable, 0), (State::Granted, None));
     assert_eq!(
-        state(&keeper, 1),
+        state(&durable, 1),
         (State::Orphaned, Some(EndReason::HolderGoneAtRestart))
     );
 
     assert_eq!(
-        state(&keeper, 2),
+        state(&durable, 2),
         (State::Orphaned, Some(EndReason::HolderGoneAtRestart))
     );
-    assert_eq!(state(&keeper, 3), (State::Granted, None));
+    assert_eq!(state(&durable, 3), (State::Granted, None));
 
     assert_eq!(
-        host.available(keeper.ledger(), A),
+        host.available(durable.ledger(), A),
         Some(gib(64 - 8 - 8)),
-        "5 seen, 3 and 8 owed"
+        "5 seen, 3 and 8 claimed"
     );
 
-    let first_expiry = keeper.ledger().get(&ids[0]).unwrap().expires_at;
+    let first_expiry = durable.ledger().get(&ids[0]).unwrap().expires_at;
     let left = first_expiry.since(host.now().boottime).as_secs_f64();
     assert!(
         (left - 90.0).abs() < 0.1,
-        "time did not stand still: {left}"
+        "time passed while the daemon was down: {left}"
     );
-    drop(keeper);
+    drop(durable);
 
-    // Another boot: no process of the last is left, and moments start anew. A name keeps the rest
-    // of its time.
+    // Another boot: no process of the last one is left, and the boot clock starts again. A named
+    // holder keeps the rest of its time.
     host.reboot(Duration::from_secs(40));
-    let keeper = open(&host, "boot-2");
+    let durable = open(&host, "boot-2");
     assert_eq!(
-        state(&keeper, 0),
+        state(&durable, 0),
         (State::Orphaned, Some(EndReason::Rebooted))
     );
-    assert_eq!(state(&keeper, 3), (State::Granted, None));
+    assert_eq!(state(&durable, 3), (State::Granted, None));
 
-    let left = keeper
+    let left = durable
         .ledger()
         .get(&ids[3])
         .unwrap()
@@ -632,10 +649,10 @@ fn bug_08_leases_survive_a_restart_and_their_holders_are_looked_at_again() {
         .as_secs_f64();
     assert!((left - 50.0).abs() < 0.1, "{left}");
     host.sample();
-    assert_eq!(host.available(keeper.ledger(), A), Some(gib(56)));
+    assert_eq!(host.available(durable.ledger(), A), Some(gib(56)));
 }
 
-/// A disk that takes a number of writes, and then none.
+/// A disk that accepts a number of writes, and then none.
 struct FullDisk(usize);
 
 impl LedgerStorage for FullDisk {
@@ -652,45 +669,45 @@ impl LedgerStorage for FullDisk {
 }
 
 #[test]
-fn bug_08_a_promise_that_would_not_survive_is_not_given() {
+fn bug_08_unpersisted_grant_fails() {
     let mut host = Host::new(&[(A, 24)]);
     let holder = host.start();
-    let mut keeper = DurableLedger::new(ledger(), FullDisk(1));
-    let first = keeper
+    let mut durable = DurableLedger::new(ledger(), FullDisk(1));
+    let first = durable
         .grant(request(holder, &[(A, 8)]), &host.reading(), host.now())
         .unwrap();
-    let refused = keeper.grant(request(holder, &[(A, 8)]), &host.reading(), host.now());
+    let refused = durable.grant(request(holder, &[(A, 8)]), &host.reading(), host.now());
     assert!(matches!(refused, Err(CommitError::Store(_))));
-    assert_eq!(keeper.ledger().live().count(), 1);
-    assert_eq!(host.available(keeper.ledger(), A), Some(gib(16)));
+    assert_eq!(durable.ledger().live().count(), 1);
+    assert_eq!(host.available(durable.ledger(), A), Some(gib(16)));
     let expires_at = first.lease().expires_at;
     host.pass(Duration::from_secs(5));
 
     assert!(
-        keeper
+        durable
             .renew(&first.lease().id, 1000, None, host.now())
             .is_err()
     );
 
     assert_eq!(
-        keeper.ledger().get(&first.lease().id).unwrap().expires_at,
+        durable.ledger().get(&first.lease().id).unwrap().expires_at,
         expires_at
     );
     assert!(matches!(
-        keeper.release(&first.lease().id, 1000, host.now()),
+        durable.release(&first.lease().id, 1000, host.now()),
         Err(CommitError::Store(_))
     ));
-    assert!(keeper.is_behind());
+    assert!(durable.is_behind());
 
-    let warnings = keeper
+    let warnings = durable
         .drain_events()
         .into_iter()
         .filter(|event| matches!(event, Event::Warning { .. }));
-    assert_eq!(warnings.count(), 1, "said once");
-    assert_eq!(keeper.counters().store_failures, 3);
+    assert_eq!(warnings.count(), 1, "one warning for all failures");
+    assert_eq!(durable.counters().store_failures, 3);
 }
 
-/// A disk that is full while the test says so, and what is on it.
+/// A disk that the test can fill, and its content.
 #[derive(Clone, Default)]
 struct FillingDisk(Rc<RefCell<(bool, Option<Saved>)>>);
 
@@ -730,37 +747,37 @@ impl LedgerStorage for FillingDisk {
 fn release_on_full_disk_keeps_lease() {
     let (mut host, disk) = (Host::new(&[(A, 24)]), FillingDisk::default());
     let holder = host.start();
-    let mut keeper = DurableLedger::new(ledger(), disk.clone());
-    let granted = keeper
+    let mut durable = DurableLedger::new(ledger(), disk.clone());
+    let granted = durable
         .grant(request(holder, &[(A, 8)]), &host.reading(), host.now())
         .unwrap();
     let lease = granted.lease().clone();
-    keeper.drain_events();
+    durable.drain_events();
 
     disk.set_full(true);
     for _ in 0..2 {
         assert!(matches!(
-            keeper.release(&lease.id, 1000, host.now()),
+            durable.release(&lease.id, 1000, host.now()),
             Err(CommitError::Store(_))
         ));
         assert_eq!(
-            keeper.ledger().get(&lease.id),
+            durable.ledger().get(&lease.id),
             Some(&lease),
-            "as before in every part"
+            "the lease is unchanged"
         );
 
         assert_eq!(
             (
-                keeper.ledger().live().count(),
-                keeper.ledger().ended().count()
+                durable.ledger().live().count(),
+                durable.ledger().ended().count()
             ),
             (1, 0)
         );
 
-        assert_eq!(host.available(keeper.ledger(), A), Some(gib(16)));
+        assert_eq!(host.available(durable.ledger(), A), Some(gib(16)));
     }
 
-    let events = keeper.drain_events();
+    let events = durable.drain_events();
     assert!(
         !events
             .iter()
@@ -768,14 +785,14 @@ fn release_on_full_disk_keeps_lease() {
         "{events:?}"
     );
 
-    assert_eq!(keeper.counters().released, 0);
+    assert_eq!(durable.counters().released, 0);
 
     disk.set_full(false);
     assert!(matches!(
-        keeper.release(&lease.id, 1000, host.now()),
+        durable.release(&lease.id, 1000, host.now()),
         Ok(Release::Done(_))
     ));
-    let events = keeper.drain_events();
+    let events = durable.drain_events();
     assert!(
         matches!(
             &events[..],
@@ -794,32 +811,32 @@ fn release_on_full_disk_keeps_lease() {
 fn endings_on_full_disk_take_effect() {
     let (mut host, disk) = (Host::new(&[(A, 24)]), FillingDisk::default());
     let (dies, expires) = (host.start(), host.start());
-    let mut keeper = DurableLedger::new(ledger(), disk.clone());
+    let mut durable = DurableLedger::new(ledger(), disk.clone());
     for holder in [dies, expires] {
-        keeper
+        durable
             .grant(request(holder, &[(A, 8)]), &host.reading(), host.now())
             .unwrap();
     }
 
     disk.set_full(true);
     host.exit(dies);
-    keeper.holder_died(&dies, host.now());
+    durable.holder_died(&dies, host.now());
 
     assert_eq!(
-        keeper.ledger().live().count(),
+        durable.ledger().live().count(),
         1,
-        "its holder is gone, whatever the disk says"
+        "its holder has exited, whatever the disk does"
     );
 
     host.pass(Duration::from_secs(120));
-    keeper.expire(host.now());
-    assert_eq!(keeper.ledger().live().count(), 0);
-    assert!(keeper.is_behind() && disk.leases().iter().all(Lease::is_live));
+    durable.expire(host.now());
+    assert_eq!(durable.ledger().live().count(), 0);
+    assert!(durable.is_behind() && disk.leases().iter().all(Lease::is_live));
 
-    // The retry of the owner.
+    // The broker retries.
     disk.set_full(false);
-    keeper.flush(host.now());
-    assert!(!keeper.is_behind());
+    durable.flush(host.now());
+    assert!(!durable.is_behind());
 
     let ends: Vec<_> = disk
         .leases()
@@ -830,18 +847,18 @@ fn endings_on_full_disk_take_effect() {
 }
 
 #[test]
-fn bug_09_several_devices_are_all_or_nothing() {
+fn bug_09_devices_are_all_or_nothing() {
     let (mut ledger, mut host) = (ledger(), Host::new(&[(A, 24), (B, 24)]));
     let (first, second) = (host.start(), host.start());
     host.grant(&mut ledger, request(first, &[(B, 20)])).unwrap();
-    assert!(insufficient(
+    assert!(is_insufficient(
         &host.grant(&mut ledger, request(second, &[(A, 16), (B, 16)]))
     ));
 
     assert_eq!(
         host.available(&ledger, A),
         Some(gib(24)),
-        "nothing was kept of the part that fitted"
+        "nothing of the part that fits is recorded"
     );
 
     assert_eq!(ledger.live().count(), 1);
@@ -855,7 +872,7 @@ fn bug_09_several_devices_are_all_or_nothing() {
 }
 
 #[test]
-fn bug_10_a_stepped_clock_ends_and_prolongs_nothing() {
+fn bug_10_stepped_clock_changes_nothing() {
     let (mut ledger, mut host) = (ledger(), Host::new(&[(A, 24)]));
     let holder = host.start();
     let lease = host
@@ -870,7 +887,7 @@ fn bug_10_a_stepped_clock_ends_and_prolongs_nothing() {
     ledger.expire(host.now());
     assert!(ledger.get(&lease.id).unwrap().is_live());
 
-    // And through a restart of the daemon while the clock was set back.
+    // The same over a restart of the daemon while the clock was set back.
     let saved = ledger.saved(host.now());
     host.step_wall(Duration::from_secs(86_400), false);
     host.pass(Duration::from_secs(1));
@@ -886,12 +903,12 @@ fn bug_10_a_stepped_clock_ends_and_prolongs_nothing() {
     assert_eq!(
         ledger.get(&lease.id).unwrap().state,
         State::Expired,
-        "two days back, but its time is up"
+        "the clock is two days back, but its time has passed"
     );
 }
 
 #[test]
-fn bug_11_the_big_one_at_the_head_is_not_starved() {
+fn bug_11_queue_head_is_not_starved() {
     let (mut ledger, mut host) = (ledger(), Host::new(&[(A, 24), (B, 24)]));
     let mut queue = Queue::new(16, 16);
     let small = host.start();
@@ -900,8 +917,8 @@ fn bug_11_the_big_one_at_the_head_is_not_starved() {
     let only_a = Some(BTreeSet::from([A.to_owned()]));
     let big = queue.join(1000, only_a, far, host.now().boottime).unwrap();
 
-    // A stream of small askers, each of which would fit at once, overlapping so that the card is
-    // never empty.
+    // A stream of small requests, each of which would fit, overlapping so that the device is never
+    // empty.
     for _ in 0..50 {
         let next = host.start();
         if queue.may_pass([A]) {
@@ -913,24 +930,26 @@ fn bug_11_the_big_one_at_the_head_is_not_starved() {
         host.settle(&mut ledger);
     }
 
-    assert!(queue.may_pass([B]), "who cannot delay the head may pass");
+    assert!(
+        queue.may_pass([B]),
+        "a request that cannot delay the head may pass"
+    );
     ledger.release(&held.id, 1000, host.now()).unwrap();
     host.sample();
     assert!(queue.may_take(big, [A]));
     let holder = host.start();
     host.grant(&mut ledger, request(holder, &[(A, 24)]))
         .unwrap();
-    assert_eq!(held.serial, 1, "none of the small ones got in between");
+    assert_eq!(held.serial, 1, "no small request passed the head");
     assert!(queue.served(big));
 }
 
 #[test]
-fn bug_12_a_settled_holder_that_frees_may_allocate_again() {
+fn bug_12_settled_holder_may_allocate_again() {
     let (mut ledger, mut host) = (ledger(), Host::new(&[(A, 48)]));
     let (holder, other) = (host.start(), host.start());
 
-    // Others' memory stands for as much in use as was promised: only what is the holder's own
-    // tells.
+    // Other processes use as much memory as the lease: only the holder's own memory counts.
     let stranger = host.start();
     host.allocate(stranger, A, gib(20));
     host.sample();
@@ -942,13 +961,13 @@ fn bug_12_a_settled_holder_that_frees_may_allocate_again() {
     host.settle(&mut ledger);
     assert_eq!(ledger.get(&lease.id).unwrap().state, State::Settled);
 
-    // An engine that goes to sleep, or restarts its worker, gives memory back for a while: the
-    // promise still holds.
+    // An engine that sleeps or restarts its worker frees memory for a while: the lease still claims
+    // it.
     host.free(holder, A, gib(14));
     host.sample();
     host.settle(&mut ledger);
     assert_eq!(host.available(&ledger, A), Some(gib(12)));
-    assert!(insufficient(
+    assert!(is_insufficient(
         &host.grant(&mut ledger, request(other, &[(A, 14)]))
     ));
     host.allocate(holder, A, gib(14));
@@ -959,9 +978,9 @@ fn bug_12_a_settled_holder_that_frees_may_allocate_again() {
 }
 
 #[test]
-fn a_lease_lives_on_while_its_memory_grows_but_not_for_ever() {
+fn growing_memory_extends_lease_to_bound() {
     let settings = LedgerConfig {
-        longest_extension: Duration::from_secs(100),
+        max_extension: Duration::from_secs(100),
         ..LedgerConfig::default()
     };
 
@@ -977,10 +996,10 @@ fn a_lease_lives_on_while_its_memory_grows_but_not_for_ever() {
         host.allocate(holder, A, Bytes::mib(256));
         host.sample();
         host.settle(&mut ledger);
-        assert!(seconds < 1000, "it lives for ever");
+        assert!(seconds < 1000, "the lease never ends");
     }
 
-    assert_eq!(seconds, 220, "120 of its own, 100 for growing");
+    assert_eq!(seconds, 220, "120 s of its own and 100 s for growth");
     let idle = host.grant(&mut ledger, request(holder, &[(A, 2)])).unwrap();
     host.pass(Duration::from_secs(120));
     host.sample();
@@ -994,7 +1013,7 @@ fn a_lease_lives_on_while_its_memory_grows_but_not_for_ever() {
 }
 
 #[test]
-fn strangers_that_take_promised_memory_are_told_of_once() {
+fn overdrawn_device_causes_one_event() {
     let (mut ledger, mut host) = (ledger(), Host::new(&[(A, 24)]));
     let (holder, stranger) = (host.start(), host.start());
     let lease = host
@@ -1037,7 +1056,7 @@ fn strangers_that_take_promised_memory_are_told_of_once() {
 }
 
 #[test]
-fn a_holder_that_took_less_settles_when_it_is_still_and_keeps_the_rest() {
+fn smaller_holder_settles_and_keeps_rest() {
     let (mut ledger, mut host) = (ledger(), Host::new(&[(A, 24)]));
     let holder = host.start();
     let lease = host
@@ -1063,7 +1082,7 @@ fn a_holder_that_took_less_settles_when_it_is_still_and_keeps_the_rest() {
 }
 
 #[test]
-fn a_unit_that_was_named_counts_and_one_that_was_not_does_not() {
+fn only_named_unit_counts_for_lease() {
     let (mut ledger, mut host) = (ledger(), Host::new(&[(A, 48)]));
     let service = host.start();
     host.set_unit(service, "vllm.service", "/system.slice/vllm.service/worker");
@@ -1100,7 +1119,7 @@ fn a_unit_that_was_named_counts_and_one_that_was_not_does_not() {
 }
 
 #[test]
-fn quotas_and_bounds_refuse() {
+fn quotas_and_bounds_are_enforced() {
     let default = Quota {
         bytes: Some(gib(10)),
         leases: Some(2),
@@ -1119,8 +1138,11 @@ fn quotas_and_bounds_refuse() {
         Host::new(&[(A, 80), (B, 80)]),
     );
     let holder = host.start();
-    let over = host.grant(&mut ledger, request(holder, &[(A, 6), (B, 6)]));
-    assert!(matches!(over, Err(GrantError::Quota(_))), "{over:?}");
+    let exceeded = host.grant(&mut ledger, request(holder, &[(A, 6), (B, 6)]));
+    assert!(
+        matches!(exceeded, Err(GrantError::Quota(_))),
+        "{exceeded:?}"
+    );
     host.grant(&mut ledger, request(holder, &[(A, 2)])).unwrap();
     host.grant(&mut ledger, request(holder, &[(A, 2)])).unwrap();
 

@@ -1,12 +1,12 @@
-//! Many askers at once on the ledger's owner, with its real store and restarts in between. The full
-//! race is `examples/lease_race.rs`.
+//! Many clients of the lease broker at once, with its real store and with restarts. The full race
+//! is `examples/lease_race.rs`.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 mod leases_race;
 
 #[test]
-fn sixty_four_askers_are_promised_nothing_twice() {
+fn concurrent_clients_get_no_memory_twice() {
     let directory = tempfile::tempdir().unwrap();
     let outcome = leases_race::race(directory.path(), 64, 12, 1, 200);
     println!("{outcome:?}");

@@ -1,4 +1,4 @@
-//! The real daemon, killed and started again, among askers. The full race is
+//! The real daemon with many clients, killed and started again. The full race is
 //! `examples/lease_race.rs`.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
@@ -7,25 +7,25 @@ mod leases_daemon;
 
 use std::path::Path;
 
-use leases_daemon::race::{Terms, race};
+use leases_daemon::race::{RaceConfig, race};
 
 #[test]
-fn a_daemon_that_is_killed_promises_nothing_twice() {
+fn killed_daemon_grants_no_memory_twice() {
     let directory = tempfile::tempdir().unwrap();
     let drivers = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
 
-    let terms = Terms {
+    let config = RaceConfig {
         clients: 12,
         rounds: 15,
         seed: 7,
-        killed_within: 120,
+        max_answers_per_daemon: 120,
     };
 
     let outcome = race(
         Path::new(env!("CARGO_BIN_EXE_hf-mem-probe")),
         directory.path(),
         drivers.path(),
-        terms,
+        config,
     );
     println!("{outcome:?}");
 

@@ -1,5 +1,4 @@
-//! The record of who held memory, with and without leases: `explain` after readings that nobody
-//! asked for.
+//! The history of memory holders, with and without leases: `explain` after background readings.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
@@ -20,7 +19,7 @@ use simulated_nvml::{FakeHost, HolderKind, Scenario, SimulatedDriver, profiles};
 const PROGRAM: &str = env!("CARGO_BIN_EXE_hf-mem-probe");
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What `explain` prints of now.
+/// Runs `explain` for the current time.
 fn explain(state: &Path, more: &[&str]) -> (Option<i32>, String) {
     let mut command = Command::new(PROGRAM);
     bare(&mut command)
@@ -66,7 +65,7 @@ fn holder_without_lease_is_explained() {
             .contains("no process was seen to hold memory")
     });
 
-    // No lease, no question: only the readings in the background see it.
+    // There is no lease and no question: only background readings see the process.
     let pid = std::process::id();
     driver
         .set(&Scenario::of([profiles::h100_80().process(
@@ -76,7 +75,7 @@ fn holder_without_lease_is_explained() {
         )]))
         .unwrap();
 
-    let held = || {
+    let first_holder = || {
         let (code, text) = explain(&state, &["--json"]);
         assert_eq!(code, Some(0), "{text}");
         let account: Value = serde_json::from_str(&text).unwrap();
@@ -84,19 +83,16 @@ fn holder_without_lease_is_explained() {
     };
 
     until("the holder's line", || {
-        held().is_some_and(|held| held["pid"] == pid && held["after_bytes"] == 30_u64 << 30)
+        first_holder().is_some_and(|held| held["pid"] == pid && held["after_bytes"] == 30_u64 << 30)
     });
     assert!(
-        held().unwrap()["found"].is_null(),
+        first_holder().unwrap()["found"].is_null(),
         "it came between two readings"
     );
     let inits = driver.statistics().unwrap().inits;
-    assert!(
-        inits >= 2,
-        "opened for each reading, as nobody asks: {inits}"
-    );
+    assert!(inits >= 2, "the driver is opened for each reading: {inits}");
 
-    // To the next daemon it was there before.
+    // For the next daemon the process was there before.
     daemon.stop();
     daemon.start_again();
 
@@ -122,7 +118,7 @@ fn fresh_daemon_has_recorded_nothing() {
     assert_eq!(code, Some(0), "{text}");
 
     assert!(
-        text.contains("nothing was recorded yet") && !text.contains("hold memory"),
+        text.contains("nothing was recorded yet") && !text.contains("using memory"),
         "{text}"
     );
     assert_eq!(
@@ -133,7 +129,7 @@ fn fresh_daemon_has_recorded_nothing() {
 }
 
 #[tokio::test]
-async fn look_leaves_driver_closed_and_gpus_asleep() {
+async fn look_keeps_driver_closed() {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let driver =
         SimulatedDriver::install(directory.path(), &Scenario::of([profiles::h100_80()])).unwrap();
@@ -157,14 +153,14 @@ async fn look_leaves_driver_closed_and_gpus_asleep() {
     .unwrap();
 
     let began = Arc::new(Mutex::new(Vec::new()));
-    let mut heard = sampler.listen();
+    let mut readings = sampler.listen();
 
     let listening = tokio::spawn({
         let began = Arc::clone(&began);
         async move {
-            heard.mark_changed();
-            while heard.changed().await.is_ok() {
-                let reading = heard.borrow_and_update().clone();
+            readings.mark_changed();
+            while readings.changed().await.is_ok() {
+                let reading = readings.borrow_and_update().clone();
                 began
                     .lock()
                     .unwrap()
@@ -173,7 +169,7 @@ async fn look_leaves_driver_closed_and_gpus_asleep() {
         }
     });
 
-    let readings = async |count: usize| {
+    let wait_for_readings = async |count: usize| {
         let since = Instant::now();
         while began.lock().unwrap().len() < count || sampler.status().open {
             assert!(
@@ -184,20 +180,20 @@ async fn look_leaves_driver_closed_and_gpus_asleep() {
         }
     };
 
-    readings(1).await;
+    wait_for_readings(1).await;
     for count in 2..5 {
         sampler.look();
-        readings(count).await;
+        wait_for_readings(count).await;
     }
 
-    let asleep = |status| {
+    let set_status = |status| {
         host.gpu("0000:01:00.0", "NVIDIA H100", "GPU-x", status)
             .unwrap();
     };
 
     host.gpu("0000:02:00.0", "NVIDIA L40S", "GPU-y", "active")
         .unwrap();
-    asleep("suspended");
+    set_status("suspended");
 
     for _ in 0..100 {
         sampler.look();
@@ -205,9 +201,9 @@ async fn look_leaves_driver_closed_and_gpus_asleep() {
     }
 
     let awake_at = Instant::now();
-    asleep("active");
+    set_status("active");
     sampler.look();
-    readings(5).await;
+    wait_for_readings(5).await;
     let last = began.lock().unwrap()[4];
     assert!(
         last >= awake_at,

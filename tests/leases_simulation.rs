@@ -1,7 +1,7 @@
-//! A host in virtual time, driven by a seeded schedule: askers, holders that allocate late, less,
-//! more, again and not at all, crash, expire and come back with another's pid; disks that fill up;
-//! daemons killed at any instant. What the ledger believes is compared with what is true after
-//! every event: over-commit 0, lost leases 0, leaked leases 0.
+//! A simulated host in virtual time, driven by a seeded schedule. Holders allocate late, less,
+//! more, again or not at all; they crash, expire and come back with another pid. Disks fill up, and
+//! daemons are killed at any time. After every event the test compares the ledger with the truth:
+//! no over-commit, no lost lease, no leaked lease.
 
 #![allow(
     clippy::unwrap_used,
@@ -29,7 +29,7 @@ use leases_host::{Host, request};
 
 const DEVICES: [(&str, u64); 4] = [("GPU-a", 24), ("GPU-b", 24), ("GPU-c", 80), ("GPU-d", 16)];
 
-/// SplitMix64 (Steele, Lea and Flood, 2014): small, seeded, the same everywhere.
+/// SplitMix64 (Steele, Lea and Flood, 2014): small, seeded, the same on every platform.
 struct Random(u64);
 
 impl Random {
@@ -50,45 +50,48 @@ impl Random {
     }
 
     fn pick<T: Clone>(&mut self, from: &[T]) -> Option<T> {
-        let place = usize::try_from(self.below(from.len() as u64)).unwrap();
-        from.get(place).cloned()
+        let index = usize::try_from(self.below(from.len() as u64)).unwrap();
+        from.get(index).cloned()
     }
 }
 
-/// What the next write will come to.
+/// The outcome of the next write.
 #[derive(Clone, Copy, Default, PartialEq)]
-enum Fate {
+enum WriteOutcome {
     #[default]
-    Kept,
+    Saved,
     /// The disk is full.
     Full,
     /// The daemon is killed before the rename.
     KilledBefore,
-    /// The daemon is killed after the rename, before it could answer.
+    /// The daemon is killed after the rename, before it answers.
     KilledAfter,
 }
 
 #[derive(Default)]
-struct Platter {
-    kept: Option<Saved>,
-    fate: Fate,
+struct DiskState {
+    saved: Option<Saved>,
+    outcome: WriteOutcome,
     killed: bool,
 }
 
-/// Outlives the daemon that writes to it.
+/// A disk that outlives the daemon that writes to it.
 #[derive(Clone, Default)]
-struct Disk(Rc<RefCell<Platter>>);
+struct Disk(Rc<RefCell<DiskState>>);
 
 impl LedgerStorage for Disk {
     fn save(&mut self, saved: &Saved) -> Result<(), StoreError> {
-        let mut platter = self.0.borrow_mut();
-        let fate = std::mem::take(&mut platter.fate);
-        if matches!(fate, Fate::Kept | Fate::KilledAfter) && !platter.killed {
-            platter.kept = Some(saved.clone());
+        let mut state = self.0.borrow_mut();
+        let outcome = std::mem::take(&mut state.outcome);
+        if matches!(outcome, WriteOutcome::Saved | WriteOutcome::KilledAfter) && !state.killed {
+            state.saved = Some(saved.clone());
         }
 
-        platter.killed |= matches!(fate, Fate::KilledBefore | Fate::KilledAfter);
-        if fate == Fate::Kept && !platter.killed {
+        state.killed |= matches!(
+            outcome,
+            WriteOutcome::KilledBefore | WriteOutcome::KilledAfter
+        );
+        if outcome == WriteOutcome::Saved && !state.killed {
             return Ok(());
         }
 
@@ -101,14 +104,14 @@ impl LedgerStorage for Disk {
     }
 }
 
-/// What is true of a lease, whatever the ledger believes.
+/// The truth about a lease, whatever the ledger believes.
 struct Truth {
     holder: ProcessIdentity,
     by_name: bool,
-    /// Its holder was told yes, and may count on it until then.
+    /// The client got a yes, and the lease is valid until then.
     until: Boottime,
     released: bool,
-    /// What was taken for it: by process and device.
+    /// The memory taken for it, by process and device.
     taken: BTreeMap<(ProcessIdentity, String), u64>,
 }
 
@@ -116,24 +119,24 @@ struct Simulation {
     random: Random,
     host: Host,
     disk: Disk,
-    keeper: DurableLedger<Disk>,
+    durable: DurableLedger<Disk>,
     settings: LedgerConfig,
     boot: u32,
     run: u32,
-    /// Whether others take memory, and holders take more than promised.
+    /// Whether other processes take memory, and holders take more than granted.
     strangers: bool,
     processes: Vec<ProcessIdentity>,
     parents: BTreeMap<ProcessIdentity, ProcessIdentity>,
     truths: BTreeMap<String, Truth>,
-    /// Processes that were started by another of ours.
+    /// Processes that another process of the simulation started.
     nested: BTreeSet<ProcessIdentity>,
-    /// Holders that took more than promised.
+    /// Holders that took more than granted.
     greedy: BTreeSet<ProcessIdentity>,
-    /// Processes that never asked.
+    /// Processes without a lease.
     outsiders: Vec<ProcessIdentity>,
-    unnoticed_deaths: Vec<ProcessIdentity>,
-    /// Growth of memory that nobody was promised, since the last reading, by device.
-    wild: BTreeMap<String, i128>,
+    unnoticed_exits: Vec<ProcessIdentity>,
+    /// Growth of memory without a lease since the last reading, by device.
+    unleased_growth: BTreeMap<String, i128>,
     queue: Queue,
     waiting: BTreeMap<Ticket, GrantRequest>,
     keyed: Vec<GrantRequest>,
@@ -144,8 +147,8 @@ struct Simulation {
 impl Simulation {
     fn new(seed: u64, strangers: bool) -> Self {
         let settings = LedgerConfig {
-            most_ended: 8,
-            most_leases: 16,
+            max_ended: 8,
+            max_leases: 16,
             ..LedgerConfig::default()
         };
 
@@ -155,7 +158,7 @@ impl Simulation {
         Self {
             random: Random(seed),
             host: Host::new(&DEVICES),
-            keeper: DurableLedger::new(ledger, disk.clone()),
+            durable: DurableLedger::new(ledger, disk.clone()),
             disk,
             settings,
             boot: 0,
@@ -167,8 +170,8 @@ impl Simulation {
             nested: BTreeSet::new(),
             greedy: BTreeSet::new(),
             outsiders: Vec::new(),
-            unnoticed_deaths: Vec::new(),
-            wild: BTreeMap::new(),
+            unnoticed_exits: Vec::new(),
+            unleased_growth: BTreeMap::new(),
             queue: Queue::new(8, 8),
             waiting: BTreeMap::new(),
             keyed: Vec::new(),
@@ -183,23 +186,23 @@ impl Simulation {
 
     fn event(&mut self) {
         match self.random.below(1000) {
-            0..250 => self.ask(),
+            0..250 => self.request(),
             250..500 => self.allocate(),
             500..560 => self.free(),
             560..740 => self.sample(),
             740..780 => self.crash(),
-            780..830 => self.notice_deaths(),
+            780..830 => self.notice_exits(),
             830..880 => self.release(),
             880..910 => self.renew(),
             910..970 => {
                 let millis = self.random.below(4_000);
                 self.host.pass(Duration::from_millis(millis));
                 let now = self.host.now();
-                self.keeper.expire(now);
+                self.durable.expire(now);
             }
             970..980 => self.step_wall(),
             980..990 => self.kill("kills"),
-            990..999 => self.wild_growth(),
+            990..999 => self.grow_without_lease(),
             _ => {
                 if self.random.one_in(10) {
                     self.reboot();
@@ -208,9 +211,13 @@ impl Simulation {
         }
 
         if self.random.one_in(20) {
-            let fates = [Fate::Full, Fate::KilledBefore, Fate::KilledAfter];
-            let fate = self.random.pick(&fates).unwrap();
-            self.disk.0.borrow_mut().fate = fate;
+            let outcomes = [
+                WriteOutcome::Full,
+                WriteOutcome::KilledBefore,
+                WriteOutcome::KilledAfter,
+            ];
+            let outcome = self.random.pick(&outcomes).unwrap();
+            self.disk.0.borrow_mut().outcome = outcome;
         }
 
         if self.random.one_in(4) {
@@ -246,7 +253,7 @@ impl Simulation {
         self.random.pick(&modest).unwrap()
     }
 
-    fn ask(&mut self) {
+    fn request(&mut self) {
         if self.random.one_in(2) {
             self.sample();
         }
@@ -256,38 +263,41 @@ impl Simulation {
             .random
             .pick(&self.keyed)
             .filter(|_| self.random.one_in(5));
-        let ask = again.unwrap_or_else(|| {
-            let mut ask = request(holder, &[]);
+        let wanted = again.unwrap_or_else(|| {
+            let mut wanted = request(holder, &[]);
             for _ in 0..=self.random.below(3) {
                 let (uuid, total) = self.random.pick(&DEVICES).unwrap();
                 let bytes = Bytes::mib(1 + self.random.below(total * 1024));
-                ask.devices.insert(
+                wanted.devices.insert(
                     uuid.to_owned(),
                     Bytes::new(bytes.get() / (1 + self.random.below(8))),
                 );
             }
 
-            ask.ttl = Duration::from_millis(1_000 + self.random.below(40_000));
+            wanted.ttl = Duration::from_millis(1_000 + self.random.below(40_000));
             if self.random.one_in(8) {
-                ask.holder = Holder::named("somebody");
+                wanted.holder = Holder::named("batch");
             }
 
             if self.random.one_in(4) {
                 self.next_key += 1;
-                ask.idempotency_key = Some(format!("key-{}", self.next_key));
-                self.keyed.push(ask.clone());
+                wanted.idempotency_key = Some(format!("key-{}", self.next_key));
+                self.keyed.push(wanted.clone());
                 if self.keyed.len() > 8 {
                     self.keyed.remove(0);
                 }
             }
 
-            ask
+            wanted
         });
 
-        if (!self.queue.may_pass(ask.devices.keys().map(String::as_str)) || !self.grant(&ask))
+        if (!self
+            .queue
+            .may_pass(wanted.devices.keys().map(String::as_str))
+            || !self.grant(&wanted))
             && self.random.one_in(6)
         {
-            let candidates: BTreeSet<_> = ask.devices.keys().cloned().collect();
+            let candidates: BTreeSet<_> = wanted.devices.keys().cloned().collect();
             let now = self.host.now().boottime;
             let patience = Duration::from_millis(self.random.below(60_000));
 
@@ -295,32 +305,36 @@ impl Simulation {
                 .queue
                 .join(1000, Some(candidates), now.after(patience), now)
             {
-                self.waiting.insert(ticket, ask);
+                self.waiting.insert(ticket, wanted);
             }
         }
     }
 
-    /// Whether the asker was told yes.
-    fn grant(&mut self, ask: &GrantRequest) -> bool {
-        let holder = ask.holder.process.unwrap_or(ProcessIdentity {
+    /// Requests a lease. Returns whether the client got a yes.
+    fn grant(&mut self, wanted: &GrantRequest) -> bool {
+        let holder = wanted.holder.process.unwrap_or(ProcessIdentity {
             pid: 0,
             start_ticks: 0,
         });
-        if ask.holder.process.is_some() && !self.host.is_alive(&holder) {
-            return false; // The daemon looks at the holder before it asks the ledger.
+        if wanted.holder.process.is_some() && !self.host.is_alive(&holder) {
+            return false; // The daemon checks the holder before it asks the ledger.
         }
-        // A process of another's tree does nothing else while it asks, and the daemon reads anew
-        // for whoever asks: what it took for the outer lease until then is in the reading.
+
+        // A process in another holder's tree does nothing else while it asks, and the daemon takes
+        // a new reading. So the reading shows what it took for the outer lease.
         if self.nested.contains(&holder) {
             self.sample();
         }
 
         let now = self.host.now();
-        match self.keeper.grant(ask.clone(), &self.host.reading(), now) {
+        match self
+            .durable
+            .grant(wanted.clone(), &self.host.reading(), now)
+        {
             Ok(granted) => {
                 let lease = granted.lease().clone();
-                let by_name = ask.holder.process.is_none();
-                let new = matches!(granted, hf_mem_probe::leases::ledger::Granted::Now(_));
+                let by_name = wanted.holder.process.is_none();
+                let is_new = matches!(granted, hf_mem_probe::leases::ledger::Granted::New(_));
                 let truth = Truth {
                     holder,
                     by_name,
@@ -329,8 +343,8 @@ impl Simulation {
                     taken: BTreeMap::new(),
                 };
                 self.truths.entry(lease.id.clone()).or_insert(truth);
-                self.count(if new { "granted" } else { "granted before" });
-                if new {
+                self.count(if is_new { "granted" } else { "granted before" });
+                if is_new {
                     self.check_grant(lease.devices.keys());
                 }
                 true
@@ -354,28 +368,28 @@ impl Simulation {
 
         let tickets: Vec<_> = self.queue.waiters().map(|waiter| waiter.ticket).collect();
         for ticket in tickets {
-            let ask = self.waiting[&ticket].clone();
+            let wanted = self.waiting[&ticket].clone();
             if self
                 .queue
-                .may_take(ticket, ask.devices.keys().map(String::as_str))
-                && self.grant(&ask)
+                .may_take(ticket, wanted.devices.keys().map(String::as_str))
+                && self.grant(&wanted)
             {
                 self.queue.served(ticket);
                 self.waiting.remove(&ticket);
-                self.count("served from the line");
+                self.count("served from the queue");
             }
         }
 
         self.queue.drain_events();
     }
 
-    /// A live lease that was told yes and whose holder lives.
+    /// Picks a live lease whose client got a yes.
     fn live_lease(&mut self) -> Option<String> {
-        let ledger = self.keeper.ledger();
+        let ledger = self.durable.ledger();
         let ids: Vec<_> = ledger
             .live()
             .filter(|lease| self.truths.contains_key(&lease.id))
-            .map(|l| l.id.clone())
+            .map(|lease| lease.id.clone())
             .collect();
 
         self.random.pick(&ids)
@@ -383,11 +397,10 @@ impl Simulation {
 
     fn allocate(&mut self) {
         let Some(id) = self.live_lease() else { return };
-        let lease = self.keeper.ledger().get(&id).unwrap().clone();
+        let lease = self.durable.ledger().get(&id).unwrap().clone();
         let truth = &self.truths[&id];
 
-        // A holder that is only a name works through no process that could be seen; in the strict
-        // world it takes nothing.
+        // A named holder has no process that a reading could show, so it takes nothing here.
         if truth.by_name
             || !self.host.is_alive(&truth.holder)
             || self.host.now().boottime >= lease.expires_at
@@ -397,7 +410,7 @@ impl Simulation {
 
         let holder = truth.holder;
 
-        // A process that holds leases of its own takes memory for those.
+        // A process with its own leases takes memory for those.
         let children = self.parents.iter().filter(|(child, parent)| {
             **parent == holder && self.host.is_alive(child) && !self.holds_leases(child)
         });
@@ -405,14 +418,14 @@ impl Simulation {
         let process = self.random.pick(&children).unwrap();
         let uuids: Vec<_> = lease.devices.keys().cloned().collect();
         let uuid = self.random.pick(&uuids).unwrap();
-        let left = lease.devices[&uuid]
+        let untaken = lease.devices[&uuid]
             .granted_bytes
             .get()
             .saturating_sub(self.taken(&id, &uuid));
         let bytes = if self.random.one_in(3) {
-            left
+            untaken
         } else {
-            self.random.below(left + 1)
+            self.random.below(untaken + 1)
         };
 
         if self.host.try_allocate(process, &uuid, Bytes::new(bytes)) {
@@ -427,14 +440,14 @@ impl Simulation {
         } else {
             assert!(
                 self.strangers,
-                "out of memory within a promise, and nobody else is here"
+                "out of memory within a lease, without other processes"
             );
             self.count("out of memory by strangers");
         }
     }
 
     fn holds_leases(&self, process: &ProcessIdentity) -> bool {
-        self.keeper
+        self.durable
             .ledger()
             .live()
             .any(|lease| lease.holder.process.as_ref() == Some(process))
@@ -453,15 +466,15 @@ impl Simulation {
             .sum()
     }
 
-    /// Some memory of some lease, alive or not, is given back; a settled holder may take it again.
+    /// Frees some memory of some lease, live or ended. A settled holder may take it again.
     fn free(&mut self) {
         let ids: Vec<_> = self.truths.keys().cloned().collect();
         let Some(id) = self.random.pick(&ids) else {
             return;
         };
 
-        let places: Vec<_> = self.truths[&id].taken.keys().cloned().collect();
-        let Some((process, uuid)) = self.random.pick(&places) else {
+        let allocations: Vec<_> = self.truths[&id].taken.keys().cloned().collect();
+        let Some((process, uuid)) = self.random.pick(&allocations) else {
             return;
         };
 
@@ -486,9 +499,9 @@ impl Simulation {
 
     fn sample(&mut self) {
         self.host.sample();
-        self.wild.clear();
+        self.unleased_growth.clear();
         let now = self.host.now();
-        self.keeper.settle(&self.host.reading(), now);
+        self.durable.settle(&self.host.reading(), now);
         self.count("readings");
     }
 
@@ -504,7 +517,7 @@ impl Simulation {
             .parents
             .iter()
             .filter(|(_, parent)| **parent == process)
-            .map(|(c, _)| *c)
+            .map(|(child, _)| *child)
             .collect();
         for orphan in orphans {
             self.parents.remove(&orphan);
@@ -522,7 +535,7 @@ impl Simulation {
         };
 
         self.exit(process);
-        self.unnoticed_deaths.push(process);
+        self.unnoticed_exits.push(process);
 
         if self.random.one_in(3) {
             let reused = self.host.replace(process);
@@ -532,10 +545,10 @@ impl Simulation {
         self.count("crashed");
     }
 
-    fn notice_deaths(&mut self) {
+    fn notice_exits(&mut self) {
         let now = self.host.now();
-        for process in std::mem::take(&mut self.unnoticed_deaths) {
-            self.keeper.holder_died(&process, now);
+        for process in std::mem::take(&mut self.unnoticed_exits) {
+            self.durable.holder_died(&process, now);
         }
     }
 
@@ -543,15 +556,15 @@ impl Simulation {
         let Some(id) = self.live_lease() else { return };
         let now = self.host.now();
         for _ in 0..=self.random.below(2) {
-            let released = self.keeper.release(&id, 1000, now).is_ok();
+            let released = self.durable.release(&id, 1000, now).is_ok();
 
-            // After a kill the file may show it or not.
+            // After a kill the file may contain the release or not.
             let may_be_released = released || self.disk.0.borrow().killed;
             if may_be_released {
                 self.truths.get_mut(&id).unwrap().released = true;
             } else {
                 let ending = self
-                    .keeper
+                    .durable
                     .ledger()
                     .get(&id)
                     .unwrap()
@@ -576,12 +589,12 @@ impl Simulation {
 
         let now = self.host.now();
         let was_live = self
-            .keeper
+            .durable
             .ledger()
             .get(&id)
             .is_some_and(|lease| lease.is_live() && now.boottime < lease.expires_at);
 
-        match self.keeper.renew(&id, 1000, None, now) {
+        match self.durable.renew(&id, 1000, None, now) {
             Ok(lease) => {
                 assert!(was_live, "an ended lease was renewed");
                 self.truths.get_mut(&id).unwrap().until = lease.expires_at;
@@ -598,8 +611,8 @@ impl Simulation {
         self.count("clock steps");
     }
 
-    /// Others take memory that nobody promised them: strangers, and holders beyond their promise.
-    fn wild_growth(&mut self) {
+    /// Takes memory without a lease: by other processes, and by holders beyond their lease.
+    fn grow_without_lease(&mut self) {
         if !self.strangers {
             return;
         }
@@ -620,21 +633,21 @@ impl Simulation {
         let bytes = Bytes::mib(self.random.below(total * 256));
 
         if self.host.try_allocate(outsider, uuid, bytes) {
-            *self.wild.entry(uuid.to_owned()).or_default() += i128::from(bytes.get());
+            *self.unleased_growth.entry(uuid.to_owned()).or_default() += i128::from(bytes.get());
             self.count("strangers");
         }
     }
 
-    /// A holder takes more than it was promised. It asks for nothing else, before or after: of a
-    /// holder with two leases nobody could say for which of them it took what.
+    /// Makes a holder take more than granted. It holds one lease only: with two leases it would be
+    /// unknown for which of them it took the memory.
     fn overrun(&mut self) {
         let Some(id) = self.live_lease() else { return };
         let holder = self.truths[&id].holder;
         let related =
             self.nested.contains(&holder) || self.parents.values().any(|parent| *parent == holder);
 
-        // The ledger's own count: it may know of one that its asker was never told of.
-        let ledger = self.keeper.ledger();
+        // Count in the ledger, which may have a lease that its client never received.
+        let ledger = self.durable.ledger();
         let leases = ledger
             .live()
             .chain(ledger.ended())
@@ -646,16 +659,17 @@ impl Simulation {
         }
 
         self.greedy.insert(holder);
-        self.keyed.retain(|ask| ask.holder.process != Some(holder));
+        self.keyed
+            .retain(|wanted| wanted.holder.process != Some(holder));
 
-        self.waiting.values_mut().for_each(|ask| {
-            if ask.holder.process == Some(holder) {
-                ask.holder = Holder::named("gave up");
+        self.waiting.values_mut().for_each(|wanted| {
+            if wanted.holder.process == Some(holder) {
+                wanted.holder = Holder::named("gave up");
             }
         });
 
         let uuid = self
-            .keeper
+            .durable
             .ledger()
             .get(&id)
             .unwrap()
@@ -664,7 +678,7 @@ impl Simulation {
             .next()
             .unwrap()
             .clone();
-        let granted = self.keeper.ledger().get(&id).unwrap().devices[&uuid]
+        let granted = self.durable.ledger().get(&id).unwrap().devices[&uuid]
             .granted_bytes
             .get();
         let bytes = granted.saturating_sub(self.taken(&id, &uuid)) + self.random.below(granted);
@@ -678,19 +692,19 @@ impl Simulation {
                 .entry((holder, uuid.clone()))
                 .or_default() += bytes;
 
-            *self.wild.entry(uuid).or_default() += i128::from(bytes);
+            *self.unleased_growth.entry(uuid).or_default() += i128::from(bytes);
             self.count("took more");
         }
     }
 
-    /// The daemon dies as it stands; another takes over what is on the disk.
+    /// Kills the daemon and starts another on what is on the disk.
     fn kill(&mut self, how: &'static str) {
-        let kept = self.disk.0.take().kept;
+        let saved = self.disk.0.take().saved;
         self.run += 1;
         let (boot, now) = (format!("boot-{}", self.boot), self.host.now());
 
-        // Through the text that is really written.
-        let written = kept.map(|saved| {
+        // Convert it to JSON and back, as a real file.
+        let written = saved.map(|saved| {
             serde_json::from_slice::<Saved>(&serde_json::to_vec(&saved).unwrap()).unwrap()
         });
         let ledger = match written.clone() {
@@ -705,12 +719,12 @@ impl Simulation {
             None => Ledger::new(self.settings.clone(), boot, self.run),
         };
 
-        self.disk = Disk(Rc::new(RefCell::new(Platter {
-            kept: written,
-            ..Platter::default()
+        self.disk = Disk(Rc::new(RefCell::new(DiskState {
+            saved: written,
+            ..DiskState::default()
         })));
-        self.keeper = DurableLedger::new(ledger, self.disk.clone());
-        self.unnoticed_deaths.clear();
+        self.durable = DurableLedger::new(ledger, self.disk.clone());
+        self.unnoticed_exits.clear();
         self.queue = Queue::new(8, 8);
         self.waiting.clear();
         self.sample();
@@ -722,7 +736,6 @@ impl Simulation {
             self.exit(process);
         }
 
-        let until = |truth: &Truth, now: Boottime| truth.until.since(now);
         let before = self.host.now();
         let down = Duration::from_secs(self.random.below(20));
         self.host.reboot(down);
@@ -730,27 +743,24 @@ impl Simulation {
         self.truths.retain(|_, truth| truth.by_name);
 
         for truth in self.truths.values_mut() {
-            // The clock of the wall may have been stepped: what is left of a name's time is at
-            // least this.
-            truth.until = now
-                .boottime
-                .after(until(truth, before.boottime).saturating_sub(down));
+            // The wall clock may have been stepped: a named holder keeps at least this time.
+            let left = truth.until.since(before.boottime);
+            truth.until = now.boottime.after(left.saturating_sub(down));
         }
 
         self.boot += 1;
         self.outsiders.clear();
         self.parents.clear();
-        self.wild.clear();
+        self.unleased_growth.clear();
 
-        // Whatever the wall's clock showed when the file was written last, it was not stepped
-        // since.
+        // The wall clock was not stepped since the file was last written.
         self.kill("reboots");
         self.truths.retain(|_, truth| !truth.by_name);
     }
 
-    /// What is promised and not taken yet, and what is in use, must go together on the device.
-    fn owed(&self, uuid: &str) -> u64 {
-        let ledger = self.keeper.ledger();
+    /// The granted bytes on a device that are not taken yet.
+    fn untaken(&self, uuid: &str) -> u64 {
+        let ledger = self.durable.ledger();
         let on_device = ledger
             .live()
             .filter_map(|lease| Some((lease, lease.devices.get(uuid)?)));
@@ -765,12 +775,18 @@ impl Simulation {
             .sum()
     }
 
-    /// A promise was given now: it must not be one too many, leaving aside what others took since
-    /// the reading.
+    /// Checks that a new lease does not over-commit, apart from what other processes took since the
+    /// reading.
     fn check_grant<'a>(&self, uuids: impl Iterator<Item = &'a String>) {
         for uuid in uuids {
-            let wild = self.wild.get(uuid).copied().unwrap_or_default().max(0);
-            let needed = i128::from(self.owed(uuid)) + i128::from(self.host.used(uuid)) - wild;
+            let unleased = self
+                .unleased_growth
+                .get(uuid)
+                .copied()
+                .unwrap_or_default()
+                .max(0);
+            let needed =
+                i128::from(self.untaken(uuid)) + i128::from(self.host.used(uuid)) - unleased;
             assert!(
                 needed <= i128::from(self.host.total(uuid)),
                 "over-commit on {uuid}: {needed}"
@@ -786,7 +802,7 @@ impl Simulation {
         let now = self.host.now().boottime;
         for (uuid, total) in DEVICES {
             if !self.strangers {
-                let needed = self.owed(uuid) + self.host.used(uuid);
+                let needed = self.untaken(uuid) + self.host.used(uuid);
                 assert!(
                     needed <= Bytes::gib(total).get(),
                     "over-commit on {uuid}: {needed}"
@@ -794,12 +810,12 @@ impl Simulation {
             }
         }
 
-        let ledger = self.keeper.ledger();
+        let ledger = self.durable.ledger();
         let live: BTreeSet<_> = ledger.live().map(|lease| lease.id.as_str()).collect();
 
         for (id, truth) in &self.truths {
-            let counts_on_it = !truth.released && now < truth.until;
-            if counts_on_it && (truth.by_name || self.host.is_alive(&truth.holder)) {
+            let is_valid = !truth.released && now < truth.until;
+            if is_valid && (truth.by_name || self.host.is_alive(&truth.holder)) {
                 assert!(live.contains(id.as_str()), "lease {id} was lost");
             }
         }
@@ -818,22 +834,22 @@ impl Simulation {
         });
     }
 
-    /// Everyone goes home: nothing may be left.
+    /// Ends all processes and checks that nothing is left.
     fn end(&mut self) {
         for process in self.processes.clone() {
             self.exit(process);
-            self.unnoticed_deaths.push(process);
+            self.unnoticed_exits.push(process);
         }
 
         for outsider in std::mem::take(&mut self.outsiders) {
             self.host.exit(outsider);
         }
 
-        self.notice_deaths();
+        self.notice_exits();
         self.host.pass(Duration::from_secs(3_600));
-        self.sample(); // Ends what only time ends;
-        self.sample(); // and shows that it is gone.
-        let ledger = self.keeper.ledger();
+        self.sample(); // Ends the leases that only time ends.
+        self.sample(); // Shows that their memory is free.
+        let ledger = self.durable.ledger();
         assert_eq!(ledger.live().count(), 0, "leaked leases");
 
         for (uuid, total) in DEVICES {
@@ -861,13 +877,13 @@ fn simulate(seed: u64, strangers: bool, events: u64) {
         "granted",
         "granted before",
         "refused by the disk",
-        "served from the line",
+        "served from the queue",
         "kills in a write",
         "renewed",
     ] {
         assert!(
             simulation.counts.get(what).is_some_and(|count| *count > 10),
-            "the schedule never came to: {what}"
+            "the schedule rarely reached: {what}"
         );
     }
 }
@@ -875,28 +891,28 @@ fn simulate(seed: u64, strangers: bool, events: u64) {
 const EVENTS: u64 = 26_000;
 
 #[test]
-fn nothing_is_promised_twice_lost_or_leaked_seed_1() {
+fn ledger_matches_truth_seed_1() {
     simulate(1, false, EVENTS);
 }
 
 #[test]
-fn nothing_is_promised_twice_lost_or_leaked_seed_2() {
+fn ledger_matches_truth_seed_2() {
     simulate(2, false, EVENTS);
 }
 
 #[test]
-fn nothing_is_promised_twice_lost_or_leaked_seed_3() {
+fn ledger_matches_truth_seed_3() {
     simulate(3, false, EVENTS);
 }
 
 #[test]
-fn with_strangers_about_the_ledger_stays_right_seed_4() {
+fn ledger_survives_strangers_seed_4() {
     simulate(4, true, EVENTS);
 }
 
 #[test]
-#[ignore = "minutes: for changes of the ledger's rules"]
-fn nothing_is_promised_twice_lost_or_leaked_on_more_seeds() {
+#[ignore = "takes minutes; run it when you change the ledger's rules"]
+fn ledger_matches_truth_more_seeds() {
     for seed in 5..25 {
         simulate(seed, seed % 2 == 0, EVENTS);
     }

@@ -1,5 +1,5 @@
-//! The real daemon and a ledger that cannot be read or written: it grants nothing that may be
-//! granted already, and answers no change that would not survive.
+//! The real daemon with a ledger that cannot be read or written. It grants no memory that may be
+//! leased already, and acknowledges no change that would not survive.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
@@ -24,7 +24,7 @@ use hf_mem_probe::leases::journal::{Entry, read};
 use hf_mem_probe::leases::store::peek;
 use leases_daemon::{Daemon, model};
 
-/// A question of 16 GiB.
+/// A question that needs 16 GiB.
 fn question(directory: &Path) -> Question {
     let mut question = block_on(model::question(directory, SystemTime::now())).unwrap();
     question.workload.context = Some(ContextQuestion::Tokens(262_144));
@@ -43,18 +43,18 @@ fn lease_for(client: &Client, question: &Question, seconds: u64) -> Result<Answe
         ..LeaseRequest::default()
     };
 
-    told(block_on(client.create_lease(&request)).unwrap())
+    daemon_answer(block_on(client.create_lease(&request)).unwrap())
 }
 
-fn told<T>(outcome: Result<T, ClientError>) -> Result<T, Problem> {
+fn daemon_answer<T>(outcome: Result<T, ClientError>) -> Result<T, Problem> {
     outcome.map_err(|error| match error {
         ClientError::Problem(problem) => *problem,
         other => panic!("{other}"),
     })
 }
 
-/// What the daemon says of its leases, where they are not well.
-fn trouble(client: &Client) -> Option<String> {
+/// The fault of the leases that the daemon reports, if any.
+fn fault(client: &Client) -> Option<String> {
     let health = block_on(client.health()).unwrap().unwrap();
     let part = health
         .parts
@@ -67,14 +67,14 @@ fn trouble(client: &Client) -> Option<String> {
 }
 
 #[test]
-fn one_bit_of_the_ledger_makes_nobody_promise_the_same_memory_twice() {
+fn damaged_ledger_blocks_grants() {
     let directory = tempfile::tempdir().unwrap();
     let question = question(directory.path());
     let program = Path::new(env!("CARGO_BIN_EXE_hf-mem-probe"));
     let mut daemon = Daemon::start(program, directory.path(), &["--gpus", "24GiB"]);
     let client = Client::new(daemon.socket());
     assert!(lease(&client, &question).unwrap().lease.is_some());
-    assert_eq!(trouble(&client), None);
+    assert_eq!(fault(&client), None);
     daemon.kill();
     let ledger = directory.path().join("state/leases.json");
     let mut content = fs::read(&ledger).unwrap();
@@ -87,14 +87,14 @@ fn one_bit_of_the_ledger_makes_nobody_promise_the_same_memory_twice() {
 
     for start in ["first", "second"] {
         daemon.start_again();
-        let reason = trouble(&client).unwrap();
+        let reason = fault(&client).unwrap();
         assert!(
             reason.contains("no lease is granted") && reason.contains(aside_name),
             "{start}: {reason}"
         );
         let mut refused = vec![lease(&client, &question).unwrap_err()];
-        refused.push(told(block_on(client.fits(&question)).unwrap()).unwrap_err());
-        refused.push(told(block_on(client.gpus()).unwrap()).unwrap_err());
+        refused.push(daemon_answer(block_on(client.fits(&question)).unwrap()).unwrap_err());
+        refused.push(daemon_answer(block_on(client.gpus()).unwrap()).unwrap_err());
 
         for problem in refused {
             assert_eq!(
@@ -112,7 +112,7 @@ fn one_bit_of_the_ledger_makes_nobody_promise_the_same_memory_twice() {
             );
         }
 
-        let listed = told(block_on(client.leases()).unwrap()).unwrap();
+        let listed = daemon_answer(block_on(client.leases()).unwrap()).unwrap();
         assert!(
             listed.leases.is_empty() && listed.warnings[0].contains(aside_name),
             "{start}: {listed:?}"
@@ -138,29 +138,26 @@ fn one_bit_of_the_ledger_makes_nobody_promise_the_same_memory_twice() {
         };
 
         assert!(
-            told(block_on(client.fits(&declared)).unwrap()).is_ok(),
-            "{start}: declared devices are nobody's"
+            daemon_answer(block_on(client.fits(&declared)).unwrap()).is_ok(),
+            "{start}: declared devices have no leases"
         );
         daemon.kill();
     }
 
-    // The operator knows that nothing of it is needed.
+    // The operator decides that its leases are not needed.
     fs::remove_file(&aside).unwrap();
 
     daemon.start_again();
-    assert_eq!(trouble(&client), None);
+    assert_eq!(fault(&client), None);
     assert!(lease(&client, &question).unwrap().lease.is_some());
 }
 
 fn lease_id(answer: &Answer) -> String {
-    answer.lease.as_ref().unwrap()["id"]
-        .as_str()
-        .unwrap()
-        .to_owned()
+    answer.lease.as_ref().unwrap().id.clone()
 }
 
 fn listed(client: &Client) -> Vec<State> {
-    told(block_on(client.leases()).unwrap())
+    daemon_answer(block_on(client.leases()).unwrap())
         .unwrap()
         .leases
         .into_iter()
@@ -179,7 +176,7 @@ fn until(what: &str, reached: impl Fn() -> bool) {
     }
 }
 
-/// The state folder is moved away for as long as nothing can be written there.
+/// The test moves the state folder away to make it unwritable.
 #[test]
 fn unwritable_release_fails_and_survives_kill() {
     let directory = tempfile::tempdir().unwrap();
@@ -192,7 +189,7 @@ fn unwritable_release_fails_and_survives_kill() {
         directory.path().join("state"),
         directory.path().join("away"),
     );
-    let release = |id: &str| told(block_on(client.release_lease(id)).unwrap());
+    let release = |id: &str| daemon_answer(block_on(client.release_lease(id)).unwrap());
 
     let id = lease_id(&lease(&client, &question).unwrap());
     fs::rename(&state, &away).unwrap();
@@ -208,20 +205,20 @@ fn unwritable_release_fails_and_survives_kill() {
     daemon.kill();
     fs::rename(&away, &state).unwrap();
     daemon.start_again();
-    assert_eq!(listed(&client), [State::Granted], "as the refusal said");
+    assert_eq!(listed(&client), [State::Granted], "as the error said");
 
-    // An answered release outlives a kill.
+    // An acknowledged release survives a kill.
     assert_eq!(release(&id).unwrap().state, State::Released);
     daemon.kill();
     daemon.start_again();
     assert!(listed(&client).is_empty());
 
-    // What ends by itself ends in time, and is written once that is possible.
+    // A lease expires in time, and the expiry is written once that is possible.
     lease_for(&client, &question, 3).unwrap();
     fs::rename(&state, &away).unwrap();
     until("the lease's expiry", || listed(&client).is_empty());
-    until("the trouble", || {
-        trouble(&client).is_some_and(|why| why.contains("could not be written"))
+    until("the fault", || {
+        fault(&client).is_some_and(|why| why.contains("could not be written"))
     });
     fs::rename(&away, &state).unwrap();
 
@@ -236,7 +233,7 @@ fn unwritable_release_fails_and_survives_kill() {
     };
 
     until("the ledger's retry", || live() == 0);
-    until("the end of the trouble", || trouble(&client).is_none());
+    until("the end of the fault", || fault(&client).is_none());
 }
 
 /// Starts the daemon with its state on a disk of 64 KiB that only it sees.
@@ -245,21 +242,21 @@ exec unshare --user --map-current-user --keep-caps --mount sh -c \
   'mount -t tmpfs -o size=64k tmpfs \"$0\" && cp \"$1\" \"$0/journal.jsonl\" && shift && exec \"$@\"' \
 ";
 
-/// A journal that ends so near the end of its page that only the beginning of the next line fits on
-/// a full disk.
+/// A journal that ends near the end of its page, so that only part of the next line fits on a full
+/// disk.
 fn nearly_full_page() -> String {
     let now = SystemTime::now();
-    let line = |message: String| {
+    let warning_line = |message: String| {
         let event = Event::Warning { message };
         serde_json::to_string(&Entry::event(now, event)).unwrap() + "\n"
     };
 
-    let padding = 4096 - 40 - line(String::new()).len();
-    line("x".repeat(padding))
+    let padding = 4096 - 40 - warning_line(String::new()).len();
+    warning_line("x".repeat(padding))
 }
 
 #[test]
-fn retried_grant_on_full_disk_is_told() {
+fn retried_grant_is_logged_once() {
     let directory = tempfile::tempdir().unwrap();
     let question = question(directory.path());
 
@@ -299,7 +296,7 @@ fn retried_grant_on_full_disk_is_told() {
         .status()
         .is_ok_and(|status| status.success())
     {
-        eprintln!("skipped: no file system can be mounted here");
+        eprintln!("skipped: cannot mount a file system");
         return;
     }
 
@@ -318,12 +315,14 @@ fn retried_grant_on_full_disk_is_told() {
     fs::remove_file(&filler).unwrap();
     let granted = lease_id(&lease(&client, &question).unwrap());
 
-    let told = || {
-        // A line that is just being written cannot be read yet.
-        let (entries, unreadable) = read(&seen).unwrap();
-        let granted = |entry: &&Entry| matches!(&entry.event, Some(Event::Granted(subject)) if subject.lease == granted);
-        (entries.iter().filter(granted).count(), unreadable)
+    let is_grant = |entry: &&Entry| match &entry.event {
+        Some(Event::Granted(subject)) => subject.lease == granted,
+        _ => false,
     };
 
-    until("the journal's retry, and no torn line", || told() == (1, 0));
+    until("the journal's retry, and no torn line", || {
+        // A line that is being written is unreadable.
+        let (entries, unreadable) = read(&seen).unwrap();
+        (entries.iter().filter(is_grant).count(), unreadable) == (1, 0)
+    });
 }

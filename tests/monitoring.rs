@@ -1,10 +1,9 @@
-//! The metrics and the alert rules as Prometheus' own tool sees them, where it is installed
-//! (Debian's `prometheus`).
+//! Checks the metrics and the alert rules with promtool (Debian's `prometheus`), if installed.
 
 #![expect(
     clippy::unwrap_used,
     clippy::print_stderr,
-    reason = "the helpers of tests may fail them, and say why they skip"
+    reason = "test helpers can fail a test, and print why they skip"
 )]
 
 use std::io::Write as _;
@@ -12,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 
 use hf_mem_probe::metrics::{Metrics, Stage};
 
-/// What promtool says; `None` where there is none.
+/// Runs promtool; `None` if it is not installed.
 fn promtool(arguments: &[&str], input: &str) -> Option<Output> {
     let mut command = Command::new("promtool");
     command
@@ -25,7 +24,7 @@ fn promtool(arguments: &[&str], input: &str) -> Option<Output> {
         .stderr(Stdio::piped())
         .spawn();
     let Ok(mut child) = spawned else {
-        eprintln!("skipped: no promtool here");
+        eprintln!("skipped: promtool is not installed");
         return None;
     };
 
@@ -39,7 +38,7 @@ fn promtool(arguments: &[&str], input: &str) -> Option<Output> {
     Some(child.wait_with_output().unwrap())
 }
 
-fn said(output: &Output) -> String {
+fn printed(output: &Output) -> String {
     format!(
         "{}{}",
         String::from_utf8_lossy(&output.stdout),
@@ -48,7 +47,7 @@ fn said(output: &Output) -> String {
 }
 
 #[test]
-fn the_metrics_are_well_formed_and_named_as_is_the_custom() {
+fn metrics_pass_promtool() {
     let metrics = Metrics::default();
     metrics.question("fits", "fits");
     metrics.took(Stage::Request, std::time::Duration::from_micros(40));
@@ -57,22 +56,22 @@ fn the_metrics_are_well_formed_and_named_as_is_the_custom() {
     };
 
     assert!(
-        output.status.success() && said(&output).trim().is_empty(),
+        output.status.success() && printed(&output).trim().is_empty(),
         "{}",
-        said(&output)
+        printed(&output)
     );
 }
 
 #[test]
-fn the_alerts_are_raised_when_they_should_be_and_not_otherwise() {
+fn alerts_pass_promtool() {
     let Some(output) = promtool(&["check", "rules", "alerts.yml"], "") else {
         return;
     };
 
-    assert!(output.status.success(), "{}", said(&output));
+    assert!(output.status.success(), "{}", printed(&output));
     let Some(output) = promtool(&["test", "rules", "alerts_test.yml"], "") else {
         return;
     };
 
-    assert!(output.status.success(), "{}", said(&output));
+    assert!(output.status.success(), "{}", printed(&output));
 }

@@ -1,4 +1,4 @@
-//! What is suggested when it does not fit, and several models at once.
+//! Suggestions for models that do not fit, and several models at once.
 #![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 #[path = "placement_fake/mod.rs"]
@@ -34,13 +34,14 @@ fn changes(advice: &[Advice]) -> Vec<&str> {
     advice.iter().map(|it| it.change.as_str()).collect()
 }
 
-/// 32 layers of 400 MiB and 2 GiB beside are 14.5 GiB; 40 960 tokens of 128 KiB are 5 GiB.
+/// 32 layers of 400 MiB and 2 GiB of other weights are 14.5 GiB; 40 960 tokens of 128 KiB are 5
+/// GiB.
 #[test]
-fn a_smaller_workload_is_suggested_to_the_token() {
+fn smaller_context_is_suggested() {
     let fake = Fake::default();
     let found = advice(&fake, &host(&[18]), |_| {}, &[]);
 
-    // What fits comes before what is tight, and each by its harm.
+    // Changes that fit come before tight ones, each group by its harm.
     assert_eq!(
         changes(&found)[..3],
         ["context=19456", "devices=2", "kv_cache_dtype=fp8"]
@@ -51,7 +52,7 @@ fn a_smaller_workload_is_suggested_to_the_token() {
     );
     assert!(found[0].saves > Bytes::gib(2));
 
-    // Put back as a question, it fits.
+    // Asked as a question, it fits.
     let (model, parameters) = (fake.model(), BTreeMap::new());
     assert_eq!(
         plan(&ask(&fake, &model, &parameters, 19_456), &host(&[18]))
@@ -62,7 +63,7 @@ fn a_smaller_workload_is_suggested_to_the_token() {
 }
 
 #[test]
-fn fewer_sequences_are_suggested_where_several_were_asked() {
+fn fewer_sequences_are_suggested() {
     let found = advice(
         &Fake::default(),
         &host(&[24]),
@@ -77,7 +78,7 @@ fn fewer_sequences_are_suggested_where_several_were_asked() {
 }
 
 #[test]
-fn a_smaller_step_is_suggested_where_it_is_enough() {
+fn smaller_step_is_suggested() {
     let fake = Fake {
         buffer: 3 << 30,
         doubt: (100, 100),
@@ -107,7 +108,7 @@ fn lifted_constraints_are_suggested() {
 }
 
 #[test]
-fn host_memory_is_suggested_where_it_was_denied() {
+fn denied_host_memory_is_suggested() {
     let fake = Fake {
         offload: true,
         uneven: true,
@@ -119,7 +120,7 @@ fn host_memory_is_suggested_where_it_was_denied() {
     assert_eq!(changes(&found), ["devices=2", "offload=allow"]);
 }
 
-/// A question of 14.5 GiB and more on 13 GiB, and two other engines of which the second takes less.
+/// Suggestions for at least 14.5 GiB on 13 GiB, with two other engines. The second one needs less.
 fn other_engines(change: impl FnOnce(&mut Ask<'_>)) -> Vec<Advice> {
     let fake = Fake {
         longest: Some(40_960),
@@ -159,13 +160,13 @@ fn other_engine_is_planned() {
 
 #[test]
 fn other_engine_keeps_constraints() {
-    // Neither 32 heads nor 4 divide by 3: another engine is no way out of that.
+    // Neither 32 heads nor 4 divide by 3: another engine does not help.
     let split = |ask: &mut Ask<'_>| ask.constraints.tensor = Some(3);
     assert_eq!(changes(&other_engines(split)), ["tensor_parallel=null"]);
 }
 
 #[test]
-fn other_engine_is_given_same_workload() {
+fn other_engine_keeps_workload() {
     let without_context = |ask: &mut Ask<'_>| {
         ask.asked.context = None;
         ask.asked.sequences = Some(1);
@@ -174,7 +175,7 @@ fn other_engine_is_given_same_workload() {
 
     let found = other_engines(without_context);
 
-    // By itself it would take a context of 262 144.
+    // Its own default context is 262 144.
     let engine = found
         .iter()
         .find(|it| it.change.starts_with("engine="))
@@ -198,7 +199,7 @@ fn process(pid: u32, gib: u64) -> Process {
 }
 
 #[test]
-fn the_smallest_set_of_holders_makes_room() {
+fn smallest_set_makes_room() {
     let mut device = Device::idle(gpu("GPU-00", "card", Bytes::gib(24), Bytes::gib(24)).facts);
     device.free_bytes = Some(Bytes::gib(4));
     device.processes = vec![process(7, 2), process(8, 17), process(9, 1)];
@@ -233,7 +234,7 @@ fn the_smallest_set_of_holders_makes_room() {
 }
 
 #[test]
-fn memory_that_no_process_is_named_for_is_a_holder_too() {
+fn unnamed_memory_is_a_holder() {
     let mut device = Device::idle(gpu("GPU-00", "card", Bytes::gib(24), Bytes::gib(24)).facts);
     (device.free_bytes, device.used_bytes) = (Some(Bytes::gib(4)), Some(Bytes::gib(20)));
     device.processes = vec![process(7, 2)];
@@ -263,7 +264,7 @@ fn memory_that_no_process_is_named_for_is_a_holder_too() {
 }
 
 #[test]
-fn more_devices_are_suggested_as_hosts_have_them() {
+fn common_device_counts_are_suggested() {
     let found = advice(
         &Fake {
             heads: 8,
@@ -285,7 +286,7 @@ fn more_devices_are_suggested_as_hosts_have_them() {
 }
 
 #[test]
-fn host_memory_that_is_not_known_is_named() {
+fn unknown_host_memory_is_suggested() {
     let fake = Fake {
         offload: true,
         uneven: true,
@@ -301,7 +302,7 @@ fn host_memory_that_is_not_known_is_named() {
         .unwrap();
     let need: u64 = named.change.split_once('=').unwrap().1.parse().unwrap();
 
-    let at = |bytes| {
+    let verdict_with = |bytes| {
         let (model, parameters) = (fake.model(), BTreeMap::new());
         let mut ask = ask(&fake, &model, &parameters, 40_960);
         ask.constraints.offload = true;
@@ -314,7 +315,10 @@ fn host_memory_that_is_not_known_is_named() {
         plan(&ask, &here).unwrap().verdict()
     };
 
-    assert_eq!((at(need), named.verdict), (Verdict::Fits, Verdict::Fits));
+    assert_eq!(
+        (verdict_with(need), named.verdict),
+        (Verdict::Fits, Verdict::Fits)
+    );
 }
 
 #[test]
@@ -332,11 +336,11 @@ fn leases_make_room_too() {
 }
 
 #[test]
-fn nothing_is_suggested_where_it_fits() {
+fn fitting_model_gets_no_suggestions() {
     assert_eq!(advice(&Fake::default(), &host(&[80]), |_| {}, &[]), []);
 }
 
-/// Models of these GiB (a third of a GiB and the context beside), at once.
+/// Plans models of these GiB at once; each also needs a third of a GiB and the context.
 fn at_once(gib: &[u64], here: &Availability) -> BatchFit {
     let fakes: Vec<Fake> = gib
         .iter()
@@ -381,7 +385,7 @@ fn devices(together: &BatchFit) -> Vec<&str> {
 }
 
 #[test]
-fn several_models_are_packed_beside_each_other() {
+fn several_models_share_devices() {
     let together = at_once(&[3, 14, 6], &host(&[24, 12]));
     assert_eq!(
         (together.verdict, devices(&together)),
@@ -396,7 +400,7 @@ fn several_models_are_packed_beside_each_other() {
 }
 
 #[test]
-fn a_mig_instance_takes_one_model() {
+fn mig_instance_takes_one_model() {
     let mut here = host(&[12, 10]);
     here.devices[0].facts.kind = DeviceKind::MigInstance;
     here.devices[1].facts.kind = DeviceKind::MigInstance;
@@ -409,8 +413,8 @@ fn a_mig_instance_takes_one_model() {
 }
 
 #[test]
-fn a_choice_is_taken_back_where_it_leaves_no_room() {
-    // Packed one by one, 5 goes to the 7 GiB, 4 and 3 to the 10 GiB, and the second 3 nowhere.
+fn failed_choice_is_reverted() {
+    // Packed in order, 5 goes to the 7 GiB, 4 and 3 to the 10 GiB, and the second 3 has no room.
     let together = at_once(&[5, 4, 3, 3], &host(&[10, 7]));
     assert_eq!(
         (together.verdict, devices(&together)),
@@ -419,7 +423,7 @@ fn a_choice_is_taken_back_where_it_leaves_no_room() {
 }
 
 #[test]
-fn all_or_nothing() {
+fn batch_fits_all_or_nothing() {
     let together = at_once(&[20, 20], &host(&[24]));
     assert_eq!(
         (together.verdict, together.gave_up),

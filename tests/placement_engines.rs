@@ -1,10 +1,11 @@
-//! Placement with the real engines on real models: legal, within its bytes, monotonic, and what it
-//! says of how far it goes holds when put back as a question. The models come from an optional
-//! folder of metadata.
+//! Placement with the real engines on real models.
+//!
+//! Placements are legal, within their bytes and monotonic. Their limits hold when asked as
+//! questions. The models come from an optional folder of metadata.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
-    reason = "a panic is a failed test; skips are told"
+    reason = "a panic is a failed test; skips are printed"
 )]
 
 use std::collections::BTreeMap;
@@ -51,7 +52,7 @@ const MODELS: [&str; 4] = [
     "openai/gpt-oss-120b",
 ];
 
-/// A model of the metadata folder; `None`, with a word, where it is not there.
+/// Reads a model of the metadata folder; prints a line and returns `None` if it does not exist.
 fn hub(repo: &str) -> Option<Model> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("../shared/hub/models")
@@ -124,8 +125,8 @@ fn here(host: &str) -> Availability {
     )
 }
 
-/// The same split and devices again with another workload, judged from the engine's own figures.
-fn again(ask: &Ask<'_>, plan: &Plan) -> bool {
+/// Judges the same split and devices with another workload by the engine's own figures.
+fn fits_again(ask: &Ask<'_>, plan: &Plan) -> bool {
     let placement = plan.recommended.as_ref().unwrap();
     let devices = [placement.ranks[0].device.clone()];
 
@@ -174,7 +175,7 @@ fn again(ask: &Ask<'_>, plan: &Plan) -> bool {
     })
 }
 
-/// Plans `model` on every host and holds the plan to what it says.
+/// Plans `model` on every host and checks the plan against its own figures.
 fn on_every_host(engines: &[&str], name: &str, model: &Model) {
     let all = Engines::embedded().unwrap();
     let questions = Questions {
@@ -218,7 +219,7 @@ fn holds(questions: &Questions<'_>, ask: &Ask<'_>, at: &Availability, planned: &
     );
 
     assert_eq!(
-        again(ask, planned),
+        fits_again(ask, planned),
         placement.verdict == Verdict::Fits,
         "{what}"
     );
@@ -228,7 +229,7 @@ fn holds(questions: &Questions<'_>, ask: &Ask<'_>, at: &Availability, planned: &
         ask.model.architecture.as_ref().unwrap().max_context,
     );
     if let Some(reached) = placement.max_context.filter(|reached| *reached > 0) {
-        let fits = |context| again(&questions.ask(engine, ask.model, (context, 1)), planned);
+        let fits = |context| fits_again(&questions.ask(engine, ask.model, (context, 1)), planned);
         assert!(fits(reached), "{what}: {reached} does not fit");
         let more = longest.map_or(reached + 1, |longest| longest.min(reached + 1));
         assert!(
@@ -239,7 +240,7 @@ fn holds(questions: &Questions<'_>, ask: &Ask<'_>, at: &Availability, planned: &
 
     if let Some(most) = placement.max_sequences.filter(|most| *most > 0) {
         let fits = |sequences| {
-            again(
+            fits_again(
                 &questions.ask(engine, ask.model, (8192, sequences)),
                 planned,
             )
@@ -259,7 +260,7 @@ fn holds(questions: &Questions<'_>, ask: &Ask<'_>, at: &Availability, planned: &
         .flatten()
     {
         let fits = |context| {
-            again(
+            fits_again(
                 &questions.ask(engine, ask.model, (context, point.sequences)),
                 planned,
             )
@@ -287,8 +288,8 @@ fn holds(questions: &Questions<'_>, ask: &Ask<'_>, at: &Availability, planned: &
     );
 }
 
-/// A rank's bytes follow from its own stage, and are those of its whole tensor group: what the
-/// search remembers them by.
+/// Checks that a rank's bytes depend only on its own stage, and are those of its whole tensor
+/// group. The search caches them by these facts.
 fn follow_from_the_stage(engines: &[&str], model: &Model) {
     let all = Engines::embedded().unwrap();
     let at = here("8xH100-80GB");
@@ -355,7 +356,7 @@ fn follow_from_the_stage(engines: &[&str], model: &Model) {
 }
 
 #[test]
-fn placements_of_real_models_hold_what_they_say() {
+fn real_model_placements_hold() {
     for repo in MODELS {
         if let Some(model) = hub(repo) {
             on_every_host(&ENGINES, repo, &model);
@@ -365,7 +366,7 @@ fn placements_of_real_models_hold_what_they_say() {
 }
 
 #[test]
-fn placements_of_gguf_files_hold_what_they_say() {
+fn gguf_placements_hold() {
     let Some(folder) = gguf_corpus::corpus() else {
         return;
     };
@@ -377,7 +378,7 @@ fn placements_of_gguf_files_hold_what_they_say() {
     }
 }
 
-/// The fixture model on a host, through the public path.
+/// Answers for the fixture model on a host, through the public path.
 fn answered(engine: &str, host: &str, context: Option<u64>, parameters: &Value) -> Answer {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/Qwen3-8B");
     let client = SourceClient::new(SourceSettings::new(
@@ -453,7 +454,7 @@ fn required_bytes_match_total_in_share() {
             answer.message
         );
 
-        // The figures in the table's column add up.
+        // The figures in the column of the table add up.
         let likely: u64 = answer
             .requirement
             .unwrap()
@@ -533,7 +534,7 @@ fn share_reports_cache_and_reach() {
     let held = f64::from(u32::try_from(tokens).unwrap()) / 40_960.0;
     assert!((concurrency - held).abs() < 0.02, "{concurrency}");
 
-    // What is sure to fit is what the cache holds at the least.
+    // The context that surely fits is the lowest size of the cache.
     assert!(low / 40_960 >= 3 && low / 40_960 < 4, "{low}");
 
     let sized = answered("vllm", "40GiB", None, &json!({}))

@@ -1,6 +1,7 @@
-//! Random hosts and models: every placement is legal and within its bytes, the same question gives
-//! the same answer, with few devices nothing better exists, and more memory never turns a yes into
-//! a no.
+//! Random hosts and models.
+//!
+//! Every placement is legal and within its bytes. The same question gives the same answer. With few
+//! devices no better placement exists. More memory never turns a yes into a no.
 
 #![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
 
@@ -22,7 +23,7 @@ use proptest::prelude::*;
 
 const MIB: u64 = 1 << 20;
 
-/// A model of `layers` layers that may differ; sizes suit cards of 1 to 8 GiB.
+/// Models of `layers` unequal layers, with sizes for cards of 1 to 8 GiB.
 fn models(layers: Range<usize>, uneven: bool) -> impl Strategy<Value = Fake> {
     let layer = prop_oneof![Just(300_u64), 50..900_u64];
     (
@@ -53,7 +54,7 @@ fn models(layers: Range<usize>, uneven: bool) -> impl Strategy<Value = Fake> {
         )
 }
 
-/// Devices of a few kinds, partly in use, wired at random.
+/// Devices of a few kinds, partly in use, with random links.
 fn hosts(devices: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = Availability> {
     let sizes = prop::sample::select(vec![1_u64, 2, 3, 4, 6, 8]);
     let links = prop::sample::select(vec![
@@ -126,8 +127,7 @@ fn with_prepared<T>(
     then(&*ask.engine.prepare(&case).unwrap())
 }
 
-/// The placement is legal, of distinct devices, within their bytes when it says so, and says what
-/// it says of itself.
+/// Checks that the placement is legal and on distinct devices, and that its own figures hold.
 fn check(fake: &Fake, here: &Availability, plan: &Plan) {
     let Some(placement) = &plan.recommended else {
         return;
@@ -196,7 +196,7 @@ fn check(fake: &Fake, here: &Availability, plan: &Plan) {
             placement.short_by() == Bytes::ZERO
         );
 
-        // How far it goes fits, and one block more does not.
+        // The maximum fits, and one block more does not.
         if let Some(reached) = placement.max_context.filter(|_| placement.host.is_none()) {
             let fits = |context| {
                 let workload = hf_mem_core::engines::Workload {
@@ -225,7 +225,7 @@ fn check(fake: &Fake, here: &Availability, plan: &Plan) {
     });
 }
 
-/// Lines 1, 3 to 5 and 7 to 10, then 12 to 14 of the stated order, for whoever fits or is tight.
+/// Lines 1, 3 to 5 and 7 to 10, then 12 to 14 of the order, for placements that fit or are tight.
 type Key = (
     (u8, (u8, u32), u8, usize),
     (usize, LinkKind, usize, LinkKind),
@@ -234,8 +234,8 @@ type Key = (
     Vec<String>,
 );
 
-/// Line 4 of the order: 0 for a device or tensor group of a power of two in one NVLink island, 1
-/// for one of another degree.
+/// Returns line 4 of the order: 0 for a device or tensor group of a power of two in one NVLink
+/// island, 1 for one of another degree.
 fn form(fake: &Fake, split: &Split, in_island: bool) -> u8 {
     match (fake.processes, split.ranks(), split.stages.len()) {
         (false, ..) | (_, 1, _) => 0,
@@ -260,7 +260,7 @@ fn orders(count: usize, of: usize) -> Vec<Vec<usize>> {
     all
 }
 
-/// Every way of dividing `layers` layers over `stages` stages.
+/// Returns every division of `layers` layers over `stages` stages.
 fn partitions(layers: u32, stages: usize, from: u32) -> Vec<Vec<Range<u32>>> {
     if stages == 1 {
         return vec![vec![from..layers]];
@@ -279,7 +279,7 @@ fn partitions(layers: u32, stages: usize, from: u32) -> Vec<Vec<Range<u32>>> {
 /// (offload, tensor degree, stage, its layers, whether it is the last, the kind of device).
 type Asked = ((u8, u32), u32, usize, Range<u32>, bool, u64);
 
-/// The best of everything that there is, by trying everything.
+/// Finds the best placement by trying all of them.
 fn brute_force(fake: &Fake, here: &Availability, packing: Packing, offload: bool) -> Option<Key> {
     let link_of = |a: usize, b: usize| {
         let (a, b) = (
@@ -451,8 +451,8 @@ fn brute_force(fake: &Fake, here: &Availability, packing: Packing, offload: bool
     best
 }
 
-/// What the plan recommends is what brute force finds best.
-fn nothing_is_better(fake: &Fake, here: &Availability, packing: Packing, offload: bool) {
+/// Checks that the plan recommends what brute force finds best.
+fn check_optimal(fake: &Fake, here: &Availability, packing: Packing, offload: bool) {
     let plan = planned(fake, here, |ask| {
         ask.policy.packing = packing;
         ask.constraints.offload = offload;
@@ -517,46 +517,46 @@ fn packings() -> impl Strategy<Value = Packing> {
 proptest! {
     #![proptest_config(cases(4400))]
     #[test]
-    fn with_equal_shares_nothing_is_better(fake in models(2..9, false), here in hosts(1..=4), packing in packings()) {
-        nothing_is_better(&fake, &here, packing, false);
+    fn equal_shares_are_optimal(fake in models(2..9, false), here in hosts(1..=4), packing in packings()) {
+        check_optimal(&fake, &here, packing, false);
     }
 }
 
 proptest! {
     #![proptest_config(cases(2300))]
     #[test]
-    fn with_layers_of_any_number_nothing_is_better(
+    fn uneven_stages_are_optimal(
         fake in models(2..7, true), here in hosts(1..=3), packing in packings()
     ) {
-        nothing_is_better(&fake, &here, packing, false);
+        check_optimal(&fake, &here, packing, false);
     }
 }
 
 proptest! {
     #![proptest_config(cases(300))]
     #[test]
-    fn over_four_unequal_devices_nothing_is_better(
+    fn four_unequal_devices_are_optimal(
         fake in models(3..6, true), here in hosts(4..=4), packing in packings()
     ) {
-        nothing_is_better(&fake, &here, packing, false);
+        check_optimal(&fake, &here, packing, false);
     }
 }
 
 proptest! {
     #![proptest_config(cases(900))]
     #[test]
-    fn the_least_is_kept_on_the_host(
+    fn offload_is_minimal(
         fake in models(2..5, true), here in hosts(1..=2), memory in 0..6_u64, packing in packings()
     ) {
         let fake = Fake { offload: true, ..fake };
-        nothing_is_better(&fake, &with_host_memory(here, memory), packing, true);
+        check_optimal(&fake, &with_host_memory(here, memory), packing, true);
     }
 }
 
 proptest! {
     #![proptest_config(cases(1600))]
     #[test]
-    fn more_memory_never_turns_a_yes_into_a_no(
+    fn more_memory_never_hurts(
         fake in models(2..12, false), uneven in prop::bool::ANY, here in hosts(1..=8), which in 0..8_usize,
         more in 0..3000_u64
     ) {

@@ -1,4 +1,4 @@
-//! Each suggestion is put back as a question: the verdict that it promises comes true.
+//! Each suggestion is asked as a question, which must have the stated verdict.
 #![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 use std::collections::BTreeSet;
@@ -43,7 +43,7 @@ fn answer(rules: &Rules, model: &Model, question: &Value, host: &str) -> Answer 
     .unwrap()
 }
 
-/// The question and the host with `change` made, as its words say and in nothing else.
+/// Applies exactly the words of `change` to the question and the host.
 fn changed(question: &Value, host: &str, change: &str) -> (Value, String) {
     let (mut question, mut host) = (question.clone(), host.to_owned());
     if let Some(freed) = change.strip_prefix("free ") {
@@ -91,7 +91,7 @@ fn changed(question: &Value, host: &str, change: &str) -> (Value, String) {
     (question, host)
 }
 
-/// Follows every suggestion of `question`; the kinds of changes seen.
+/// Checks every suggestion of `question`; returns the kinds of changes.
 fn follow(
     rules: &Rules,
     model: &Model,
@@ -150,7 +150,7 @@ fn follow(
 }
 
 #[test]
-fn every_suggestion_keeps_its_promise() {
+fn every_suggestion_holds() {
     let rules = Rules {
         engines: Engines::embedded().unwrap(),
         policy: Policy::default(),
@@ -186,7 +186,7 @@ fn every_suggestion_keeps_its_promise() {
 
         follow(&rules, &model, &question, host, &mut kinds);
     }
-    // The loop has seen what it is there for.
+    // The loop has covered every kind of change.
     for kind in [
         "context",
         "sequences",
@@ -201,16 +201,16 @@ fn every_suggestion_keeps_its_promise() {
     }
 }
 
-/// A repeatable choice of one of `of`.
-fn pick<'v>(state: &mut u64, of: &'v [Value]) -> &'v Value {
+/// Picks one of `values`, in a repeatable sequence.
+fn pick<'v>(state: &mut u64, values: &'v [Value]) -> &'v Value {
     *state = state
         .wrapping_mul(6_364_136_223_846_793_005)
         .wrapping_add(1_442_695_040_888_963_407);
-    &of[(*state >> 33) as usize % of.len()]
+    &values[(*state >> 33) as usize % values.len()]
 }
 
 #[test]
-fn suggestions_of_any_question_hold() {
+fn random_question_suggestions_hold() {
     let rules = Rules {
         engines: Engines::embedded().unwrap(),
         policy: Policy::default(),
@@ -278,7 +278,7 @@ fn suggestions_of_any_question_hold() {
         let parsed: Question = serde_json::from_value(question.clone()).unwrap();
         let here = HostView::declared(&host, SystemTime::UNIX_EPOCH).unwrap();
 
-        // A question that the engine refuses has no suggestions.
+        // A question that the engine rejects has no suggestions.
         if evaluate::answer(&parsed, &model, &here, &rules).is_ok() {
             follow(&rules, &model, &question, &host, &mut kinds);
         }
@@ -413,7 +413,7 @@ fn huge_figures_name_their_field() {
         assert!(!problem.detail.contains("this model"), "{problem}");
     }
 
-    // No figure of the asker's is a failure of the program, on any engine.
+    // No figure of a question makes the program fail, on any engine.
     for engine in ["vllm", "sglang", "transformers", "reference"] {
         for sequences in [1 << 20, 1 << 33, 1 << 53, i64::MAX as u64, u64::MAX] {
             for context in [1_u64, 512, 20_000, 40_960, 1 << 33, 1 << 53, u64::MAX] {

@@ -1,4 +1,4 @@
-//! Placements that can be checked by hand.
+//! Placements that are small enough to check by hand.
 
 #![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
 
@@ -17,9 +17,14 @@ use hf_mem_core::placement::{
 use hf_mem_core::report::answer::Verdict;
 use hf_mem_core::report::problem::Reason;
 
-/// 32 layers of 400 MiB, 2 GiB beside, 0.6 GiB of buffers at the most: 15.1 GiB and the context on
-/// one device.
-fn with(fake: &Fake, here: &Availability, context: u64, change: impl FnOnce(&mut Ask<'_>)) -> Plan {
+/// Plans a model of 32 layers of 400 MiB, 2 GiB of other weights and at most 0.6 GiB of buffers:
+/// 15.1 GiB and the context on one device.
+fn plan_with(
+    fake: &Fake,
+    here: &Availability,
+    context: u64,
+    change: impl FnOnce(&mut Ask<'_>),
+) -> Plan {
     let (model, parameters) = (fake.model(), BTreeMap::new());
     let mut ask = ask(fake, &model, &parameters, context);
     change(&mut ask);
@@ -39,42 +44,42 @@ fn placement(plan: &Plan) -> &Placement {
 }
 
 #[test]
-fn packs_into_the_smallest_device_that_fits_or_spreads_into_the_largest() {
+fn packing_selects_device() {
     let here = host(&[80, 12, 24, 48]);
     assert_eq!(
-        places(&with(&Fake::default(), &here, 1024, |_| {})),
+        places(&plan_with(&Fake::default(), &here, 1024, |_| {})),
         ["GPU-02"]
     );
-    let spread = with(&Fake::default(), &here, 1024, |ask| {
+    let spread = plan_with(&Fake::default(), &here, 1024, |ask| {
         ask.policy.packing = Packing::Spread;
     });
     assert_eq!(places(&spread), ["GPU-00"]);
-    let preferred = with(&Fake::default(), &here, 1024, |ask| {
+    let preferred = plan_with(&Fake::default(), &here, 1024, |ask| {
         ask.policy.prefer = vec!["card 48".into()];
     });
     assert_eq!(places(&preferred), ["GPU-03"]);
 }
 
 #[test]
-fn tensor_groups_stay_inside_an_nvlink_island() {
+fn tensor_group_stays_in_island() {
     let mut here = host(&[12, 12, 12, 12]);
     here.links = vec![
         link("GPU-00", "GPU-03", LinkKind::Fabric),
         link("GPU-01", "GPU-02", LinkKind::PcieSwitch),
     ];
-    let plan = with(&Fake::default(), &here, 1024, |_| {});
+    let plan = plan_with(&Fake::default(), &here, 1024, |_| {});
     assert_eq!(placement(&plan).strategy, Strategy::TensorParallel);
     assert_eq!(places(&plan), ["GPU-00", "GPU-03"]);
 }
 
 #[test]
-fn a_tensor_group_is_of_one_kind_where_it_can_be() {
-    let plan = with(&Fake::default(), &host(&[12, 14, 13, 14]), 1024, |_| {});
+fn tensor_group_prefers_one_kind() {
+    let plan = plan_with(&Fake::default(), &host(&[12, 14, 13, 14]), 1024, |_| {});
     assert_eq!(places(&plan), ["GPU-01", "GPU-03"]);
 }
 
 #[test]
-fn islands_make_the_groups_of_tensor_and_pipeline_parallel() {
+fn tensor_groups_match_islands() {
     let mut here = host(&[12; 8]);
     for (a, b) in [(0, 4), (1, 5), (2, 6), (3, 7)] {
         here.links.push(link(
@@ -84,7 +89,7 @@ fn islands_make_the_groups_of_tensor_and_pipeline_parallel() {
         ));
     }
 
-    let plan = with(&Fake::default(), &here, 1024, |ask| {
+    let plan = plan_with(&Fake::default(), &here, 1024, |ask| {
         ask.constraints = Constraints {
             tensor: Some(2),
             pipeline: Some(2),
@@ -108,7 +113,7 @@ fn islands_make_the_groups_of_tensor_and_pipeline_parallel() {
     }
 }
 
-/// Eight cards, all of them joined by NVLink.
+/// Eight cards that are all linked by NVLink.
 fn board(gib: u64) -> Availability {
     let mut here = host(&[gib; 8]);
     for a in 0..8 {
@@ -125,9 +130,9 @@ fn board(gib: u64) -> Availability {
 }
 
 #[test]
-fn over_nvlink_a_tensor_group_comes_before_stages_on_fewer_cards() {
+fn nvlink_prefers_tensor_group() {
     let degrees = |fake: &Fake, here: &Availability| {
-        let plan = with(fake, here, 1024, |_| {});
+        let plan = plan_with(fake, here, 1024, |_| {});
         let split = &placement(&plan).split;
         (split.tensor, split.stages.len())
     };
@@ -138,7 +143,7 @@ fn over_nvlink_a_tensor_group_comes_before_stages_on_fewer_cards() {
         ..Fake::default()
     };
 
-    // Three cards would do, in stages.
+    // Three cards are enough in stages.
     assert_eq!(degrees(&vllm, &board(8)), (4, 1));
 
     // A power of two comes before a group of six; six before stages.
@@ -156,11 +161,10 @@ fn over_nvlink_a_tensor_group_comes_before_stages_on_fewer_cards() {
 
     assert_eq!(degrees(&heads, &six), (6, 1));
 
-    // What fits one card stays on one.
+    // A model that fits one card stays on one.
     assert_eq!(degrees(&vllm, &board(24)), (1, 1));
 
-    // Where one process walks the devices, and where there is no NVLink, the fewest devices come
-    // first.
+    // With one process for all devices, and without NVLink, the fewest devices come first.
     assert_eq!(
         degrees(
             &Fake {
@@ -176,7 +180,7 @@ fn over_nvlink_a_tensor_group_comes_before_stages_on_fewer_cards() {
 }
 
 #[test]
-fn pairs_of_cards_are_not_torn_into_a_group_of_four() {
+fn nvlink_pairs_stay_together() {
     let mut here = host(&[8, 8, 8, 8]);
     here.links = vec![
         link("GPU-00", "GPU-02", LinkKind::Fabric),
@@ -189,7 +193,7 @@ fn pairs_of_cards_are_not_torn_into_a_group_of_four() {
         ..Fake::default()
     };
 
-    let plan = with(&fake, &here, 1024, |_| {});
+    let plan = plan_with(&fake, &here, 1024, |_| {});
     assert_eq!(
         (
             placement(&plan).split.tensor,
@@ -202,13 +206,13 @@ fn pairs_of_cards_are_not_torn_into_a_group_of_four() {
 }
 
 #[test]
-fn unequal_cards_are_filled_by_layers() {
+fn layers_fill_unequal_cards() {
     let fake = Fake {
         uneven: true,
         ..Fake::default()
     };
 
-    let plan = with(&fake, &host(&[6, 13]), 1024, |_| {});
+    let plan = plan_with(&fake, &host(&[6, 13]), 1024, |_| {});
     let placement = placement(&plan);
     assert_eq!(
         (placement.strategy, placement.verdict),
@@ -232,23 +236,27 @@ fn unequal_cards_are_filled_by_layers() {
 }
 
 #[test]
-fn says_how_far_it_goes_to_the_block() {
+fn limits_are_exact_to_block() {
     let fake = Fake::default();
     let here = host(&[24]);
-    let reached = placement(&with(&fake, &here, 1024, |_| {}))
+    let reached = placement(&plan_with(&fake, &here, 1024, |_| {}))
         .max_context
         .unwrap();
     assert_eq!(reached % 16, 0);
-    assert_eq!(with(&fake, &here, reached, |_| {}).verdict(), Verdict::Fits);
-
-    assert_ne!(
-        with(&fake, &here, reached + 1, |_| {}).verdict(),
+    assert_eq!(
+        plan_with(&fake, &here, reached, |_| {}).verdict(),
         Verdict::Fits
     );
-    let sequences = placement(&with(&fake, &here, 1024, |_| {}))
+
+    assert_ne!(
+        plan_with(&fake, &here, reached + 1, |_| {}).verdict(),
+        Verdict::Fits
+    );
+    let sequences = placement(&plan_with(&fake, &here, 1024, |_| {}))
         .max_sequences
         .unwrap();
-    let at = |count| with(&fake, &here, 1024, |ask| ask.asked.sequences = Some(count)).verdict();
+    let at =
+        |count| plan_with(&fake, &here, 1024, |ask| ask.asked.sequences = Some(count)).verdict();
     assert_eq!(
         (at(sequences), at(sequences + 1) == Verdict::Fits),
         (Verdict::Fits, false)
@@ -256,10 +264,10 @@ fn says_how_far_it_goes_to_the_block() {
 }
 
 #[test]
-fn the_frontier_falls_and_each_point_fits() {
+fn frontier_falls_and_fits() {
     let (fake, here) = (Fake::default(), host(&[12, 12, 12, 12]));
     let (model, parameters) = (fake.model(), BTreeMap::new());
-    let plan = with(&fake, &here, 1024, |_| {});
+    let plan = plan_with(&fake, &here, 1024, |_| {});
     let points = frontier(
         &ask(&fake, &model, &parameters, 1024),
         placement(&plan),
@@ -281,13 +289,13 @@ fn the_frontier_falls_and_each_point_fits() {
         };
 
         assert_eq!(
-            with(&fake, &here, point.context, only).verdict(),
+            plan_with(&fake, &here, point.context, only).verdict(),
             Verdict::Fits,
             "{point:?}"
         );
 
         assert_ne!(
-            with(&fake, &here, point.context + 1, only).verdict(),
+            plan_with(&fake, &here, point.context + 1, only).verdict(),
             Verdict::Fits,
             "{point:?}"
         );
@@ -295,7 +303,7 @@ fn the_frontier_falls_and_each_point_fits() {
 }
 
 #[test]
-fn says_why_not() {
+fn no_states_its_reason() {
     let fake = Fake {
         least_capability: 0,
         heads: 40,
@@ -303,23 +311,23 @@ fn says_why_not() {
     };
 
     assert_eq!(
-        with(&fake, &host(&[]), 1024, |_| {}).reason,
+        plan_with(&fake, &host(&[]), 1024, |_| {}).reason,
         Reason::NoDevices
     );
-    let short = with(&fake, &host(&[8]), 1024, |_| {});
+    let short = plan_with(&fake, &host(&[8]), 1024, |_| {});
     assert_eq!(short.reason, Reason::InsufficientMemory);
     assert!(short.short_by > Bytes::ZERO);
     assert_eq!(placement(&short).ranks[0].short_by, short.short_by);
-    let three = with(&fake, &host(&[12, 12, 12]), 1024, |ask| {
+    let three = plan_with(&fake, &host(&[12, 12, 12]), 1024, |ask| {
         ask.constraints.tensor = Some(3);
     });
     assert_eq!(three.reason, Reason::NoLegalSplit);
     assert_eq!(three.why, "40 heads do not divide by 3");
-    let four = with(&fake, &host(&[12, 12, 12]), 1024, |ask| {
+    let four = plan_with(&fake, &host(&[12, 12, 12]), 1024, |ask| {
         ask.constraints.tensor = Some(4);
     });
     assert!(
-        four.why.contains("takes 4 devices; 3 can be used together"),
+        four.why.contains("needs 4 devices; 3 can be used together"),
         "{}",
         four.why
     );
@@ -329,7 +337,7 @@ fn says_why_not() {
         ..fake
     };
 
-    let vetoed = with(&old, &host(&[80, 80]), 1024, |_| {});
+    let vetoed = plan_with(&old, &host(&[80, 80]), 1024, |_| {});
     assert_eq!(
         (vetoed.reason, vetoed.passed_over.len()),
         (Reason::ComputeCapability, 2)
@@ -338,7 +346,7 @@ fn says_why_not() {
 }
 
 #[test]
-fn what_only_leases_hold_is_leased() {
+fn leased_memory_gives_reason_leased() {
     let here =
         host(&[24, 12]).after_leasing(&BTreeMap::from([("GPU-00".to_owned(), Bytes::gib(10))]));
     let fake = Fake {
@@ -346,13 +354,13 @@ fn what_only_leases_hold_is_leased() {
         ..Fake::default()
     };
 
-    let plan = with(&fake, &here, 1024, |ask| ask.constraints.pipeline = Some(1));
+    let plan = plan_with(&fake, &here, 1024, |ask| ask.constraints.pipeline = Some(1));
     assert_eq!(plan.reason, Reason::Leased);
     assert_eq!(plan.recommended.unwrap().ranks[0].leased, Bytes::gib(10));
 }
 
 #[test]
-fn devices_are_named_by_unique_prefixes() {
+fn devices_match_unique_prefixes() {
     let mut here = host(&[24, 24]);
     here.devices
         .push(gpu("MIG-7", "slice", Bytes::gib(40), Bytes::gib(40)));
@@ -380,7 +388,7 @@ fn devices_are_named_by_unique_prefixes() {
     let unknown = on(&["GPU-9"]).unwrap_err();
     assert_eq!(
         unknown.to_string(),
-        "no device 'GPU-9' here; there is GPU-00, GPU-01, MIG-7"
+        "no device 'GPU-9' on this host; available: GPU-00, GPU-01, MIG-7"
     );
 
     assert!(matches!(
@@ -394,13 +402,13 @@ fn devices_are_named_by_unique_prefixes() {
 }
 
 #[test]
-fn a_model_never_spans_mig_instances() {
+fn model_never_spans_mig_instances() {
     let mut here = host(&[12, 12]);
     for device in &mut here.devices {
         device.facts.kind = DeviceKind::MigInstance;
     }
 
-    let plan = with(&Fake::default(), &here, 1024, |_| {});
+    let plan = plan_with(&Fake::default(), &here, 1024, |_| {});
     assert_eq!(
         (plan.reason, places(&plan).len()),
         (Reason::InsufficientMemory, 1)
@@ -408,7 +416,7 @@ fn a_model_never_spans_mig_instances() {
 }
 
 #[test]
-fn experts_go_to_the_host_before_layers_and_only_when_allowed() {
+fn experts_offload_before_layers() {
     let fake = Fake {
         layers: vec![100 << 20; 32],
         experts: vec![700 << 20; 32],
@@ -419,10 +427,10 @@ fn experts_go_to_the_host_before_layers_and_only_when_allowed() {
 
     let here = with_host_memory(host(&[16]), 64);
     assert_eq!(
-        with(&fake, &here, 1024, |_| {}).reason,
+        plan_with(&fake, &here, 1024, |_| {}).reason,
         Reason::InsufficientMemory
     );
-    let allowed = with(&fake, &here, 1024, |ask| ask.constraints.offload = true);
+    let allowed = plan_with(&fake, &here, 1024, |ask| ask.constraints.offload = true);
     let way = placement(&allowed);
     assert_eq!(
         (way.strategy, way.verdict),
@@ -431,10 +439,10 @@ fn experts_go_to_the_host_before_layers_and_only_when_allowed() {
     assert_eq!(way.host.as_ref().unwrap().verdict, Verdict::Fits);
     let full = with_host_memory(host(&[16]), 4);
     assert_eq!(
-        with(&fake, &full, 1024, |ask| ask.constraints.offload = true).reason,
+        plan_with(&fake, &full, 1024, |ask| ask.constraints.offload = true).reason,
         Reason::InsufficientMemory
     );
-    let unread = with(&fake, &host(&[16]), 1024, |ask| {
+    let unread = plan_with(&fake, &host(&[16]), 1024, |ask| {
         ask.constraints.offload = true;
     });
     assert_eq!(
@@ -445,7 +453,7 @@ fn experts_go_to_the_host_before_layers_and_only_when_allowed() {
 }
 
 #[test]
-fn one_pool_is_counted_once() {
+fn unified_memory_counts_once() {
     let fake = Fake {
         offload: true,
         uneven: true,
@@ -454,18 +462,18 @@ fn one_pool_is_counted_once() {
 
     let mut here = with_host_memory(host(&[12]), 64);
     here.devices[0].facts.kind = DeviceKind::UnifiedMemory;
-    let plan = with(&fake, &here, 1024, |ask| ask.constraints.offload = true);
+    let plan = plan_with(&fake, &here, 1024, |ask| ask.constraints.offload = true);
     assert_eq!(plan.reason, Reason::InsufficientMemory);
 }
 
 #[test]
-fn tight_is_between() {
+fn likely_fit_is_tight() {
     let fake = Fake {
         doubt: (100, 400),
         ..Fake::default()
     };
 
-    let plan = with(&fake, &host(&[16]), 1024, |_| {});
+    let plan = plan_with(&fake, &host(&[16]), 1024, |_| {});
     assert_eq!(
         (plan.verdict(), plan.reason),
         (Verdict::Tight, Reason::Fits)
@@ -479,7 +487,7 @@ fn policy_defaults_to_packing() {
 }
 
 #[test]
-fn the_tightest_device_is_left_the_most_room() {
+fn tightest_device_keeps_most_room() {
     let fake = Fake {
         layers: vec![1087 << 20, 490 << 20, 572 << 20],
         experts: vec![0; 3],
@@ -494,7 +502,7 @@ fn the_tightest_device_is_left_the_most_room() {
 
     let mut here = host(&[1, 2, 2]);
     here.devices[2] = gpu("GPU-02", "card 2", Bytes::gib(2), Bytes::new(1_622_147_072));
-    let plan = with(&fake, &here, 1000, |_| {});
+    let plan = plan_with(&fake, &here, 1000, |_| {});
     let left = placement(&plan)
         .ranks
         .iter()

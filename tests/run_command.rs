@@ -1,5 +1,4 @@
-//! `run` as a process: the command's exit code, its signals, its environment, and no lease without
-//! a daemon.
+//! `run` as a process: exit code, signals and environment of the command, without a daemon.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -10,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-/// `run` of the fixture on a declared card, with no daemon to be found.
+/// Returns a `run` of the shipped model, without a daemon.
 fn run(home: &TempDir, more: &[&str], command: &[&str]) -> Command {
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/Qwen3-8B");
     let mut run = Command::new(env!("CARGO_BIN_EXE_hf-mem-probe"));
@@ -25,8 +24,7 @@ fn run(home: &TempDir, more: &[&str], command: &[&str]) -> Command {
     run
 }
 
-/// `command` with nothing of the machine's environment that could change what a program does or
-/// says.
+/// Clears the environment of `command`, except for `PATH` and `TMPDIR`.
 fn bare(command: &mut Command) -> &mut Command {
     command.env_clear();
     for name in ["PATH", "TMPDIR"] {
@@ -51,7 +49,7 @@ fn started(mut command: Command) -> (Child, BufReader<std::process::ChildStdout>
 }
 
 #[test]
-fn without_a_daemon_there_is_no_lease_and_nothing_is_run() {
+fn no_daemon_runs_nothing() {
     let home = tempfile::tempdir().unwrap();
     let output = run(
         &home,
@@ -75,7 +73,7 @@ fn without_a_daemon_there_is_no_lease_and_nothing_is_run() {
 }
 
 #[test]
-fn what_does_not_fit_is_not_run() {
+fn unfitting_model_runs_nothing() {
     let home = tempfile::tempdir().unwrap();
     let ran = home.path().join("ran");
 
@@ -97,17 +95,17 @@ fn what_does_not_fit_is_not_run() {
 }
 
 #[test]
-fn the_exit_code_is_the_commands() {
+fn exit_code_is_the_commands() {
     let home = tempfile::tempdir().unwrap();
-    let code = |command: &[&str]| run(&home, &CARD, command).output().unwrap().status.code();
-    assert_eq!(code(&["sh", "-c", "exit 0"]), Some(0));
-    assert_eq!(code(&["sh", "-c", "exit 37"]), Some(37));
-    assert_eq!(code(&["sh", "-c", "kill -KILL $$"]), Some(137));
-    assert_eq!(code(&["/no/such/command"]), Some(127));
+    let run_code = |command: &[&str]| run(&home, &CARD, command).output().unwrap().status.code();
+    assert_eq!(run_code(&["sh", "-c", "exit 0"]), Some(0));
+    assert_eq!(run_code(&["sh", "-c", "exit 37"]), Some(37));
+    assert_eq!(run_code(&["sh", "-c", "kill -KILL $$"]), Some(137));
+    assert_eq!(run_code(&["/no/such/command"]), Some(127));
 }
 
 #[test]
-fn the_command_gets_the_placement_and_its_arguments() {
+fn command_gets_placement_and_arguments() {
     let home = tempfile::tempdir().unwrap();
     let print = "echo \"$CUDA_VISIBLE_DEVICES|$HF_MEM_PROBE_LEASE|$*\"";
 
@@ -118,13 +116,13 @@ fn the_command_gets_the_placement_and_its_arguments() {
     )
     .output()
     .unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
-    let parts: Vec<&str> = said.trim_end().split('|').collect();
-    assert_eq!(parts[1], "", "no lease: {said}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let parts: Vec<&str> = text.trim_end().split('|').collect();
+    assert_eq!(parts[1], "", "no lease: {text}");
 
     assert!(
         parts[2].starts_with("before --") && parts[2].ends_with(" after"),
-        "{said}"
+        "{text}"
     );
     let mut flags = CARD.to_vec();
     flags.push("--flags");
@@ -179,7 +177,7 @@ fn signals_reach_the_command() {
     );
 }
 
-/// Something that can be waited on for ever.
+/// Creates a FIFO to wait on.
 fn fifo(home: &TempDir, name: &str) -> String {
     let path = home.path().join(name);
     assert!(
@@ -193,10 +191,11 @@ fn fifo(home: &TempDir, name: &str) -> String {
     path.display().to_string()
 }
 
-/// A terminal sends its signals to all of its foreground: passed on as well they would be two, and
-/// a server takes the second for "at once".
+/// A terminal sends its signals to its whole foreground group.
+///
+/// A forwarded signal would be a second one, which servers treat as "stop at once".
 #[test]
-fn a_key_of_the_terminal_reaches_the_command_once() {
+fn terminal_interrupt_reaches_command_once() {
     for needed in ["script", "perl"] {
         if Command::new(needed).arg("--version").output().is_err() {
             println!("skipped: `{needed}` is not installed");
@@ -206,8 +205,7 @@ fn a_key_of_the_terminal_reaches_the_command_once() {
 
     let home = tempfile::tempdir().unwrap();
 
-    // Counts in the handler itself: two that come together would be one to anybody who only looks
-    // afterwards.
+    // The handler itself counts, because two signals at once look like one afterwards.
     let counts = "$| = 1; $SIG{INT} = sub { $n++; $end = time + 2 }; print qq(up\\n); \
                   while (!$end || time < $end) { select undef, undef, undef, 0.1 } print qq(interrupts: $n\\n)";
     let run = run(&home, &CARD, &["perl", "-e", counts]);
@@ -216,7 +214,7 @@ fn a_key_of_the_terminal_reaches_the_command_once() {
         .map(|word| format!("'{}'", word.to_str().unwrap().replace('\'', r"'\''")))
         .collect();
 
-    // A shell that stayed would be interrupted as well.
+    // `exec` replaces the shell, which would be interrupted as well.
     let line = format!("exec {}", line.join(" "));
     let mut terminal = Command::new("script");
     terminal.args(["--quiet", "--return", "--command", &line, "/dev/null"]);

@@ -1,174 +1,25 @@
-//! `run` beside the real daemon: in line, through a kill of the daemon, to the command's end.
+//! `run` with the real daemon: the queue, a killed daemon, renewal, the end of the command.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+#[path = "run_leased/host.rs"]
+mod host;
 mod leases_daemon;
 
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use hf_mem_core::report::lease::State;
 use hf_mem_probe::api::client::{Client, block_on};
-use hf_mem_probe::api::lease::LeasesAnswer;
 use hf_mem_probe::leases::event::Event;
-use leases_daemon::{Daemon, bare, model};
+use host::{Host, PROGRAM};
+use leases_daemon::bare;
 use rustix::process::{Pid, Signal, kill_process};
-use tempfile::TempDir;
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_hf-mem-probe");
-
-/// A daemon with declared cards, one of 24 GiB unless said otherwise, and a model whose context of
-/// 256 Ki tokens takes 16 GiB of it.
-struct Host {
-    directory: TempDir,
-    daemon: Daemon,
-}
-
-impl Host {
-    fn new() -> Self {
-        Self::on("24GiB")
-    }
-
-    fn on(gpus: &str) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        model::write(&directory.path().join("model"));
-        let daemon = Daemon::start(Path::new(PROGRAM), directory.path(), &["--gpus", gpus]);
-        Self { directory, daemon }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn run(&self, options: &[&str], command: &[&str]) -> Command {
-        self.run_under(&[PROGRAM], options, command)
-    }
-
-    /// `run` by a line that ends in this program.
-    fn run_under(&self, line: &[&str], options: &[&str], command: &[&str]) -> Command {
-        let mut run = Command::new(line[0]);
-        run.args(&line[1..])
-            .arg("run")
-            .arg("--model")
-            .arg(self.path("model"))
-            .args(["--engine", "reference", "--context", "262144"]);
-
-        run.arg("--socket")
-            .arg(self.daemon.socket())
-            .args(options)
-            .arg("--")
-            .args(command);
-
-        bare(&mut run)
-            .env("HOME", self.directory.path())
-            .stdin(Stdio::null());
-
-        run
-    }
-
-    /// A command that says "on", where it is and by which lease, and ends when its `gate` is
-    /// written to.
-    fn start(&self, options: &[&str], gate: &str) -> Running {
-        self.start_under(&[PROGRAM], options, gate)
-    }
-
-    fn start_under(&self, line: &[&str], options: &[&str], gate: &str) -> Running {
-        let path = self.path(gate);
-        assert!(
-            Command::new("mkfifo")
-                .arg(&path)
-                .status()
-                .unwrap()
-                .success()
-        );
-
-        let script = format!(
-            "echo \"on $CUDA_VISIBLE_DEVICES $HF_MEM_PROBE_LEASE\"; read x < '{}'; exit 5",
-            path.display()
-        );
-        let mut run = self.run_under(line, options, &["sh", "-c", &script]);
-        let mut child = run
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-
-        let out = BufReader::new(child.stdout.take().unwrap());
-        Running {
-            child,
-            out,
-            gate: path,
-        }
-    }
-
-    fn leases(&self) -> LeasesAnswer {
-        block_on(Client::new(self.daemon.socket()).leases())
-            .unwrap()
-            .unwrap()
-    }
-
-    /// Looks until it is so.
-    fn until(&self, what: &str, so: impl Fn(&LeasesAnswer) -> bool) -> LeasesAnswer {
-        let began = Instant::now();
-        loop {
-            let leases = self.leases();
-            if so(&leases) {
-                return leases;
-            }
-
-            assert!(
-                began.elapsed() < Duration::from_secs(60),
-                "it never came to: {what}: {leases:?}"
-            );
-            std::thread::yield_now();
-        }
-    }
-}
-
-struct Running {
-    child: Child,
-    out: BufReader<ChildStdout>,
-    gate: PathBuf,
-}
-
-impl Running {
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.out.read_line(&mut line).unwrap();
-        line.trim_end().to_owned()
-    }
-
-    /// Lets the command end, and says how it ended and what was remarked.
-    fn end(mut self) -> (Option<i32>, String) {
-        std::fs::write(&self.gate, "\n").unwrap();
-        self.told()
-    }
-
-    fn told(&mut self) -> (Option<i32>, String) {
-        let mut told = String::new();
-        self.child
-            .stderr
-            .take()
-            .unwrap()
-            .read_to_string(&mut told)
-            .unwrap();
-
-        (self.child.wait().unwrap().code(), told)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // A test that failed: the command goes with its supervisor. Else it is gone already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 #[test]
-fn the_second_waits_in_line_through_a_kill_of_the_daemon_and_is_promised_once() {
+fn queued_request_survives_daemon_kill() {
     let mut host = Host::new();
     let mut first = host.start(&["--ttl", "600s"], "first");
     let on = first.line();
@@ -194,7 +45,7 @@ fn the_second_waits_in_line_through_a_kill_of_the_daemon_and_is_promised_once() 
     assert_eq!(
         (again.leases.len(), again.leases[0].id.as_str()),
         (1, id.as_str()),
-        "the first one's lease is there"
+        "the first lease is restored"
     );
 
     assert_eq!(again.waiting[0].pid, line[0].pid);
@@ -204,14 +55,17 @@ fn the_second_waits_in_line_through_a_kill_of_the_daemon_and_is_promised_once() 
     assert!(second.line().starts_with("on "));
     let now = host.leases();
     assert_eq!((now.leases.len(), now.waiting.len()), (1, 0), "{now:?}");
-    let (code, told) = second.end();
+    let (code, remarks) = second.end();
     assert_eq!(code, Some(5));
-    assert!(told.contains("went away before it answered"), "{told}");
+    assert!(
+        remarks.contains("went away before it answered"),
+        "{remarks}"
+    );
     host.until("released at the end", |leases| leases.leases.is_empty());
 }
 
 #[test]
-fn a_stopping_daemon_sends_those_who_wait_to_the_next_one() {
+fn queued_request_moves_to_next_daemon() {
     let mut host = Host::new();
     let mut first = host.start(&[], "first");
     first.line();
@@ -235,24 +89,27 @@ fn a_stopping_daemon_sends_those_who_wait_to_the_next_one() {
 }
 
 #[test]
-fn a_wait_in_vain_and_a_command_that_cannot_be_started_leave_nothing_behind() {
+fn failed_runs_leave_no_lease() {
     let host = Host::new();
     let mut first = host.start(&[], "first");
     first.line();
 
-    let vain = host
+    let timed_out = host
         .run(&["--wait", "1s", "--json"], &["true"])
         .output()
         .unwrap();
-    let answer: serde_json::Value = serde_json::from_slice(&vain.stdout).unwrap();
+    let answer: serde_json::Value = serde_json::from_slice(&timed_out.stdout).unwrap();
     assert_eq!(
-        (vain.status.code(), answer["reason"].as_str()),
+        (timed_out.status.code(), answer["reason"].as_str()),
         (Some(75), Some("wait_over")),
         "{answer}"
     );
 
     assert!(
-        answer["message"].as_str().unwrap().contains("place 1 of 1"),
+        answer["message"]
+            .as_str()
+            .unwrap()
+            .contains("position 1 of 1"),
         "{answer}"
     );
     let refused = host.run(&[], &["true"]).output().unwrap();
@@ -287,7 +144,7 @@ fn a_wait_in_vain_and_a_command_that_cannot_be_started_leave_nothing_behind() {
 }
 
 #[test]
-fn a_supervisor_that_is_killed_takes_the_command_with_it() {
+fn killed_supervisor_ends_command() {
     let host = Host::new();
     let mut run = host.start(&[], "gate");
     run.line();
@@ -299,7 +156,7 @@ fn a_supervisor_that_is_killed_takes_the_command_with_it() {
 }
 
 #[test]
-fn the_watch_stream_tells_of_leases_and_the_list_tells_no_secret() {
+fn watch_shows_leases_without_secrets() {
     let host = Host::new();
     let events = block_on(async {
         let client = Client::new(host.daemon.socket());
@@ -341,8 +198,9 @@ fn the_watch_stream_tells_of_leases_and_the_list_tells_no_secret() {
     );
 }
 
-/// In a PID namespace of its own, as a container has one; `None`, with a word, where this user may
-/// not make one.
+/// Returns a command line in its own PID namespace, as in a container.
+///
+/// Prints a message and returns `None` if this user cannot create one.
 #[expect(clippy::print_stderr, reason = "a test that did not run says so")]
 fn contained() -> Option<[&'static str; 6]> {
     let line = [
@@ -368,8 +226,8 @@ fn contained() -> Option<[&'static str; 6]> {
 }
 
 #[test]
-fn the_lease_is_renewed_for_as_long_as_the_command_runs() {
-    let renewed = |line: &[&str]| {
+fn lease_is_renewed_while_command_runs() {
+    let check_renewal = |line: &[&str]| {
         let host = Host::new();
         let mut run = host.start_under(line, &["--ttl", "12s"], "gate");
         run.line();
@@ -389,42 +247,43 @@ fn the_lease_is_renewed_for_as_long_as_the_command_runs() {
     };
 
     std::thread::scope(|threads| {
-        threads.spawn(|| renewed(&[PROGRAM]));
+        threads.spawn(|| check_renewal(&[PROGRAM]));
         if let Some(line) = contained() {
-            renewed(&line);
+            check_renewal(&line);
         }
     });
 }
 
 #[test]
-fn renewals_that_fail_and_a_lease_that_is_lost_are_told_of() {
+fn failed_renewal_and_loss_are_reported() {
     let mut host = Host::new();
     let mut run = host.start(&["--ttl", "12s"], "gate");
     run.line();
     let id = host.leases().leases[0].id.clone();
-    let (said, told) = std::sync::mpsc::channel();
+    let (sender, receiver) = std::sync::mpsc::channel();
     let lines = BufReader::new(run.child.stderr.take().unwrap()).lines();
     std::thread::spawn(move || {
         lines
             .map_while(Result::ok)
-            .try_for_each(|line| said.send(line))
+            .try_for_each(|line| sender.send(line))
     });
 
-    let mut told = std::iter::from_fn(|| told.recv_timeout(Duration::from_secs(60)).ok());
+    let mut remarks = std::iter::from_fn(|| receiver.recv_timeout(Duration::from_secs(60)).ok());
     host.daemon.kill();
-    let trouble = told
-        .find(|line| line.starts_with("the lease could not be renewed: "))
+    let failure = remarks
+        .find(|line| line.starts_with("warning: cannot renew the lease: "))
         .unwrap();
-    assert!(trouble.contains("no daemon answers at"), "{trouble}");
+    assert!(failure.contains("no daemon answers at"), "{failure}");
     host.daemon.start_again();
 
-    // It may have run out meanwhile, which is a loss as well.
+    // If the lease has expired meanwhile, it is lost as well.
     let _ended = block_on(Client::new(host.daemon.socket()).release_lease(&id)).unwrap();
-    let lost = told
-        .find(|line| !line.starts_with("the lease could not be renewed: "))
+    let lost = remarks
+        .find(|line| !line.starts_with("warning: cannot renew the lease: "))
         .unwrap();
     assert!(
-        lost.starts_with("the lease is lost: ") && lost.contains("goes on without one"),
+        lost.starts_with("warning: the lease is lost: ")
+            && lost.contains("continues without a lease"),
         "{lost}"
     );
     std::fs::write(&run.gate, "\n").unwrap();
@@ -435,12 +294,12 @@ fn renewals_that_fail_and_a_lease_that_is_lost_are_told_of() {
         "the command never noticed"
     );
 
-    assert_eq!(told.next(), None, "each is told once");
+    assert_eq!(remarks.next(), None, "each is reported once");
 }
 
-/// The caller's pid is what the container calls it: out here that is another process, or none.
+/// In the daemon's pid namespace, the container's pid is another process or none.
 #[test]
-fn a_pid_of_a_container_holds_nothing() {
+fn container_pid_holds_no_lease() {
     let host = Host::new();
     let Some(line) = contained() else { return };
 
@@ -456,19 +315,21 @@ fn a_pid_of_a_container_holds_nothing() {
         .output()
         .unwrap();
 
-    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert_eq!(refused.status.code(), Some(2), "{said}");
+    let output_text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{output_text}");
 
     assert!(
-        said.contains("as the asker's container numbers it") && said.contains("--holder NAME"),
-        "{said}"
+        output_text.contains("is a pid of the requester's container")
+            && output_text.contains("--holder NAME"),
+        "{output_text}"
     );
     assert!(host.leases().leases.is_empty());
 }
 
-/// What a lease holds on its first device in GiB, and on how many devices, while `run` starts
-/// `command` with `options`.
-fn held(host: &Host, options: &[&str], command: &[&str]) -> (f64, usize, String) {
+/// Runs `command` with `options`, and returns its lease and the remarks.
+///
+/// The lease is the GiB on its first device and the number of devices.
+fn leased_by(host: &Host, options: &[&str], command: &[&str]) -> (f64, usize, String) {
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/Qwen3-8B");
     let mut run = Command::new(PROGRAM);
     run.arg("run")
@@ -492,33 +353,33 @@ fn held(host: &Host, options: &[&str], command: &[&str]) -> (f64, usize, String)
         .stdout(Stdio::piped());
     let mut child = run.stderr(Stdio::piped()).spawn().unwrap();
 
-    let mut said = String::new();
+    let mut output_text = String::new();
     BufReader::new(child.stdout.take().unwrap())
-        .read_line(&mut said)
+        .read_line(&mut output_text)
         .unwrap();
     let leases = host.leases().leases;
 
-    // Its standard input ends, and with it the server.
+    // The server ends with its standard input.
     let output = child.wait_with_output().unwrap();
     host.until("released", |leases| leases.leases.is_empty());
 
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    let remarks = String::from_utf8_lossy(&output.stderr).into_owned();
     let lease = leases
         .first()
-        .unwrap_or_else(|| panic!("{command:?} holds no lease: {said}{told}"));
+        .unwrap_or_else(|| panic!("{command:?} holds no lease: {output_text}{remarks}"));
     let gib = f64::from(u32::try_from(lease.devices[0].granted_bytes >> 20).unwrap()) / 1024.0;
 
     assert_eq!(
-        said.trim_end().split(',').count(),
+        output_text.trim_end().split(',').count(),
         lease.devices.len(),
         "visible devices, {command:?}"
     );
 
-    (gib, lease.devices.len(), told)
+    (gib, lease.devices.len(), remarks)
 }
 
 #[test]
-fn command_that_leaves_lease_is_refused() {
+fn detaching_command_is_refused() {
     let host = Host::new();
     for command in [
         &["env", "CUDA_VISIBLE_DEVICES=1", "true"][..],
@@ -533,7 +394,7 @@ fn command_that_leaves_lease_is_refused() {
 }
 
 #[test]
-fn lease_holds_what_servers_take() {
+fn lease_covers_what_servers_take() {
     let host = Host::on("2xH100-80GB");
     for name in ["vllm", "sglang", "serve.sh"] {
         let path = host.path(name);
@@ -547,14 +408,14 @@ fn lease_holds_what_servers_take() {
     }
 
     let share = ["vllm", "serve", "MODEL"];
-    let (gib, devices, told) = held(&host, &[], &share);
+    let (gib, devices, remarks) = leased_by(&host, &[], &share);
     assert!(
         devices == 1 && gib > 0.9 * 79.0,
-        "vLLM takes its default share: {gib} GiB on {devices}\n{told}"
+        "vLLM takes its default share: {gib} GiB on {devices}\n{remarks}"
     );
-    let (need, _, _) = held(&host, &["--lease", "need"], &share);
+    let (need, _, _) = leased_by(&host, &["--lease", "need"], &share);
     assert!((20.0..40.0).contains(&need), "{need} GiB");
-    let (gib, _, _) = held(&host, &["--flags"], &share);
+    let (gib, _, _) = leased_by(&host, &["--flags"], &share);
     assert!((20.0..40.0).contains(&gib), "its flags limit it: {gib} GiB");
 
     let half = [
@@ -567,36 +428,36 @@ fn lease_holds_what_servers_take() {
         "--seed",
         "1",
     ];
-    let (gib, devices, _) = held(&host, &[], &half);
+    let (gib, devices, _) = leased_by(&host, &[], &half);
     assert!(
         devices == 2 && (38.0..46.0).contains(&gib),
         "{gib} GiB on {devices}"
     );
-    let (gib, devices, _) = held(&host, &[], &["sglang", "serve", "--model-path", "MODEL"]);
+    let (gib, devices, _) = leased_by(&host, &[], &["sglang", "serve", "--model-path", "MODEL"]);
     assert!(
         devices == 1 && gib > 0.8 * 79.0,
         "SGLang takes its default share: {gib} GiB"
     );
-    let (gib, _, told) = held(&host, &[], &["serve.sh", "vllm", "serve", "MODEL"]);
+    let (gib, _, remarks) = leased_by(&host, &[], &["serve.sh", "vllm", "serve", "MODEL"]);
     assert!(
-        (gib - need).abs() < 0.1 && told.matches("is not a server that is known here").count() == 1,
-        "{told}"
+        (gib - need).abs() < 0.1 && remarks.matches("is not a known server").count() == 1,
+        "{remarks}"
     );
 
-    let (gib, _, _) = held(
+    let (gib, _, _) = leased_by(
         &host,
         &["--engine", "vllm", "--lease", "share"],
         &["serve.sh"],
     );
     assert!(gib > 0.9 * 79.0, "{gib} GiB");
-    let (gib, _, told) = held(&host, &["--context", "4096"], &share);
+    let (gib, _, remarks) = leased_by(&host, &["--context", "4096"], &share);
     assert!(
-        gib > 0.9 * 79.0 && told.contains("CMD does not carry --context 4096"),
-        "{gib} GiB\n{told}"
+        gib > 0.9 * 79.0 && remarks.contains("CMD does not set --context 4096"),
+        "{gib} GiB\n{remarks}"
     );
-    let (_, _, told) = held(&host, &[], &["vllm", "serve", "owner/another"]);
+    let (_, _, remarks) = leased_by(&host, &[], &["vllm", "serve", "owner/another"]);
     assert!(
-        told.contains("CMD loads owner/another, and the lease is for "),
-        "{told}"
+        remarks.contains("CMD loads owner/another, but the lease is for "),
+        "{remarks}"
     );
 }

@@ -1,5 +1,6 @@
-//! The generated files that packages ship: the manual pages and the completions are what the binary
-//! writes today. After a change of the command line run this with `UPDATE_SHELL_FILES=1`.
+//! Generated files in packages: manual pages and completions match the binary's output.
+//!
+//! After a change of the command line, run this test with `UPDATE_SHELL_FILES=1`.
 #![expect(clippy::unwrap_used, reason = "the helpers of tests may fail them")]
 
 use std::collections::BTreeSet;
@@ -7,9 +8,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// What the binary writes to standard output.
-fn written(arguments: &[&str]) -> String {
-    // Nothing of the environment may change what is generated.
+/// Returns the binary's standard output.
+fn print(arguments: &[&str]) -> String {
+    // The environment must not change the output.
     let output = Command::new(env!("CARGO_BIN_EXE_hf-mem-probe"))
         .args(arguments)
         .env_clear()
@@ -24,11 +25,11 @@ fn written(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn hold(path: &str, arguments: &[&str]) {
+fn check_file(path: &str, arguments: &[&str]) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("packaging")
         .join(path);
-    let fresh = written(arguments);
+    let fresh = print(arguments);
     assert!(!fresh.is_empty());
 
     if std::env::var_os("UPDATE_SHELL_FILES").is_some() {
@@ -36,14 +37,14 @@ fn hold(path: &str, arguments: &[&str]) {
         return;
     }
 
-    let kept = fs::read_to_string(&path).unwrap_or_default();
-    let differing = kept
+    let stored = fs::read_to_string(&path).unwrap_or_default();
+    let differing = stored
         .lines()
         .zip(fresh.lines())
-        .position(|(kept, fresh)| kept != fresh);
+        .position(|(stored, fresh)| stored != fresh);
 
     assert!(
-        kept == fresh,
+        stored == fresh,
         "{} is not what `hf-mem-probe {}` writes (first at line {:?}): run this test with UPDATE_SHELL_FILES=1",
         path.display(),
         arguments.join(" "),
@@ -51,24 +52,25 @@ fn hold(path: &str, arguments: &[&str]) {
     );
 }
 
-/// The commands that the page of the command `words` sends its reader to: a line of its list is a
-/// page's name and no more.
-fn below(words: &[String], page: &str) -> Vec<Vec<String>> {
+/// Returns the subcommands that the page of the command `words` lists.
+///
+/// A line of the list has only the name of a page.
+fn subcommands(words: &[String], page: &str) -> Vec<Vec<String>> {
     let page = page.replace(r"\-", "-");
-    let own = name(words) + "-";
+    let own = page_name(words) + "-";
     let names = page.lines().filter_map(|line| line.strip_suffix("(1)"));
     names
-        .map(|name| [words, &[name.strip_prefix(&own).unwrap().to_owned()]].concat())
+        .map(|page_name| [words, &[page_name.strip_prefix(&own).unwrap().to_owned()]].concat())
         .collect()
 }
 
-/// The name of the page of the command `words`.
-fn name(words: &[String]) -> String {
+/// Returns the page name of the command `words`.
+fn page_name(words: &[String]) -> String {
     [&["hf-mem-probe".to_owned()], words].concat().join("-")
 }
 
 #[test]
-fn the_manual_pages_are_current_and_every_one_that_is_named_is_there() {
+fn manual_pages_are_current_and_complete() {
     let mut pages = BTreeSet::new();
     let mut unread = vec![Vec::new()];
     while let Some(words) = unread.pop() {
@@ -76,9 +78,9 @@ fn the_manual_pages_are_current_and_every_one_that_is_named_is_there() {
             .into_iter()
             .chain(words.iter().map(String::as_str))
             .collect();
-        unread.extend(below(&words, &written(&arguments)));
-        let page = format!("{}.1", name(&words));
-        hold(&format!("man/{page}"), &arguments);
+        unread.extend(subcommands(&words, &print(&arguments)));
+        let page = format!("{}.1", page_name(&words));
+        check_file(&format!("man/{page}"), &arguments);
         pages.insert(page);
     }
 
@@ -87,24 +89,24 @@ fn the_manual_pages_are_current_and_every_one_that_is_named_is_there() {
         "{pages:?}"
     );
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/man");
-    let kept = fs::read_dir(folder)
+    let stored = fs::read_dir(folder)
         .unwrap()
         .map(|file| file.unwrap().file_name().into_string().unwrap());
     assert_eq!(
-        kept.collect::<BTreeSet<_>>(),
+        stored.collect::<BTreeSet<_>>(),
         pages,
         "a page for each command, and no other"
     );
 }
 
 #[test]
-fn the_completions_are_current() {
-    hold("completions/hf-mem-probe.bash", &["completions", "bash"]);
-    hold("completions/_hf-mem-probe", &["completions", "zsh"]);
-    hold("completions/hf-mem-probe.fish", &["completions", "fish"]);
+fn completions_are_current() {
+    check_file("completions/hf-mem-probe.bash", &["completions", "bash"]);
+    check_file("completions/_hf-mem-probe", &["completions", "zsh"]);
+    check_file("completions/hf-mem-probe.fish", &["completions", "fish"]);
 }
 
-/// Source and destination of each file that a package brings.
+/// Returns source and destination of each file in a package.
 fn assets(package: &str) -> Vec<(String, String)> {
     let manifest =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
@@ -114,36 +116,36 @@ fn assets(package: &str) -> Vec<(String, String)> {
         .unwrap()
         .clone();
 
-    let pair = |asset: &toml::Value| match asset {
+    let asset_pair = |asset: &toml::Value| match asset {
         toml::Value::Array(words) => (words[0].clone(), words[1].clone()),
         named => (named["source"].clone(), named["dest"].clone()),
     };
 
-    let word = |value: toml::Value| value.as_str().unwrap().trim_start_matches('/').to_owned();
+    let path_text = |value: toml::Value| value.as_str().unwrap().trim_start_matches('/').to_owned();
     list.iter()
-        .map(pair)
-        .map(|(source, destination)| (word(source), word(destination)))
+        .map(asset_pair)
+        .map(|(source, destination)| (path_text(source), path_text(destination)))
         .collect()
 }
 
 #[test]
-fn both_packages_bring_the_same_files() {
+fn packages_have_same_files() {
     let [deb, rpm] = ["deb", "generate-rpm"].map(assets);
-    let sources = |assets: &[(String, String)]| {
+    let source_paths = |assets: &[(String, String)]| {
         assets
             .iter()
             .map(|(source, _)| source.clone())
             .collect::<BTreeSet<_>>()
     };
 
-    let mut of_deb = sources(&deb);
+    let mut of_deb = source_paths(&deb);
 
-    // Debian's own record of the licences, which an .rpm has as a field.
+    // Only Debian has this file: an .rpm has the license as a field.
     assert!(of_deb.remove("debian/copyright"));
-    assert_eq!(of_deb, sources(&rpm));
+    assert_eq!(of_deb, source_paths(&rpm));
 
     for assets in [deb, rpm] {
-        // Named by the hint of a configuration that is wrong, and by the manual pages.
+        // The hint of an invalid configuration and the manual pages name these.
         for (source, folder) in [
             ("config.example.toml", "usr/share/doc/hf-mem-probe/"),
             ("packaging/man/*.1", "usr/share/man/man1/"),

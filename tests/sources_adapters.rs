@@ -1,5 +1,5 @@
-//! An adapter on a gated base model: what a token was needed for is not shown to others, and no
-//! token goes where it does not belong.
+//! Adapters on a gated base model: metadata that needed a token is invisible to others, and no
+//! token reaches another Hub.
 
 #[path = "support/fake_hub/mod.rs"]
 mod fake_hub;
@@ -15,24 +15,24 @@ use hf_mem_probe::repository::{
     Auth, HubSettings, ModelReference, SourceClient, SourceError, SourceSettings, Token,
 };
 
-/// One matrix of rank 8.
+/// Returns one matrix of rank 8.
 fn adapter() -> Vec<u8> {
     let header = br#"{"model.layers.0.q_proj.lora_A.weight":{"dtype":"F32","shape":[8,4],"data_offsets":[0,128]}}"#;
     [&(header.len() as u64).to_le_bytes()[..], header, &[0; 128]].concat()
 }
 
-/// A Hub with the public adapter `a/b` on the gated model `m/base`, which wants a token.
+/// Starts a Hub with the public adapter `a/b` on the gated model `m/base`, which requires a token.
 async fn hub() -> FakeHub {
-    hub_whose_base_is_open(Arc::default()).await
+    hub_with_base(Arc::default()).await
 }
 
-/// The same, where anyone may see the base model while `open` says so.
-async fn hub_whose_base_is_open(open: Arc<AtomicBool>) -> FakeHub {
+/// Starts the same Hub, but anyone can read the base model while `open` is true.
+async fn hub_with_base(open: Arc<AtomicBool>) -> FakeHub {
     FakeHub::start(move |request: &Request, _| {
         let open = open.load(Ordering::Relaxed);
         let path = request.target.split('?').next()?;
 
-        let listed = |repo: &str, gated: &str, files: &[(&str, usize)]| {
+        let list_files = |repo: &str, gated: &str, files: &[(&str, usize)]| {
             let files: Vec<String> = files
                 .iter()
                 .map(|(name, size)| format!(r#"{{"rfilename":"{name}","size":{size}}}"#))
@@ -54,11 +54,11 @@ async fn hub_whose_base_is_open(open: Arc<AtomicBool>) -> FakeHub {
                     ("adapter_config.json", config.len()),
                     ("adapter_model.safetensors", adapter().len()),
                 ];
-                listed("a/b", "false", &files)
+                list_files("a/b", "false", &files)
             }
             _ if path.starts_with("/api/models/m/base/") => {
                 let gated = if open { "false" } else { "\"manual\"" };
-                listed(
+                list_files(
                     "m/base",
                     gated,
                     &[("config.json", 2), ("model.safetensors", weights().len())],
@@ -75,7 +75,7 @@ async fn hub_whose_base_is_open(open: Arc<AtomicBool>) -> FakeHub {
 }
 
 #[tokio::test]
-async fn a_gated_base_is_kept_for_the_token_that_saw_it() {
+async fn gated_base_is_cached_per_token() {
     let hub = hub().await;
     let cache = tempfile::tempdir().expect("a folder");
     let variables = |name: &str| (name == "HF_ENDPOINT").then(|| hub.endpoint.clone());
@@ -83,20 +83,20 @@ async fn a_gated_base_is_kept_for_the_token_that_saw_it() {
         SourceSettings::new(HubSettings::from_environment(variables).expect("settings"));
     settings.cache_folder = Some(cache.path().to_owned());
     let reference = ModelReference::parse("a/b", None, |_| false).expect("a reference");
-    let token = |text: &str| Auth::from(Token::new(text));
+    let token_auth = |text: &str| Auth::from(Token::new(text));
 
     let (now, later) = (
         SystemTime::UNIX_EPOCH,
         SystemTime::UNIX_EPOCH + Duration::from_secs(7200),
     );
 
-    // The same client, and a new one that has only the disk.
+    // Ask the same client, and a new one that has only the disk cache.
     for client in [
         SourceClient::new(settings.clone()),
         SourceClient::new(settings),
     ] {
         let found = client
-            .describe(&reference, &token("hf_one"), now)
+            .describe(&reference, &token_auth("hf_one"), now)
             .await
             .expect("as the token may see it");
         let adapter = found.model.adapter.as_ref().expect("an adapter");
@@ -121,7 +121,7 @@ async fn a_gated_base_is_kept_for_the_token_that_saw_it() {
             let refused = client
                 .describe(&reference, &Auth::Anonymous, when)
                 .await
-                .expect_err("nobody's token");
+                .expect_err("without a token");
             assert!(matches!(refused, SourceError::Gated { .. }), "{refused}");
 
             assert!(
@@ -133,14 +133,14 @@ async fn a_gated_base_is_kept_for_the_token_that_saw_it() {
         }
 
         let again = client
-            .describe(&reference, &token("hf_one"), later)
+            .describe(&reference, &token_auth("hf_one"), later)
             .await
             .expect("known");
         assert_eq!(again.model.asked().repo, "a/b");
     }
 }
 
-/// Settings for the Hub at `endpoint` with this program's own token.
+/// Returns settings for the Hub at `endpoint` with this program's own token.
 fn settings(endpoint: &str, token: &str) -> HubSettings {
     let variables = |name: &str| match name {
         "HF_ENDPOINT" => Some(endpoint.to_owned()),
@@ -150,14 +150,14 @@ fn settings(endpoint: &str, token: &str) -> HubSettings {
     HubSettings::from_environment(variables).expect("settings")
 }
 
-fn saw(hub: &FakeHub, token: &str) -> bool {
+fn received(hub: &FakeHub, token: &str) -> bool {
     hub.requests()
         .iter()
         .any(|request| request.head.contains(token))
 }
 
 #[tokio::test]
-async fn an_adapter_on_this_disk_asks_for_its_base_with_this_programs_token() {
+async fn local_adapter_uses_own_token() {
     let hub = hub().await;
     let folder = tempfile::tempdir().expect("a folder");
     let config = r#"{"base_model_name_or_path": "m/base", "peft_type": "LORA", "r": 8}"#;
@@ -181,7 +181,7 @@ async fn an_adapter_on_this_disk_asks_for_its_base_with_this_programs_token() {
 }
 
 #[tokio::test]
-async fn no_token_follows_an_adapter_to_another_hub() {
+async fn no_token_reaches_another_hub() {
     let reference = ModelReference::parse("a/b", None, |_| false).expect("a reference");
     for (asker, opens) in [("hf_public", true), ("hf_callers", false)] {
         let (public, other) = (hub().await, hub().await);
@@ -208,10 +208,13 @@ async fn no_token_follows_an_adapter_to_another_hub() {
             opens || matches!(found, Err(SourceError::Gated { .. })),
             "{found:?}"
         );
-        assert!(saw(&public, asker) && !saw(&other, asker), "{asker}");
+        assert!(
+            received(&public, asker) && !received(&other, asker),
+            "{asker}"
+        );
 
         assert_eq!(
-            saw(&other, "hf_other"),
+            received(&other, "hf_other"),
             opens,
             "this program's own token is for its own questions"
         );
@@ -219,9 +222,9 @@ async fn no_token_follows_an_adapter_to_another_hub() {
 }
 
 #[tokio::test]
-async fn a_base_that_is_closed_later_is_closed_to_an_adapter_that_has_not_changed() {
+async fn base_gated_later_closes_the_adapter() {
     let open = Arc::new(AtomicBool::new(true));
-    let hub = hub_whose_base_is_open(Arc::clone(&open)).await;
+    let hub = hub_with_base(Arc::clone(&open)).await;
     let cache = tempfile::tempdir().expect("a folder");
     let variables = |name: &str| (name == "HF_ENDPOINT").then(|| hub.endpoint.clone());
     let mut settings =
@@ -243,7 +246,7 @@ async fn a_base_that_is_closed_later_is_closed_to_an_adapter_that_has_not_change
     client
         .describe(&reference, &Auth::Anonymous, now)
         .await
-        .expect("known as of late");
+        .expect("still fresh");
     let refused = client
         .describe(&reference, &Auth::Anonymous, later)
         .await

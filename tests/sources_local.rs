@@ -22,7 +22,7 @@ const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 fn settings(cache: Option<&Path>) -> SourceSettings {
-    // Offline: a test of local places must not be able to ask anyone.
+    // Offline, so that a test of local places sends no request.
     let variables = |name: &str| match name {
         "HF_HUB_OFFLINE" => Some("1".to_owned()),
         "HF_HUB_CACHE" => cache.map(|cache| cache.display().to_string()),
@@ -47,7 +47,7 @@ async fn read(
         .clone())
 }
 
-/// Header-only safetensors: the data is a hole in the file.
+/// Writes a safetensors file with a header; its data is a hole in the file.
 fn safetensors(path: &Path, tensors: &[(&str, u64)]) {
     let mut end = 0;
     let entries: Vec<String> = tensors
@@ -100,7 +100,7 @@ fn sharded(folder: &Path) {
 }
 
 #[tokio::test]
-async fn a_folder_and_one_of_its_files() {
+async fn folder_and_single_file_are_read() {
     let folder = tempfile::tempdir().expect("a folder");
     sharded(folder.path());
     let path = folder.path().to_str().expect("UTF-8");
@@ -115,10 +115,10 @@ async fn a_folder_and_one_of_its_files() {
     );
 
     assert_eq!(model.inventory.classes.len(), 1);
-    let one = read(settings(None), path, Some("b.safetensors"))
+    let by_option = read(settings(None), path, Some("b.safetensors"))
         .await
         .expect("one file");
-    assert_eq!(one.inventory.bytes().get(), 40);
+    assert_eq!(by_option.inventory.bytes().get(), 40);
     let named = read(settings(None), &format!("{path}/b.safetensors"), None)
         .await
         .expect("one file");
@@ -134,7 +134,7 @@ async fn a_folder_and_one_of_its_files() {
 }
 
 #[tokio::test]
-async fn damaged_files_are_named() {
+async fn damaged_file_is_named() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("model.safetensors");
     let text = path.to_str().expect("UTF-8");
@@ -163,7 +163,7 @@ async fn damaged_files_are_named() {
 }
 
 #[tokio::test]
-async fn the_cache_of_huggingface_hub_answers_offline() {
+async fn huggingface_cache_answers_offline() {
     let cache = tempfile::tempdir().expect("a folder");
     let model = cache.path().join("models--a--b");
     sharded(&model.join("snapshots").join(COMMIT));
@@ -175,15 +175,15 @@ async fn the_cache_of_huggingface_hub_answers_offline() {
     assert_eq!(found.inventory.bytes().get(), 120);
     assert_eq!(found.identity.commit.as_deref(), Some(COMMIT));
 
-    // It was downloaded for this program's own user, with a token or without: nobody else is shown
-    // it.
+    // The model was downloaded for this program's own user, with a token or without. Other users
+    // cannot see it.
     let client = SourceClient::new(settings(Some(cache.path())));
     let reference = ModelReference::parse("a/b", None, |_| false).expect("a reference");
     let other = Token::new("hf_other").into();
     let refused = client
         .describe(&reference, &other, NOW)
         .await
-        .expect_err("somebody else's");
+        .expect_err("another user's");
     assert_eq!(refused.reason(), "offline");
     let error = read(settings(Some(cache.path())), "a/c", None)
         .await
@@ -199,7 +199,7 @@ async fn the_cache_of_huggingface_hub_answers_offline() {
 }
 
 #[tokio::test]
-async fn one_reader_never_gets_another_readers_copy() {
+async fn readers_do_not_share_copies() {
     let cache = tempfile::tempdir().expect("a folder");
     let model = cache.path().join("models--a--b");
     sharded(&model.join("snapshots").join(COMMIT));
@@ -214,7 +214,7 @@ async fn one_reader_never_gets_another_readers_copy() {
         groups: vec![],
     };
 
-    // Both ask at once, with the same token, before anything is known; and again.
+    // Both ask at once, with the same token, first with an empty cache; then again.
     for _ in 0..2 {
         let (own, refused) = tokio::join!(
             client.describe_for(&FileReader::Own, &reference, &Auth::Anonymous, NOW),
@@ -224,14 +224,16 @@ async fn one_reader_never_gets_another_readers_copy() {
         assert_eq!(refused.expect_err("not for this user").reason(), "offline");
 
         assert!(
-            client.at_hand(&reference, &Auth::Anonymous, NOW).is_none(),
+            client
+                .describe_cached(&reference, &Auth::Anonymous, NOW)
+                .is_none(),
             "nothing is kept in memory"
         );
     }
 }
 
 #[tokio::test]
-async fn folders_of_ollama_and_lm_studio() {
+async fn ollama_and_lm_studio_are_read() {
     let home = tempfile::tempdir().expect("a folder");
     let mut settings = settings(None);
     settings.folders = LocalFolders::from_environment(|name| {
@@ -275,7 +277,7 @@ async fn folders_of_ollama_and_lm_studio() {
 }
 
 #[tokio::test]
-async fn a_bundle_gives_the_same_model_and_is_checked() {
+async fn bundle_gives_same_model_and_is_checked() {
     let folder = tempfile::tempdir().expect("a folder");
     let model_folder = folder.path().join("model");
     sharded(&model_folder);

@@ -228,7 +228,7 @@ until_true 5 reloaded || true
 expect "after a good reload" "configuration reloaded" "$(property StatusText)"
 inside bash -c 'echo "nonsense = 1" >>/etc/hf-mem-probe/config.toml'
 inside systemctl reload hf-mem-probe.service
-refused() { property StatusText | grep -q 'refused'; }
+refused() { property StatusText | grep -q 'rejected'; }
 until_true 5 refused || true
 printf '   after a bad one: %s\n' "$(property StatusText)"
 refused && pass "refused, the old one stays" || fail "a bad configuration was not refused"
@@ -237,7 +237,7 @@ expect "still answers" 0 "$(code as alice hf-mem-probe fits /opt/test/model --gp
 inside sed -i '/^nonsense/d' /etc/hf-mem-probe/config.toml
 
 say "the journal"
-expect "refusals are errors to it" 1 "$(inside journalctl -u hf-mem-probe -p err -o cat --no-pager | grep -c 'configuration is refused')"
+expect "refusals are errors to it" 1 "$(inside journalctl -u hf-mem-probe -p err -o cat --no-pager | grep -c 'configuration is rejected')"
 expect "and no mark is left in the text" 0 "$(inside journalctl -u hf-mem-probe -o cat --no-pager | grep -c '^<[0-9]>')"
 
 say "a site's own socket mode"
@@ -391,7 +391,7 @@ systemctl daemon-reload'
             inside systemctl status --no-pager --full --lines=30 hf-mem-probe.service | sed 's/^/   /' || true
         fi
         printf '   the old process: %s\n' "$(inside ps -L -o pid,stat,comm -p "$old" --no-headers | tr -s ' ' | tr '\n' ';')"
-        inside journalctl -u hf-mem-probe -o cat --no-pager | grep -iE 'no sign of life|watchdog|still around|left-over' | tail -6 | sed 's/^/   journal: /'
+        inside journalctl -u hf-mem-probe -o cat --no-pager | grep -iE 'resetting the watchdog|watchdog|still around|left-over' | tail -6 | sed 's/^/   journal: /'
         wait "$reserving" && fail "a lease was given: $(cat "$work/reserve")" || pass "who asked for a lease got none"
         expect "the new daemon answers on the frozen disk" 0 "$(code as alice hf-mem-probe fits /opt/test/model --gpus 2x24GiB --json)"
         printf '   its health: %s\n' "$(as alice hf-mem-probe health 2>&1 | grep leases | tr -s ' ')"
@@ -419,7 +419,7 @@ systemctl daemon-reload'
         printf '   health exits with %s: %s\n' "$health" "$(tr '\n' ' ' <"$work/out" | head -c 300)"
         expect "declared devices are still answered for" 0 "$(code as alice hf-mem-probe fits /opt/test/model --gpus 2x24GiB --json)"
         if until_true 170 replaced; then
-            pass "restarted $(( ($(now_ms) - started) / 1000 )) s after the driver hung: $(inside journalctl -u hf-mem-probe -o cat --no-pager | grep -iE 'no sign of life|watchdog' | tail -1)"
+            pass "restarted $(( ($(now_ms) - started) / 1000 )) s after the driver hung: $(inside journalctl -u hf-mem-probe -o cat --no-pager | grep -iE 'resetting the watchdog|watchdog' | tail -1)"
         else
             fail "not restarted"
             inside systemctl status --no-pager --full --lines=30 hf-mem-probe.service | sed 's/^/   /' || true

@@ -27,7 +27,7 @@ const KNOWN: &[(&str, u64, (u32, u32), u32)] = &[
     ("gb10", 124_600, (12, 1), 48),
 ];
 
-/// The device of a row's name, if it is an NVIDIA GPU that we know; the most specific name wins.
+/// The device for a row's GPU name, if it is a known NVIDIA GPU; the most specific name wins.
 pub(crate) fn named(name: &str) -> Option<DeviceFacts> {
     let lower = name.to_lowercase();
     let found = KNOWN

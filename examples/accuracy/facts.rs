@@ -1,12 +1,11 @@
-//! Models of which the configuration's facts are known and no header is: their rows tell of
-//! everything but weights.
+//! Models with a known configuration and no header: their rows compare everything except weights.
 
 use hf_mem_core::model::{Inventory, Model};
 use serde_json::{Value, json};
 
 use crate::hub::model;
 
-/// A model by its published configuration alone, if `repo` is one.
+/// A model from its published configuration alone; `None` for other repositories.
 pub(crate) fn known(repo: &str) -> Option<Model> {
     Some(model(
         repo,

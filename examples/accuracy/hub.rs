@@ -1,5 +1,5 @@
-//! Models as they lie in a folder of metadata: `config.json` and `tensors.json.gz`
-//! (`[file, name, dtype, shape]`).
+//! Models from a folder of metadata: `config.json` and `tensors.json.gz` (`[file, name, dtype,
+//! shape]`).
 
 use std::fs;
 use std::io::Read as _;
@@ -10,13 +10,13 @@ use hf_mem_core::model::tensors::InventoryBuilder;
 use hf_mem_core::model::{Dtype, Format, Inventory, Model, Storage, config};
 use serde_json::Value;
 
-/// Largest unpacked tensor list that is read.
-const MOST_BYTES: u64 = 256 << 20;
+/// Maximum size of an unpacked tensor list.
+const MAX_BYTES: u64 = 256 << 20;
 
-/// A model of the folder, with `patch` merged into its configuration.
+/// Loads a model of the folder, with `patch` merged into its configuration.
 pub(crate) fn load(root: &Path, repo: &str, patch: &Value) -> Result<Model, String> {
     let folder = root.join("models").join(repo);
-    let read = |name: &str| -> Result<Option<Value>, String> {
+    let read_json = |name: &str| -> Result<Option<Value>, String> {
         let file = folder.join(name);
         if !file.exists() {
             return Ok(None);
@@ -27,15 +27,16 @@ pub(crate) fn load(root: &Path, repo: &str, patch: &Value) -> Result<Model, Stri
             .map_err(|error| format!("{}: {error}", file.display()))
     };
 
-    let mut settings = read("config.json")?.ok_or_else(|| format!("no {repo} in the folder"))?;
+    let mut settings =
+        read_json("config.json")?.ok_or_else(|| format!("no {repo} in the folder"))?;
     merge(&mut settings, patch);
-    let quantization = read("hf_quant_config.json")?;
+    let quantization = read_json("hf_quant_config.json")?;
     let tensors = folder.join("tensors.json.gz");
     let mut text = String::new();
     let file =
         fs::File::open(&tensors).map_err(|error| format!("{}: {error}", tensors.display()))?;
     GzDecoder::new(file)
-        .take(MOST_BYTES)
+        .take(MAX_BYTES)
         .read_to_string(&mut text)
         .map_err(|error| format!("{repo}: {error}"))?;
     let rows: Vec<(String, String, String, Vec<u64>)> =

@@ -1,4 +1,4 @@
-//! Holds the engines' figures against what people measured, and prints how far they are off.
+//! Compares the engines' figures with measured ones and prints the errors.
 //!
 //! `cargo run --release --example accuracy -- MEASURED HUB`: MEASURED holds `vllm.jsonl` and
 //! `llamacpp.jsonl` (start-up logs), HUB holds `models/OWNER/NAME/{config.json, tensors.json.gz}`.

@@ -6,7 +6,7 @@ use hf_mem_core::engines::Interval;
 
 const GIB: f64 = 1_073_741_824.0;
 
-/// One measured figure beside ours, in GiB.
+/// A measured figure with ours, in GiB.
 #[derive(Clone, Debug)]
 struct Row {
     name: String,
@@ -23,7 +23,7 @@ pub(crate) struct Scores {
 }
 
 impl Scores {
-    /// A figure in GiB against an interval; `rounding` is the log's own, in GiB.
+    /// Records a measured figure in GiB against our interval; `rounding` is the log's own, in GiB.
     pub(crate) fn gib(
         &mut self,
         component: &str,
@@ -43,7 +43,7 @@ impl Scores {
         );
     }
 
-    /// A plain number against ours.
+    /// Records a measured number against ours.
     pub(crate) fn number(
         &mut self,
         component: &str,
@@ -66,7 +66,7 @@ impl Scores {
         self.by.entry(component.to_owned()).or_default().push(row);
     }
 
-    /// A row that could not be used, and why.
+    /// Records a row that cannot be compared, and why.
     pub(crate) fn skip(&mut self, why: &str, name: &str) {
         self.skipped
             .entry(why.to_owned())
@@ -74,7 +74,7 @@ impl Scores {
             .push(name.to_owned());
     }
 
-    /// Prints the table, then each row beyond 5 % or outside its interval, then what was skipped.
+    /// Prints the table, each row beyond 5 % or outside its interval, and the skipped rows.
     pub(crate) fn print(&self, engine: &str) {
         println!("\n{engine}");
         println!(
@@ -117,17 +117,33 @@ impl Scores {
     }
 }
 
-/// What a component must reach; errors and shares in percent.
+/// The accuracy that a component must reach; errors and shares in percent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bar {
-    pub(crate) component: &'static str,
-    pub(crate) median: Option<f64>,
-    pub(crate) p95: Option<f64>,
-    pub(crate) inside: f64,
+    component: &'static str,
+    median: Option<f64>,
+    p95: Option<f64>,
+    inside: f64,
+}
+
+impl Bar {
+    pub(crate) const fn new(
+        component: &'static str,
+        median: Option<f64>,
+        p95: Option<f64>,
+        inside: f64,
+    ) -> Self {
+        Self {
+            component,
+            median,
+            p95,
+            inside,
+        }
+    }
 }
 
 impl Scores {
-    /// Prints each bar with whether it is reached.
+    /// Prints whether each bar is reached.
     pub(crate) fn bars(&self, bars: &[Bar]) {
         println!("\nbars:");
         for bar in bars {
@@ -171,7 +187,7 @@ impl Row {
     }
 }
 
-/// The smallest of `sorted` that at least `percent` of them do not exceed.
+/// The smallest element of `sorted` that at least `percent` of the elements do not exceed.
 fn percentile(sorted: &[f64], percent: usize) -> f64 {
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
     sorted.get(rank - 1).copied().unwrap_or(f64::NAN)

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use hf_mem_core::bytes::Bytes;
-use hf_mem_core::engines::sglang::Sglang;
+use hf_mem_core::engines::sglang::{Sglang, SglangPrepared};
 use hf_mem_core::engines::shared::topology::sglang_stages;
 use hf_mem_core::engines::{
     AskedContext, AskedWorkload, EngineRequest, Offload, PreparedEngine as _, Split,
@@ -48,24 +48,9 @@ pub(crate) fn run(rows: &Path, hub: &Path) -> Result<(), String> {
 
     scores.print("SGLang");
     scores.bars(&[
-        Bar {
-            component: "weights",
-            median: None,
-            p95: Some(2.0),
-            inside: 90.0,
-        },
-        Bar {
-            component: "KV bytes per token, to rounding",
-            median: None,
-            p95: None,
-            inside: 98.0,
-        },
-        Bar {
-            component: "pool tokens",
-            median: None,
-            p95: None,
-            inside: 95.0,
-        },
+        Bar::new("weights", None, Some(2.0), 90.0),
+        Bar::new("KV bytes per token, to rounding", None, None, 98.0),
+        Bar::new("pool tokens", None, None, 95.0),
     ]);
 
     Ok(())
@@ -82,7 +67,7 @@ fn score(
         .as_u64()
         .is_some_and(|degree| degree > 1)
     {
-        return Err("attention by data parallelism, whose layout we do not offer".to_owned());
+        return Err("attention by data parallelism, which is not supported".to_owned());
     }
 
     let device = devices::named(row["gpu_name"].as_str().unwrap_or("H100"))
@@ -105,8 +90,8 @@ fn score(
 
     parameters.insert("page_size".to_owned(), json!(1));
 
-    // RoBERTa's two positions for padding are in SGLang's figure and not in ours.
-    let longest = model
+    // SGLang's figure includes RoBERTa's two positions for padding, ours does not.
+    let max_context = model
         .architecture
         .as_ref()
         .ok()
@@ -114,7 +99,7 @@ fn score(
         .unwrap_or(u64::MAX);
     let context = row["max_model_len"]
         .as_u64()
-        .map(|tokens| AskedContext::Tokens(tokens.min(longest)));
+        .map(|tokens| AskedContext::Tokens(tokens.min(max_context)));
     let asked = AskedWorkload {
         context,
         dtype: row["dtype"].as_str().map(str::to_owned),
@@ -124,7 +109,7 @@ fn score(
     let version = row["engine_version"]
         .as_str()
         .and_then(|version| version.parse().ok());
-    let case = EngineRequest {
+    let request = EngineRequest {
         model,
         version: version.as_ref(),
         parameters: &parameters,
@@ -132,7 +117,9 @@ fn score(
         devices: &device,
     };
 
-    let prepared = engine.prepare(&case).map_err(|error| error.to_string())?;
+    let prepared = engine
+        .prepare(&request)
+        .map_err(|error| error.to_string())?;
     let tensor = u32::try_from(row["tensor_parallel"].as_u64().unwrap_or(1)).unwrap_or(1);
 
     let layers = model
@@ -150,10 +137,7 @@ fn score(
     prepared.check(&split).map_err(|error| error.to_string())?;
     let headers = !model.inventory.classes.is_empty();
     if !headers {
-        scores.skip(
-            "weights only: the configuration's facts are at hand, the headers are not",
-            label,
-        );
+        scores.skip("weights only: the headers are not available", label);
     }
 
     if let Some(measured) = row["weights_gib_per_gpu"].as_f64().filter(|_| headers) {
@@ -166,13 +150,25 @@ fn score(
         );
     }
 
+    compare_pool(scores, &prepared, &split, row, label);
+    Ok(())
+}
+
+/// Compares the token pool with ours.
+fn compare_pool(
+    scores: &mut Scores,
+    prepared: &SglangPrepared<'_>,
+    split: &Split,
+    row: &Value,
+    label: &str,
+) {
     let Some(tokens) = row["kv_cache_tokens"].as_f64() else {
-        return Ok(());
+        return;
     };
 
-    // The pool is what stays of the free memory after the load, less the fraction kept out of it.
+    // The pool is the free memory after the load, less the fraction kept out of it.
     let notes = row["notes"].as_str().unwrap_or_default();
-    let after = |mark: &str| {
+    let number_after = |mark: &str| {
         notes
             .split(mark)
             .nth(1)?
@@ -184,8 +180,8 @@ fn score(
 
     let pool = match (
         row["kv_cache_gib_per_gpu"].as_f64(),
-        after("before load "),
-        after("after load "),
+        number_after("before load "),
+        number_after("after load "),
     ) {
         (Some(pool), _, _) => Some(pool),
         (None, Some(before), Some(left)) => row["gpu_memory_utilization"]
@@ -195,7 +191,7 @@ fn score(
     };
 
     if let Some(pool) = pool {
-        let ours = prepared.pool_tokens(&split, 0, vllm::gib(pool)) as f64;
+        let ours = prepared.pool_tokens(split, 0, vllm::gib(pool)) as f64;
         scores.number(
             "pool tokens",
             label,
@@ -204,7 +200,7 @@ fn score(
             (ours - tokens).abs() <= 0.005 * tokens,
         );
 
-        let rounding = prepared.pool_tokens(&split, 0, Bytes::mib(12)) as f64;
+        let rounding = prepared.pool_tokens(split, 0, Bytes::mib(12)) as f64;
         let exact = (ours - tokens).abs() <= rounding;
 
         scores.number(
@@ -215,6 +211,4 @@ fn score(
             exact,
         );
     }
-
-    Ok(())
 }

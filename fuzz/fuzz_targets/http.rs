@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use hf_mem_probe::server::limits::Limits;
+use hf_mem_probe::admission::limits::Limits;
 use hf_mem_probe::server::routes::App;
 use hf_mem_probe::server::serve;
 use hf_mem_probe::config::{Config, LogConfig};

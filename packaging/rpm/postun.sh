@@ -1,5 +1,5 @@
 systemctl daemon-reload >/dev/null 2>&1 || :
 if [ "$1" -ge 1 ]; then
-    # An upgrade: the socket stays open, so that callers wait for the new daemon.
+    # Upgrade: the socket stays open, so that callers wait for the new daemon.
     systemctl try-restart hf-mem-probe.service >/dev/null 2>&1 || :
 fi

@@ -1,8 +1,9 @@
-//! Connections: how many there are, whose, and who waits for one to be served.
+//! The limits on connections.
 //!
-//! Whoever is accepted sits in the hall; served at once are as many as [`Limits::connections`]. The
-//! others in the hall wait for their turn. A part of the hall and some turns are kept for operators
-//! (root and the daemon's own user), who get through when other users hold all there is.
+//! The daemon accepts up to a backlog of connections and serves [`Limits::connections`] of them at
+//! once. The others in the backlog wait to be served. Part of the backlog and some serve permits
+//! are reserved for operators (root and the daemon's own user), so that they get through when other
+//! users hold all the rest.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,126 +14,126 @@ use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::debug;
 
+use crate::admission::limits::Limits;
 use crate::admission::user_limits::{LimitBounds, LimitExceeded, Reservation, UserLimits};
 use crate::api::peer::Operators;
 use crate::metrics::{Metrics, Refusal};
-use crate::server::limits::Limits;
 
-/// Reads of what a caller has sent that is turned away: more than a socket holds.
-const MOST_READS: usize = 128;
+/// How often the daemon reads from a connection that it rejects: more than a socket buffer holds.
+const MAX_READS: usize = 128;
 
-/// The hall and the turns.
+/// The backlog and the serve permits.
 pub(crate) struct ConnectionLimiter {
-    shares: UserLimits,
-    hall: Arc<Semaphore>,
-    turns: Arc<Semaphore>,
-    kept_turns: Arc<Semaphore>,
+    users: UserLimits,
+    backlog: Arc<Semaphore>,
+    serve: Arc<Semaphore>,
+    operator_serve: Arc<Semaphore>,
     operators: Operators,
     metrics: Arc<Metrics>,
 }
 
-/// A place in the hall, before it is known who takes it.
+/// A place in the backlog, before the user is known.
 pub(crate) struct AcceptPermit {
     _permit: OwnedSemaphorePermit,
 }
 
-/// One connection's place; dropping it gives it back.
+/// A connection of a known user. Dropping it releases its place.
 pub(crate) struct ConnectionSlot {
-    _place: AcceptPermit,
-    _share: Reservation,
+    _permit: AcceptPermit,
+    _reservation: Reservation,
     uid: u32,
-    turns: Arc<Semaphore>,
-    kept_turns: Option<Arc<Semaphore>>,
+    serve: Arc<Semaphore>,
+    operator_serve: Option<Arc<Semaphore>>,
     metrics: Arc<Metrics>,
 }
 
 impl ConnectionLimiter {
     pub(crate) fn new(limits: &Limits, operators: Operators, metrics: Arc<Metrics>) -> Self {
-        let (served, kept) = (limits.connections, limits.kept_connections());
-        let hall = served.saturating_mul(2);
+        let (served, reserved) = (limits.connections, limits.reserved_connections());
+        let backlog = served.saturating_mul(2);
 
         Self {
-            shares: UserLimits::new(
+            users: UserLimits::new(
                 LimitBounds {
-                    each: limits.connections_per_user,
-                    all: hall,
-                    reserve: kept,
+                    per_user: limits.connections_per_user,
+                    total: backlog,
+                    operator_reserve: reserved,
                 },
                 operators,
             ),
-            hall: Arc::new(Semaphore::new(hall.saturating_add(kept))),
-            turns: Arc::new(Semaphore::new(served)),
-            kept_turns: Arc::new(Semaphore::new(kept)),
+            backlog: Arc::new(Semaphore::new(backlog.saturating_add(reserved))),
+            serve: Arc::new(Semaphore::new(served)),
+            operator_serve: Arc::new(Semaphore::new(reserved)),
             operators,
             metrics,
         }
     }
 
-    /// A place for the next connection; waits while the hall is full.
-    pub(crate) async fn place(&self) -> Option<AcceptPermit> {
+    /// Waits for a place in the backlog for the next connection.
+    pub(crate) async fn accept_permit(&self) -> Option<AcceptPermit> {
         // The semaphore is never closed.
-        Arc::clone(&self.hall)
+        Arc::clone(&self.backlog)
             .acquire_owned()
             .await
             .ok()
             .map(|permit| AcceptPermit { _permit: permit })
     }
 
-    /// `place` for `uid`, unless it holds the most already, or what is left is kept for operators.
-    pub(crate) fn take(
+    /// Turns an accept permit into a slot of the user `uid`, unless a limit is exceeded.
+    pub(crate) fn slot(
         &self,
-        place: AcceptPermit,
+        permit: AcceptPermit,
         uid: u32,
     ) -> Result<ConnectionSlot, LimitExceeded> {
-        let share = self.shares.take(uid, 1).inspect_err(|full| {
+        let reservation = self.users.reserve(uid, 1).inspect_err(|full| {
             self.metrics.refused(match full {
-                LimitExceeded::Each => Refusal::UserConnections,
-                LimitExceeded::All => Refusal::Connections,
+                LimitExceeded::User => Refusal::UserConnections,
+                LimitExceeded::Global => Refusal::Connections,
             });
         })?;
 
         self.metrics.connection_opened();
         Ok(ConnectionSlot {
-            _place: place,
-            _share: share,
+            _permit: permit,
+            _reservation: reservation,
             uid,
-            turns: Arc::clone(&self.turns),
-            kept_turns: self
+            serve: Arc::clone(&self.serve),
+            operator_serve: self
                 .operators
                 .include(uid)
-                .then(|| Arc::clone(&self.kept_turns)),
+                .then(|| Arc::clone(&self.operator_serve)),
             metrics: Arc::clone(&self.metrics),
         })
     }
 }
 
 impl ConnectionSlot {
-    /// Waits for the turn in which `stream` is served, up to `deadline`; when that has passed, the
-    /// caller is told so and `None` comes back. The turn lasts until it is dropped.
-    pub(crate) async fn turn(
+    /// Waits up to `deadline` for a permit to serve `stream`. After that it rejects the client and
+    /// returns `None`.
+    pub(crate) async fn serve_permit(
         &self,
         stream: UnixStream,
         deadline: Duration,
     ) -> Option<(UnixStream, OwnedSemaphorePermit)> {
-        if let Ok(turn) = Arc::clone(&self.turns).try_acquire_owned() {
-            return Some((stream, turn));
+        if let Ok(permit) = Arc::clone(&self.serve).try_acquire_owned() {
+            return Some((stream, permit));
         }
 
-        let kept = self
-            .kept_turns
+        let reserved = self
+            .operator_serve
             .as_ref()
-            .and_then(|kept| Arc::clone(kept).try_acquire_owned().ok());
-        if let Some(kept) = kept {
-            return Some((stream, kept));
+            .and_then(|reserved| Arc::clone(reserved).try_acquire_owned().ok());
+        if let Some(permit) = reserved {
+            return Some((stream, permit));
         }
 
-        let waiting = tokio::time::timeout(deadline, Arc::clone(&self.turns).acquire_owned());
-        if let Ok(Ok(turn)) = waiting.await {
-            return Some((stream, turn));
+        let waiting = tokio::time::timeout(deadline, Arc::clone(&self.serve).acquire_owned());
+        if let Ok(Ok(permit)) = waiting.await {
+            return Some((stream, permit));
         }
 
         self.metrics.refused(Refusal::Connections);
-        turn_away(&stream, self.uid, LimitExceeded::All);
+        reject(&stream, self.uid, LimitExceeded::Global);
 
         None
     }
@@ -144,39 +145,38 @@ impl Drop for ConnectionSlot {
     }
 }
 
-/// Tells a caller for whom there is no seat or no turn so, as far as that goes without waiting for
-/// it, and closes.
-pub(crate) fn turn_away(stream: &UnixStream, uid: u32, full: LimitExceeded) {
-    // Whoever does this does it often: the figure is for the operator, the line for whoever looks
-    // closer.
-    debug!(uid, ?full, "a connection was refused");
-    let problem = match full {
-        LimitExceeded::Each => Problem::new(
+/// Writes a 503 answer to a client that is over a limit, without waiting for it.
+pub(crate) fn reject(stream: &UnixStream, uid: u32, exceeded: LimitExceeded) {
+    // Rejections come in masses: the metric counts them, and the line is for debugging.
+    debug!(uid, full = ?exceeded, "connection rejected");
+    let problem = match exceeded {
+        LimitExceeded::User => Problem::new(
             Reason::Busy,
-            "this user holds as many connections as one user may",
+            "this user has reached the limit of connections per user",
         )
         .hint("close some, or raise socket.connections_per_user in the daemon's configuration"),
-        LimitExceeded::All => Problem::new(
+        LimitExceeded::Global => Problem::new(
             Reason::Busy,
-            "all connections are held, and none came free for this caller",
+            "all connections are in use, and none became free in time",
         )
         .hint("try again, or raise socket.connections in the daemon's configuration"),
     };
 
     let body = serde_json::to_string(&problem).unwrap_or_default();
     let text = format!(
-        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: {}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-        crate::server::routes::PROBLEM_JSON,
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: {}\r\ncontent-length: {}\r\n\
+         connection: close\r\n\r\n{body}",
+        crate::api::PROBLEM_JSON,
         body.len(),
     );
 
-    // Closing a Unix socket over unread bytes resets it and would lose the answer, so what is there
-    // is read first; but whoever sends without end is not read without end.
+    // Closing a Unix socket with unread bytes resets it and loses the answer, so read them first.
+    // The number of reads is bounded, because a client can send without end.
     let mut sink = [0; 4096];
-    let _unread = (0..MOST_READS)
+    let _unread = (0..MAX_READS)
         .take_while(|_| matches!(stream.try_read(&mut sink), Ok(count) if count > 0))
         .count();
-    let _gone_already = stream.try_write(text.as_bytes());
+    let _client_gone = stream.try_write(text.as_bytes());
 }
 
 #[cfg(test)]
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
     use crate::config::SocketConfig;
 
-    fn seats(connections: usize, connections_per_user: usize) -> ConnectionLimiter {
+    fn limiter(connections: usize, connections_per_user: usize) -> ConnectionLimiter {
         let limits = Limits::new(&SocketConfig::default(), Duration::ZERO);
         ConnectionLimiter::new(
             &Limits {
@@ -199,86 +199,97 @@ mod tests {
         )
     }
 
-    async fn seat(seats: &ConnectionLimiter, uid: u32) -> Result<ConnectionSlot, LimitExceeded> {
-        seats.take(seats.place().await.unwrap(), uid)
+    async fn open_slot(
+        limiter: &ConnectionLimiter,
+        uid: u32,
+    ) -> Result<ConnectionSlot, LimitExceeded> {
+        limiter.slot(limiter.accept_permit().await.unwrap(), uid)
     }
 
-    /// Whether `seat` has its turn at once; the turn, and the caller's end.
-    async fn turn(
-        seat: &ConnectionSlot,
+    /// Acquires the serve permit of `slot` if it is free now. Returns it with both ends of the
+    /// socket.
+    async fn serve(
+        slot: &ConnectionSlot,
     ) -> Option<(UnixStream, (UnixStream, OwnedSemaphorePermit))> {
         let (caller, stream) = UnixStream::pair().unwrap();
-        seat.turn(stream, Duration::ZERO)
+        slot.serve_permit(stream, Duration::ZERO)
             .await
-            .map(|turn| (caller, turn))
+            .map(|served| (caller, served))
     }
 
     #[tokio::test]
-    async fn root_is_served_when_others_hold_all_and_nobody_else_is() {
-        let seats = seats(16, 16);
+    async fn operator_is_served_when_full() {
+        let limiter = limiter(16, 16);
         let mut held = Vec::new();
 
         for uid in [1000, 1001] {
             for _ in 0..16 {
-                let seat = seat(&seats, uid).await.unwrap();
-                let turn = turn(&seat).await;
+                let slot = open_slot(&limiter, uid).await.unwrap();
+                let served = serve(&slot).await;
                 assert_eq!(
-                    turn.is_some(),
+                    served.is_some(),
                     uid == 1000,
                     "the first are served, the others wait"
                 );
-                held.push((seat, turn));
+                held.push((slot, served));
             }
         }
 
         assert_eq!(
-            seat(&seats, 1002).await.err(),
-            Some(LimitExceeded::All),
-            "what is left is kept"
+            open_slot(&limiter, 1002).await.err(),
+            Some(LimitExceeded::Global),
+            "the rest is reserved for operators"
         );
 
-        assert_eq!(seat(&seats, 1000).await.err(), Some(LimitExceeded::Each));
-        let root = seat(&seats, 0).await.unwrap();
-        assert!(turn(&root).await.is_some());
+        assert_eq!(
+            open_slot(&limiter, 1000).await.err(),
+            Some(LimitExceeded::User)
+        );
+        let root = open_slot(&limiter, 0).await.unwrap();
+        assert!(serve(&root).await.is_some());
         held.drain(..2);
-        assert!(turn(&seat(&seats, 1002).await.unwrap()).await.is_some());
+        assert!(
+            serve(&open_slot(&limiter, 1002).await.unwrap())
+                .await
+                .is_some()
+        );
     }
 
     #[tokio::test]
-    async fn whoever_has_no_seat_is_told_at_once() {
+    async fn rejected_client_gets_503() {
         let (mut caller, stream) = UnixStream::pair().unwrap();
-        turn_away(&stream, 1000, LimitExceeded::Each);
+        reject(&stream, 1000, LimitExceeded::User);
         drop(stream);
-        let mut told = String::new();
-        caller.read_to_string(&mut told).await.unwrap();
+        let mut answer = String::new();
+        caller.read_to_string(&mut answer).await.unwrap();
 
         assert!(
-            told.starts_with("HTTP/1.1 503")
-                && told.contains("as many connections as one user may"),
-            "{told}"
+            answer.starts_with("HTTP/1.1 503")
+                && answer.contains("the limit of connections per user"),
+            "{answer}"
         );
     }
 
     #[tokio::test]
-    async fn whoever_waits_too_long_for_a_turn_is_told_and_counted() {
-        let seats = seats(1, 16);
-        let first = seat(&seats, 1000).await.unwrap();
-        let _held = turn(&first).await.unwrap();
-        let late = seat(&seats, 1001).await.unwrap();
+    async fn late_client_is_rejected_and_counted() {
+        let limiter = limiter(1, 16);
+        let first = open_slot(&limiter, 1000).await.unwrap();
+        let _held = serve(&first).await.unwrap();
+        let late = open_slot(&limiter, 1001).await.unwrap();
         let (mut caller, stream) = UnixStream::pair().unwrap();
         caller
             .write_all(b"GET /v1/health HTTP/1.1\r\nhost: localhost\r\n\r\n")
             .await
             .unwrap();
-        assert!(late.turn(stream, Duration::ZERO).await.is_none());
-        let mut told = String::new();
-        caller.read_to_string(&mut told).await.unwrap();
+        assert!(late.serve_permit(stream, Duration::ZERO).await.is_none());
+        let mut answer = String::new();
+        caller.read_to_string(&mut answer).await.unwrap();
 
         assert!(
-            told.starts_with("HTTP/1.1 503") && told.contains("\"reason\":\"busy\""),
-            "{told}"
+            answer.starts_with("HTTP/1.1 503") && answer.contains("\"reason\":\"busy\""),
+            "{answer}"
         );
-        let metrics = seats.metrics.classic_text();
+        let metrics = limiter.metrics.classic_text();
         assert!(
             metrics.contains("connections_refused_total{why=\"connections\"} 1"),
             "{metrics}"

@@ -1,21 +1,20 @@
-//! Whose question is planned next: each user's in the order in which they came, and the users by
-//! turns. Whoever asks much, or asks what takes long, waits for itself.
+//! A queue in which users take queue. Each user's items stay in the order of their arrival. A user
+//! with many or long requests delays its own.
 //!
-//! This is about the owner's time only. Memory is given in the order of the line: see
-//! [`crate::leases::queue`].
+//! It shares the broker's time only. Memory is granted in the order of [`crate::leases::queue`].
 
 use std::collections::{HashMap, VecDeque};
 
-/// Users whose last turn is remembered. One that is forgotten counts as never served: it comes
-/// first once more.
+/// How many users' last turns are remembered. A forgotten user counts as never served and comes
+/// first once.
 const MOST_REMEMBERED: usize = 1024;
 
-/// Askers whose turn is to come.
+/// Items of several users.
 #[derive(Debug)]
 pub(crate) struct FairQueue<T> {
-    /// By user, the users in the order in which they came.
+    /// The items by user, the users in the order of their arrival.
     waiting: Vec<(u32, VecDeque<T>)>,
-    /// When a user was served last, counted in turns.
+    /// The number of each user's last turn.
     served: HashMap<u32, u64>,
     turn: u64,
 }
@@ -29,27 +28,28 @@ impl<T> FairQueue<T> {
         }
     }
 
-    /// Comes after all that this user asked before.
-    pub(crate) fn push(&mut self, uid: u32, asker: T) {
-        if let Some((_, askers)) = self.waiting.iter_mut().find(|(user, _)| *user == uid) {
-            askers.push_back(asker);
+    /// Adds an item after all others of this user.
+    pub(crate) fn push(&mut self, uid: u32, item: T) {
+        if let Some((_, items)) = self.waiting.iter_mut().find(|(user, _)| *user == uid) {
+            items.push_back(item);
         } else {
-            self.waiting.push((uid, VecDeque::from([asker])));
+            self.waiting.push((uid, VecDeque::from([item])));
         }
     }
 
-    /// The next one: of the user who was served longest ago.
+    /// Removes the next item: of the user who was served longest ago.
     pub(crate) fn pop(&mut self) -> Option<T> {
-        let turns = self.waiting.iter().enumerate();
-        let (place, uid) = turns
-            .map(|(place, (uid, _))| (self.served.get(uid).copied(), place, *uid))
-            .min()
-            .map(|(_, place, uid)| (place, uid))?;
-        let (_, askers) = self.waiting.get_mut(place)?;
-        let asker = askers.pop_front();
+        let (_, index, uid) = self
+            .waiting
+            .iter()
+            .enumerate()
+            .map(|(index, (uid, _))| (self.served.get(uid).copied(), index, *uid))
+            .min()?;
+        let (_, items) = self.waiting.get_mut(index)?;
+        let item = items.pop_front();
 
-        if askers.is_empty() {
-            self.waiting.remove(place);
+        if items.is_empty() {
+            self.waiting.remove(index);
         }
 
         self.turn = self.turn.saturating_add(1);
@@ -58,37 +58,37 @@ impl<T> FairQueue<T> {
         }
 
         self.served.insert(uid, self.turn);
-        asker
+        item
     }
 
-    /// How many of this user's wait.
-    pub(crate) fn of(&self, uid: u32) -> usize {
+    /// How many items of this user wait.
+    pub(crate) fn len_for(&self, uid: u32) -> usize {
         self.waiting
             .iter()
             .find(|(user, _)| *user == uid)
-            .map_or(0, |(_, askers)| askers.len())
+            .map_or(0, |(_, items)| items.len())
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// Keeps those of which `keep` says so.
+    /// Keeps the items for which `keep` returns true.
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
-        for (_, askers) in &mut self.waiting {
-            askers.retain(&mut keep);
+        for (_, items) in &mut self.waiting {
+            items.retain(&mut keep);
         }
-        self.waiting.retain(|(_, askers)| !askers.is_empty());
+        self.waiting.retain(|(_, items)| !items.is_empty());
     }
 
-    /// All of them, in no order that matters.
+    /// All items, in no particular order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.waiting.iter().flat_map(|(_, askers)| askers)
+        self.waiting.iter().flat_map(|(_, items)| items)
     }
 
-    /// All of them, in no order that matters; none is left.
+    /// Removes all items, in no particular order.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = T> + use<'_, T> {
-        self.waiting.drain(..).flat_map(|(_, askers)| askers)
+        self.waiting.drain(..).flat_map(|(_, items)| items)
     }
 }
 
@@ -96,14 +96,14 @@ impl<T> FairQueue<T> {
 mod tests {
     use super::*;
 
-    fn all(turns: &mut FairQueue<&'static str>) -> Vec<&'static str> {
-        std::iter::from_fn(|| turns.pop()).collect()
+    fn pop_all(queue: &mut FairQueue<&'static str>) -> Vec<&'static str> {
+        std::iter::from_fn(|| queue.pop()).collect()
     }
 
     #[test]
-    fn users_take_turns_and_each_ones_questions_stay_in_order() {
-        let mut turns = FairQueue::new();
-        for (uid, asker) in [
+    fn users_take_turns_in_order() {
+        let mut queue = FairQueue::new();
+        for (uid, item) in [
             (1, "a1"),
             (1, "a2"),
             (1, "a3"),
@@ -111,47 +111,50 @@ mod tests {
             (3, "c1"),
             (2, "b2"),
         ] {
-            turns.push(uid, asker);
+            queue.push(uid, item);
         }
 
-        assert_eq!((turns.iter().count(), turns.of(1), turns.of(9)), (6, 3, 0));
-        assert_eq!(all(&mut turns), ["a1", "b1", "c1", "a2", "b2", "a3"]);
-        assert!(turns.is_empty());
+        assert_eq!(
+            (queue.iter().count(), queue.len_for(1), queue.len_for(9)),
+            (6, 3, 0)
+        );
+        assert_eq!(pop_all(&mut queue), ["a1", "b1", "c1", "a2", "b2", "a3"]);
+        assert!(queue.is_empty());
     }
 
     #[test]
-    fn one_that_comes_anew_is_before_one_that_was_just_served() {
-        let mut turns = FairQueue::new();
-        for asker in ["a1", "a2", "a3"] {
-            turns.push(1, asker);
+    fn new_user_precedes_served_user() {
+        let mut queue = FairQueue::new();
+        for item in ["a1", "a2", "a3"] {
+            queue.push(1, item);
         }
 
-        assert_eq!(turns.pop(), Some("a1"));
-        turns.push(2, "b1");
-        assert_eq!(turns.pop(), Some("b1"));
+        assert_eq!(queue.pop(), Some("a1"));
+        queue.push(2, "b1");
+        assert_eq!(queue.pop(), Some("b1"));
 
-        // To leave and to come back gains nothing.
-        turns.push(2, "b2");
-        assert_eq!(all(&mut turns), ["a2", "b2", "a3"]);
+        // A user that leaves and comes back gains nothing.
+        queue.push(2, "b2");
+        assert_eq!(pop_all(&mut queue), ["a2", "b2", "a3"]);
     }
 
     #[test]
-    fn those_who_left_have_no_turn() {
-        let mut turns = FairQueue::new();
-        for (uid, asker) in [(1, "a1"), (1, "gone"), (2, "gone"), (3, "c1"), (1, "a2")] {
-            turns.push(uid, asker);
+    fn removed_items_have_no_turn() {
+        let mut queue = FairQueue::new();
+        for (uid, item) in [(1, "a1"), (1, "gone"), (2, "gone"), (3, "c1"), (1, "a2")] {
+            queue.push(uid, item);
         }
-        turns.retain(|asker| *asker != "gone");
-        assert_eq!(all(&mut turns), ["a1", "c1", "a2"]);
+        queue.retain(|item| *item != "gone");
+        assert_eq!(pop_all(&mut queue), ["a1", "c1", "a2"]);
     }
 
     #[test]
-    fn users_are_forgotten_before_they_are_too_many() {
-        let mut turns = FairQueue::new();
+    fn remembered_users_are_bounded() {
+        let mut queue = FairQueue::new();
         for uid in 0..5_000 {
-            turns.push(uid, "x");
-            assert_eq!(turns.pop(), Some("x"));
-            assert!(turns.served.len() <= MOST_REMEMBERED);
+            queue.push(uid, "x");
+            assert_eq!(queue.pop(), Some("x"));
+            assert!(queue.served.len() <= MOST_REMEMBERED);
         }
     }
 }

@@ -1,58 +1,64 @@
-//! So much for each user: whoever asks for more waits for itself, and for nobody else.
+//! A semaphore per user: a user who wants more permits than that waits, and delays no other user.
+//! To refuse instead of waiting, see [`super::user_limits`].
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// How often each user may be somewhere at once.
+use crate::poison_free_lock::lock_ignoring_poison;
+
+/// A semaphore for each user, with the same number of permits.
 #[derive(Debug)]
 pub(crate) struct PerUserSemaphore {
-    each: usize,
-    /// By user, while it is there or waits.
+    permits: usize,
+    /// By uid, while the user holds a permit or waits for one.
     users: Mutex<HashMap<u32, Arc<Semaphore>>>,
 }
 
+/// A permit of one user. Dropping it releases the permit.
+#[derive(Debug)]
+pub(crate) struct UserPermit {
+    _permit: OwnedSemaphorePermit,
+}
+
 impl PerUserSemaphore {
-    /// `each` for each user.
-    pub(crate) fn new(each: usize) -> Self {
+    /// Gives each user `permits` permits.
+    pub(crate) fn new(permits: usize) -> Self {
         Self {
-            each,
+            permits,
             users: Mutex::default(),
         }
     }
 
-    /// Waits until `uid` may come in once more; given back where it is dropped.
-    pub(crate) async fn take(&self, uid: u32) -> Option<OwnedSemaphorePermit> {
-        // No semaphore is ever closed.
-        self.of(uid).acquire_owned().await.ok()
+    /// Waits for a permit of `uid`. It never returns `None`, because no semaphore is ever closed.
+    pub(crate) async fn acquire(&self, uid: u32) -> Option<UserPermit> {
+        let permit = self.semaphore(uid).acquire_owned().await.ok()?;
+        Some(UserPermit { _permit: permit })
     }
 
-    /// How often `uid` may come in without waiting.
+    /// How many permits `uid` can acquire without waiting.
     #[cfg(test)]
-    pub(crate) fn left(&self, uid: u32) -> usize {
-        self.of(uid).available_permits()
+    pub(crate) fn available(&self, uid: u32) -> usize {
+        self.semaphore(uid).available_permits()
     }
 
-    /// Users who are there or wait, or were when another came last.
+    /// The users that hold a permit or wait for one, as of the last acquisition.
     #[cfg(test)]
     pub(crate) fn count(&self) -> usize {
-        self.users
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .len()
+        lock_ignoring_poison(&self.users).len()
     }
 
-    fn of(&self, uid: u32) -> Arc<Semaphore> {
-        // An entry goes in or out as a whole: a panic elsewhere leaves none half done.
-        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+    fn semaphore(&self, uid: u32) -> Arc<Semaphore> {
+        // Each entry is inserted or removed whole, so a panic cannot leave part of one.
+        let mut users = lock_ignoring_poison(&self.users);
 
-        // Whoever is there or waits holds a reference too.
-        users.retain(|_, turns| Arc::strong_count(turns) > 1);
+        // A user who holds a permit or waits for one holds a reference too.
+        users.retain(|_, semaphore| Arc::strong_count(semaphore) > 1);
         Arc::clone(
             users
                 .entry(uid)
-                .or_insert_with(|| Arc::new(Semaphore::new(self.each))),
+                .or_insert_with(|| Arc::new(Semaphore::new(self.permits))),
         )
     }
 }
@@ -64,15 +70,15 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_wants_more_waits_for_itself_alone() {
-        let by_user = PerUserSemaphore::new(2);
-        let held = [by_user.take(1000).await, by_user.take(1000).await];
-        let mut third = Box::pin(by_user.take(1000));
+    async fn user_waits_for_own_permits_only() {
+        let semaphore = PerUserSemaphore::new(2);
+        let held = [semaphore.acquire(1000).await, semaphore.acquire(1000).await];
+        let mut third = Box::pin(semaphore.acquire(1000));
         assert!(poll!(&mut third).is_pending());
-        let other = by_user.take(1001).await;
+        let other = semaphore.acquire(1001).await;
         drop(held);
         drop((third.await, other));
-        drop(by_user.of(1002));
-        assert_eq!(by_user.count(), 1, "nothing is kept of users who left");
+        drop(semaphore.semaphore(1002));
+        assert_eq!(semaphore.count(), 1, "users without permits are forgotten");
     }
 }

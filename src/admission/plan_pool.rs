@@ -1,13 +1,12 @@
-//! Where work is done that a caller can make long: a model sent with its question, devices that are
-//! only declared, many questions at once.
+//! The pool for work that a client can make long: a model sent with its question, declared devices,
+//! many questions at once.
 //!
-//! The server is one thread; whoever could keep it busy for seconds would keep everybody waiting,
+//! The server is one thread. A client that kept it busy for seconds would delay all other clients,
 //! and the watchdog too. Questions about known models on this host's own devices take microseconds
-//! to a few milliseconds and are answered where they arrive; all others come here. There are few
-//! seats, so that such questions cost at most so many processors, and those who wait for one are
-//! cut at the handler's deadline like anyone. One user stands in line no more often than there are
-//! seats: whoever asks many such questions at once waits for itself, and the others take turns with
-//! it.
+//! to a few milliseconds, and the server answers them itself. All others run in the pool. Its few
+//! slots bound the processors that such questions use. A request that waits for a slot ends at the
+//! handler's deadline, like any other. One user can have as many requests in the queue as there are
+//! slots: a user who sends more waits for its own requests, and takes turns with other users.
 
 use std::sync::Arc;
 
@@ -16,64 +15,70 @@ use hf_mem_core::report::problem::Reason;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::Span;
 
-use super::per_user_semaphore::PerUserSemaphore;
+use super::per_user_semaphore::{PerUserSemaphore, UserPermit};
 
-/// Long pieces of work at once.
-const SEATS: usize = 2;
+/// How many pieces of work run at once.
+const SLOTS: usize = 2;
 
-/// The seats, and who stands in line for them.
+/// The slots, and the users that wait for them.
 #[derive(Debug)]
 pub(crate) struct PlanPool {
-    seats: Arc<Semaphore>,
-    /// How often each user may work or stand in line.
+    slots: Arc<Semaphore>,
+    /// How many pieces of work each user can have running or queued.
     users: PerUserSemaphore,
 }
 
 impl Default for PlanPool {
     fn default() -> Self {
         Self {
-            seats: Arc::new(Semaphore::new(SEATS)),
-            users: PerUserSemaphore::new(SEATS),
+            slots: Arc::new(Semaphore::new(SLOTS)),
+            users: PerUserSemaphore::new(SLOTS),
         }
     }
 }
 
 impl PlanPool {
-    /// Does `work` of the user `uid` on a thread of its own once there is a seat. A caller that
-    /// leaves takes its place in line along; work that has begun is done to its end, and keeps its
-    /// seat until then. A panic goes on to whoever waits.
+    /// Runs `work` of the user `uid` on a separate thread once a slot is free. Dropping the future
+    /// leaves the queue; work that has begun runs to its end and keeps its slot until then. A panic
+    /// of the work resumes in the caller.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         uid: u32,
         work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
-        self.seat(uid).await?.run(work).await
+        self.slot(uid).await?.run(work).await
     }
 
-    /// Waits for a seat of the user `uid`. What the work must not find old is read after that: the
-    /// wait may be long.
-    pub(crate) async fn seat(&self, uid: u32) -> Result<PlanSlot, Problem> {
-        let turn = self.users.take(uid).await.ok_or_else(gone)?;
-        let seat = Arc::clone(&self.seats)
+    /// Waits for a slot for the user `uid`. Read what must be recent after that: the wait may be
+    /// long.
+    pub(crate) async fn slot(&self, uid: u32) -> Result<PlanSlot, Problem> {
+        let user = self.users.acquire(uid).await.ok_or_else(stopping)?;
+        self.slot_with(user).await
+    }
+
+    /// Waits for a slot. It takes the user's permit, so that no request waits for a slot before it
+    /// has one.
+    async fn slot_with(&self, user: UserPermit) -> Result<PlanSlot, Problem> {
+        let slot = Arc::clone(&self.slots)
             .acquire_owned()
             .await
-            .map_err(|_| gone())?;
+            .map_err(|_| stopping())?;
 
         Ok(PlanSlot {
-            _turn: turn,
-            _seat: seat,
+            _user: user,
+            _slot: slot,
         })
     }
 }
 
-/// One seat, with its user's turn.
+/// A slot, with its user's permit.
 pub(crate) struct PlanSlot {
-    _turn: OwnedSemaphorePermit,
-    _seat: OwnedSemaphorePermit,
+    _user: UserPermit,
+    _slot: OwnedSemaphorePermit,
 }
 
 impl PlanSlot {
-    /// Does `work` on a thread of its own, which keeps the seat to its end.
+    /// Runs `work` on a separate thread, which keeps the slot until the work ends.
     pub(crate) async fn run<T: Send + 'static>(
         self,
         work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
@@ -88,13 +93,13 @@ impl PlanSlot {
             Ok(outcome) => outcome,
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => Err(gone()),
+                Err(_) => Err(stopping()),
             },
         }
     }
 }
 
-fn gone() -> Problem {
+fn stopping() -> Problem {
     Problem::new(Reason::Busy, "the daemon is stopping").hint("ask again")
 }
 
@@ -105,70 +110,70 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_server_goes_on_while_work_is_done_and_no_more_than_the_seats_are_taken() {
-        let bench = Arc::new(PlanPool::default());
+    async fn work_is_bounded_by_slots() {
+        let pool = Arc::new(PlanPool::default());
         let (began, begun) = mpsc::channel();
         let mut ends = Vec::new();
         let mut working = Vec::new();
 
-        for number in 0..=SEATS {
+        for number in 0..=SLOTS {
             let (end, until) = mpsc::channel::<()>();
             ends.push(end);
-            let (bench, began) = (Arc::clone(&bench), began.clone());
+            let (pool, began) = (Arc::clone(&pool), began.clone());
             working.push(tokio::spawn(async move {
                 let work = move || {
                     began.send(number).unwrap();
-                    // An error means that the sender is gone: the same.
+                    // An error means that the sender was dropped, which also ends the work.
                     let _end = until.recv();
                     Ok(number)
                 };
-                bench.run(7, work).await
+                pool.run(7, work).await
             }));
         }
-        // This very thread is the runtime's only one, and is not held up by work that waits.
-        while bench.seats.available_permits() > 0 {
+        // This is the runtime's only thread, and blocked work does not block it.
+        while pool.slots.available_permits() > 0 {
             tokio::task::yield_now().await;
         }
 
-        let first: Vec<usize> = (0..SEATS).map(|_| begun.recv().unwrap()).collect();
-        assert!(begun.try_recv().is_err(), "no more than {SEATS}: {first:?}");
+        let first: Vec<usize> = (0..SLOTS).map(|_| begun.recv().unwrap()).collect();
+        assert!(begun.try_recv().is_err(), "no more than {SLOTS}: {first:?}");
         drop(ends);
 
         for (number, work) in working.into_iter().enumerate() {
             assert_eq!(work.await.unwrap().unwrap(), number);
         }
 
-        assert_eq!(bench.seats.available_permits(), SEATS);
+        assert_eq!(pool.slots.available_permits(), SLOTS);
     }
 
     #[tokio::test]
-    async fn who_asks_much_waits_for_itself_and_others_come_between() {
-        let bench = Arc::new(PlanPool::default());
+    async fn users_take_turns_for_slots() {
+        let pool = Arc::new(PlanPool::default());
         let (began, begun) = mpsc::channel();
         let (mut ends, mut asked) = (Vec::new(), Vec::new());
         for uid in std::iter::repeat_n(1000, 10).chain([1001]) {
             let (end, until) = mpsc::channel::<()>();
             ends.push(end);
-            let (bench, began) = (Arc::clone(&bench), began.clone());
+            let (pool, began) = (Arc::clone(&pool), began.clone());
             asked.push(tokio::spawn(async move {
                 let work = move || {
                     began.send(uid).unwrap();
-                    // An error means that the sender is gone: the same.
+                    // An error means that the sender was dropped, which also ends the work.
                     let _end = until.recv();
                     Ok(())
                 };
-                bench.run(uid, work).await
+                pool.run(uid, work).await
             }));
         }
-        // Spawned in this order, they come into line in it.
-        while bench.users.count() < 2 {
+        // The tasks join the queue in the order in which they are spawned.
+        while pool.users.count() < 2 {
             tokio::task::yield_now().await;
         }
-        // 1000 has its turns, which are the seats; its other works stand in no line but its own.
-        for _ in 0..SEATS {
+        // User 1000 has all slots; its other work waits for its own permits.
+        for _ in 0..SLOTS {
             assert_eq!(begun.recv().unwrap(), 1000);
         }
-        // One seat at a time: no two workers can report in the wrong order.
+        // Free one slot at a time, so that no two workers report in the wrong order.
         drop(ends.remove(0));
 
         let next = loop {
@@ -181,23 +186,24 @@ mod tests {
         assert_eq!(next, 1001);
         drop(ends);
 
-        for one in asked {
-            one.await.unwrap().unwrap();
+        for answer in asked {
+            answer.await.unwrap().unwrap();
         }
     }
 
     #[tokio::test]
-    async fn a_panic_reaches_the_one_who_asked_and_frees_the_seat() {
-        let bench = Arc::new(PlanPool::default());
-        for _ in 0..=SEATS {
-            let own = Arc::clone(&bench);
+    async fn panic_reaches_caller_and_frees_slot() {
+        let pool = Arc::new(PlanPool::default());
+        for _ in 0..=SLOTS {
+            let shared = Arc::clone(&pool);
             let broken = tokio::spawn(async move {
-                own.run(7, || -> Result<(), Problem> { panic!("told to") })
+                shared
+                    .run(7, || -> Result<(), Problem> { panic!("on purpose") })
                     .await
             });
             assert!(broken.await.unwrap_err().is_panic());
         }
 
-        assert_eq!(bench.run(7, || Ok(7)).await.unwrap(), 7);
+        assert_eq!(pool.run(7, || Ok(7)).await.unwrap(), 7);
     }
 }

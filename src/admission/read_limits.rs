@@ -1,76 +1,90 @@
-//! What all readings of this process may hold in memory together, and where what is long is worked
-//! on.
+//! Limits on the memory that all repository reads hold together, and on the work of the server's
+//! thread.
 //!
-//! Repositories are written by anyone, and questions come at once. So few are read at the same
-//! time; what is long and not yet parsed counts against one bound for all of them; and of readings
-//! whose documents or headers are large, one goes on at a time, beside the others. One that turns
-//! out to be large lets go of all that it has, its seat too, and begins again when its turn comes:
-//! who waits for that turn keeps nobody from a seat. Parsing that takes longer than a moment is
-//! done on a thread of its own: the server is one thread.
+//! Anyone can write a repository, and many questions can arrive at once. So:
+//!
+//! - Few repositories are read at the same time.
+//! - Long texts that are not parsed yet count against one bound for all reads.
+//! - A single read with large documents or headers runs at a time, in addition to the small ones. A
+//!   read
+//!   that turns out to be large releases all that it has, its slot too, and begins again in the
+//!   large slot. While it waits for that slot, it occupies no small one.
+//! - Parsing that takes longer than a moment runs on a separate thread, because the server is one
+//!   thread.
 
 use std::sync::Arc;
 
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
-/// What is small enough to be no matter, even many times over. Documents of nearly all models are,
-/// all together.
+/// Sizes up to this are small: many of them at once do no harm. The documents of nearly all models
+/// are small, all together.
 pub(crate) const SMALL_BYTES: u64 = 1 << 20;
-/// Long texts that are not parsed yet, of all readings together; a longer one takes all of it.
+/// The bound on unparsed long texts of all reads together; a longer text takes all of it.
 const UNPARSED_KIB: u32 = 64 << 10;
-/// Work on less than this is done where it arises: it takes less than a millisecond.
+/// Work on up to this many bytes takes less than a millisecond and runs in place.
 const BRIEF_BYTES: u64 = 64 << 10;
-/// Readings at once.
-const READINGS: usize = 16;
-/// Models that are brought from the disk at once.
+/// Small reads at once.
+const READS: usize = 16;
+/// Models that are loaded from the disk at once.
 const LOADS: usize = 2;
 
 static UNPARSED: Semaphore = Semaphore::const_new(UNPARSED_KIB as usize);
 static LARGE: Semaphore = Semaphore::const_new(1);
 static LISTING: Semaphore = Semaphore::const_new(1);
-static READING: Semaphore = Semaphore::const_new(READINGS);
+static READING: Semaphore = Semaphore::const_new(READS);
 static LOADING: Semaphore = Semaphore::const_new(LOADS);
 
-/// The right to hold memory; given back where it is dropped. The semaphores are never closed, so
-/// `None` is a right that needs none.
-pub(crate) type ReadTurn = Option<SemaphorePermit<'static>>;
+/// A permit to hold memory; dropping it releases it. The semaphores are never closed, so `None`
+/// means that no permit is needed.
+pub(crate) type ReadPermit = Option<SemaphorePermit<'static>>;
 
-/// One reading's seat among all others, or the one of the large reading. Whoever works for it on
-/// another thread takes a copy along, so that the seat is kept until that work has ended, even
-/// where the asker has left.
+/// A small read's slot, or the one large slot. Work on another thread holds a clone, so that the
+/// slot stays occupied until that work has ended, even after the client has disconnected.
 #[derive(Clone, Debug)]
 pub(crate) struct ReadSlot(Arc<HeldReads>);
 
+/// Proof that a read released its small slot. Only such a read can wait for the large one.
+#[derive(Debug)]
+pub(crate) struct ReleasedSlot(());
+
 #[derive(Debug)]
 struct HeldReads {
-    _turn: ReadTurn,
+    _permit: ReadPermit,
     is_large: bool,
-    /// The reading turned out to be large and cannot go on here.
+    /// The read turned out to be large and cannot continue in this slot.
     outgrown: Notify,
 }
 
 impl ReadSlot {
-    /// Waits for a seat of a reading that is small so far. Must not be waited for by who has one.
+    /// Waits for a small slot. A task that has a slot must not wait for another.
     pub(crate) async fn take() -> Self {
         Self::new(READING.acquire().await.ok(), false)
     }
 
-    /// Waits for the seat of the large reading. Must not be waited for by who has a seat or
-    /// [`unparsed`] bytes.
-    pub(crate) async fn take_large() -> Self {
+    /// Releases this handle of the slot. Drop all clones and all [`unparsed`] permits too before
+    /// you wait for the large slot.
+    pub(crate) fn release(self) -> ReleasedSlot {
+        drop(self);
+        ReleasedSlot(())
+    }
+
+    /// Waits for the large slot. A task that has a slot or an [`unparsed`] permit must not wait for
+    /// it.
+    pub(crate) async fn take_large(_released: ReleasedSlot) -> Self {
         Self::new(LARGE.acquire().await.ok(), true)
     }
 
-    fn new(turn: ReadTurn, is_large: bool) -> Self {
+    fn new(permit: ReadPermit, is_large: bool) -> Self {
         Self(Arc::new(HeldReads {
-            _turn: turn,
+            _permit: permit,
             is_large,
             outgrown: Notify::new(),
         }))
     }
 
-    /// Before `bytes` are held: goes on at once where they are small or this is the large reading.
-    /// Else it never does, and [`ReadSlot::outgrown`] comes back: whoever runs the reading drops
-    /// it.
+    /// Call this before you hold `bytes`. It returns at once if they are small or this is the large
+    /// slot. Otherwise it never returns, and [`ReadSlot::outgrown`] does: the task that drives the
+    /// read then drops it.
     pub(crate) async fn hold(&self, bytes: u64) {
         if bytes > SMALL_BYTES && !self.is_large() {
             self.0.outgrown.notify_one();
@@ -78,25 +92,25 @@ impl ReadSlot {
         }
     }
 
-    /// Comes back when the reading needs the seat of the large one.
+    /// Returns when the read needs the large slot.
     pub(crate) async fn outgrown(&self) {
         self.0.outgrown.notified().await;
     }
 
-    /// Whether this is the large reading.
+    /// Whether this is the large slot.
     pub(crate) fn is_large(&self) -> bool {
         self.0.is_large
     }
 }
 
-/// Waits for the turn of a long list of files, to be kept for as long as the list is. Must not be
-/// waited for by who has a seat.
-pub(crate) async fn long_list() -> ReadTurn {
+/// Waits for the permit of a long list of files; keep it for as long as the list. A task that has a
+/// slot must not wait for it.
+pub(crate) async fn long_list() -> ReadPermit {
     LISTING.acquire().await.ok()
 }
 
-/// Waits for room for a text of `bytes`.
-pub(crate) async fn unparsed(bytes: u64) -> ReadTurn {
+/// Waits for a permit to hold an unparsed text of `bytes`.
+pub(crate) async fn unparsed(bytes: u64) -> ReadPermit {
     if bytes <= SMALL_BYTES {
         return None;
     }
@@ -107,8 +121,8 @@ pub(crate) async fn unparsed(bytes: u64) -> ReadTurn {
     UNPARSED.acquire_many(kib).await.ok()
 }
 
-/// Does `work` on `bytes`: here where that is brief, else on a thread of its own, which keeps
-/// `held` until it is done.
+/// Does `work` on `bytes`: in place if that is brief, otherwise on a separate thread, which keeps
+/// `held` until the work is done.
 pub(crate) async fn work<T: Send + 'static>(
     bytes: u64,
     held: impl Send + 'static,
@@ -127,13 +141,14 @@ pub(crate) async fn work<T: Send + 'static>(
     match done.await.map_err(tokio::task::JoinError::try_into_panic) {
         Ok(done) => done,
         Err(Ok(panic)) => std::panic::resume_unwind(panic),
-        // The runtime is ending, and whoever waits for this with it.
+        // The runtime is ending, and the caller with it.
         Err(Err(_)) => std::future::pending().await,
     }
 }
 
-/// Waits for the turn of a model from the disk, whose length does not say how much it is in memory.
-pub(crate) async fn loading() -> ReadTurn {
+/// Waits for a permit to load a model from the disk. Its length on disk does not show its size in
+/// memory.
+pub(crate) async fn loading() -> ReadPermit {
     LOADING.acquire().await.ok()
 }
 
@@ -145,17 +160,22 @@ mod tests {
 
     use super::*;
 
+    async fn take_large() -> ReadSlot {
+        let small = ReadSlot::take().await;
+        ReadSlot::take_large(small.release()).await
+    }
+
     #[tokio::test]
-    async fn one_large_reading_at_a_time_and_it_keeps_its_turn_while_its_work_goes_on() {
-        let first = ReadSlot::take_large().await;
+    async fn large_slot_outlasts_its_client() {
+        let first = take_large().await;
         first.hold(u64::MAX).await;
-        let mut waiting = Box::pin(ReadSlot::take_large());
+        let mut waiting = Box::pin(take_large());
         assert!(poll!(&mut waiting).is_pending());
         let (end, until) = mpsc::channel::<()>();
         let mut long = Box::pin(work(u64::MAX, first.clone(), move || until.recv().is_ok()));
         assert!(poll!(&mut long).is_pending());
 
-        // The asker leaves; the thread goes on.
+        // The client disconnects; the thread continues.
         drop((long, first));
         assert!(poll!(&mut waiting).is_pending());
         drop(end);
@@ -163,15 +183,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_large_does_not_go_on_in_a_seat_of_the_small() {
-        let seat = ReadSlot::take().await;
-        seat.hold(SMALL_BYTES).await;
-        let mut outgrown = Box::pin(seat.outgrown());
+    async fn large_read_stops_in_small_slot() {
+        let slot = ReadSlot::take().await;
+        slot.hold(SMALL_BYTES).await;
+        let mut outgrown = Box::pin(slot.outgrown());
         assert!(poll!(&mut outgrown).is_pending());
-        let mut held = Box::pin(seat.hold(SMALL_BYTES + 1));
+        let mut held = Box::pin(slot.hold(SMALL_BYTES + 1));
         assert!(poll!(&mut held).is_pending());
         outgrown.await;
-        assert!(poll!(&mut held).is_pending() && !seat.is_large());
+        assert!(poll!(&mut held).is_pending() && !slot.is_large());
     }
 
     #[tokio::test]
@@ -184,7 +204,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_text_longer_than_the_bound_takes_all_of_it() {
+    async fn overlong_text_takes_whole_bound() {
         let whole = unparsed(u64::MAX).await;
         let mut next = Box::pin(unparsed(2 << 20));
         assert!(poll!(&mut next).is_pending());
@@ -194,10 +214,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn brief_work_is_done_here_and_long_work_elsewhere() {
-        let here = std::thread::current().id();
-        let on = |bytes| work(bytes, (), || std::thread::current().id());
-        assert_eq!(on(BRIEF_BYTES).await, here);
-        assert_ne!(on(BRIEF_BYTES + 1).await, here);
+    async fn only_brief_work_runs_in_place() {
+        let own_thread = std::thread::current().id();
+        let thread_of = |bytes| work(bytes, (), || std::thread::current().id());
+        assert_eq!(thread_of(BRIEF_BYTES).await, own_thread);
+        assert_ne!(thread_of(BRIEF_BYTES + 1).await, own_thread);
     }
 }

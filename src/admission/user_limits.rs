@@ -1,23 +1,25 @@
-//! What is there once and wanted by many users: how much each holds, so that one cannot take all of
-//! it.
+//! Limits on a resource that all users share, so that one user cannot take all of it. A reservation
+//! that exceeds a limit fails at once; to make a user wait instead, see
+//! [`super::per_user_semaphore`].
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::api::peer::Operators;
+use crate::poison_free_lock::lock_ignoring_poison;
 
-/// How much may be held.
+/// How much can be reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LimitBounds {
-    /// By one user; operators are not held to it.
-    pub(crate) each: usize,
-    /// By all together.
-    pub(crate) all: usize,
-    /// On top of that by operators, who must get through when all others hold all.
-    pub(crate) reserve: usize,
+    /// By one user; operators are exempt.
+    pub(crate) per_user: usize,
+    /// By all users together.
+    pub(crate) total: usize,
+    /// By operators in addition, so that they get through when other users hold the total.
+    pub(crate) operator_reserve: usize,
 }
 
-/// What is held, by user.
+/// The reservations of all users.
 #[derive(Clone, Debug)]
 pub(crate) struct UserLimits {
     bounds: LimitBounds,
@@ -31,38 +33,40 @@ struct HeldByUser {
     sum: usize,
 }
 
-/// Which bound stands in the way.
+/// The limit that a reservation exceeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LimitExceeded {
-    /// The user's own.
-    Each,
-    /// Everybody's.
-    All,
+    /// The limit per user.
+    User,
+    /// The limit of all users together.
+    Global,
 }
 
-/// What one caller holds; dropping it gives it back.
+/// An amount that one client holds. Dropping it releases the amount.
 #[derive(Debug)]
 pub(crate) struct Reservation {
-    of: UserLimits,
+    limits: UserLimits,
     uid: u32,
     amount: usize,
 }
 
-/// What a large request takes of the memory that is kept for such: whoever works on the request
-/// holds it, also when the asker is gone. Dropping it gives it back.
+/// The memory that a large request reserves. The task that works on the request holds it, also
+/// after the client has disconnected. Dropping it releases the memory.
 #[derive(Debug)]
 pub struct BodyReservation {
-    _share: Reservation,
+    _reservation: Reservation,
 }
 
 impl From<Reservation> for BodyReservation {
-    fn from(share: Reservation) -> Self {
-        Self { _share: share }
+    fn from(reservation: Reservation) -> Self {
+        Self {
+            _reservation: reservation,
+        }
     }
 }
 
 impl UserLimits {
-    /// Nothing is held yet.
+    /// Limits without reservations.
     pub(crate) fn new(bounds: LimitBounds, operators: Operators) -> Self {
         Self {
             bounds,
@@ -71,28 +75,32 @@ impl UserLimits {
         }
     }
 
-    /// `amount` for `uid`, unless it would be too much.
-    pub(crate) fn take(&self, uid: u32, amount: usize) -> Result<Reservation, LimitExceeded> {
-        let mut share = Reservation {
-            of: self.clone(),
+    /// Reserves `amount` for `uid`.
+    pub(crate) fn reserve(&self, uid: u32, amount: usize) -> Result<Reservation, LimitExceeded> {
+        let mut reservation = Reservation {
+            limits: self.clone(),
             uid,
             amount: 0,
         };
 
-        share.reach(amount)?;
-        Ok(share)
+        reservation.grow_to(amount)?;
+        Ok(reservation)
     }
 
     fn held(&self) -> MutexGuard<'_, HeldByUser> {
-        // Held for a few instructions that cannot panic.
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        // The lock is held for a few instructions that cannot panic.
+        lock_ignoring_poison(&self.held)
     }
 
-    fn more(&self, uid: u32, amount: usize) -> Result<(), LimitExceeded> {
-        let LimitBounds { each, all, reserve } = self.bounds;
-        let privileged = self.operators.include(uid);
+    fn add(&self, uid: u32, amount: usize) -> Result<(), LimitExceeded> {
+        let LimitBounds {
+            per_user,
+            total,
+            operator_reserve,
+        } = self.bounds;
+        let is_operator = self.operators.include(uid);
         let mut held = self.held();
-        let mine = held
+        let users_sum = held
             .by_uid
             .get(&uid)
             .copied()
@@ -100,33 +108,32 @@ impl UserLimits {
             .saturating_add(amount);
 
         let sum = held.sum.saturating_add(amount);
-        if mine > each && !privileged {
-            return Err(LimitExceeded::Each);
+        if users_sum > per_user && !is_operator {
+            return Err(LimitExceeded::User);
         }
 
-        if sum
-            > if privileged {
-                all.saturating_add(reserve)
-            } else {
-                all
-            }
-        {
-            return Err(LimitExceeded::All);
+        let max_sum = if is_operator {
+            total.saturating_add(operator_reserve)
+        } else {
+            total
+        };
+        if sum > max_sum {
+            return Err(LimitExceeded::Global);
         }
 
-        held.by_uid.insert(uid, mine);
+        held.by_uid.insert(uid, users_sum);
         held.sum = sum;
 
         Ok(())
     }
 
-    fn less(&self, uid: u32, amount: usize) {
+    fn subtract(&self, uid: u32, amount: usize) {
         let mut held = self.held();
         held.sum = held.sum.saturating_sub(amount);
 
-        if let Some(mine) = held.by_uid.get_mut(&uid) {
-            *mine = mine.saturating_sub(amount);
-            if *mine == 0 {
+        if let Some(users_sum) = held.by_uid.get_mut(&uid) {
+            *users_sum = users_sum.saturating_sub(amount);
+            if *users_sum == 0 {
                 held.by_uid.remove(&uid);
             }
         }
@@ -134,11 +141,11 @@ impl UserLimits {
 }
 
 impl Reservation {
-    /// Holds `amount` in all, or as much as before where that would be too much.
-    pub(crate) fn reach(&mut self, amount: usize) -> Result<(), LimitExceeded> {
+    /// Grows the reservation to `amount` in total. On failure it keeps its size; it never shrinks.
+    pub(crate) fn grow_to(&mut self, amount: usize) -> Result<(), LimitExceeded> {
         let more = amount.saturating_sub(self.amount);
         if more > 0 {
-            self.of.more(self.uid, more)?;
+            self.limits.add(self.uid, more)?;
             self.amount = amount;
         }
         Ok(())
@@ -148,7 +155,7 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         if self.amount > 0 {
-            self.of.less(self.uid, self.amount);
+            self.limits.subtract(self.uid, self.amount);
         }
     }
 }
@@ -157,55 +164,66 @@ impl Drop for Reservation {
 mod tests {
     use super::*;
 
-    fn shares(each: usize, all: usize, reserve: usize) -> UserLimits {
-        UserLimits::new(LimitBounds { each, all, reserve }, Operators::with(990))
+    fn limits(per_user: usize, total: usize, operator_reserve: usize) -> UserLimits {
+        let bounds = LimitBounds {
+            per_user,
+            total,
+            operator_reserve,
+        };
+        UserLimits::new(bounds, Operators::with(990))
     }
 
     #[test]
-    fn one_user_holds_its_share_and_gives_it_back() {
-        let shares = shares(2, 9, 0);
-        let first = shares.take(1000, 1).unwrap();
-        let _second = shares.take(1000, 1).unwrap();
-        assert_eq!(shares.take(1000, 1).unwrap_err(), LimitExceeded::Each);
-        assert!(shares.take(1001, 2).is_ok(), "another user is not held up");
+    fn user_limit_is_released_on_drop() {
+        let limits = limits(2, 9, 0);
+        let first = limits.reserve(1000, 1).unwrap();
+        let _second = limits.reserve(1000, 1).unwrap();
+        assert_eq!(limits.reserve(1000, 1).unwrap_err(), LimitExceeded::User);
+        assert!(
+            limits.reserve(1001, 2).is_ok(),
+            "another user has its own limit"
+        );
         drop(first);
-        assert!(shares.take(1000, 1).is_ok());
+        assert!(limits.reserve(1000, 1).is_ok());
     }
 
     #[test]
-    fn what_is_left_for_root_is_left_for_nobody_else() {
-        let shares = shares(2, 4, 2);
-        let mut held = vec![shares.take(1000, 2).unwrap(), shares.take(1001, 2).unwrap()];
-        assert_eq!(shares.take(1002, 1).unwrap_err(), LimitExceeded::All);
-        held.push(shares.take(0, 1).unwrap());
-        held.push(shares.take(990, 1).unwrap());
-        assert_eq!(shares.take(0, 1).unwrap_err(), LimitExceeded::All);
+    fn operator_reserve_is_for_operators_only() {
+        let limits = limits(2, 4, 2);
+        let mut held = vec![
+            limits.reserve(1000, 2).unwrap(),
+            limits.reserve(1001, 2).unwrap(),
+        ];
+        assert_eq!(limits.reserve(1002, 1).unwrap_err(), LimitExceeded::Global);
+        held.push(limits.reserve(0, 1).unwrap());
+        held.push(limits.reserve(990, 1).unwrap());
+        assert_eq!(limits.reserve(0, 1).unwrap_err(), LimitExceeded::Global);
         drop(held);
-        let all = shares.take(0, 6).unwrap();
+        let all = limits.reserve(0, 6).unwrap();
 
         assert_eq!(
-            shares.take(990, 1).unwrap_err(),
-            LimitExceeded::All,
-            "more than one may hold, but not more than there is"
+            limits.reserve(990, 1).unwrap_err(),
+            LimitExceeded::Global,
+            "an operator may exceed the limit per user, but not the total"
         );
 
         drop(all);
         assert!(
-            shares.held().by_uid.is_empty() && shares.held().sum == 0,
-            "nothing is kept of users who left"
+            limits.held().by_uid.is_empty() && limits.held().sum == 0,
+            "users without a reservation are forgotten"
         );
     }
 
     #[test]
-    fn a_share_that_cannot_grow_stays_what_it_is() {
-        let shares = shares(10, 12, 0);
-        let mut share = shares.take(1000, 4).unwrap();
-        share.reach(10).unwrap();
-        assert_eq!(share.reach(11).unwrap_err(), LimitExceeded::Each);
-        assert_eq!(shares.take(1001, 3).unwrap_err(), LimitExceeded::All);
-        share.reach(2).unwrap();
-        assert_eq!(shares.held().sum, 10, "it never shrinks");
-        drop(share);
-        assert!(shares.take(1001, 10).is_ok());
+    fn failed_growth_keeps_size() {
+        let limits = limits(10, 12, 0);
+        let mut reservation = limits.reserve(1000, 4).unwrap();
+        reservation.grow_to(10).unwrap();
+        assert_eq!(reservation.grow_to(11).unwrap_err(), LimitExceeded::User);
+        assert_eq!(limits.reserve(1001, 3).unwrap_err(), LimitExceeded::Global);
+        reservation.grow_to(2).unwrap();
+        assert_eq!(limits.held().sum, 10, "it never shrinks");
+        drop(reservation);
+        assert!(limits.reserve(1001, 10).is_ok());
     }
 }

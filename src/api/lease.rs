@@ -1,25 +1,26 @@
-//! Leases on the wire: what is asked for, and what is told of one that is held.
+//! Leases on the wire: requests, and the list of leases.
 
 use hf_mem_core::report::Question;
 use hf_mem_core::report::lease::{Holder, LeaseAnswer};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// A question whose answer is to be held.
+/// A request to hold the memory that an answer names.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LeaseRequest {
     /// The question.
     pub question: Question,
-    /// Seconds until the lease ends unless renewed; the daemon's default when absent.
-    /// `leases.max_ttl` is the most (3600 unless configured).
+    /// Seconds until the lease expires unless you renew it; the daemon's default when absent. The
+    /// maximum is `leases.max_ttl` (3600 unless configured).
     #[serde(default)]
     #[schema(minimum = 1)]
     pub ttl_seconds: Option<u64>,
-    /// Who holds it; the calling process when absent.
+    /// The holder of the lease; the calling process when absent.
     #[serde(default)]
     pub holder: Option<Holder>,
-    /// The same key from the same user gets the same lease again instead of a second one.
+    /// Repeat a request with the same key to get the same lease instead of a second one. Keys are
+    /// separate for each user.
     #[serde(default)]
     #[schema(max_length = 512)]
     pub idempotency_key: Option<String>,
@@ -27,51 +28,51 @@ pub struct LeaseRequest {
     #[serde(default)]
     #[schema(maximum = 3600)]
     pub wait_seconds: u64,
-    /// Whether "tight" is a no: it then holds nothing, and a wait goes on.
+    /// Whether the verdict `tight` counts as no: it then grants no lease, and a wait continues.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub strict: bool,
 }
 
-/// How long a lease shall go on from now.
+/// A request to renew a lease.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RenewRequest {
-    /// Seconds from now; the lease's own TTL when absent. `leases.max_ttl` is the most (3600 unless
-    /// configured).
+    /// Seconds from now; the lease's own TTL when absent. The maximum is `leases.max_ttl` (3600
+    /// unless configured).
     #[serde(default)]
     #[schema(minimum = 1)]
     pub ttl_seconds: Option<u64>,
 }
 
-/// Every lease that the asker may see.
+/// All leases that the caller may see.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LeasesAnswer {
     /// Version of these types.
     pub schema_version: u32,
     /// The leases, oldest first.
     pub leases: Vec<LeaseAnswer>,
-    /// Those in line, the head first.
+    /// The waiting callers, the head of the queue first.
     pub waiting: Vec<Waiting>,
-    /// What a lease is not.
+    /// The limits of what a lease guarantees.
     pub note: String,
-    /// Leases that are not among these because they cannot be read.
+    /// Leases that are missing here because the daemon cannot read them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
 
-/// One in line.
+/// A caller that waits for memory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Waiting {
     /// Its ticket.
     pub ticket: u64,
-    /// uid of the user who waits.
+    /// The uid of the user who waits.
     pub uid: u32,
-    /// The process that waits, where one does.
+    /// The process that waits, if it is known.
     #[serde(default)]
     pub pid: Option<u32>,
-    /// Place in line, 1 is the head.
+    /// Position in the queue; 1 is the head.
     pub position: u64,
-    /// Seconds in line so far.
+    /// Seconds in the queue so far.
     pub waited_seconds: u64,
 }
 
@@ -80,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_holder_is_a_name_or_a_process() {
+    fn holder_is_name_or_process() {
         assert_eq!(
             serde_json::from_str::<Holder>(r#"{"pid": 4121}"#).unwrap(),
             Holder::Pid(4121)

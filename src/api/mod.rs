@@ -1,10 +1,14 @@
-//! The words of a question and of its answer, as they stand on the socket and in `--json`.
+//! The wire types of the daemon's routes, their OpenAPI description, and the client.
 //!
-//! Plain serde types without logic. Strict in: an unknown field of a question is an error that
-//! names it. Open out: keys are only ever added within [`SCHEMA_VERSION`], and clients must ignore
-//! those that they do not know.
+//! This module imports the core crate only. Its types are plain serde types, the same on the socket
+//! and in `--json`. Requests are strict: an unknown field is an error that names the field. Answers
+//! are open: within one [`SCHEMA_VERSION`] a release only adds keys, and clients must ignore keys
+//! that they do not know.
 
+pub mod batch;
+pub mod bounds;
 pub mod client;
+pub mod event;
 pub mod lease;
 pub mod openapi;
 pub mod peer;
@@ -16,3 +20,6 @@ pub use hf_mem_core::report::question::Question;
 
 /// The version of the wire types.
 pub const SCHEMA_VERSION: u32 = 1;
+
+/// The content type of a problem document (RFC 9457).
+pub const PROBLEM_JSON: &str = "application/problem+json";

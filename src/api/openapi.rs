@@ -1,43 +1,45 @@
-//! The contract, generated from the wire types. A snapshot of it stands in the tests, so that a
-//! change shows in review.
+//! The OpenAPI document, generated from the wire types. A test compares it with a snapshot, so that
+//! reviews show every change.
 
 use std::time::Duration;
 
 use hf_mem_core::report::TogetherAnswer;
-use hf_mem_core::report::bounded::PARTS;
+use hf_mem_core::report::bounded::MAX_PARTS;
 use hf_mem_core::report::lease::LeaseAnswer;
 use hf_mem_core::report::{Answer, Problem, Question};
 use utoipa::openapi::{Object, RefOr, Required, Schema};
 use utoipa::{Modify, OpenApi};
 
+use super::batch::BatchQuestion;
+use super::bounds::MAX_HOLDER_BYTES;
 use super::lease::{LeaseRequest, LeasesAnswer, RenewRequest};
-use super::status::{GpusAnswer, HealthAnswer, NvmlReleaseAnswer, NvmlReleaseRequest, WatchLine};
-use crate::server::limits::HOLDER_BYTES;
-use crate::server::routes::{BatchQuestion, Troubled};
+use super::status::{
+    GpusAnswer, HealthAnswer, NvmlReleaseAnswer, NvmlReleaseRequest, WatchLine, WatchProblem,
+};
 
-/// The document as JSON text, for a daemon on which leases wait up to `max_wait`.
+/// Returns the document as JSON text, for a daemon whose lease requests can wait up to `max_wait`.
 pub fn json(max_wait: Duration) -> String {
     let mut document = Document::openapi();
     bound(&mut document, "LeaseRequest", "wait_seconds", |wait| {
         wait.maximum = Some(max_wait.as_secs().into());
     });
 
-    // Plain structs with string keys: writing them cannot fail.
+    // Plain structs with string keys, so serializing cannot fail.
     document
         .to_pretty_json()
         .unwrap_or_else(|_| "{}".to_owned())
 }
 
-/// The document. Handlers are generic over the program behind them, so the operations are described
-/// here.
+/// The document. The handlers are generic over the service, so `operations` describes the routes.
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "hf-mem-probe",
         version = "1",
-        description = "Answers whether and how a Hugging Face model fits on this host's GPUs, over a Unix socket. \
-                       Clients must ignore keys that they do not know; an unknown key in a request is refused. \
-                       \"Does not fit\" is an answer (200), failures are problem documents (RFC 9457)."
+        description = "Answers whether and how a Hugging Face model fits on this host's GPUs, \
+                       over a Unix socket. Ignore keys that you do not know; a request with an \
+                       unknown key is rejected. \"Does not fit\" is an answer (200), failures are \
+                       problem documents (RFC 9457)."
     ),
     paths(
         operations::fits,
@@ -54,7 +56,7 @@ pub fn json(max_wait: Duration) -> String {
         operations::openapi,
         operations::metrics
     ),
-    components(schemas(Question, BatchQuestion, Answer, TogetherAnswer, WatchLine, Troubled)),
+    components(schemas(Question, BatchQuestion, Answer, TogetherAnswer, WatchLine, WatchProblem)),
     modifiers(&OptionalBodies, &InnerBounds)
 )]
 struct Document;
@@ -77,19 +79,19 @@ enum FitsAnswer {
     Several(TogetherAnswer),
 }
 
-/// The devices, or why they cannot be read for now.
+/// The devices, or why the daemon cannot read them.
 #[derive(utoipa::ToSchema)]
 #[serde(untagged)]
 #[expect(dead_code, reason = "only its schema is used")]
 enum WatchedLine {
     Devices(Box<WatchLine>),
-    Trouble(Troubled),
+    Problem(WatchProblem),
 }
 
-/// Every body is required by default: here those that may be left out.
+/// Marks the bodies that are optional. All others are required by default.
 struct OptionalBodies;
 
-/// The routes whose body may be left out.
+/// The routes with an optional body.
 const OPTIONAL_BODIES: [&str; 2] = ["/v1/leases/{id}/renew", "/v1/nvml/release"];
 
 impl Modify for OptionalBodies {
@@ -109,18 +111,18 @@ impl Modify for OptionalBodies {
     }
 }
 
-/// Bounds of what no attribute reaches: values inside an enum's variants, and the number of an
-/// object's properties.
+/// Sets the bounds that no attribute can express: of values inside an enum's variants, and of the
+/// number of an object's properties.
 struct InnerBounds;
 
 impl Modify for InnerBounds {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         bound(document, "EngineQuestion", "parameters", |parameters| {
-            parameters.max_properties = Some(PARTS);
+            parameters.max_properties = Some(MAX_PARTS);
         });
         bound(document, "Holder", "name", |name| {
             name.min_length = Some(1);
-            name.max_length = usize::try_from(HOLDER_BYTES).ok();
+            name.max_length = usize::try_from(MAX_HOLDER_BYTES).ok();
         });
         bound(document, "Holder", "pid", |pid| {
             pid.minimum = Some(1.into());
@@ -134,9 +136,14 @@ impl Modify for InnerBounds {
     }
 }
 
-/// Bounds the property `name` of the schema `of`, or of each of its alternatives that has one.
-fn bound(document: &mut utoipa::openapi::OpenApi, of: &str, name: &str, set: impl Fn(&mut Object)) {
-    let Some(schema) = schema(document, of) else {
+/// Sets the bounds of the property `name` of a schema, or of each of its alternatives that has one.
+fn bound(
+    document: &mut utoipa::openapi::OpenApi,
+    schema_name: &str,
+    name: &str,
+    set: impl Fn(&mut Object),
+) {
+    let Some(schema) = schema(document, schema_name) else {
         return;
     };
 
@@ -148,7 +155,7 @@ fn bound(document: &mut utoipa::openapi::OpenApi, of: &str, name: &str, set: imp
     let properties = alternatives
         .into_iter()
         .filter_map(object)
-        .filter_map(|it| it.properties.get_mut(name));
+        .filter_map(|object| object.properties.get_mut(name));
     properties.filter_map(object).for_each(set);
 }
 
@@ -177,98 +184,163 @@ mod operations {
         WatchedLine,
     };
 
-    /// Whether and how a model fits here, now. With `questions`: whether they all fit at once.
-    #[utoipa::path(post, path = "/v1/fits", tag = "hf-mem-probe", request_body = inline(FitsBody), responses(
-        (status = 200, description = "The answer; to `questions` with one for each", body = inline(FitsAnswer)),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+    /// Returns whether and how a model fits on this host now. With `questions`: whether all of them
+    /// fit at once.
+    #[utoipa::path(post, path = "/v1/fits", tag = "hf-mem-probe", request_body = inline(FitsBody),
+        responses(
+        (
+            status = 200, description = "The answer; for `questions`, one with an answer to each",
+            body = inline(FitsAnswer)
+        ),
+        (
+            status = "default", description = "A problem",
+            body = Problem, content_type = "application/problem+json"
+        )
     ))]
     pub(super) fn fits() {}
 
-    /// What a model needs, whatever is free.
-    #[utoipa::path(post, path = "/v1/estimates", tag = "hf-mem-probe", request_body = Question, responses(
+    /// Returns what a model needs, independent of free memory.
+    #[utoipa::path(post, path = "/v1/estimates", tag = "hf-mem-probe",
+        request_body = Question, responses(
         (status = 200, description = "The answer", body = Answer),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+        (
+            status = "default", description = "A problem",
+            body = Problem, content_type = "application/problem+json"
+        )
     ))]
     pub(super) fn estimates() {}
 
-    /// The devices as last read, at most one sampling interval ago.
+    /// Returns the last reading of the devices, at most one sampling interval old.
     #[utoipa::path(get, path = "/v1/gpus", tag = "hf-mem-probe", params(
-        ("fresh" = Option<bool>, Query, description = "Whether to wait for a reading that begins now")
+        (
+            "fresh" = Option<bool>, Query,
+            description = "Whether to wait for a reading that begins now"
+        )
     ), responses(
         (status = 200, description = "The answer", body = GpusAnswer),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+        (
+            status = "default", description = "A problem",
+            body = Problem, content_type = "application/problem+json"
+        )
     ))]
     pub(super) fn gpus() {}
 
-    /// The same whenever it changes, one object a line, with what happened to leases since the line
-    /// before, until the caller leaves or the daemon stops.
+    /// Streams the devices and lease events, one object a line, until you disconnect or the daemon
+    /// stops. A line is sent at every change.
     #[utoipa::path(get, path = "/v1/gpus/watch", tag = "hf-mem-probe", responses(
-        (status = 200, description = "The answer", body = inline(WatchedLine), content_type = "application/x-ndjson"),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+        (
+            status = 200, description = "The answer",
+            body = inline(WatchedLine), content_type = "application/x-ndjson"
+        ),
+        (
+            status = "default", description = "A problem",
+            body = Problem, content_type = "application/problem+json"
+        )
     ))]
     pub(super) fn watch() {}
 
-    /// Every lease.
+    /// Lists all leases.
     #[utoipa::path(get, path = "/v1/leases", tag = "hf-mem-probe", responses(
         (status = 200, description = "The answer", body = LeasesAnswer),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+        (
+            status = "default", description = "A problem",
+            body = Problem, content_type = "application/problem+json"
+        )
     ))]
     pub(super) fn leases() {}
 
-    /// Answers like `/v1/fits` to one question and holds what was answered; `lease` is there when
-    /// it was granted.
-    #[utoipa::path(post, path = "/v1/leases", tag = "hf-mem-probe", request_body = LeaseRequest, responses(
+    /// Answers one question like `/v1/fits` and holds the memory of the answer. The answer has a
+    /// `lease` if the lease was granted.
+    #[utoipa::path(post, path = "/v1/leases", tag = "hf-mem-probe",
+        request_body = LeaseRequest, responses(
         (status = 200, description = "The answer", body = Answer),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+        (
+            status = "default", description = "A problem",
+            body = Problem, content_type = "application/problem+json"
+        )
     ))]
     pub(super) fn create_lease() {}
 
-    /// One lease.
-    #[utoipa::path(get, path = "/v1/leases/{id}", tag = "hf-mem-probe", params(("id" = String, Path, description = "The lease's id", min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9-]+$")), responses(
+    /// Returns one lease.
+    #[utoipa::path(get, path = "/v1/leases/{id}", tag = "hf-mem-probe",
+        params((
+            "id" = String, Path, description = "The lease's id",
+            min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9-]+$"
+        )), responses(
         (status = 200, description = "The answer", body = LeaseAnswer),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+        (
+            status = "default", description = "A problem",
+            body = Problem, content_type = "application/problem+json"
+        )
     ))]
     pub(super) fn lease() {}
 
-    /// Ends a lease and answers it as it was.
-    #[utoipa::path(delete, path = "/v1/leases/{id}", tag = "hf-mem-probe", params(("id" = String, Path, description = "The lease's id", min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9-]+$")), responses(
+    /// Releases a lease and returns its last state.
+    #[utoipa::path(delete, path = "/v1/leases/{id}", tag = "hf-mem-probe",
+        params((
+            "id" = String, Path, description = "The lease's id",
+            min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9-]+$"
+        )), responses(
         (status = 200, description = "The answer", body = LeaseAnswer),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+        (
+            status = "default", description = "A problem",
+            body = Problem, content_type = "application/problem+json"
+        )
     ))]
     pub(super) fn release_lease() {}
 
-    /// Makes a lease go on. The body may be left out.
-    #[utoipa::path(post, path = "/v1/leases/{id}/renew", tag = "hf-mem-probe", request_body = RenewRequest, params(("id" = String, Path, description = "The lease's id", min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9-]+$")), responses(
+    /// Renews a lease. The body is optional.
+    #[utoipa::path(post, path = "/v1/leases/{id}/renew", tag = "hf-mem-probe",
+        request_body = RenewRequest, params((
+            "id" = String, Path, description = "The lease's id",
+            min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9-]+$"
+        )), responses(
         (status = 200, description = "The answer", body = LeaseAnswer),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+        (
+            status = "default", description = "A problem",
+            body = Problem, content_type = "application/problem+json"
+        )
     ))]
     pub(super) fn renew_lease() {}
 
-    /// Lets go of the driver for a reset or a change of MIG. The body may be left out.
-    #[utoipa::path(post, path = "/v1/nvml/release", tag = "hf-mem-probe", request_body = NvmlReleaseRequest, responses(
+    /// Releases the driver, for a GPU reset or a change of MIG. The body is optional.
+    #[utoipa::path(post, path = "/v1/nvml/release", tag = "hf-mem-probe",
+        request_body = NvmlReleaseRequest, responses(
         (status = 200, description = "The answer", body = NvmlReleaseAnswer),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+        (
+            status = "default", description = "A problem",
+            body = Problem, content_type = "application/problem+json"
+        )
     ))]
     pub(super) fn release_nvml() {}
 
-    /// How the daemon is; 200 also when degraded, since it answers.
+    /// Returns the daemon's health. The status is 200 also when a part is degraded.
     #[utoipa::path(get, path = "/v1/health", tag = "hf-mem-probe", responses(
         (status = 200, description = "The answer", body = HealthAnswer),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+        (
+            status = "default", description = "A problem",
+            body = Problem, content_type = "application/problem+json"
+        )
     ))]
     pub(super) fn health() {}
 
-    /// This document.
+    /// Returns this document.
     #[utoipa::path(get, path = "/v1/openapi.json", tag = "hf-mem-probe", responses(
         (status = 200, description = "The answer", body = Object),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+        (
+            status = "default", description = "A problem",
+            body = Problem, content_type = "application/problem+json"
+        )
     ))]
     pub(super) fn openapi() {}
 
-    /// Figures for Prometheus; in OpenMetrics text where `Accept` names it.
+    /// Returns metrics for Prometheus, as OpenMetrics text if `Accept` names that format.
     #[utoipa::path(get, path = "/metrics", tag = "hf-mem-probe", responses(
         (status = 200, description = "The answer", body = String, content_type = "text/plain"),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+        (
+            status = "default", description = "A problem",
+            body = Problem, content_type = "application/problem+json"
+        )
     ))]
     pub(super) fn metrics() {}
 }
@@ -281,39 +353,41 @@ mod tests {
 
     use super::*;
 
-    const USUAL_WAIT: Duration = Duration::from_secs(3600);
+    const DEFAULT_WAIT: Duration = Duration::from_secs(3600);
 
     #[test]
-    fn the_contract_changes_only_on_purpose() {
-        insta::assert_snapshot!("openapi", json(USUAL_WAIT));
+    fn document_matches_snapshot() {
+        insta::assert_snapshot!("openapi", json(DEFAULT_WAIT));
     }
 
-    /// What a route answers stands with the route: a schema that none refers to is one that no
-    /// client finds.
+    /// A schema that no route refers to is one that no client finds.
     #[test]
-    fn every_schema_is_some_routes() {
-        fn refer(value: &Value, to: &mut BTreeSet<String>) {
+    fn every_schema_belongs_to_a_route() {
+        fn collect_references(value: &Value, into: &mut BTreeSet<String>) {
             match value {
                 Value::Object(map) => {
-                    to.extend(map.get("$ref").and_then(Value::as_str).map(str::to_owned));
-                    map.values().for_each(|value| refer(value, to));
+                    into.extend(map.get("$ref").and_then(Value::as_str).map(str::to_owned));
+                    map.values()
+                        .for_each(|value| collect_references(value, into));
                 }
-                Value::Array(values) => values.iter().for_each(|value| refer(value, to)),
+                Value::Array(values) => values
+                    .iter()
+                    .for_each(|value| collect_references(value, into)),
                 _ => {}
             }
         }
 
-        let document: Value = serde_json::from_str(&json(USUAL_WAIT)).unwrap();
+        let document: Value = serde_json::from_str(&json(DEFAULT_WAIT)).unwrap();
         let mut reached = BTreeSet::new();
-        refer(&document["paths"], &mut reached);
+        collect_references(&document["paths"], &mut reached);
 
         loop {
             let mut more = reached.clone();
             for name in &reached {
-                refer(
+                collect_references(
                     document
                         .pointer(&name[1..])
-                        .unwrap_or_else(|| panic!("{name} is nowhere")),
+                        .unwrap_or_else(|| panic!("{name} does not exist")),
                     &mut more,
                 );
             }
@@ -336,8 +410,8 @@ mod tests {
     }
 
     #[test]
-    fn only_a_body_that_may_be_left_out_is_said_to_be() {
-        let document: Value = serde_json::from_str(&json(USUAL_WAIT)).unwrap();
+    fn only_optional_bodies_are_optional() {
+        let document: Value = serde_json::from_str(&json(DEFAULT_WAIT)).unwrap();
         let bodies =
             document["paths"]
                 .as_object()
@@ -347,16 +421,16 @@ mod tests {
                     let required = operations["post"]["requestBody"]["required"].as_bool()?;
                     Some((path.as_str(), required))
                 });
-        let left_out: Vec<_> = bodies
+        let optional: Vec<_> = bodies
             .filter(|(_, required)| !required)
             .map(|(path, _)| path)
             .collect();
 
-        assert_eq!(left_out, OPTIONAL_BODIES);
+        assert_eq!(optional, OPTIONAL_BODIES);
     }
 
     #[test]
-    fn longest_wait_is_the_configured_one() {
+    fn longest_wait_is_configured() {
         let document: Value = serde_json::from_str(&json(Duration::from_secs(60))).unwrap();
         let wait = &document["components"]["schemas"]["LeaseRequest"]["properties"]["wait_seconds"];
         assert_eq!(wait["maximum"].as_f64(), Some(60.0));

@@ -1,27 +1,23 @@
-//! Who is asking: taken from the kernel at accept, judged for each request.
+//! The caller of a request: its process, as the kernel reports it, and its Hub token.
 
-use std::collections::HashSet;
 use std::fmt;
 
 use serde::Serialize;
 
-use crate::config::{AccessConfig, Accounts, UnknownAccount};
-
-/// The process at the other end of a connection, as the kernel knows it (`SO_PEERCRED`: at the time
-/// it connected).
+/// The process at the other end of a connection, as it was when it connected (`SO_PEERCRED`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Peer {
     /// Its user.
     pub uid: u32,
     /// Its primary group.
     pub gid: u32,
-    /// Its process id, where the kernel tells (0 is what it says for a process outside our PID
-    /// namespace).
+    /// Its process id; `None` for a process outside this PID namespace: the kernel then reports
+    /// 0.
     pub pid: Option<u32>,
 }
 
 impl Peer {
-    /// From tokio's credentials.
+    /// Converts tokio's credentials.
     pub fn new(credentials: &tokio::net::unix::UCred) -> Self {
         let pid = credentials
             .pid()
@@ -36,49 +32,44 @@ impl Peer {
     }
 }
 
-/// One request's asker.
+/// The caller of one request.
 #[derive(Clone, Debug)]
 pub struct Caller {
     /// The process that connected.
     pub peer: Peer,
-    /// A Hub token that it brought along (`Authorization: Bearer ...`).
+    /// The Hub token that it sent (`Authorization: Bearer ...`).
     pub token: Option<HubToken>,
-    /// The id that answers and log lines carry.
+    /// The id of the request, in its response and its log lines.
     pub request_id: String,
 }
 
-/// A caller's Hub token. It cannot be printed.
+/// A caller's Hub token. It has no printed form.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HubToken(String);
 
-/// Longest token that is taken; those of the Hub are below 50 bytes, JWTs of others below 4 KiB.
-const TOKEN_BYTES: usize = 4096;
+/// The longest accepted token. Tokens of the Hub are below 50 bytes, JWTs of other services below
+/// 4 KiB.
+const MAX_TOKEN_BYTES: usize = 4096;
 
 impl HubToken {
-    /// From the value of an `Authorization` header.
+    /// Parses the value of an `Authorization` header.
     pub fn from_authorization(value: &str) -> Option<Self> {
         let (scheme, token) = value.split_once(' ')?;
         let token = token.trim();
-        let sound = !token.is_empty()
-            && token.len() <= TOKEN_BYTES
+        let is_valid = !token.is_empty()
+            && token.len() <= MAX_TOKEN_BYTES
             && token.bytes().all(|byte| byte.is_ascii_graphic());
-        (scheme.eq_ignore_ascii_case("bearer") && sound).then(|| Self(token.to_owned()))
+        (scheme.eq_ignore_ascii_case("bearer") && is_valid).then(|| Self(token.to_owned()))
     }
 
-    /// A token by its text.
+    /// Creates a token from its text.
     pub fn new(token: impl Into<String>) -> Self {
         Self(token.into())
     }
 
-    /// The secret itself, for the one header that it belongs in.
+    /// Returns the secret itself. Use it only for the `Authorization` header.
     pub fn reveal(&self) -> &str {
         &self.0
-    }
-}
-
-impl From<&crate::repository::Token> for HubToken {
-    fn from(token: &crate::repository::Token) -> Self {
-        Self(token.reveal().to_owned())
     }
 }
 
@@ -88,87 +79,30 @@ impl fmt::Debug for HubToken {
     }
 }
 
-/// Root and the daemon's own user: whoever operates the daemon is let through when others hold all
-/// there is, and may do what concerns everybody.
+/// The users who operate the daemon: root and the daemon's own user. They have a reserve of every
+/// limited resource, and can use operations that affect all users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Operators {
     own_uid: u32,
 }
 
 impl Operators {
-    /// Root and the user of this process.
+    /// Returns root and the user of this process.
     pub fn of_this_process() -> Self {
         Self {
             own_uid: rustix::process::geteuid().as_raw(),
         }
     }
 
-    /// Root and `own_uid`, which a test chooses.
+    /// Returns root and `own_uid`, for tests.
     #[cfg(test)]
     pub(crate) fn with(own_uid: u32) -> Self {
         Self { own_uid }
     }
 
-    /// Whether `uid` is one of them.
+    /// Returns whether `uid` is an operator.
     pub fn include(self, uid: u32) -> bool {
         uid == 0 || uid == self.own_uid
-    }
-}
-
-/// For whom the daemon's own Hub token may be used.
-#[derive(Clone, Debug)]
-pub struct TokenAccess {
-    operators: Operators,
-    users: HashSet<u32>,
-    groups: HashSet<u32>,
-    accounts: Accounts,
-}
-
-impl TokenAccess {
-    /// What `config` says, with names looked up in `accounts`.
-    pub fn new(
-        config: &AccessConfig,
-        accounts: Accounts,
-        operators: Operators,
-    ) -> Result<Self, UnknownAccount> {
-        let users = config
-            .token_users
-            .iter()
-            .map(|name| accounts.uid(name))
-            .collect::<Result<_, _>>()?;
-
-        let groups = config
-            .token_groups
-            .iter()
-            .map(|name| accounts.gid(name))
-            .collect::<Result<_, _>>()?;
-
-        Ok(Self {
-            operators,
-            users,
-            groups,
-            accounts,
-        })
-    }
-
-    /// Whether the daemon's token may be used for `peer`: root, the daemon's own user, the users
-    /// named in the configuration, and those who are in a named group, as primary group or by
-    /// `/etc/group`.
-    pub fn may_use_daemon_token(&self, peer: Peer) -> bool {
-        self.operators.include(peer.uid)
-            || self.users.contains(&peer.uid)
-            || self.groups.contains(&peer.gid)
-            || self
-                .groups
-                .iter()
-                .any(|gid| self.accounts.is_member(peer.uid, *gid))
-    }
-
-    /// The groups of `peer`: its primary one and those that `/etc/group` names it in.
-    pub fn groups_of(&self, peer: Peer) -> Vec<u32> {
-        let mut groups = self.accounts.groups(peer.uid);
-        groups.push(peer.gid);
-        groups
     }
 }
 
@@ -177,41 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_daemons_token_is_for_root_itself_and_those_named() {
-        let accounts = Accounts::parse(
-            "ana:x:1000:1000::/:/bin/sh\nben:x:1001:1001::/:/bin/sh\n",
-            "ml:x:200:ben\nrender:x:201:\n",
-        );
-        let config = AccessConfig {
-            token_users: vec!["ana".into(), "4000".into()],
-            token_groups: vec!["ml".into(), "201".into()],
-        };
-
-        let access = TokenAccess::new(&config, accounts.clone(), Operators::with(990)).unwrap();
-        let may = |uid, gid| {
-            access.may_use_daemon_token(Peer {
-                uid,
-                gid,
-                pid: None,
-            })
-        };
-
-        assert!(may(0, 0) && may(990, 990), "root and itself");
-        assert!(may(1000, 1000) && may(4000, 4000), "named users");
-        assert!(may(1001, 1001), "a member by /etc/group");
-        assert!(may(1500, 201), "by primary group");
-        assert!(!may(1500, 1500), "anyone else");
-
-        let nobody = AccessConfig {
-            token_users: vec!["zoe".into()],
-            ..AccessConfig::default()
-        };
-
-        TokenAccess::new(&nobody, accounts, Operators::with(990)).unwrap_err();
-    }
-
-    #[test]
-    fn a_token_is_read_but_never_shown() {
+    fn token_has_no_printed_form() {
         let token = HubToken::from_authorization("Bearer hf_secret").unwrap();
         assert_eq!(token.reveal(), "hf_secret");
 

@@ -1,17 +1,17 @@
-//! What the daemon tells of itself and of its devices.
+//! The daemon's devices and health on the wire.
 
 use std::collections::BTreeMap;
 
 use hf_mem_core::device::Snapshot;
-use hf_mem_core::report::lease::State;
+use hf_mem_core::report::Problem;
 use hf_mem_core::strict_json;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::leases::event::{Dated, Event};
+use super::event::LeaseEvent;
 
-/// The devices as they were last read, and what leases still claim on them. As a file it can be
-/// given to `--gpus`.
+/// The last reading of the devices, and what leases still claim on them. You can pass it to
+/// `--gpus` as a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct GpusAnswer {
     /// Version of these types.
@@ -19,70 +19,55 @@ pub struct GpusAnswer {
     /// The reading.
     #[serde(flatten, deserialize_with = "strict_json::nested")]
     pub snapshot: Snapshot,
-    /// Bytes that leases still claim, by the device's UUID; devices without leases are left out.
+    /// Bytes that leases still claim, by device UUID. Devices without leases are left out.
     pub leased_bytes: BTreeMap<String, u64>,
 }
 
-/// One line of the watch stream: the devices as they are now, and what happened to leases since the
-/// line before.
+/// A line of the watch stream: the current devices, and the lease events since the line before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WatchLine {
     /// The devices.
     #[serde(flatten, deserialize_with = "strict_json::nested")]
     pub gpus: GpusAnswer,
-    /// What happened to leases and to those who wait for one, in order.
+    /// Events of leases and of waiting callers, in order.
     #[serde(default)]
     pub lease_events: Vec<LeaseEvent>,
-    /// Events that this listener was too slow for: `GET /v1/leases` says how things stand.
+    /// How many events this client was too slow to receive. Call `GET /v1/leases` for the current
+    /// state.
     #[serde(default)]
     pub missed_lease_events: u64,
 }
 
-/// Something that happened to a lease.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct LeaseEvent {
-    /// When, RFC 3339.
-    pub at: String,
-    /// For a lease that ended: released, expired or orphaned.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub state: Option<State>,
-    /// What.
-    #[serde(flatten, deserialize_with = "strict_json::nested")]
-    pub event: Event,
+/// A line of the watch stream while the daemon cannot read the devices.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[schema(as = Troubled)]
+pub struct WatchProblem {
+    /// Why the daemon cannot read them.
+    #[serde(flatten)]
+    pub problem: Problem,
+    /// Events of leases and of waiting callers, in order.
+    pub lease_events: Vec<LeaseEvent>,
+    /// How many events this client was too slow to receive.
+    pub missed_lease_events: u64,
 }
 
-impl From<Dated> for LeaseEvent {
-    fn from(Dated { at, event }: Dated) -> Self {
-        let state = match &event {
-            Event::Ended { reason, .. } => Some(reason.state()),
-            _ => None,
-        };
-
-        Self {
-            at: humantime::format_rfc3339_millis(at).to_string(),
-            state,
-            event,
-        }
-    }
-}
-
-/// How the daemon is.
+/// The daemon's health.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HealthAnswer {
     /// Version of these types.
     pub schema_version: u32,
-    /// `ok` when every part is, else `degraded`.
+    /// `ok` if every part is `ok`, else `degraded`.
     pub status: HealthStatus,
-    /// Version of the daemon.
+    /// The daemon's version.
     pub version: String,
-    /// Seconds since it was started.
+    /// Seconds since the daemon's start.
     pub uptime_seconds: u64,
-    /// Its parts: `devices`, `hub`, `leases`, `cache`, ...
+    /// The daemon's parts: `devices`, `hub`, `leases`, `cache`, ...
     pub parts: Vec<HealthPart>,
 }
 
 impl HealthAnswer {
-    /// From the parts: degraded as soon as one of them is.
+    /// Builds the answer from the parts. One degraded part makes the daemon degraded.
     pub fn of(parts: Vec<HealthPart>, uptime_seconds: u64) -> Self {
         let ok = parts.iter().all(|part| part.status == HealthStatus::Ok);
         Self {
@@ -99,24 +84,24 @@ impl HealthAnswer {
     }
 }
 
-/// The parts of the daemon, as their names stand in [`HealthPart`], in the log and in the metrics.
+/// The parts of the daemon. Their names appear in [`HealthPart`], in the log and in the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DaemonPart {
     /// The driver and its devices.
     Devices,
     /// The Hubs.
     Hub,
-    /// Metadata on disk.
+    /// The metadata cache on disk.
     Cache,
-    /// The ledger.
+    /// The lease ledger.
     Leases,
 }
 
 impl DaemonPart {
-    /// All of them, in the order in which they are told.
+    /// All parts, in the order of the health answer.
     pub const ALL: [Self; 4] = [Self::Devices, Self::Hub, Self::Cache, Self::Leases];
 
-    /// Its name.
+    /// The part's name.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Devices => "devices",
@@ -130,25 +115,25 @@ impl DaemonPart {
 /// One part of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HealthPart {
-    /// Its name.
+    /// The part's name.
     pub name: String,
-    /// How it is.
+    /// The part's status.
     pub status: HealthStatus,
-    /// Why, with the cure where there is one; `null` when all is well.
+    /// Why the part is degraded, with the fix if there is one; `null` when it is `ok`.
     pub reason: Option<String>,
 }
 
-/// How the daemon or a part of it is.
+/// The status of the daemon or of one part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HealthStatus {
-    /// All is well.
+    /// Everything works.
     Ok,
-    /// It answers, but not everything can be told.
+    /// The daemon answers, but some information is missing.
     Degraded,
 }
 
-/// For how long the driver shall be let go of.
+/// A request to release the driver.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NvmlReleaseRequest {
@@ -158,11 +143,11 @@ pub struct NvmlReleaseRequest {
     pub seconds: Option<u64>,
 }
 
-/// Until when the driver is let go of.
+/// The answer to a release of the driver.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NvmlReleaseAnswer {
     /// Version of these types.
     pub schema_version: u32,
-    /// Until when no device file of the driver is held open, RFC 3339.
+    /// The time until which the daemon holds no device file of the driver open, RFC 3339.
     pub released_until: String,
 }

@@ -1,4 +1,4 @@
-//! `check-config`: what the daemon would say of a configuration file.
+//! `check-config`: checks a configuration file as the daemon does.
 
 use std::path::Path;
 
@@ -6,25 +6,14 @@ use hf_mem_core::report::Problem;
 use hf_mem_core::report::problem::Reason;
 
 use super::output::{self, Output};
-use crate::config;
+use crate::config::{self, Warning};
 use crate::service;
 
-/// Exit code 0 when the file can be used, with warnings on standard error; 78 when it cannot.
+/// Runs `check-config`: exit code 0 if the daemon can use `file`, 78 if it cannot.
+///
+/// Warnings go to standard error.
 pub(super) fn run(file: &Path) -> u8 {
-    let bad =
-        |error: config::ConfigError| Problem::new(Reason::BadConfiguration, error.to_string());
-    let checked = config::load(file)
-        .map_err(bad)
-        .and_then(|(config, warnings)| {
-            let refused = |problem: Problem| Problem {
-                detail: format!("{}: {}", file.display(), problem.detail),
-                ..problem
-            };
-            service::check(&config).map_err(refused)?;
-            Ok(warnings)
-        });
-
-    match checked {
+    match check(file) {
         Ok(warnings) => {
             for warning in &warnings {
                 output::remark(&format!("warning: {}: {}", warning.what, warning.why));
@@ -34,4 +23,16 @@ pub(super) fn run(file: &Path) -> u8 {
         }
         Err(problem) => Output { json: false }.problem(&problem),
     }
+}
+
+fn check(file: &Path) -> Result<Vec<Warning>, Problem> {
+    let (config, warnings) = config::load(file)
+        .map_err(|error| Problem::new(Reason::BadConfiguration, error.to_string()))?;
+
+    service::check(&config).map_err(|problem| Problem {
+        detail: format!("{}: {}", file.display(), problem.detail),
+        ..problem
+    })?;
+
+    Ok(warnings)
 }

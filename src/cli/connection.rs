@@ -1,31 +1,31 @@
-//! How long a command waits for the daemon: the one place that decides it.
+//! Time limits for the daemon's answers.
 //!
-//! The time covers the whole exchange, from connecting to the last byte of the answer. A daemon
-//! that is stopped, or that hangs, still has a socket that takes connections, so no shorter sign
-//! tells it from one that is busy.
+//! A limit covers the whole exchange, from connecting to the last byte of the answer. The socket of
+//! a stopped or hanging daemon still accepts connections, so only the time limit tells it from a
+//! busy one.
 
 use std::time::Duration;
 
 use super::arguments::ConnectionArguments;
 use crate::api::client::Client;
 
-/// What the daemon must do before it can answer.
+/// The work that the daemon does before it can answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AnswerEffort {
-    /// Tell what it has at hand.
-    AtHand,
-    /// Wait for a new reading of the devices (`devices.read_deadline`, 10 s) or for the ledger's
-    /// disk (10 s). The daemon reports which one is late, so the command must outwait it.
+    /// Return state that is in memory.
+    InMemory,
+    /// Wait for a new device reading (`devices.read_deadline`, 10 s) or for the ledger's disk
+    /// (10 s). The daemon reports which one timed out, so the command waits longer than that.
     ReadOrRecord,
     /// Read a model from the Hub and plan it (`socket.handler_deadline`, 60 s).
     Plan,
 }
 
 impl AnswerEffort {
-    /// The time to wait where the command line says nothing.
+    /// Returns the time limit without `--timeout`.
     const fn default_timeout(self) -> Duration {
         match self {
-            Self::AtHand => Duration::from_secs(5),
+            Self::InMemory => Duration::from_secs(5),
             Self::ReadOrRecord => Duration::from_secs(15),
             Self::Plan => Duration::from_secs(65),
         }
@@ -33,7 +33,7 @@ impl AnswerEffort {
 }
 
 impl ConnectionArguments {
-    /// A client that waits as long as `--timeout` says, or else as long as `effort` may take.
+    /// Returns a client with the time limit of `--timeout`, or else that of `effort`.
     pub(super) fn client(&self, effort: AnswerEffort) -> Client {
         Client::new(&self.socket).deadline(self.timeout.unwrap_or(effort.default_timeout()))
     }
@@ -45,17 +45,14 @@ mod tests {
     use crate::config::{DevicesConfig, SocketConfig};
 
     #[test]
-    fn defaults_outlast_the_daemons_own_deadlines() {
+    fn default_timeouts_exceed_daemon_deadlines() {
         assert_eq!(
-            AnswerEffort::AtHand.default_timeout(),
+            AnswerEffort::InMemory.default_timeout(),
             Duration::from_secs(5)
         );
         assert!(
-            AnswerEffort::ReadOrRecord.default_timeout()
-                > DevicesConfig::default().read_deadline.get()
+            AnswerEffort::ReadOrRecord.default_timeout() > DevicesConfig::default().read_deadline
         );
-        assert!(
-            AnswerEffort::Plan.default_timeout() > SocketConfig::default().handler_deadline.get()
-        );
+        assert!(AnswerEffort::Plan.default_timeout() > SocketConfig::default().handler_deadline);
     }
 }

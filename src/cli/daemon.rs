@@ -1,4 +1,4 @@
-//! `daemon`: serve until told to stop.
+//! `daemon`: runs the daemon until a signal stops it.
 
 use std::time::SystemTime;
 
@@ -7,7 +7,7 @@ use super::output::Output;
 use crate::daemon::Options;
 use crate::service;
 
-/// Exit code 0 after an orderly end; else that of what went wrong.
+/// Runs the daemon: exit code 0 after an orderly stop, else the failure's code.
 pub(super) fn run(arguments: DaemonArguments) -> u8 {
     let DaemonArguments {
         config,
@@ -16,7 +16,7 @@ pub(super) fn run(arguments: DaemonArguments) -> u8 {
         nvml,
     } = arguments;
 
-    // What is wrong with a flag is not the configuration's fault.
+    // Checked here, so that the error names the flag and not the configuration.
     if let Some(Err(error)) = gpus
         .as_deref()
         .map(|spec| crate::devices::snapshot_file::resolve(spec, SystemTime::now()))

@@ -1,15 +1,14 @@
-//! Asking what only the daemon can say.
+//! Calls that only the daemon can answer.
 
 use std::future::Future;
 
 use hf_mem_core::report::Problem;
-use hf_mem_core::report::problem::Reason;
 
+use super::output::runtime_problem;
 use crate::api::client::{ClientError, block_on};
 
-/// Runs `call` to its end. No cure of a failure is to go without the daemon.
+/// Runs `call`. Its errors do not suggest `--local`, because only the daemon can answer.
 pub(super) fn call<T>(call: impl Future<Output = Result<T, ClientError>>) -> Result<T, Problem> {
-    let done = block_on(call)
-        .map_err(|error| Problem::new(Reason::Internal, format!("no runtime: {error}")))?;
-    done.map_err(ClientError::of_the_daemon_alone)
+    let result = block_on(call).map_err(|error| runtime_problem(&error))?;
+    result.map_err(ClientError::into_daemon_problem)
 }

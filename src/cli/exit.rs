@@ -1,21 +1,21 @@
-//! From an answer or a failure to the process's exit code: the one place where that is decided.
+//! Exit codes of answers, health reports and failures.
 
 use hf_mem_core::report::answer::{Answer, Verdict};
 use hf_mem_core::report::problem::{Problem, Reason};
 
 use crate::api::status::{HealthAnswer, HealthStatus};
 
-/// What systemd's `ExecCondition=` takes as a failure rather than "skip": see systemd.service(5).
+/// The exit code that systemd's `ExecCondition=` treats as failed, not as "skip the unit".
+///
+/// Source: systemd.service(5).
 const CONDITION_FAILED: u8 = 255;
 
-/// The exit code of an answer. `strict` counts "tight" as a no.
+/// Returns the exit code of an answer. With `strict`, "tight" counts as "does not fit".
 pub(super) fn of_answer(answer: &Answer, strict: bool) -> u8 {
     match answer.verdict {
         Some(Verdict::Fits) | None => Reason::Fits.exit_code(),
-        // A strict wait that timed out may be a yes another time, as any other.
-        Some(Verdict::Tight)
-            if strict && answer.reason.as_deref() == Some(Reason::WaitOver.word()) =>
-        {
+        // A strict request that timed out in the queue may succeed later.
+        Some(Verdict::Tight) if strict && answer.known_reason() == Some(Reason::WaitOver) => {
             Reason::WaitOver.exit_code()
         }
         Some(Verdict::Tight) if strict => Reason::InsufficientMemory.exit_code(),
@@ -33,10 +33,10 @@ pub(super) fn of_answer(answer: &Answer, strict: bool) -> u8 {
     }
 }
 
-/// A daemon that answers and is not well in all its parts, with `--strict`.
+/// The exit code of `health --strict` if a part of the daemon is degraded.
 const DEGRADED: u8 = 1;
 
-/// The exit code of a daemon's health. `strict` counts a degraded part as a no.
+/// Returns the exit code of a health report. With `strict`, a degraded part counts as a failure.
 pub(super) fn of_health(health: &HealthAnswer, strict: bool) -> u8 {
     if strict && health.status != HealthStatus::Ok {
         DEGRADED
@@ -45,22 +45,32 @@ pub(super) fn of_health(health: &HealthAnswer, strict: bool) -> u8 {
     }
 }
 
-/// The exit code of a failure.
+/// Returns the exit code of a failure.
 pub(super) fn of_problem(problem: &Problem) -> u8 {
     problem.reason.exit_code()
 }
 
-/// What `--condition` makes of an exit code: everything but "fits" and "does not fit" is a failure.
+/// Maps an exit code for `--condition`: all but "fits" and "does not fit" become 255.
 pub(super) fn condition(code: u8) -> u8 {
     if code <= 1 { code } else { CONDITION_FAILED }
 }
 
 #[cfg(test)]
 mod tests {
+    use hf_mem_core::wire_word::WireWord;
+
     use super::*;
 
+    fn answer(verdict: Option<Verdict>, reason: &str) -> Answer {
+        Answer {
+            verdict,
+            reason: Some(WireWord::new(reason)),
+            ..Answer::default()
+        }
+    }
+
     #[test]
-    fn a_condition_skips_only_on_a_plain_no() {
+    fn condition_skips_only_on_no() {
         assert_eq!(
             [0, 1, 2, 3, 4, 5, 69, 75, 78].map(condition),
             [0, 1, 255, 255, 255, 255, 255, 255, 255]
@@ -68,13 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn every_verdict_has_its_code() {
-        let answer = |verdict, reason: &str| Answer {
-            verdict,
-            reason: Some(reason.to_owned()),
-            ..Answer::default()
-        };
-
+    fn verdicts_map_to_exit_codes() {
         assert_eq!(of_answer(&answer(Some(Verdict::Fits), "fits"), true), 0);
         assert_eq!(of_answer(&answer(Some(Verdict::Tight), "fits"), false), 0);
         assert_eq!(of_answer(&answer(Some(Verdict::Tight), "fits"), true), 1);

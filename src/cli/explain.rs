@@ -1,4 +1,4 @@
-//! `explain`: who had been promised what, and who had taken what, at a time.
+//! `explain`: shows the leases and processes of a past moment, from the daemon's journal.
 
 use std::io;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::leases::account::JournalAccount;
 use crate::leases::journal::{Entry, MemoryChange, exists, read};
 use crate::leases::observed::Gap;
 
-/// Reads the journal back.
+/// Runs `explain`.
 pub(super) fn run(arguments: &ExplainArguments) -> u8 {
     let output = Output {
         json: arguments.json,
@@ -23,7 +23,7 @@ pub(super) fn run(arguments: &ExplainArguments) -> u8 {
 
     match account(arguments) {
         Ok(account) => {
-            output.data(&account, words);
+            output.data(&account, account_text);
             Reason::Fits.exit_code()
         }
         Err(problem) => output.problem(&problem),
@@ -31,83 +31,80 @@ pub(super) fn run(arguments: &ExplainArguments) -> u8 {
 }
 
 fn account(arguments: &ExplainArguments) -> Result<JournalAccount, Problem> {
-    let failed = |error| unreadable(&arguments.journal, &error);
     let journal = arguments.journal.clone();
-    let whole = move |disk: &Disk| {
-        // An empty folder and a wrong one look the same to the reader.
+    let read_journal = move |disk: &Disk| {
+        // `read` cannot tell an empty directory from a missing one.
         disk.list(&journal, 0, |_| false)?;
         let (entries, unreadable) = read(&journal)?;
         Ok((entries, unreadable, exists(&journal)))
     };
 
-    let (entries, unreadable, is_there) =
-        files::try_wait(&arguments.journal, whole).map_err(failed)?;
+    let (entries, unreadable, is_there) = files::try_wait(&arguments.journal, read_journal)
+        .map_err(|error| journal_problem(&arguments.journal, &error))?;
     if entries.is_empty() && !is_there {
-        let detail = format!("there is no journal in {}", arguments.journal.display());
+        let detail = format!("no journal found in {}", arguments.journal.display());
         return Err(Problem::new(Reason::NotFound, detail)
-            .hint("name the daemon's state directory with --journal"));
+            .hint("set --journal to the daemon's state directory"));
     }
 
     if unreadable > 0 {
         super::output::remark(&format!(
-            "{unreadable} lines of the journal could not be read"
+            "warning: skipped {unreadable} unreadable lines of the journal"
         ));
     }
 
     Ok(JournalAccount::at(&entries, arguments.at, arguments.around))
 }
 
-/// A journal that is there and may not be read is told from one that is elsewhere.
-fn unreadable(journal: &Path, error: &io::Error) -> Problem {
-    let detail = format!(
-        "the journal in {} cannot be read: {error}",
-        journal.display()
-    );
+/// Returns the problem of a journal that cannot be read: 77 if access is denied, else 5.
+fn journal_problem(journal: &Path, error: &io::Error) -> Problem {
+    let detail = format!("cannot read the journal in {}: {error}", journal.display());
 
     match error.kind() {
         io::ErrorKind::PermissionDenied => Problem::new(Reason::Forbidden, detail).hint(
-            "it names everybody's jobs: only root and the daemon's own user may read it; ask as one of them (sudo)",
+            "the journal names every user's jobs: run the command as root or as the daemon's user",
         ),
-        _ => Problem::new(Reason::NotFound, detail).hint("name the daemon's state directory with --journal"),
+        _ => Problem::new(Reason::NotFound, detail)
+            .hint("set --journal to the daemon's state directory"),
     }
 }
 
-fn words(account: &JournalAccount) -> String {
+fn account_text(account: &JournalAccount) -> String {
     let mut out = format!("at {}\n", account.at);
     let Some(since) = &account.known_since else {
-        out.push_str("  nothing was recorded yet\n");
+        out.push_str("  the journal is empty: nothing was recorded yet\n");
         return out;
     };
 
     if *since > account.at {
         out.push_str(&format!(
-            "  the journal begins later, at {since}: nothing is known of that time\n"
+            "  the journal begins later, at {since}: the state at this time is unknown\n"
         ));
     } else {
-        out.push_str(&then(account));
+        out.push_str(&state_text(account));
     }
 
-    out.push_str("around it\n");
+    out.push_str("events around it\n");
     for entry in &account.around {
         out.push_str(&format!(
             "  {}  {}\n",
             humantime::format_rfc3339_seconds(entry.at),
-            line(entry)
+            entry_text(entry)
         ));
     }
 
     out
 }
 
-/// How things stood then.
-fn then(account: &JournalAccount) -> String {
+/// Returns the lines about leases and processes at the time of `account`.
+fn state_text(account: &JournalAccount) -> String {
     let mut out = String::new();
     for gap in &account.gaps {
-        out.push_str(&format!("  {}\n", unobserved(gap)));
+        out.push_str(&format!("  {}\n", gap_text(gap)));
     }
 
     for lease in &account.leases {
-        out.push_str(&format!("  promised: {}\n", event::subject(lease)));
+        out.push_str(&format!("  leased:   {}\n", event::subject(lease)));
     }
 
     for change in &account.memory {
@@ -116,13 +113,13 @@ fn then(account: &JournalAccount) -> String {
                 .as_ref()
                 .is_none_or(|device| *device == change.device)
         });
-        let held = if in_gap {
+        let label = if in_gap {
             "before the gap:"
         } else {
             "in use:  "
         };
 
-        out.push_str(&format!("  {held} {}\n", memory(change)));
+        out.push_str(&format!("  {label} {}\n", change_text(change)));
     }
 
     match (
@@ -131,17 +128,17 @@ fn then(account: &JournalAccount) -> String {
         account.gaps.is_empty(),
     ) {
         (true, true, true) => {
-            out.push_str("  no lease was held, and no process was seen to hold memory\n");
+            out.push_str("  no lease was active, and no process was seen using memory\n");
         }
-        (true, _, false) => out.push_str("  no lease was held\n"),
+        (true, _, false) => out.push_str("  no lease was active\n"),
         _ => {}
     }
 
     out
 }
 
-/// A time in which nobody looked.
-fn unobserved(gap: &Gap) -> String {
+/// Returns the line about a time without device readings.
+fn gap_text(gap: &Gap) -> String {
     let device = gap
         .device
         .as_ref()
@@ -156,36 +153,34 @@ fn unobserved(gap: &Gap) -> String {
     }
 }
 
-fn memory(change: &MemoryChange) -> String {
+fn change_text(change: &MemoryChange) -> String {
     let name = change.name.as_deref().unwrap_or("?");
-    let bytes = |bytes: Option<Bytes>| {
-        bytes.map_or_else(|| "nothing".to_owned(), |bytes| size(bytes.get()))
-    };
-
     let free = change
         .free_bytes
         .map_or_else(|| "unknown".to_owned(), |free| size(free.get()));
     let holder = format!("pid {} ({name}) on {}", change.pid, change.device);
-    let after = bytes(change.after_bytes);
+    let before = size_or_nothing(change.before_bytes);
+    let after = size_or_nothing(change.after_bytes);
 
     match (change.found, change.before_bytes, change.after_bytes) {
         (true, None, Some(_)) => {
-            format!("{holder}: {after}, there when it was first looked at, then free {free}")
+            format!("{holder}: {after} at the first reading; free after it: {free}")
         }
-        (found, before, _) => {
-            let when = if found { ", found after a gap" } else { "" };
-            format!(
-                "{holder}: {} to {after}{when}, then free {free}",
-                bytes(before)
-            )
+        (true, _, _) => {
+            format!("{holder}: {before} to {after}, seen after a gap; free after it: {free}")
         }
+        (false, _, _) => format!("{holder}: {before} to {after}; free after it: {free}"),
     }
 }
 
-fn line(entry: &Entry) -> String {
+fn size_or_nothing(bytes: Option<Bytes>) -> String {
+    bytes.map_or_else(|| "nothing".to_owned(), |bytes| size(bytes.get()))
+}
+
+fn entry_text(entry: &Entry) -> String {
     match (&entry.event, &entry.memory) {
-        (Some(happened), _) => event::happened(happened),
-        (None, Some(change)) => memory(change),
+        (Some(event), _) => event::description(event),
+        (None, Some(change)) => change_text(change),
         (None, None) => "?".to_owned(),
     }
 }
@@ -195,17 +190,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_journal_that_may_not_be_read_is_not_called_missing() {
-        let problem = |kind| unreadable(Path::new("/var/lib/hf-mem-probe"), &io::Error::from(kind));
-        let refused = problem(io::ErrorKind::PermissionDenied);
+    fn denied_journal_is_not_called_missing() {
+        let journal = Path::new("/var/lib/hf-mem-probe");
+        let denied = journal_problem(journal, &io::ErrorKind::PermissionDenied.into());
+        let missing = journal_problem(journal, &io::ErrorKind::NotFound.into());
+
         assert_eq!(
-            (refused.reason, refused.reason.exit_code()),
+            (denied.reason, denied.reason.exit_code()),
             (Reason::Forbidden, 77)
         );
-        assert_eq!(problem(io::ErrorKind::NotFound).reason, Reason::NotFound);
+        assert_eq!(missing.reason, Reason::NotFound);
     }
 
-    fn account(change: impl FnOnce(&mut JournalAccount)) -> String {
+    /// Returns the text of an empty account after `change`.
+    fn text_after(change: impl FnOnce(&mut JournalAccount)) -> String {
         let mut account = JournalAccount {
             at: "2026-11-23T15:00:00Z".to_owned(),
             leases: Vec::new(),
@@ -216,20 +214,20 @@ mod tests {
         };
 
         change(&mut account);
-        words(&account)
+        account_text(&account)
     }
 
     #[test]
     fn unknown_times_are_not_called_empty() {
-        let empty = "no process was seen to hold memory";
-        assert!(account(|_| {}).contains(empty));
-        let fresh = account(|account| account.known_since = None);
+        let empty = "no process was seen using memory";
+        assert!(text_after(|_| {}).contains(empty));
+        let fresh = text_after(|account| account.known_since = None);
         assert!(
             fresh.contains("nothing was recorded yet") && !fresh.contains(empty),
             "{fresh}"
         );
         let before =
-            account(|account| account.known_since = Some("2026-11-23T16:00:00Z".to_owned()));
+            text_after(|account| account.known_since = Some("2026-11-23T16:00:00Z".to_owned()));
         assert!(
             before.contains("the journal begins later") && !before.contains(empty),
             "{before}"
@@ -246,7 +244,7 @@ mod tests {
             found: true,
         };
 
-        let gap = account(|account| {
+        let gap = text_after(|account| {
             let times = ["14:50", "15:10"].map(|time| Some(format!("2026-11-23T{time}:00Z")));
             let [from, until] = times;
             account.gaps = vec![Gap {
@@ -262,7 +260,7 @@ mod tests {
         );
 
         assert!(
-            gap.contains("before the gap: pid 7 (python) on GPU-a: 30.00 GiB, there when"),
+            gap.contains("before the gap: pid 7 (python) on GPU-a: 30.00 GiB at the first reading"),
             "{gap}"
         );
     }

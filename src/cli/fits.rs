@@ -1,27 +1,26 @@
-//! `fits` and `estimate`: ask the daemon where one answers, else walk the same path in this
-//! process.
+//! `fits` and `estimate`: answered by the daemon if it is reachable, else in this process.
 
 use hf_mem_core::report::problem::Reason;
 use hf_mem_core::report::{Answer, Problem, Question};
 
 use super::arguments::{
-    ConnectionArguments, EstimateArguments, FitsArguments, HereArguments, QuestionArguments,
+    ConnectionArguments, EstimateArguments, FitsArguments, HostArguments, QuestionArguments,
 };
 use super::connection::AnswerEffort;
-use super::output::{self, Output};
+use super::output::{self, Output, runtime_problem};
 use super::{exit, in_process, offline_leases, question, reserve, text};
 use crate::api::client::{ClientError, block_on};
 
-/// Which of the two is asked.
+/// The kind of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Asking {
-    /// Whether and how it fits.
+pub(super) enum QuestionKind {
+    /// Whether and how the model fits.
     Fits,
-    /// What it needs.
+    /// What the model needs.
     Estimate,
 }
 
-/// `fits`.
+/// Runs `fits`.
 pub(super) fn fits(arguments: &FitsArguments) -> u8 {
     let mut question = question::question(&arguments.question.model, &arguments.question.options);
     question.frontier = arguments.frontier;
@@ -30,28 +29,30 @@ pub(super) fn fits(arguments: &FitsArguments) -> u8 {
     };
 
     let answered = if arguments.reserve {
-        reserve::reserve(question, arguments).map(FitsRequest::whole)
+        reserve::reserve(question, arguments).map(FitsOutcome::all_counted)
     } else {
         ask(
-            Asking::Fits,
+            QuestionKind::Fits,
             question,
             &arguments.question,
-            &arguments.here,
+            &arguments.host,
             &arguments.connection,
         )
     };
 
     let code = match answered {
-        Ok(FitsRequest {
+        Ok(FitsOutcome {
             answer,
-            unseen_leases,
+            uncounted_leases,
         }) => {
             output.data(&answer, |answer| {
                 text::answer::answer(answer) + &text::lease::of_answer(answer)
             });
             match exit::of_answer(&answer, arguments.strict) {
-                // A unit is started on what is known: here the memory may be promised to another.
-                0 if unseen_leases && arguments.condition => Reason::DaemonUnreachable.exit_code(),
+                // systemd must not start a unit on memory that may be leased to another job.
+                0 if uncounted_leases && arguments.condition => {
+                    Reason::DaemonUnreachable.exit_code()
+                }
                 code => code,
             }
         }
@@ -65,29 +66,29 @@ pub(super) fn fits(arguments: &FitsArguments) -> u8 {
     }
 }
 
-/// `estimate`.
+/// Runs `estimate`.
 pub(super) fn estimate(arguments: &EstimateArguments) -> u8 {
     let question = question::question(&arguments.question.model, &arguments.question.options);
     let output = Output {
         json: arguments.connection.json,
     };
 
-    let here = HereArguments {
+    let host = HostArguments {
         local: arguments.local,
-        ..HereArguments::default()
+        ..HostArguments::default()
     };
 
     match ask(
-        Asking::Estimate,
+        QuestionKind::Estimate,
         question,
         &arguments.question,
-        &here,
+        &host,
         &arguments.connection,
     ) {
-        Ok(FitsRequest { answer, .. }) => {
+        Ok(FitsOutcome { answer, .. }) => {
             output.data(&answer, text::answer::answer);
 
-            // An estimate asks for figures: a "no" on declared devices is one too.
+            // An estimate succeeds if it has figures, even if the model does not fit declared GPUs.
             if answer
                 .requirement
                 .as_ref()
@@ -102,105 +103,106 @@ pub(super) fn estimate(arguments: &EstimateArguments) -> u8 {
     }
 }
 
-/// An answer, and what is known of the leases that it rests on.
-pub(super) struct FitsRequest {
+/// An answer, and whether it counts all leases.
+pub(super) struct FitsOutcome {
     pub(super) answer: Answer,
-    /// Whether leases may be held that it does not count.
-    pub(super) unseen_leases: bool,
+    /// Whether leases may exist that the answer does not count.
+    pub(super) uncounted_leases: bool,
 }
 
-impl FitsRequest {
-    /// An answer that counts all leases there are, or that none concern.
-    fn whole(answer: Answer) -> Self {
+impl FitsOutcome {
+    /// Returns the outcome of an answer that counts every lease that matters to it.
+    fn all_counted(answer: Answer) -> Self {
         Self {
             answer,
-            unseen_leases: false,
+            uncounted_leases: false,
         }
     }
 }
 
-/// Asks the daemon, or walks the path here where none is there. One that is there and may not be
-/// asked is a failure where its leases matter: without them the answer would be a guess.
+/// Asks the daemon, or answers in this process if no daemon runs.
+///
+/// Fails if a daemon runs but rejects this user, unless leases do not matter: without them the
+/// answer would be a guess.
 pub(super) fn ask(
-    asking: Asking,
+    kind: QuestionKind,
     mut question: Question,
     arguments: &QuestionArguments,
-    own: &HereArguments,
+    host: &HostArguments,
     connection: &ConnectionArguments,
-) -> Result<FitsRequest, Problem> {
+) -> Result<FitsOutcome, Problem> {
     // Declared devices have no leases, and an estimate counts none.
-    let leases_matter = asking == Asking::Fits && question.gpus.is_none();
+    let leases_matter = kind == QuestionKind::Fits && question.gpus.is_none();
     let everything = async {
         let source = in_process::Source::new(arguments)?;
-        let mut unseen = None;
+        let mut uncounted = None;
 
-        // A snapshot file is on this side of the socket, and the daemon opens no path for a client.
-        let here_only = own.local
+        // The daemon opens no files for clients, so a snapshot file is read in this process.
+        let in_process_only = host.local
             || arguments
                 .options
                 .gpus
                 .as_deref()
                 .is_some_and(crate::devices::snapshot_file::names_a_file);
-        if !here_only {
+        if !in_process_only {
             source.complete(&mut question).await?;
-            match asked_daemon(asking, &question, &source, connection).await {
+            match ask_daemon(kind, &question, &source, connection).await {
                 Ok(answer) => {
                     output::remark(&format!(
                         "answered by the daemon at {}",
                         connection.socket.display()
                     ));
-                    return Ok(FitsRequest::whole(answer));
+                    return Ok(FitsOutcome::all_counted(answer));
                 }
                 Err(ClientError::Unreachable { .. }) if !leases_matter => {}
                 Err(error) if error.daemon_is_absent() => {
-                    unseen = offline_leases::leases(&connection.socket, &error);
+                    uncounted = offline_leases::warning(&connection.socket, &error);
                 }
                 Err(error) => return Err(error.into()),
             }
         }
 
         let mut answer = in_process::answer(
-            asking,
+            kind,
             &question,
             &source,
-            own,
+            host,
             arguments.options.config.as_deref(),
         )
         .await?;
 
-        let why = if here_only {
+        let why = if in_process_only {
             String::new()
         } else {
             format!(": no daemon answers at {}", connection.socket.display())
         };
 
         output::remark(&format!("answered in process{why}"));
-        let unseen_leases = unseen.is_some();
+        let uncounted_leases = uncounted.is_some();
 
-        if let Some(unseen) = unseen {
-            output::remark(&format!("warning: {unseen}"));
-            answer.warnings.push(unseen);
+        if let Some(warning) = uncounted {
+            output::remark(&format!("warning: {warning}"));
+            answer.warnings.push(warning);
         }
 
-        Ok(FitsRequest {
+        Ok(FitsOutcome {
             answer,
-            unseen_leases,
+            uncounted_leases,
         })
     };
 
-    block_on(everything)
-        .map_err(|error| Problem::new(Reason::Internal, format!("no runtime: {error}")))?
+    block_on(everything).map_err(|error| runtime_problem(&error))?
 }
 
-async fn asked_daemon(
-    asking: Asking,
+async fn ask_daemon(
+    kind: QuestionKind,
     question: &Question,
     source: &in_process::Source,
     connection: &ConnectionArguments,
 ) -> Result<Answer, ClientError> {
     let client = connection.client(AnswerEffort::Plan).token(source.token());
-    match asking {
-        Asking::Fits => client.fits(question).await,
-        Asking::Estimate => client.estimate(question).await,
+    match kind {
+        QuestionKind::Fits => client.fits(question).await,
+        QuestionKind::Estimate => client.estimate(question).await,
     }
 }

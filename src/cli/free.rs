@@ -1,4 +1,4 @@
-//! `free`: one whole number for programs that compare numbers.
+//! `free`: prints the available memory of one GPU as a whole number.
 
 use hf_mem_core::bytes::Bytes;
 use hf_mem_core::placement::{Available, availability};
@@ -11,9 +11,9 @@ use super::gpus;
 use super::output::Output;
 use crate::api::status::GpusAnswer;
 
-/// What `--json` prints.
+/// The output of `free --json`.
 #[derive(Serialize, Deserialize)]
-struct Room {
+struct FreeReport {
     schema_version: u32,
     uuid: String,
     free_bytes: Bytes,
@@ -22,18 +22,20 @@ struct Room {
     available_bytes: Bytes,
 }
 
-/// Prints what can be given on one device, by a reading that begins now: whoever compares numbers
-/// has often just ended the program that held the memory, or started one that takes it. What is not
-/// known is a failure, never 0: whoever reads 0 takes it for full.
+/// Runs `free`.
+///
+/// Waits for a reading that begins now, because a script often calls it right after it has stopped
+/// or started a GPU program. An unknown figure is a failure and never 0: a script would take 0 for
+/// a full GPU.
 pub(super) fn run(arguments: &FreeArguments) -> u8 {
     let output = Output {
         json: arguments.connection.json,
     };
 
-    match find(arguments) {
-        Ok(room) => {
-            output.data(&room, |room| {
-                format!("{}\n", whole(room.available_bytes, arguments.unit))
+    match read(arguments) {
+        Ok(report) => {
+            output.data(&report, |report| {
+                format!("{}\n", whole_units(report.available_bytes, arguments.unit))
             });
             Reason::Fits.exit_code()
         }
@@ -41,10 +43,10 @@ pub(super) fn run(arguments: &FreeArguments) -> u8 {
     }
 }
 
-fn find(arguments: &FreeArguments) -> Result<Room, Problem> {
-    room(
-        &gpus::now(
-            &arguments.here,
+fn read(arguments: &FreeArguments) -> Result<FreeReport, Problem> {
+    report(
+        &gpus::read_now(
+            &arguments.host,
             &arguments.connection,
             arguments.gpus.as_deref(),
         )?,
@@ -52,12 +54,10 @@ fn find(arguments: &FreeArguments) -> Result<Room, Problem> {
     )
 }
 
-fn room(answer: &GpusAnswer, wanted: Option<&str>) -> Result<Room, Problem> {
+fn report(answer: &GpusAnswer, wanted: Option<&str>) -> Result<FreeReport, Problem> {
     if answer.snapshot.stale {
-        let detail = "the driver does not answer; what it said before may no longer hold";
-        return Err(
-            Problem::new(Reason::NvmlUnavailable, detail).hint("`hf-mem-probe health` may say why")
-        );
+        let detail = "the driver does not answer, and its last reading may be out of date";
+        return Err(Problem::new(Reason::NvmlUnavailable, detail).hint("run `hf-mem-probe health`"));
     }
 
     let leased = answer
@@ -76,13 +76,11 @@ fn room(answer: &GpusAnswer, wanted: Option<&str>) -> Result<Room, Problem> {
     }
 
     let (Some(free_bytes), Some(available_bytes)) = (device.free, device.available) else {
-        let detail = format!("the free memory of {} is not known", device.facts.uuid);
-        return Err(
-            Problem::new(Reason::NvmlUnavailable, detail).hint("`hf-mem-probe health` may say why")
-        );
+        let detail = format!("the free memory of {} is unknown", device.facts.uuid);
+        return Err(Problem::new(Reason::NvmlUnavailable, detail).hint("run `hf-mem-probe health`"));
     };
 
-    Ok(Room {
+    Ok(FreeReport {
         schema_version: answer.schema_version,
         uuid: device.facts.uuid.clone(),
         free_bytes,
@@ -92,39 +90,38 @@ fn room(answer: &GpusAnswer, wanted: Option<&str>) -> Result<Room, Problem> {
     })
 }
 
-/// The device that `wanted` names: by its UUID or index; the only one when none is named.
+/// Returns the device with the UUID or index `wanted`, or the only device without `wanted`.
 fn pick<'a>(devices: &'a [Available], wanted: Option<&str>) -> Result<&'a Available, Problem> {
-    let usage = |detail: String| {
-        Problem::new(Reason::Usage, detail).hint("`hf-mem-probe gpus` lists the devices")
-    };
-
     let Some(wanted) = wanted else {
         return match devices {
             [only] => Ok(only),
-            [] => Err(Problem::new(Reason::NoDevices, "there is no device")),
-            more => Err(usage(format!(
-                "there are {} devices: name one with --gpu UUID",
+            [] => Err(Problem::new(Reason::NoDevices, "no GPU found")),
+            more => Err(usage_problem(format!(
+                "found {} GPUs: choose one with --gpu UUID",
                 more.len()
             ))),
         };
     };
 
-    let named = |device: &&Available| {
-        device.facts.uuid == wanted || device.facts.index.to_string() == wanted
-    };
+    let mut found = devices
+        .iter()
+        .filter(|device| device.facts.uuid == wanted || device.facts.index.to_string() == wanted);
 
-    let mut found = devices.iter().filter(named);
     match (found.next(), found.next()) {
         (Some(device), None) => Ok(device),
-        (None, _) => Err(usage(format!("there is no device {wanted}"))),
-        (Some(_), Some(_)) => Err(usage(format!(
-            "more than one device is called {wanted}: give its UUID"
+        (None, _) => Err(usage_problem(format!("GPU {wanted} was not found"))),
+        (Some(_), Some(_)) => Err(usage_problem(format!(
+            "more than one GPU has the index {wanted}: choose one by its UUID"
         ))),
     }
 }
 
-/// In whole units, rounded down: never more than there is.
-fn whole(bytes: Bytes, unit: Unit) -> u64 {
+fn usage_problem(detail: String) -> Problem {
+    Problem::new(Reason::Usage, detail).hint("run `hf-mem-probe gpus` to list the GPUs")
+}
+
+/// Returns `bytes` in whole units, rounded down.
+fn whole_units(bytes: Bytes, unit: Unit) -> u64 {
     bytes.get() / unit.bytes()
 }
 
@@ -133,23 +130,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_device_is_named_without_doubt_or_not_at_all() {
+    fn ambiguous_device_is_rejected() {
         let snapshot =
             crate::devices::snapshot_file::resolve("2x24GiB", std::time::SystemTime::UNIX_EPOCH)
                 .unwrap()
                 .snapshot;
         let devices = availability(&snapshot, &std::collections::BTreeMap::new()).devices;
 
-        let uuid =
+        let pick_uuid =
             |wanted: Option<&str>| pick(&devices, wanted).map(|device| device.facts.uuid.clone());
-        assert_eq!(uuid(Some("1")).unwrap(), devices[1].facts.uuid);
+        assert_eq!(pick_uuid(Some("1")).unwrap(), devices[1].facts.uuid);
 
         assert_eq!(
-            uuid(Some(&devices[0].facts.uuid)).unwrap(),
+            pick_uuid(Some(&devices[0].facts.uuid)).unwrap(),
             devices[0].facts.uuid
         );
-        assert_eq!(uuid(None).unwrap_err().reason, Reason::Usage);
-        assert_eq!(uuid(Some("2")).unwrap_err().reason, Reason::Usage);
+        assert_eq!(pick_uuid(None).unwrap_err().reason, Reason::Usage);
+        assert_eq!(pick_uuid(Some("2")).unwrap_err().reason, Reason::Usage);
         assert_eq!(pick(&[], None).unwrap_err().reason, Reason::NoDevices);
 
         assert_eq!(
@@ -159,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reading_that_may_no_longer_hold_is_no_figure() {
+    fn stale_reading_is_an_error() {
         let snapshot =
             crate::devices::snapshot_file::resolve("24GiB", std::time::SystemTime::UNIX_EPOCH)
                 .unwrap()
@@ -172,13 +169,13 @@ mod tests {
         };
 
         assert_eq!(
-            room(&answer, None).unwrap().available_bytes,
+            report(&answer, None).unwrap().available_bytes,
             Bytes::new(24 << 30)
         );
         answer.snapshot.stale = true;
 
         assert_eq!(
-            room(&answer, None).err().unwrap().reason,
+            report(&answer, None).err().unwrap().reason,
             Reason::NvmlUnavailable
         );
     }
@@ -187,7 +184,7 @@ mod tests {
     fn units_round_down() {
         let bytes = Bytes::new((3 << 30) - 1);
         assert_eq!(
-            [Unit::B, Unit::KiB, Unit::MiB, Unit::GiB].map(|unit| whole(bytes, unit)),
+            [Unit::B, Unit::KiB, Unit::MiB, Unit::GiB].map(|unit| whole_units(bytes, unit)),
             [(3 << 30) - 1, (3 << 20) - 1, (3 << 10) - 1, 2]
         );
     }

@@ -1,4 +1,4 @@
-//! `gpus`: what is free, and who holds it.
+//! `gpus`: shows free memory, leases and processes of each GPU.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
@@ -10,97 +10,97 @@ use hf_mem_core::device::Snapshot;
 use hf_mem_core::report::problem::Reason;
 use hf_mem_core::report::{Problem, SCHEMA_VERSION};
 
-use super::arguments::{ConnectionArguments, GpusArguments, HereArguments};
+use super::arguments::{ConnectionArguments, GpusArguments, HostArguments};
 use super::connection::AnswerEffort;
-use super::output::{self, Output};
+use super::output::{self, Output, runtime_problem};
 use super::{in_process, offline_leases, terminal, text};
 use crate::api::client::{ClientError, block_on};
 use crate::api::status::{GpusAnswer, WatchLine};
 
-/// Time between two readings of this process's own.
+/// The interval between readings in this process.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How many of the last events of leases are shown below the table.
-const LAST_EVENTS: usize = 8;
+/// The number of recent lease events below the table.
+const MAX_EVENTS: usize = 8;
 
-/// One table, or with `--watch` one after another for as long as somebody reads.
+/// Runs `gpus`: prints one table, or with `--watch` a table after every change.
 pub(super) fn run(arguments: &GpusArguments) -> u8 {
     let output = Output {
         json: arguments.connection.json,
     };
 
-    let done = if arguments.watch {
+    let result = if arguments.watch {
         watch(arguments)
     } else {
-        once(
-            &arguments.here,
+        last_reading(
+            &arguments.host,
             &arguments.connection,
             arguments.gpus.as_deref(),
         )
         .map(|answer| output.data(&answer, |answer| table(answer, arguments)))
     };
 
-    match done {
+    match result {
         Ok(()) => Reason::Fits.exit_code(),
         Err(problem) => output.problem(&problem),
     }
 }
 
-/// The devices as the daemon last saw them, or this process where there is no daemon; or `declared`
-/// ones.
-fn once(
-    own: &HereArguments,
+/// Returns the daemon's last reading, a reading of this process if no daemon runs, or the
+/// `declared` devices.
+fn last_reading(
+    host: &HostArguments,
     connection: &ConnectionArguments,
     declared: Option<&str>,
 ) -> Result<GpusAnswer, Problem> {
-    if let Some(answer) = here(own, declared)? {
+    if let Some(answer) = without_daemon(host, declared)? {
         return Ok(answer);
     }
 
-    match runtime(connection.client(AnswerEffort::AtHand).gpus())? {
+    match run_async(connection.client(AnswerEffort::InMemory).gpus())? {
         Err(error @ ClientError::Unreachable { .. }) => {
-            remark_on(&connection.socket, &error);
-            Ok(alone(in_process::snapshot(own)?))
+            warn_of_uncounted_leases(&connection.socket, &error);
+            Ok(without_leases(in_process::snapshot(host)?))
         }
         answer => Ok(answer?),
     }
 }
 
-/// The same as they are now: the daemon reads them anew. For figures that are relied on: a daemon
-/// that is there and may not be asked, whose leases would be missed, is a failure.
-pub(super) fn now(
-    own: &HereArguments,
+/// Returns a reading that begins now, of the daemon or of this process.
+///
+/// Fails if a daemon runs but rejects this user, because its leases would not be counted.
+pub(super) fn read_now(
+    host: &HostArguments,
     connection: &ConnectionArguments,
     declared: Option<&str>,
 ) -> Result<GpusAnswer, Problem> {
-    if let Some(answer) = here(own, declared)? {
+    if let Some(answer) = without_daemon(host, declared)? {
         return Ok(answer);
     }
 
-    match runtime(connection.client(AnswerEffort::ReadOrRecord).fresh_gpus())? {
+    match run_async(connection.client(AnswerEffort::ReadOrRecord).fresh_gpus())? {
         Err(error) if error.daemon_is_absent() => {
-            remark_on(&connection.socket, &error);
-            Ok(alone(in_process::snapshot(own)?))
+            warn_of_uncounted_leases(&connection.socket, &error);
+            Ok(without_leases(in_process::snapshot(host)?))
         }
         answer => Ok(answer?),
     }
 }
 
-/// A daemon that is there and cannot be asked, or one that is stopped, may hold leases, of which
-/// nothing is known here.
-fn remark_on(socket: &Path, error: &ClientError) {
+/// Warns if an unreachable or stopped daemon may hold leases that this process cannot see.
+fn warn_of_uncounted_leases(socket: &Path, error: &ClientError) {
     if !error.daemon_is_absent() {
-        output::remark(&format!(
-            "{error}: what its leases promise to others is not counted"
-        ));
-    } else if let Some(unseen) = offline_leases::leases(socket, error) {
-        output::remark(&format!("warning: {unseen}"));
+        output::remark(&format!("warning: {error}: its leases are not counted"));
+    } else if let Some(warning) = offline_leases::warning(socket, error) {
+        output::remark(&format!("warning: {warning}"));
     }
 }
 
-/// What can be said without a daemon: declared devices, or this host's where the daemon is not to
-/// be asked.
-fn here(own: &HereArguments, declared: Option<&str>) -> Result<Option<GpusAnswer>, Problem> {
+/// Returns the answer that needs no daemon: declared devices, or this host's with `--local`.
+fn without_daemon(
+    host: &HostArguments,
+    declared: Option<&str>,
+) -> Result<Option<GpusAnswer>, Problem> {
     if let Some(spec) = declared {
         let declared = crate::devices::snapshot_file::resolve(spec, SystemTime::now())?;
         let leased_bytes = declared
@@ -111,18 +111,18 @@ fn here(own: &HereArguments, declared: Option<&str>) -> Result<Option<GpusAnswer
 
         return Ok(Some(GpusAnswer {
             leased_bytes,
-            ..alone(declared.snapshot)
+            ..without_leases(declared.snapshot)
         }));
     }
 
-    if own.local {
-        return Ok(Some(alone(in_process::snapshot(own)?)));
+    if host.local {
+        return Ok(Some(without_leases(in_process::snapshot(host)?)));
     }
 
     Ok(None)
 }
 
-fn alone(snapshot: Snapshot) -> GpusAnswer {
+fn without_leases(snapshot: Snapshot) -> GpusAnswer {
     GpusAnswer {
         schema_version: SCHEMA_VERSION,
         snapshot,
@@ -145,13 +145,13 @@ fn table(answer: &GpusAnswer, arguments: &GpusArguments) -> String {
     table
 }
 
-/// Follows the daemon's stream, or where there is none this process's own readings.
+/// Follows the daemon's stream, or this process's own readings if no daemon runs.
 fn watch(arguments: &GpusArguments) -> Result<(), Problem> {
     let mut screen = Screen::new(arguments);
     if let Some(spec) = &arguments.gpus {
-        // Declared devices do not change: they are shown once. Nobody reading is no failure.
-        let _read = screen.show(Ok(&line(once(
-            &arguments.here,
+        // Declared devices do not change, so they are shown once. A closed pipe is no failure.
+        let _closed_pipe = screen.show(Ok(&own_line(last_reading(
+            &arguments.host,
             &arguments.connection,
             Some(spec),
         )?)));
@@ -159,10 +159,10 @@ fn watch(arguments: &GpusArguments) -> Result<(), Problem> {
     }
 
     let follow = async {
-        if !arguments.here.local {
+        if !arguments.host.local {
             match arguments
                 .connection
-                .client(AnswerEffort::AtHand)
+                .client(AnswerEffort::InMemory)
                 .watch_gpus()
                 .await
             {
@@ -175,25 +175,26 @@ fn watch(arguments: &GpusArguments) -> Result<(), Problem> {
                     return Ok(());
                 }
                 Err(error @ ClientError::Unreachable { .. }) => {
-                    remark_on(&arguments.connection.socket, &error);
+                    warn_of_uncounted_leases(&arguments.connection.socket, &error);
                 }
                 Err(error) => return Err(error.into()),
             }
         }
 
-        let mut readings = in_process::Readings::start(&arguments.here, INTERVAL)?;
-        while screen
-            .show(readings.next().await.map(alone).map(line).as_ref())
-            .is_ok()
-        {}
-        Ok(())
+        let mut readings = in_process::ReadingStream::start(&arguments.host, INTERVAL)?;
+        loop {
+            let reading = readings.next().await.map(without_leases).map(own_line);
+            if screen.show(reading.as_ref()).is_err() {
+                return Ok(());
+            }
+        }
     };
 
-    runtime(follow)?
+    run_async(follow)?
 }
 
-/// A reading of this process's own, which hears of no leases.
-fn line(gpus: GpusAnswer) -> WatchLine {
+/// Returns the line of a reading of this process, which sees no lease events.
+fn own_line(gpus: GpusAnswer) -> WatchLine {
     WatchLine {
         gpus,
         lease_events: Vec::new(),
@@ -201,28 +202,29 @@ fn line(gpus: GpusAnswer) -> WatchLine {
     }
 }
 
-/// What is shown, one reading after another.
+/// The output of `--watch`.
 struct Screen<'a> {
     arguments: &'a GpusArguments,
-    terminal: bool,
-    /// The last events of leases, as text.
-    happened: Vec<String>,
+    is_terminal: bool,
+    /// The last lease events, as text.
+    event_lines: Vec<String>,
 }
 
 impl<'a> Screen<'a> {
     fn new(arguments: &'a GpusArguments) -> Self {
-        let terminal = std::io::stdout().is_terminal() && !arguments.connection.json;
+        let is_terminal = std::io::stdout().is_terminal() && !arguments.connection.json;
         Self {
             arguments,
-            terminal,
-            happened: Vec::new(),
+            is_terminal,
+            event_lines: Vec::new(),
         }
     }
 
-    /// A fresh screen each time in a terminal, one JSON object a line when piped. Fails when nobody
-    /// reads any more.
+    /// Redraws the screen in a terminal; prints one JSON object per line to a pipe.
+    ///
+    /// Fails if the pipe is closed.
     fn show(&mut self, line: Result<&WatchLine, &Problem>) -> std::io::Result<()> {
-        if !self.terminal {
+        if !self.is_terminal {
             return match line {
                 Ok(line) => output::line(line),
                 Err(problem) => output::line(problem),
@@ -233,11 +235,11 @@ impl<'a> Screen<'a> {
             Ok(line) => {
                 let shown = terminal::values(line);
                 let line = shown.as_ref().unwrap_or(line);
-                self.happened
-                    .extend(line.lease_events.iter().map(text::event::dated));
-                self.happened
-                    .drain(..self.happened.len().saturating_sub(LAST_EVENTS));
-                table(&line.gpus, self.arguments) + &self.happened.concat()
+                self.event_lines
+                    .extend(line.lease_events.iter().map(text::event::dated_line));
+                self.event_lines
+                    .drain(..self.event_lines.len().saturating_sub(MAX_EVENTS));
+                table(&line.gpus, self.arguments) + &self.event_lines.concat()
             }
             Err(problem) => text::problem::problem(problem),
         };
@@ -246,6 +248,6 @@ impl<'a> Screen<'a> {
     }
 }
 
-fn runtime<T>(call: impl Future<Output = T>) -> Result<T, Problem> {
-    block_on(call).map_err(|error| Problem::new(Reason::Internal, format!("no runtime: {error}")))
+fn run_async<T>(call: impl Future<Output = T>) -> Result<T, Problem> {
+    block_on(call).map_err(|error| runtime_problem(&error))
 }

@@ -1,5 +1,4 @@
-//! The whole path in this process, for when no daemon answers; and what a client must read itself
-//! for one that does.
+//! Answers computed in this process if no daemon runs, and reads that a client does for the daemon.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,8 +13,8 @@ use hf_mem_core::report::raw_json::RawJson;
 use hf_mem_core::report::{Answer, Problem, Question};
 use tokio::sync::watch;
 
-use super::arguments::{HereArguments, QuestionArguments};
-use super::fits::Asking;
+use super::arguments::{HostArguments, QuestionArguments};
+use super::fits::QuestionKind;
 use super::output;
 use super::site::Site;
 use crate::devices::holders::HostRoots;
@@ -26,27 +25,27 @@ use crate::repository::{
     HubSettings, LocalFolders, Metadata, ModelReference, Place, SourceClient, SourceSettings,
 };
 
-/// Longest wait for the driver: without persistence it wakes GPUs one by one, some seconds each.
+/// The time limit for the driver. Without persistence mode it wakes each GPU for some seconds.
 const DRIVER_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Where Ollama keeps models when its installer has made a service of it.
+/// The model folder of Ollama's system service, as its installer sets it up.
 const OLLAMA_SERVICE_FOLDER: &str = "/usr/share/ollama/.ollama/models";
 
-/// The model that is asked about, and the way to it.
+/// The model in question, and the client that reads it.
 pub(super) struct Source {
     reference: ModelReference,
     client: SourceClient,
 }
 
 impl Source {
-    /// From the command line and the environment.
+    /// Returns the source of the command line's model, with settings from the environment.
     pub(super) fn new(arguments: &QuestionArguments) -> Result<Self, Problem> {
-        Self::of(&arguments.model, arguments.options.file.as_deref())
+        Self::for_model(&arguments.model, arguments.options.file.as_deref())
     }
 
-    /// The model `text`, and which of its files.
-    pub(super) fn of(text: &str, file: Option<&str>) -> Result<Self, Problem> {
-        let reference = ModelReference::parse(text, file, exists)?;
+    /// Returns the source of `model`, or of one `file` of it.
+    pub(super) fn for_model(model: &str, file: Option<&str>) -> Result<Self, Problem> {
+        let reference = ModelReference::parse(model, file, path_exists)?;
         let mut settings = SourceSettings::new(HubSettings::from_environment(variable)?);
         settings.cache_folder = cache_folder();
         settings.folders = folders();
@@ -57,8 +56,9 @@ impl Source {
         })
     }
 
-    /// Makes `question` one that the daemon can answer: a repository by name and revision, or for a
-    /// model on this side of the socket all that was read of it.
+    /// Completes `question` so that the daemon can answer it.
+    ///
+    /// Sets the name and revision of a Hub repository, or adds the metadata of a local model.
     pub(super) async fn complete(&self, question: &mut Question) -> Result<(), Problem> {
         if let Place::Hub { repo, revision } = &self.reference.place {
             question.model.repo.clone_from(repo);
@@ -69,10 +69,10 @@ impl Source {
         let metadata = self.metadata().await?;
         question.model.repo.clone_from(&metadata.identity.repo);
 
-        let metadata = RawJson::of(&metadata).map_err(|error| {
+        let metadata = RawJson::new(&metadata).map_err(|error| {
             Problem::new(
                 Reason::Internal,
-                format!("metadata cannot be sent: {error}"),
+                format!("cannot serialize the model's metadata: {error}"),
             )
         })?;
         question.model.metadata = Some(metadata);
@@ -80,7 +80,7 @@ impl Source {
         Ok(())
     }
 
-    /// All that an answer needs of the model, as this user may see it.
+    /// Reads the model's metadata with this user's access rights.
     pub(super) async fn metadata(&self) -> Result<Metadata, Problem> {
         let auth = self.client.own_auth(&self.reference);
         Ok(self
@@ -89,46 +89,47 @@ impl Source {
             .await?)
     }
 
-    /// This user's own token for the Hub in question, for the daemon to use in place of its own.
+    /// Returns this user's Hub token, which the daemon then uses instead of its own.
     pub(super) fn token(&self) -> Option<crate::api::peer::HubToken> {
         self.client
             .own_auth(&self.reference)
             .token()
-            .map(crate::api::peer::HubToken::from)
+            .map(|token| crate::api::peer::HubToken::new(token.reveal()))
     }
 }
 
-/// Answers `question` without a daemon, by the settings of the site: those in the file `config`,
-/// else the daemon's usual.
+/// Answers `question` in this process.
+///
+/// Site settings come from the file `config`, else from the daemon's default configuration file.
 pub(super) async fn answer(
-    asking: Asking,
+    kind: QuestionKind,
     question: &Question,
     source: &Source,
-    own: &HereArguments,
+    host: &HostArguments,
     config: Option<&Path>,
 ) -> Result<Answer, Problem> {
     let site = Site::read(config)?;
     let rules = &site.rules;
     if let Some(name) = &question.engine.name {
-        // A wrong name is said before anything is read.
+        // Rejects a wrong name before any reading.
         rules
             .engines
             .by_name(name)
             .map_err(|error| Problem::new(Reason::Usage, error.to_string()))?;
     }
 
-    let here = match (&question.gpus, asking) {
+    let host_view = match (&question.gpus, kind) {
         (Some(spec), _) => {
             let declared = crate::devices::snapshot_file::resolve(spec, SystemTime::now())?;
-            Some(HostView::of(&declared.snapshot, &declared.leased))
+            Some(HostView::new(&declared.snapshot, &declared.leased))
         }
-        (None, Asking::Fits) => {
-            let snapshot = read_once(&nvml(own, site.margins()), DRIVER_DEADLINE)?;
-            let mut here = HostView::of(&snapshot, &BTreeMap::new());
-            here.availability = here.availability.keeping(site.margin());
-            Some(here)
+        (None, QuestionKind::Fits) => {
+            let snapshot = read_once(&nvml_options(host, site.margins()), DRIVER_DEADLINE)?;
+            let mut view = HostView::new(&snapshot, &BTreeMap::new());
+            view.availability = view.availability.keeping(site.margin());
+            Some(view)
         }
-        (None, Asking::Estimate) => None,
+        (None, QuestionKind::Estimate) => None,
     };
 
     let auth = source.client.own_auth(&source.reference);
@@ -139,9 +140,11 @@ pub(super) async fn answer(
     let mut question = question.clone();
     site.complete(&mut question, &described.model);
 
-    let mut answer = match (asking, here) {
-        (Asking::Fits, Some(here)) => evaluate::fits(&question, &described.model, &here, rules),
-        (_, here) => evaluate::estimate(&question, &described.model, here, rules),
+    let mut answer = match (kind, host_view) {
+        (QuestionKind::Fits, Some(view)) => {
+            evaluate::fits(&question, &described.model, &view, rules)
+        }
+        (_, view) => evaluate::estimate(&question, &described.model, view, rules),
     }?;
     evaluate::note_staleness(&mut answer, described.stale);
 
@@ -153,30 +156,33 @@ pub(super) async fn answer(
     Ok(answer)
 }
 
-/// One reading of this host's devices.
-pub(super) fn snapshot(own: &HereArguments) -> Result<Snapshot, Problem> {
-    Ok(read_once(&nvml(own, Margins::default()), DRIVER_DEADLINE)?)
+/// Reads this host's devices once.
+pub(super) fn snapshot(host: &HostArguments) -> Result<Snapshot, Problem> {
+    Ok(read_once(
+        &nvml_options(host, Margins::default()),
+        DRIVER_DEADLINE,
+    )?)
 }
 
-fn nvml(own: &HereArguments, margins: Margins) -> NvmlOptions {
+fn nvml_options(host: &HostArguments, margins: Margins) -> NvmlOptions {
     NvmlOptions {
-        library: own.nvml.clone(),
+        library: host.nvml.clone(),
         roots: HostRoots::from_environment(),
         margins,
     }
 }
 
-/// Reading after reading of this host's devices.
-pub(super) struct Readings {
+/// A stream of readings of this host's devices.
+pub(super) struct ReadingStream {
     _sampler: Sampler,
     readings: watch::Receiver<Option<Arc<Reading>>>,
 }
 
-impl Readings {
-    /// Begins, with one each `interval`.
-    pub(super) fn start(own: &HereArguments, interval: Duration) -> Result<Self, Problem> {
+impl ReadingStream {
+    /// Starts a stream with one reading per `interval`.
+    pub(super) fn start(host: &HostArguments, interval: Duration) -> Result<Self, Problem> {
         let options = SamplerOptions {
-            nvml: nvml(own, Margins::default()),
+            nvml: nvml_options(host, Margins::default()),
             interval: Some(interval),
             ..SamplerOptions::default()
         };
@@ -184,7 +190,7 @@ impl Readings {
         let sampler = Sampler::start(options).map_err(|error| {
             Problem::new(
                 Reason::Internal,
-                format!("no thread to read the devices: {error}"),
+                format!("cannot start the thread that reads the devices: {error}"),
             )
         })?;
         let readings = sampler.subscribe();
@@ -195,28 +201,33 @@ impl Readings {
         })
     }
 
-    /// The next one.
+    /// Waits for the next reading.
     pub(super) async fn next(&mut self) -> Result<Snapshot, Problem> {
-        let gone = || {
-            Problem::new(
-                Reason::Internal,
-                "the thread that reads the devices has ended",
-            )
-        };
-
-        self.readings.changed().await.map_err(|_| gone())?;
-        let reading = self.readings.borrow_and_update().clone().ok_or_else(gone)?;
+        self.readings.changed().await.map_err(|_| sampler_ended())?;
+        let reading = self
+            .readings
+            .borrow_and_update()
+            .clone()
+            .ok_or_else(sampler_ended)?;
 
         Ok(Snapshot::clone(&*reading.outcome.clone()?))
     }
+}
+
+fn sampler_ended() -> Problem {
+    Problem::new(
+        Reason::Internal,
+        "the thread that reads the devices has ended",
+    )
 }
 
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// The folders of Ollama and LM Studio. Where this user has none of Ollama's, that of its system
-/// service.
+/// Returns the model folders of Ollama and LM Studio.
+///
+/// If this user has no Ollama folder, uses that of Ollama's system service.
 fn folders() -> LocalFolders {
     let mut folders = LocalFolders::from_environment(variable);
     let service = Path::new(OLLAMA_SERVICE_FOLDER);
@@ -226,27 +237,27 @@ fn folders() -> LocalFolders {
     folders
 }
 
-fn exists(path: &Path) -> bool {
-    let asked = path.to_owned();
-    // Reading a path that does not answer says so.
-    files::wait(path, move |disk| disk.exists(&asked)).unwrap_or(true)
+fn path_exists(path: &Path) -> bool {
+    let owned = path.to_owned();
+    // On a timeout, reading the path reports the error.
+    files::wait(path, move |disk| disk.exists(&owned)).unwrap_or(true)
 }
 
 fn is_folder(path: &Path) -> bool {
-    let asked = path.to_owned();
-    files::wait(path, move |disk| disk.is_folder(&asked)).unwrap_or(false)
+    let owned = path.to_owned();
+    files::wait(path, move |disk| disk.is_folder(&owned)).unwrap_or(false)
 }
 
-/// Where this user's known models are kept: the XDG cache folder.
+/// Returns the folder of this user's metadata cache, in the XDG cache folder.
 fn cache_folder() -> Option<PathBuf> {
-    let absolute = |name: &str| {
-        variable(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
-
-    let base =
-        absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
+    let base = absolute_path("XDG_CACHE_HOME")
+        .or_else(|| absolute_path("HOME").map(|home| home.join(".cache")));
 
     base.map(|base| base.join("hf-mem-probe"))
+}
+
+fn absolute_path(name: &str) -> Option<PathBuf> {
+    variable(name)
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
 }

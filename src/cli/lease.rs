@@ -1,4 +1,4 @@
-//! `lease`: the leases that are held.
+//! `lease`: lists, renews and releases leases.
 
 use hf_mem_core::report::Problem;
 use hf_mem_core::report::lease::LeaseAnswer;
@@ -12,7 +12,7 @@ use super::output::Output;
 use super::{daemon_only, text};
 use crate::api::lease::RenewRequest;
 
-/// Lists, renews or releases.
+/// Runs `lease`.
 pub(super) fn run(arguments: &LeaseArguments) -> u8 {
     match &arguments.action {
         LeaseAction::List { connection } => {
@@ -45,7 +45,7 @@ pub(super) fn run(arguments: &LeaseArguments) -> u8 {
                         .client(AnswerEffort::ReadOrRecord)
                         .renew_lease(id, request),
                 ),
-                renewed,
+                renewed_text,
             )
         }
         LeaseAction::Release { id, connection } => {
@@ -60,7 +60,7 @@ pub(super) fn run(arguments: &LeaseArguments) -> u8 {
                         .client(AnswerEffort::ReadOrRecord)
                         .release_lease(id),
                 ),
-                released,
+                released_text,
             )
         }
     }
@@ -68,25 +68,25 @@ pub(super) fn run(arguments: &LeaseArguments) -> u8 {
 
 fn finish<T: Serialize + DeserializeOwned>(
     output: Output,
-    done: Result<T, Problem>,
-    words: impl FnOnce(&T) -> String,
+    result: Result<T, Problem>,
+    as_text: impl FnOnce(&T) -> String,
 ) -> u8 {
-    match done {
+    match result {
         Ok(answer) => {
-            output.data(&answer, words);
+            output.data(&answer, as_text);
             Reason::Fits.exit_code()
         }
         Err(problem) => output.problem(&problem),
     }
 }
 
-fn renewed(lease: &LeaseAnswer) -> String {
+fn renewed_text(lease: &LeaseAnswer) -> String {
     format!(
-        "lease {} ends {} unless renewed again\n",
+        "lease {} ends at {} unless you renew it\n",
         lease.id, lease.expires_at
     )
 }
 
-fn released(lease: &LeaseAnswer) -> String {
+fn released_text(lease: &LeaseAnswer) -> String {
     format!("lease {} has ended\n", lease.id)
 }

@@ -1,4 +1,4 @@
-//! What a person sees: arguments in; an answer, a table or a failure out; an exit code.
+//! The command line: parses arguments, runs one command, prints its result as text or JSON.
 
 pub mod arguments;
 mod check_config;
@@ -15,7 +15,7 @@ mod in_process;
 mod lease;
 #[expect(
     clippy::disallowed_methods,
-    reason = "whether the state folder of the daemon is there"
+    reason = "checks for the daemon's state directory"
 )]
 mod offline_leases;
 mod output;
@@ -36,7 +36,7 @@ use hf_mem_core::report::problem::{Problem, Reason};
 use self::arguments::{Arguments, Command};
 use self::output::Output;
 
-/// Runs one command line to its end; the result is the process's exit code.
+/// Runs one command line and returns the process's exit code.
 pub fn run(line: impl IntoIterator<Item = OsString>) -> u8 {
     let line: Vec<OsString> = line.into_iter().collect();
     let arguments = match Arguments::try_parse_from(&line) {
@@ -61,35 +61,35 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> u8 {
     }
 }
 
-/// Help and version are data; anything else wrong with the command line is a failure with exit code
-/// 2, in JSON where JSON was asked for.
+/// Prints help, the version, or a usage error, and returns the exit code.
+///
+/// Help and version are data. A usage error has exit code 2, and is JSON with `--json`.
 fn usage(error: &clap::Error, line: &[OsString]) -> u8 {
     let output = Output {
         json: line.iter().any(|argument| argument == "--json"),
     };
 
-    let sound = line
+    let is_printable = line
         .iter()
-        .all(|argument| terminal::is_sound(&argument.to_string_lossy()));
+        .all(|argument| terminal::is_printable(&argument.to_string_lossy()));
     if !error.use_stderr() {
-        output::usage(error, sound);
+        output::usage(error, is_printable);
         return Reason::Fits.exit_code();
     }
 
     if output.json {
         let rendered = error.render().to_string();
-        let said = rendered
+        let message = rendered
             .lines()
             .map(str::trim)
-            .take_while(|line| !line.starts_with("Usage:"));
-        let said = said
+            .take_while(|line| !line.starts_with("Usage:"))
             .filter(|line| !line.is_empty())
             .collect::<Vec<_>>()
             .join(" ");
-        let detail = said.trim_start_matches("error: ").to_owned();
-        output.problem(&Problem::new(Reason::Usage, detail).hint("see hf-mem-probe --help"));
+        let detail = message.trim_start_matches("error: ").to_owned();
+        output.problem(&Problem::new(Reason::Usage, detail).hint("run hf-mem-probe --help"));
     } else {
-        output::usage(error, sound);
+        output::usage(error, is_printable);
     }
 
     Reason::Usage.exit_code()

@@ -1,103 +1,111 @@
-//! Leases that may be held although no daemon answers: they outlive it, on disk. An answer without
-//! them may promise memory that is promised already.
+//! Leases of a stopped daemon, which stay on disk.
+//!
+//! An answer that does not count them may offer memory that is already leased.
 
 use std::io;
 use std::path::Path;
 
 use crate::api::client::ClientError;
 use crate::config::{DEFAULT_PATH, LeasesConfig};
-use crate::leases::clock::Now;
+use crate::leases::clock::Timestamp;
 use crate::leases::lease::Lease;
 use crate::leases::ledger::{LedgerConfig, Saved};
 use crate::leases::store::{boot_id, peek};
 use crate::leases::unreadable_ledger::{Unreadable, UnreadableLedger};
 
-/// What speaks for such leases, now that asking at `socket` failed with `error`: a sentence for the
-/// answer's warnings.
-pub(super) fn leases(socket: &Path, error: &ClientError) -> Option<String> {
+/// Returns a warning if a stopped daemon may hold leases. `error` is the failure at `socket`.
+pub(super) fn warning(socket: &Path, error: &ClientError) -> Option<String> {
     let ClientError::Unreachable { source, .. } = error else {
         return None;
     };
     let state = LeasesConfig::default().state_directory;
-    signs(socket, source.kind(), Path::new(DEFAULT_PATH), &state)
+    warning_at(socket, source.kind(), Path::new(DEFAULT_PATH), &state)
 }
 
-/// The state directory of a daemon elsewhere is not known from here: there only the socket itself
-/// speaks.
-fn signs(socket: &Path, error: io::ErrorKind, usual_socket: &Path, state: &Path) -> Option<String> {
-    // A socket is left behind by a daemon that was killed; an orderly end takes it away.
-    let killed = error == io::ErrorKind::ConnectionRefused;
-    let sign = if socket == usual_socket {
+/// Looks for leases in `state` if `socket` is the default one.
+///
+/// The state directory of any other daemon is unknown, so only its socket file is evidence.
+fn warning_at(
+    socket: &Path,
+    error: io::ErrorKind,
+    default_socket: &Path,
+    state: &Path,
+) -> Option<String> {
+    // A killed daemon leaves its socket file; an orderly stop removes it.
+    let was_killed = error == io::ErrorKind::ConnectionRefused;
+    let evidence = if socket == default_socket {
         match peek(state) {
-            Ok(Some(saved)) if held(&saved) > 0 => {
-                format!("{} are written down in {}", held(&saved), state.display())
+            Ok(Some(saved)) if count_live(&saved) > 0 => {
+                format!("{} in {}", count_live(&saved), state.display())
             }
-            // The directory is there and can be looked into: no lease was ever given, or none is
-            // left.
-            Ok(_) if state.is_dir() => match set_aside(state) {
-                Ok(true) => format!("a ledger in {} could not be read", state.display()),
+            // The directory is readable: no lease was granted, or none is left.
+            Ok(_) if state.is_dir() => match has_unreadable_leases(state) {
+                Ok(true) => format!("{} holds an unreadable ledger", state.display()),
                 Ok(false) => return None,
-                Err(why) => format!("they cannot be seen from here: {}: {why}", state.display()),
+                Err(why) => format!("cannot check: {}: {why}", state.display()),
             },
-            Ok(_) if killed || socket.parent().is_some_and(Path::is_dir) => {
-                "one has been there".to_owned()
+            Ok(_) if was_killed || socket.parent().is_some_and(Path::is_dir) => {
+                "a daemon was running here".to_owned()
             }
             Ok(_) => return None,
-            Err(why) => format!("they cannot be seen from here: {why}"),
+            Err(why) => format!("cannot check: {why}"),
         }
-    } else if killed {
-        "its socket is still there".to_owned()
+    } else if was_killed {
+        "its socket still exists".to_owned()
     } else {
         return None;
     };
 
     Some(format!(
-        "no daemon answers at {}, and leases of a stopped one go on ({sign}): what they promise to others is not counted",
+        "no daemon answers at {}: leases of a stopped daemon may still be active and are not \
+         counted ({evidence})",
         socket.display()
     ))
 }
 
-/// Whether leases may be alive in a ledger that was set aside, as far as the usual longest time to
-/// live tells.
-fn set_aside(state: &Path) -> io::Result<bool> {
+/// Whether an unreadable ledger may hold live leases, by the default maximum time to live.
+fn has_unreadable_leases(state: &Path) -> io::Result<bool> {
     let files = Unreadable::in_directory(state)?;
     let boot = boot_id(Path::new("/proc")).unwrap_or_default();
 
     let settings = LedgerConfig {
-        longest_ttl: LeasesConfig::default().max_ttl.get(),
+        max_ttl: LeasesConfig::default().max_ttl,
         ..LedgerConfig::default()
     };
 
-    Ok(UnreadableLedger::of(&files, &settings, &boot, Now::read()).is_some())
+    Ok(UnreadableLedger::of(&files, &settings, &boot, Timestamp::now()).is_some())
 }
 
-/// How many leases of `saved` would be there if the daemon came back, as far as their time tells:
-/// see [`crate::leases::ledger::Ledger::restore`].
-fn held(saved: &Saved) -> usize {
-    let now = Now::read();
+/// Counts the leases of `saved` that a restarted daemon would restore, by their remaining time.
+///
+/// See [`crate::leases::ledger::Ledger::restore`].
+fn count_live(saved: &Saved) -> usize {
+    let now = Timestamp::now();
     let same_boot = saved.saved_at.boottime <= now.boottime
         && boot_id(Path::new("/proc")).is_ok_and(|boot| boot == saved.boot_id);
 
-    // Only the wall's clock spans two boots.
+    // Only the wall clock spans two boots.
     let passed = now
         .wall
         .duration_since(saved.saved_at.wall)
         .unwrap_or_default();
-    let goes_on = |lease: &&Lease| {
-        let in_time = if same_boot {
-            lease.expires_at > now.boottime
-        } else {
-            let left = lease
-                .expires_at
-                .since(saved.saved_at.boottime)
-                .min(lease.ttl());
-            lease.holder.process.is_none() && left > passed
-        };
+    let has_time_left = |lease: &Lease| {
+        if same_boot {
+            return lease.expires_at > now.boottime;
+        }
 
-        lease.is_live() && in_time
+        let left = lease
+            .expires_at
+            .since(saved.saved_at.boottime)
+            .min(lease.ttl());
+        lease.holder.process.is_none() && left > passed
     };
 
-    saved.leases.iter().filter(goes_on).count()
+    saved
+        .leases
+        .iter()
+        .filter(|lease| lease.is_live() && has_time_left(lease))
+        .count()
 }
 
 #[cfg(test)]
@@ -109,32 +117,34 @@ mod tests {
     use crate::leases::store::{LedgerStorage as _, Store};
 
     #[test]
-    fn a_stopped_daemon_is_told_from_none() {
+    fn stopped_daemon_is_detected() {
         let directory = tempfile::tempdir().unwrap();
-        let (usual, state) = (
+        let (default, state) = (
             directory.path().join("run/api.sock"),
             directory.path().join("state"),
         );
-        let sign = |socket: &Path, error| signs(socket, error, &usual, &state);
-        let (gone, refused) = (io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused);
-        assert_eq!(sign(&usual, gone), None, "never installed");
+        let find_warning = |socket: &Path, error| warning_at(socket, error, &default, &state);
+        let (missing, refused) = (io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused);
+        assert_eq!(find_warning(&default, missing), None, "never installed");
         let elsewhere = directory.path().join("api.sock");
-        assert_eq!(sign(&elsewhere, gone), None);
+        assert_eq!(find_warning(&elsewhere, missing), None);
 
         assert!(
-            sign(&elsewhere, refused)
+            find_warning(&elsewhere, refused)
                 .unwrap()
-                .contains("its socket is still there")
+                .contains("its socket still exists")
         );
 
         fs::create_dir(directory.path().join("run")).unwrap();
         assert!(
-            sign(&usual, gone).unwrap().contains("one has been there"),
+            find_warning(&default, missing)
+                .unwrap()
+                .contains("a daemon was running here"),
             "as in a container"
         );
         fs::create_dir(&state).unwrap();
-        assert_eq!(sign(&usual, refused), None, "no lease was ever given");
-        let saved_at = Now::read();
+        assert_eq!(find_warning(&default, refused), None, "no lease granted");
+        let saved_at = Timestamp::now();
         let mut store = Store::open(&state).unwrap();
         store
             .save(&Saved {
@@ -144,31 +154,33 @@ mod tests {
             })
             .unwrap();
 
-        assert_eq!(sign(&usual, refused), None, "none is held");
+        assert_eq!(find_warning(&default, refused), None, "no live lease");
         drop(store);
         fs::write(state.join("leases.json.set-aside-1"), "torn").unwrap();
 
         assert!(
-            sign(&usual, gone).unwrap().contains("could not be read"),
-            "it may have promised something"
+            find_warning(&default, missing)
+                .unwrap()
+                .contains("holds an unreadable ledger"),
+            "it may hold leases"
         );
         fs::write(state.join("leases.json"), "torn").unwrap();
 
         assert!(
-            sign(&usual, gone)
+            find_warning(&default, missing)
                 .unwrap()
-                .contains("first line is not ours")
+                .contains("first line is not a header")
         );
     }
 
     #[test]
-    fn leases_count_while_their_time_runs() {
+    fn unexpired_leases_count() {
         let boot = boot_id(Path::new("/proc")).unwrap();
-        let now = Now::read();
+        let now = Timestamp::now();
 
-        let lease = |named: bool, left: i64| {
+        let make_lease = |named: bool, left: i64| {
             let process = (!named).then(|| serde_json::json!({ "pid": 1, "start_ticks": 1 }));
-            let lease = serde_json::json!({
+            let json = serde_json::json!({
                 "id": "1-1", "serial": 1, "uid": 1, "state": "granted", "ttl_millis": 60_000, "granted_at": 0,
                 "holder": { "process": process, "name": "n", "unit": null, "cgroup": null },
                 "question": { "model": "m", "engine": null, "digest": "d" }, "idempotency_key": null, "devices": {},
@@ -176,28 +188,35 @@ mod tests {
                 "expires_at": now.boottime.as_millis().saturating_add_signed(left), "members": [], "ending": null,
             });
 
-            serde_json::from_value::<Lease>(lease).unwrap()
+            serde_json::from_value::<Lease>(json).unwrap()
         };
 
-        let of = |boot_id: &str, saved_at: Now| {
-            let leases = vec![lease(true, 60_000), lease(false, 60_000), lease(false, -1)];
-            held(&Saved {
+        let count_after = |boot_id: &str, saved_at: Timestamp| {
+            let leases = vec![
+                make_lease(true, 60_000),
+                make_lease(false, 60_000),
+                make_lease(false, -1),
+            ];
+            count_live(&Saved {
                 boot_id: boot_id.to_owned(),
                 saved_at,
                 leases,
             })
         };
 
-        assert_eq!((of(&boot, now), of("another", now)), (2, 1));
-        let long_ago = Now {
+        assert_eq!(
+            (count_after(&boot, now), count_after("another", now)),
+            (2, 1)
+        );
+        let long_ago = Timestamp {
             wall: now.wall - Duration::from_secs(90 * 86_400),
             ..now
         };
 
         assert_eq!(
-            of("another", long_ago),
+            count_after("another", long_ago),
             0,
-            "its time ran on while the host was down"
+            "time passes while the host is down"
         );
     }
 }

@@ -1,23 +1,26 @@
-//! The two ways out: data to standard output, everything else to standard error. Nothing leaves
-//! here that others wrote and that could steer a terminal.
+//! Output: data to standard output, everything else to standard error.
+//!
+//! Escapes control characters, because names and messages of other users could contain terminal
+//! escape sequences.
 
 use std::io::Write as _;
 
 use hf_mem_core::report::Problem;
+use hf_mem_core::report::problem::Reason;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::cli::{terminal, text};
 
-/// In which form a command's output goes out.
+/// The form of a command's output.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Output {
-    /// One JSON object on standard output, whatever happens.
+    /// Print one JSON object on standard output, on failure too.
     pub(super) json: bool,
 }
 
 impl Output {
-    /// Data: `value` as JSON or the text made of it.
+    /// Prints `value` as JSON, or its text.
     pub(super) fn data<T: Serialize + DeserializeOwned>(
         self,
         value: &T,
@@ -30,7 +33,9 @@ impl Output {
         }
     }
 
-    /// A failure: JSON on standard output, or words on standard error. Gives its exit code.
+    /// Prints a failure as JSON on standard output or as text on standard error.
+    ///
+    /// Returns the exit code.
     pub(super) fn problem(self, problem: &Problem) -> u8 {
         if self.json {
             text(&json(problem));
@@ -41,47 +46,47 @@ impl Output {
     }
 }
 
-/// Data. A closed pipe is the reader's choice, not a failure of ours.
+/// Prints text on standard output. A closed pipe is not an error.
 pub(super) fn text(text: &str) {
     let _ = anstream::stdout().write_all(terminal::text(text).as_bytes());
 }
 
-/// One of a stream's objects, on a line; fails when nobody reads any more, which ends a stream.
+/// Prints one object of a stream on a line. Fails if the pipe is closed, which ends the stream.
 pub(super) fn line<T: Serialize>(value: &T) -> std::io::Result<()> {
     let json = serde_json::to_string(value).unwrap_or_else(|_| "{}".to_owned());
-    streamed(&(terminal::json(json) + "\n"))
+    write_and_flush(&(terminal::json(json) + "\n"))
 }
 
-/// A whole screen, line by line over the last one, so that nothing flickers; fails as [`line`]
-/// does.
+/// Draws a whole screen over the last one, line by line to avoid flicker. Fails as [`line`] does.
 pub(super) fn screen(text: &str) -> std::io::Result<()> {
-    streamed(&format!(
+    write_and_flush(&format!(
         "\x1b[H{}\x1b[J",
         terminal::text(text).replace('\n', "\x1b[K\n")
     ))
 }
 
-fn streamed(text: &str) -> std::io::Result<()> {
+fn write_and_flush(text: &str) -> std::io::Result<()> {
     let mut out = anstream::stdout();
     out.write_all(text.as_bytes())?;
     out.flush()
 }
 
-/// Words about a failure.
+/// Prints text about a failure on standard error.
 pub(super) fn failure(text: &str) {
     let _ = anstream::stderr().write_all(terminal::text(text).as_bytes());
 }
 
-/// A remark for a person, such as where the answer comes from: one line.
+/// Prints a one-line remark on standard error, such as where the answer comes from.
 pub(super) fn remark(remark: &str) {
     let _ = writeln!(anstream::stderr(), "{}", terminal::value(remark));
 }
 
-/// What clap says of a command line, in its colours; without them where the line itself holds what
-/// could steer.
-pub(super) fn usage(error: &clap::Error, sound: bool) {
+/// Prints clap's help, version or usage error in color.
+///
+/// If the command line itself has control characters, a usage error is escaped and has no color.
+pub(super) fn usage(error: &clap::Error, is_printable: bool) {
     let rendered = error.render();
-    if error.use_stderr() && !sound {
+    if error.use_stderr() && !is_printable {
         failure(&rendered.to_string());
     } else if error.use_stderr() {
         let _ = write!(anstream::stderr(), "{}", rendered.ansi());
@@ -90,8 +95,16 @@ pub(super) fn usage(error: &clap::Error, sound: bool) {
     }
 }
 
+/// Returns the problem of an async runtime that cannot start.
+pub(super) fn runtime_problem(error: &std::io::Error) -> Problem {
+    Problem::new(
+        Reason::Internal,
+        format!("cannot start the async runtime: {error}"),
+    )
+}
+
 fn json<T: Serialize>(value: &T) -> String {
-    // Wire types have string keys and no fallible fields, so this cannot fail; were it ever to, an
-    // empty object is still one JSON object.
+    // Wire types have string keys and no fallible fields, so serialization cannot fail. The
+    // fallback keeps the output one JSON object.
     terminal::json(serde_json::to_string_pretty(value).unwrap_or_else(|_| "{}".to_owned())) + "\n"
 }

@@ -1,5 +1,4 @@
-//! `pack`: all that an answer needs of one model, written into one file for hosts without a
-//! network.
+//! `pack`: writes the metadata of one model into one file, for hosts without a network.
 
 use hf_mem_core::bytes::Bytes;
 use hf_mem_core::report::problem::Reason;
@@ -8,30 +7,29 @@ use serde::{Deserialize, Serialize};
 
 use super::arguments::PackArguments;
 use super::in_process::Source;
-use super::output::{self, Output};
+use super::output::{self, Output, runtime_problem};
 use crate::api::client::block_on;
 use crate::repository::bundle;
 
-/// What was packed, and where it is now.
+/// The written bundle and its origin.
 #[derive(Debug, Serialize, Deserialize)]
 struct PackReport {
     schema_version: u32,
-    /// The bundle.
+    /// The path of the bundle.
     bundle: String,
-    /// Its length.
+    /// The bundle's length.
     bundle_bytes: u64,
-    /// SHA-256 of its content, which stands in its first line too.
+    /// SHA-256 of the content, as in the bundle's first line.
     sha256: String,
     repo: String,
     revision: Option<String>,
     commit: Option<String>,
     file: Option<String>,
-    /// Whether the Hub gives this metadata to accepted users only: the file should then stay among
-    /// them.
+    /// Whether the Hub serves this metadata only to users who accepted the model's terms.
     gated: bool,
 }
 
-/// `pack`.
+/// Runs `pack`.
 pub(super) fn run(arguments: &PackArguments) -> u8 {
     let output = Output {
         json: arguments.json,
@@ -41,7 +39,7 @@ pub(super) fn run(arguments: &PackArguments) -> u8 {
         Ok(Ok(packed)) => {
             if packed.gated {
                 output::remark(&format!(
-                    "{} is gated: keep {} among those who have accepted its terms",
+                    "warning: {} is gated: share {} only with users who have accepted its terms",
                     packed.repo, packed.bundle
                 ));
             }
@@ -49,24 +47,20 @@ pub(super) fn run(arguments: &PackArguments) -> u8 {
             Reason::Fits.exit_code()
         }
         Ok(Err(problem)) => output.problem(&problem),
-        Err(error) => output.problem(&Problem::new(
-            Reason::Internal,
-            format!("no runtime: {error}"),
-        )),
+        Err(error) => output.problem(&runtime_problem(&error)),
     }
 }
 
 async fn pack(arguments: &PackArguments) -> Result<PackReport, Problem> {
-    let metadata = Source::of(&arguments.model, arguments.file.as_deref())?
+    let metadata = Source::for_model(&arguments.model, arguments.file.as_deref())?
         .metadata()
         .await?;
     let packed = bundle::pack(&metadata)?;
     let path = arguments.output.display().to_string();
-    bundle::write(&packed, &arguments.output).map_err(|error| {
-        Problem::new(Reason::Usage, format!("{path} cannot be written: {error}"))
-    })?;
+    bundle::write(&packed, &arguments.output)
+        .map_err(|error| Problem::new(Reason::Usage, format!("cannot write {path}: {error}")))?;
 
-    // An adapter's bundle holds its base model too.
+    // An adapter's bundle also holds its base model.
     let gated = metadata.gated || metadata.base.as_ref().is_some_and(|base| base.gated);
     let identity = metadata.identity;
 
@@ -84,12 +78,10 @@ async fn pack(arguments: &PackArguments) -> Result<PackReport, Problem> {
 }
 
 fn text(packed: &PackReport) -> String {
-    let at = |commit: &Option<String>| {
-        commit
-            .as_deref()
-            .map_or_else(String::new, |commit| format!(" at {commit}"))
-    };
-
+    let commit = packed
+        .commit
+        .as_deref()
+        .map_or_else(String::new, |commit| format!(" at {commit}"));
     let file = packed
         .file
         .as_deref()
@@ -97,9 +89,7 @@ fn text(packed: &PackReport) -> String {
     let (bytes, hash) = (Bytes::new(packed.bundle_bytes), &packed.sha256);
 
     format!(
-        "{}: {}{}{file}; {bytes}, sha256 {hash}\n",
-        packed.bundle,
-        packed.repo,
-        at(&packed.commit)
+        "{}: {}{commit}{file}; {bytes}, sha256 {hash}\n",
+        packed.bundle, packed.repo
     )
 }

@@ -1,4 +1,4 @@
-//! From the command line to a question.
+//! The question that a command line asks.
 
 use hf_mem_core::report::question::{
     Constraints, ContextQuestion, EngineQuestion, MaxWord, ModelQuestion, OffloadRule, Question,
@@ -7,8 +7,7 @@ use hf_mem_core::report::question::{
 
 use crate::cli::arguments::{ContextArgument, OffloadArgument, QuestionOptions};
 
-/// The question that `arguments` ask about `model`, as the socket takes it. The model's name is
-/// still as typed.
+/// Returns the question of `arguments` about `model`, whose name is still as typed.
 pub(super) fn question(model: &str, arguments: &QuestionOptions) -> Question {
     let (engine, version) = match arguments.engine.clone() {
         Some(spec) => (Some(spec.name), spec.version),

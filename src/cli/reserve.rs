@@ -1,57 +1,61 @@
-//! Asking for a lease: only the daemon can give one.
+//! Lease requests. Only the daemon grants leases.
 
 use std::time::{Duration, SystemTime};
 
 use hf_mem_core::report::lease::Holder;
-use hf_mem_core::report::problem::Reason;
 use hf_mem_core::report::{Answer, Problem, Question};
 use tokio::time::Instant;
 
 use super::arguments::{ConnectionArguments, FitsArguments, QuestionArguments};
 use super::connection::AnswerEffort;
-use super::{in_process, output};
+use super::in_process;
+use super::output::{self, runtime_problem};
 use crate::api::client::{Client, ClientError, block_on};
 use crate::api::lease::LeaseRequest;
 
-/// How a lease is asked for.
+/// The terms of a requested lease.
 #[derive(Debug, Default)]
-pub(super) struct Terms {
+pub(super) struct LeaseTerms {
     pub(super) ttl: Option<Duration>,
     pub(super) wait: Duration,
-    /// Who holds it; this process when absent.
+    /// The holder; this process if absent.
     pub(super) holder: Option<Holder>,
-    /// Whether "tight" is a no.
+    /// Whether "tight" counts as "does not fit".
     pub(super) strict: bool,
 }
 
-/// `fits --reserve`. This process ends with its answer, so the one that called it holds the lease:
-/// what it starts next is of its tree.
+/// Requests the lease of `fits --reserve`.
+///
+/// This process exits with its answer, so the calling process holds the lease. The programs that
+/// the caller starts next belong to its process tree.
 pub(super) fn reserve(question: Question, arguments: &FitsArguments) -> Result<Answer, Problem> {
-    let caller = || rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
+    let caller = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
     let holder = match &arguments.holder {
         Some(name) => Holder::Name(name.clone()),
-        // Init adopts what its caller left behind, and never dies: such a lease would.
-        None => caller()
+        // Init adopts orphans and never exits, so a lease that it held would last too long.
+        None => caller
             .filter(|pid| *pid > 1)
             .map_or_else(|| Holder::Name("fits".to_owned()), Holder::Pid),
     };
 
-    let terms = Terms {
+    let terms = LeaseTerms {
         ttl: arguments.ttl,
         wait: arguments.wait.unwrap_or_default(),
         holder: Some(holder),
         strict: arguments.strict,
     };
 
-    lease(question, &arguments.question, terms, &arguments.connection)
+    request_lease(question, &arguments.question, terms, &arguments.connection)
 }
 
-/// Asks the daemon for an answer that is held. A daemon that goes away meanwhile is waited for, and
-/// asked again: with the same key, so that nothing is promised twice.
-pub(super) fn lease(
+/// Asks the daemon for an answer with a lease.
+///
+/// If the daemon goes away meanwhile, waits for it and repeats the request with the same
+/// idempotency key, so that it grants only one lease.
+pub(super) fn request_lease(
     mut question: Question,
     arguments: &QuestionArguments,
-    terms: Terms,
+    terms: LeaseTerms,
     connection: &ConnectionArguments,
 ) -> Result<Answer, Problem> {
     let everything = async {
@@ -63,21 +67,22 @@ pub(super) fn lease(
             question,
             ttl_seconds: terms.ttl.map(whole_seconds),
             holder: terms.holder,
-            idempotency_key: Some(key()),
+            idempotency_key: Some(idempotency_key()),
             wait_seconds: whole_seconds(terms.wait),
             strict: terms.strict,
         };
 
-        persist(&client, request, terms.wait).await.map_err(|error| match error {
-            ClientError::Unreachable { .. } => Problem::from(error).hint(
-                "only the daemon gives leases: start it, or go without one (run --no-lease, fits without --reserve)",
-            ),
-            error => error.of_the_daemon_alone(),
-        })
+        send_until_answered(&client, request, terms.wait)
+            .await
+            .map_err(|error| match error {
+                ClientError::Unreachable { .. } => Problem::from(error).hint(
+                    "start the daemon, or do without a lease: run --no-lease, fits without --reserve",
+                ),
+                error => error.into_daemon_problem(),
+            })
     };
 
-    let answer = block_on(everything)
-        .map_err(|error| Problem::new(Reason::Internal, format!("no runtime: {error}")))??;
+    let answer = block_on(everything).map_err(|error| runtime_problem(&error))??;
     output::remark(&format!(
         "answered by the daemon at {}",
         connection.socket.display()
@@ -86,13 +91,13 @@ pub(super) fn lease(
     Ok(answer)
 }
 
-/// How long a daemon that went away is waited for, also where less is left of the wait for memory.
-const RESTART_PATIENCE: Duration = Duration::from_secs(30);
-/// How soon one that is not there yet is asked again.
-const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// The minimum wait for a daemon that went away, even if `--wait` ends sooner.
+const RESTART_TIMEOUT: Duration = Duration::from_secs(30);
+/// The interval between attempts to reach a restarting daemon.
+const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Asks until there is an answer. Who never reached a daemon is told so at once.
-async fn persist(
+/// Repeats the request until the daemon answers. Fails at once if no daemon was ever reached.
+async fn send_until_answered(
     client: &Client,
     mut request: LeaseRequest,
     wait: Duration,
@@ -109,9 +114,9 @@ async fn persist(
         let now = Instant::now();
         if error.daemon_is_leaving() {
             if lost_at.is_none() {
-                output::remark(&format!("{error}; waiting for the next one"));
+                output::remark(&format!("{error}; waiting for it to restart"));
             }
-            // Each time anew: a daemon that came back and left again was there.
+            // A daemon that came back and left again restarts the timeout.
             lost_at = Some(now);
         }
 
@@ -120,24 +125,24 @@ async fn persist(
             return Err(error);
         };
 
-        if now >= until.max(lost + RESTART_PATIENCE) {
+        if now >= until.max(lost + RESTART_TIMEOUT) {
             return Err(error);
         }
 
-        tokio::time::sleep(ASK_AGAIN).await;
+        tokio::time::sleep(RETRY_INTERVAL).await;
         request.wait_seconds = whole_seconds(until.saturating_duration_since(Instant::now()));
     }
 }
 
-/// A key that no other asker uses: one process, one moment.
-fn key() -> String {
+/// Returns a unique key, from this process's pid and the time.
+fn idempotency_key() -> String {
     let since = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
     format!("hf-mem-probe-{}-{}", std::process::id(), since.as_nanos())
 }
 
-/// Seconds, rounded up: a wait of half a second is not none.
+/// Returns seconds, rounded up, so that a wait of half a second does not become zero.
 fn whole_seconds(duration: Duration) -> u64 {
     duration
         .as_secs()

@@ -1,4 +1,4 @@
-//! Completions and the manual pages, made from the command line's own definition.
+//! Shell completions and manual pages, generated from the command line's definition.
 
 use clap::CommandFactory as _;
 use clap_complete::Shell;
@@ -10,7 +10,7 @@ use super::output::{self, Output};
 
 const NAME: &str = "hf-mem-probe";
 
-/// Completions for `shell`.
+/// Prints the completion script for `shell`.
 pub(super) fn completions(shell: Shell) -> u8 {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Arguments::command(), NAME, &mut script);
@@ -18,21 +18,20 @@ pub(super) fn completions(shell: Shell) -> u8 {
     0
 }
 
-/// The manual page of the command that `path` names word by word; of the program where it names
-/// none.
+/// Prints the manual page of the command `path`, one word per level, or of the program if empty.
 pub(super) fn manual(path: &[String]) -> u8 {
-    // What `help COMMAND` prints stands on the command's own page.
+    // Each command has its own page, so `help` needs none.
     let mut command = Arguments::command().disable_help_subcommand(true);
 
-    // Gives the commands below it their whole names.
+    // Gives subcommands their full names.
     command.build();
     for word in path {
         let Some(found) = command
             .find_subcommand(word)
             .filter(|found| !found.is_hide_set())
         else {
-            let detail = format!("there is no command `{NAME} {}`", path.join(" "));
-            let problem = Problem::new(Reason::Usage, detail).hint("see hf-mem-probe --help");
+            let detail = format!("unknown command `{NAME} {}`", path.join(" "));
+            let problem = Problem::new(Reason::Usage, detail).hint("run hf-mem-probe --help");
             return Output { json: false }.problem(&problem);
         };
 

@@ -1,4 +1,4 @@
-//! The site's settings for answers without the daemon: the same file, read the same way.
+//! Site settings for answers without the daemon, from the daemon's own configuration file.
 
 use std::io;
 use std::path::Path;
@@ -13,22 +13,21 @@ use crate::daemon::DEFAULT_CONFIG_FILE;
 use crate::devices::nvml::Margins;
 use crate::service;
 
-/// What the site says of engines and placement.
+/// The site's settings of engines and placement.
 pub(super) struct Site {
     config: Config,
-    /// Engines with the site's constants, and its preference among equally good ways.
+    /// Engines with the site's constants, and its preference among equally good placements.
     pub(super) rules: Rules,
-    /// Why the site's settings are not in force.
+    /// Why the site's settings are not used.
     pub(super) warning: Option<String>,
 }
 
 impl Site {
-    /// From the file that `--config` names, else from the daemon's usual one. Where there is none,
-    /// the built-in settings.
-    pub(super) fn read(named: Option<&Path>) -> Result<Self, Problem> {
-        let (config, warning) = match named {
+    /// Reads the file of `--config`, else the daemon's default file, else the built-in settings.
+    pub(super) fn read(path: Option<&Path>) -> Result<Self, Problem> {
+        let (config, warning) = match path {
             Some(path) => (config::load(path)?.0, None),
-            None => usual(config::load(Path::new(DEFAULT_CONFIG_FILE)))?,
+            None => accept_default_file(config::load(Path::new(DEFAULT_CONFIG_FILE)))?,
         };
 
         let rules = service::site_rules(&config)?;
@@ -39,17 +38,17 @@ impl Site {
         })
     }
 
-    /// Puts the site's default engine into `question`, as the daemon does.
+    /// Sets the site's default engine in `question`, as the daemon does.
     pub(super) fn complete(&self, question: &mut Question, model: &Model) {
         service::complete(&self.config, question, model);
     }
 
-    /// Bytes that the site keeps free on each device of this host.
+    /// Returns the bytes that the site keeps free on each device of this host.
     pub(super) fn margin(&self) -> Bytes {
         self.config.placement.margin.get()
     }
 
-    /// Bytes that are kept back on devices that others than compute processes use.
+    /// Returns the bytes to reserve on devices with a display.
     pub(super) fn margins(&self) -> Margins {
         Margins {
             display_bytes: self.config.devices.display_margin.get(),
@@ -58,10 +57,11 @@ impl Site {
     }
 }
 
-/// What the usual file gives: it may be absent, and it may be closed to this user. One that is
-/// wrong is refused, as the daemon refuses it: the built-in figures in place of the site's could
-/// say that a model fits which does not.
-fn usual(
+/// Accepts the result of loading the default file.
+///
+/// The file may be absent, and may be unreadable for this user. An invalid file is an error, as in
+/// the daemon: with built-in figures instead of the site's, a wrong "fits" is possible.
+fn accept_default_file(
     loaded: Result<(Config, Vec<Warning>), ConfigError>,
 ) -> Result<(Config, Option<String>), Problem> {
     match loaded {
@@ -69,9 +69,9 @@ fn usual(
         Err(ConfigError::Unreadable { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             Ok((Config::default(), None))
         }
-        Err(error @ ConfigError::Unreadable { .. }) if is_closed(&error) => {
+        Err(error @ ConfigError::Unreadable { .. }) if is_denied(&error) => {
             let warning = format!(
-                "{error}: the built-in engine constants and margins are used, not the site's"
+                "{error}: using built-in engine constants and margins instead of the site's"
             );
             Ok((Config::default(), Some(warning)))
         }
@@ -79,7 +79,7 @@ fn usual(
     }
 }
 
-fn is_closed(error: &ConfigError) -> bool {
+fn is_denied(error: &ConfigError) -> bool {
     matches!(error, ConfigError::Unreadable { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
 }
 
@@ -97,22 +97,23 @@ mod tests {
     #[test]
     fn no_file_means_built_in_settings() {
         assert_eq!(
-            usual(unreadable(io::ErrorKind::NotFound)).unwrap(),
+            accept_default_file(unreadable(io::ErrorKind::NotFound)).unwrap(),
             (Config::default(), None)
         );
     }
 
     #[test]
-    fn a_closed_file_is_warned_of() {
-        let (config, warning) = usual(unreadable(io::ErrorKind::PermissionDenied)).unwrap();
+    fn unreadable_file_gives_warning() {
+        let (config, warning) =
+            accept_default_file(unreadable(io::ErrorKind::PermissionDenied)).unwrap();
         assert_eq!(config, Config::default());
         assert!(warning.is_some_and(|text| text.contains(DEFAULT_CONFIG_FILE) && text.contains("built-in")));
     }
 
     #[test]
-    fn a_wrong_file_is_refused() {
-        usual(unreadable(io::ErrorKind::TimedOut)).unwrap_err();
-        usual(Config::parse("[engine]", Path::new("x")).map(|config| (config, Vec::new())))
-            .unwrap_err();
+    fn invalid_file_is_rejected() {
+        accept_default_file(unreadable(io::ErrorKind::TimedOut)).unwrap_err();
+        let invalid = Config::parse("[engine]", Path::new("x"));
+        accept_default_file(invalid.map(|config| (config, Vec::new()))).unwrap_err();
     }
 }

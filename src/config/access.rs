@@ -1,8 +1,8 @@
-//! `[access]`: for whom the daemon's own Hub token is used.
+//! `[access]`: which users can use the daemon's own Hub token.
 
 use serde::{Deserialize, Serialize};
 
-/// Who may have the daemon's Hub token used for them, besides root and the daemon's own user.
+/// The users for whom the daemon uses its Hub token, in addition to root and the daemon's own user.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AccessConfig {

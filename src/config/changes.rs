@@ -1,13 +1,14 @@
-//! What differs between two configurations, by key: so that a reload can say what needs a restart.
+//! The keys that differ between two configurations, so that a reload can name those that need a
+//! restart.
 
 use super::Config;
 
 impl Config {
-    /// The keys, with their sections, whose values differ in `new`; in alphabetical order.
+    /// Returns the keys, with their sections, whose values differ in `new`, in alphabetical order.
     pub fn changed_keys(&self, new: &Self) -> Vec<String> {
         let (Ok(old), Ok(new)) = (toml::Table::try_from(self), toml::Table::try_from(new)) else {
-            // Values of these types can always be written; if one ever could not, everything counts
-            // as changed.
+            // Values of these types can always be serialized. If one ever cannot, report
+            // everything as changed.
             return vec!["everything".to_owned()];
         };
 
@@ -19,18 +20,20 @@ impl Config {
     }
 }
 
-fn compare(old: &toml::Table, new: &toml::Table, above: &str, keys: &mut Vec<String>) {
+fn compare(old: &toml::Table, new: &toml::Table, section: &str, keys: &mut Vec<String>) {
     let added = new.keys().filter(|key| !old.contains_key(*key));
     for key in old.keys().chain(added) {
-        let path = if above.is_empty() {
+        let path = if section.is_empty() {
             key.clone()
         } else {
-            format!("{above}.{key}")
+            format!("{section}.{key}")
         };
 
         match (old.get(key), new.get(key)) {
-            // Sections are compared key by key; a table below a section is one value.
-            (Some(toml::Value::Table(old)), Some(toml::Value::Table(new))) if above.is_empty() => {
+            // Sections are compared key by key. A table below a section is one value.
+            (Some(toml::Value::Table(old)), Some(toml::Value::Table(new)))
+                if section.is_empty() =>
+            {
                 compare(old, new, &path, keys);
             }
             (old, new) if old != new => keys.push(path),
@@ -44,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn differences_are_named_by_key() {
+    fn changes_are_named_by_key() {
         let old = Config::default();
         assert_eq!(old.changed_keys(&old), Vec::<String>::new());
         let mut new = Config::default();

@@ -1,10 +1,11 @@
-//! `[devices]`: which GPUs, and how often they are read.
+//! `[devices]`: which GPUs the daemon serves, and how often it reads them.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::units::{Period, Size};
+use super::units::{self, Size};
 
 /// The devices and the sampler.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,14 +17,18 @@ pub struct DevicesConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub declared: Option<String>,
     /// Time between two readings.
-    pub sample_interval: Period,
-    /// A reading older than this is called stale; no lease is granted on it.
-    pub max_age: Period,
-    /// Longest wait for one reading before the driver counts as hanging.
-    pub read_deadline: Period,
-    /// The driver is let go of when nobody has asked for this long; "0s" keeps it open.
-    pub idle_release: Period,
-    /// Kept back on a device with a display attached.
+    #[serde(with = "units::duration")]
+    pub sample_interval: Duration,
+    /// An older reading is stale, and the daemon grants no lease on it.
+    #[serde(with = "units::duration")]
+    pub max_age: Duration,
+    /// The longest wait for one reading before the driver counts as hung.
+    #[serde(with = "units::duration")]
+    pub read_deadline: Duration,
+    /// The daemon releases the driver after this time without requests; "0s" keeps it open.
+    #[serde(with = "units::duration")]
+    pub idle_release: Duration,
+    /// Reserved on a device with a display attached.
     pub display_margin: Size,
 }
 
@@ -32,10 +37,10 @@ impl Default for DevicesConfig {
         Self {
             nvml_library: "libnvidia-ml.so.1".into(),
             declared: None,
-            sample_interval: Period::seconds(1),
-            max_age: Period::seconds(5),
-            read_deadline: Period::seconds(10),
-            idle_release: Period::seconds(300),
+            sample_interval: Duration::from_secs(1),
+            max_age: Duration::from_secs(5),
+            read_deadline: Duration::from_secs(10),
+            idle_release: Duration::from_secs(300),
             display_margin: Size::mib(512),
         }
     }

@@ -1,4 +1,4 @@
-//! `[engines]`: which engine is meant when none is named, and corrections to their profiles.
+//! `[engines]`: the default engine, and corrections to engine profiles.
 
 use std::path::PathBuf;
 
@@ -9,14 +9,14 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EnginesConfig {
-    /// Engine for language models in safetensors when a question names none; by the model's format
-    /// without it.
+    /// The engine for language models in safetensors if a question names none. Without it the
+    /// model's format decides.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_engine: Option<EngineSpec>,
-    /// File with profiles that stand before the built-in ones.
+    /// A file with profiles that override the built-in ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub profiles_file: Option<PathBuf>,
-    /// The same in place: a table for each profile.
+    /// The same inline: a table for each profile.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub profiles: Option<toml::Table>,
 }

@@ -1,11 +1,11 @@
-//! What is wrong with a configuration, and where.
+//! Errors of a configuration, with the file and the line.
 
 use std::io;
 use std::path::PathBuf;
 
 use hf_mem_core::report::problem::{Problem, Reason};
 
-/// Why a configuration is refused. All of them end the process with 78.
+/// Why a configuration is rejected. Each of these ends the process with exit code 78.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
@@ -21,25 +21,25 @@ pub enum ConfigError {
     TooLarge {
         /// The file.
         path: PathBuf,
-        /// The most that is read.
+        /// The largest file that is read.
         cap_bytes: u64,
     },
-    /// Not TOML, an unknown key, or a value of the wrong type.
+    /// Invalid TOML, an unknown key, or a value of the wrong type.
     #[error("{}:{line}: {message}", path.display())]
     Syntax {
         /// The file.
         path: PathBuf,
-        /// The line, from 1.
+        /// The line, counted from 1.
         line: usize,
-        /// What is wrong, naming the key.
+        /// The error, with the key.
         message: String,
     },
     /// A value that cannot work.
     #[error("{}{}: {key}: {why}", path.display(), line.map_or_else(String::new, |line| format!(":{line}")))]
-    Impossible {
+    InvalidValue {
         /// The file.
         path: PathBuf,
-        /// The line, from 1, where the file sets the key.
+        /// The line, counted from 1, that sets the key. `None` if the file does not set it.
         line: Option<usize>,
         /// The key with its section: `socket.connections`.
         key: &'static str,
@@ -51,8 +51,8 @@ pub enum ConfigError {
 impl From<ConfigError> for Problem {
     fn from(error: ConfigError) -> Self {
         Self::new(Reason::BadConfiguration, error.to_string()).hint(
-            "config.example.toml holds every key with its default (the packages put it in \
-                   /usr/share/doc/hf-mem-probe); `hf-mem-probe check-config FILE` tries a file",
+            "see config.example.toml for every key and its default (packages install it in \
+             /usr/share/doc/hf-mem-probe); check a file with `hf-mem-probe check-config FILE`",
         )
     }
 }

@@ -1,42 +1,47 @@
-//! `[hub]`: where models' metadata comes from.
+//! `[hub]`: the source of models' metadata.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::units::{Period, Size};
+use super::units::{self, Size};
 use crate::files;
 
-/// The Hub, its mirrors, and what is kept of it.
+/// The Hub, its mirrors, and the cache.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HubConfig {
-    /// Where repositories are read.
+    /// The endpoint of all repositories that `endpoints` does not list.
     pub endpoint: String,
-    /// Other endpoints for repositories whose name starts with a prefix; the longest prefix wins.
+    /// Other endpoints, by the beginning of a repository's name. The longest prefix wins.
     pub endpoints: BTreeMap<String, String>,
-    /// Files that hold the daemon's tokens for those endpoints, by the same prefixes. No other
-    /// endpoint sees them.
+    /// Files with the daemon's tokens for those endpoints, by the same prefixes. The daemon sends
+    /// such a token to no other endpoint.
     pub endpoint_token_files: BTreeMap<String, PathBuf>,
-    /// File that holds the daemon's token.
+    /// The file with the daemon's token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_file: Option<PathBuf>,
-    /// Folder of known models.
+    /// The folder of known models.
     pub cache_directory: PathBuf,
-    /// Most that the folder may hold; the models asked for longest ago leave first.
+    /// The most bytes in the folder. The least recently requested models are evicted first.
     pub cache_size: Size,
-    /// How long a branch is taken to point at the same commit.
-    pub branch_age: Period,
-    /// Longest wait for a connection.
-    pub connect_timeout: Period,
-    /// Longest wait for the next bytes of an answer.
-    pub read_timeout: Period,
-    /// Longest time spent on one model, retries included.
-    pub retry_budget: Period,
-    /// Requests to one Hub in flight at once, over all models.
+    /// How long the daemon assumes that a branch points to the same commit.
+    #[serde(with = "units::duration")]
+    pub branch_age: Duration,
+    /// The longest wait for a connection.
+    #[serde(with = "units::duration")]
+    pub connect_timeout: Duration,
+    /// The longest wait for the next bytes of a response.
+    #[serde(with = "units::duration")]
+    pub read_timeout: Duration,
+    /// The longest time spent on one model, retries included.
+    #[serde(with = "units::duration")]
+    pub retry_budget: Duration,
+    /// Concurrent requests to one Hub, over all models.
     pub concurrency: usize,
-    /// Never ask the Hub: answer from what is known.
+    /// Never contact the Hub: answer from known models.
     pub offline: bool,
 }
 
@@ -49,10 +54,10 @@ impl Default for HubConfig {
             token_file: None,
             cache_directory: "/var/cache/hf-mem-probe".into(),
             cache_size: Size::mib(512),
-            branch_age: Period::seconds(300),
-            connect_timeout: Period::seconds(5),
-            read_timeout: Period::seconds(15),
-            retry_budget: Period::seconds(45),
+            branch_age: Duration::from_secs(300),
+            connect_timeout: Duration::from_secs(5),
+            read_timeout: Duration::from_secs(15),
+            retry_budget: Duration::from_secs(45),
             concurrency: 16,
             offline: false,
         }
@@ -63,20 +68,22 @@ impl Default for HubConfig {
 const TOKEN_CREDENTIAL: &str = "hub-token";
 
 impl HubConfig {
-    /// The file that holds the daemon's token: the configured one, or else the one in
-    /// `credentials_directory` (systemd's `$CREDENTIALS_DIRECTORY`). An empty file holds no token:
-    /// that is what the unit loads where none was installed.
+    /// Returns the file with the daemon's token.
+    ///
+    /// It is the configured one, else the credential in `credentials_directory` (systemd's
+    /// `$CREDENTIALS_DIRECTORY`). An empty file contains no token: the unit loads an empty file if
+    /// no token is installed.
     pub fn token_path(&self, credentials_directory: Option<&Path>) -> Option<PathBuf> {
         self.token_file.clone().or_else(|| {
             let path = credentials_directory?.join(TOKEN_CREDENTIAL);
-            let asked = path.clone();
-            files::wait(&path, move |disk| disk.exists(&asked))
+            let file = path.clone();
+            files::wait(&path, move |disk| disk.exists(&file))
                 .unwrap_or(false)
                 .then_some(path)
         })
     }
 
-    /// The endpoint for `repo`: that of the longest prefix that it starts with.
+    /// Returns the endpoint for `repo`: that of the longest prefix that it starts with.
     pub fn endpoint_for(&self, repo: &str) -> &str {
         self.endpoints
             .iter()
@@ -91,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_longest_prefix_wins() {
+    fn longest_prefix_wins() {
         let mut config = HubConfig::default();
         config
             .endpoints
@@ -105,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_configured_token_file_stands_before_the_units() {
+    fn configured_token_file_overrides_credential() {
         let folder = tempfile::tempdir().unwrap();
         let mut config = HubConfig::default();
         assert_eq!(config.token_path(None), None);

@@ -1,17 +1,21 @@
-//! From a file to a [`Config`]: read, parse, refuse, warn.
+//! Loads a [`Config`] from a file: read, parse, validate, warn.
 
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+use toml::de::{DeTable, DeValue};
 
 use super::{Config, ConfigError, Warning};
 use crate::files::{self, Disk};
 
-/// The most that is read of a configuration.
+/// The largest configuration file that is read.
 const FILE_CAP_BYTES: u64 = 1 << 20;
 
-/// Reads `path`; what is legal but unwise comes back as warnings. It waits for the disk: never
-/// called on the runtime of a daemon that answers.
+/// Reads `path`. Valid but unwise settings are returned as warnings.
+///
+/// It waits for the disk. Never call it on the runtime of a daemon that answers.
 pub fn load(path: &Path) -> Result<(Config, Vec<Warning>), ConfigError> {
     let file = path.to_owned();
     let read = files::try_wait(path, move |disk| read(disk, &file));
@@ -31,8 +35,8 @@ pub fn load(path: &Path) -> Result<(Config, Vec<Warning>), ConfigError> {
     if mode & 0o002 != 0 {
         warnings.push(Warning {
             what: path.display().to_string(),
-            why: "every user of this host may write this file, and so decide where the daemon's token is sent; \
-                  chmod o-w it"
+            why: "every user of this host can write this file, and so choose where the daemon \
+                  sends its token; run `chmod o-w` on it"
                 .to_owned(),
         });
     }
@@ -40,72 +44,48 @@ pub fn load(path: &Path) -> Result<(Config, Vec<Warning>), ConfigError> {
     Ok((config, warnings))
 }
 
-/// The text of a file, with its permission bits.
+/// Returns the text of a file and its permission bits.
 fn read(disk: &Disk, path: &Path) -> io::Result<(String, u32)> {
     let mode = disk.metadata(path)?.mode();
     Ok((disk.read_text(path, FILE_CAP_BYTES)?, mode))
 }
 
 impl Config {
-    /// Parses and checks `text`, which was read from `path`.
+    /// Parses and validates `text`, the content of `path`.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let config: Self = toml::from_str(text).map_err(|error| ConfigError::Syntax {
             path: path.to_owned(),
-            line: error.span().map_or(1, |span| line_at(text, span.start)),
+            line: error.span().map_or(1, |span| line_of(text, &span)),
             message: error.message().to_owned(),
         })?;
         config
-            .refuse()
-            .map_err(|impossible| ConfigError::Impossible {
+            .validate()
+            .map_err(|invalid| ConfigError::InvalidValue {
                 path: path.to_owned(),
-                line: line_of(text, impossible.key),
-                key: impossible.key,
-                why: impossible.why,
+                line: key_span(text, invalid.key).map(|span| line_of(text, &span)),
+                key: invalid.key,
+                why: invalid.why,
             })?;
 
         Ok(config)
     }
 }
 
-/// The line, from 1, on which byte `offset` stands.
-fn line_at(text: &str, offset: usize) -> usize {
-    text.bytes()
-        .take(offset)
-        .filter(|byte| *byte == b'\n')
-        .count()
-        + 1
+/// The line, counted from 1, on which `span` begins.
+fn line_of(text: &str, span: &Range<usize>) -> usize {
+    let before = text.get(..span.start).unwrap_or_default();
+    before.matches('\n').count() + 1
 }
 
-/// The line, from 1, that sets `section.name`, where one does so in the usual form.
-fn line_of(text: &str, key: &str) -> Option<usize> {
+/// Returns the place at which `text` sets the key `section.name`, if it does.
+fn key_span(text: &str, key: &str) -> Option<Range<usize>> {
     let (section, name) = key.split_once('.')?;
-    let mut inside = false;
+    let document = DeTable::parse(text).ok()?;
+    let DeValue::Table(keys) = document.get_ref().get(section)?.get_ref() else {
+        return None;
+    };
 
-    for (number, line) in text.lines().enumerate() {
-        let line = line.trim();
-        if line.starts_with('[') {
-            let table = line
-                .trim_start_matches('[')
-                .split(']')
-                .next()
-                .unwrap_or_default()
-                .trim();
-            inside = table == section;
-
-            if table == key {
-                return Some(number + 1);
-            }
-        } else if inside
-            && line
-                .split('=')
-                .next()
-                .is_some_and(|left| left.trim() == name)
-        {
-            return Some(number + 1);
-        }
-    }
-
-    None
+    keys.get_key_value(name).map(|(key, _)| key.span())
 }
 
 #[cfg(test)]
@@ -119,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_the_file_the_line_and_the_key() {
+    fn errors_name_file_line_and_key() {
         let unknown = error("[socket]\n\npaht = \"/run/a.sock\"\n");
         assert!(
             unknown.starts_with("/etc/x.toml:3: unknown field `paht`, expected one of `path`"),
@@ -131,30 +111,55 @@ mod tests {
             "{section}"
         );
 
-        assert_eq!(
-            error("[log]\n[socket]\n  connections = 0\n"),
-            "/etc/x.toml:3: socket.connections: must be at least 1"
-        );
         let kind = error("[hub]\noffline = \"yes\"\n");
         assert!(
             kind.starts_with("/etc/x.toml:2: invalid type: string \"yes\""),
             "{kind}"
         );
-        let mirrors = error("[hub.endpoints]\n\"acme/\" = \"nowhere\"\n");
+        let duration = error("[socket]\npath = \"/a\"\nheader_deadline = \"soon\"\n");
         assert!(
-            mirrors.starts_with("/etc/x.toml:1: hub.endpoints: 'nowhere' is not a URL"),
+            duration.starts_with("/etc/x.toml:3: 'soon' is not a duration"),
+            "{duration}"
+        );
+    }
+
+    #[test]
+    fn invalid_values_name_their_line() {
+        for (text, line, form) in [
+            (
+                "[log]\n[socket]\n  connections = 0\n",
+                3,
+                "a key of a section",
+            ),
+            ("\nsocket.connections = 0\n", 2, "a dotted key"),
+            (
+                "socket = { mode = \"0660\", connections = 0 }\n",
+                1,
+                "an inline table",
+            ),
+        ] {
+            assert_eq!(
+                error(text),
+                format!("/etc/x.toml:{line}: socket.connections: must be at least 1"),
+                "{form}"
+            );
+        }
+
+        let mirrors = error("[log]\n[hub.endpoints]\n\"acme/\" = \"nowhere\"\n");
+        assert!(
+            mirrors.starts_with("/etc/x.toml:2: hub.endpoints: 'nowhere' is not a URL"),
             "{mirrors}"
         );
     }
 
     #[test]
-    fn not_toml_at_all() {
+    fn text_other_than_toml_is_rejected() {
         let text = error("socket:\n  path: /run/x\n");
         assert!(text.starts_with("/etc/x.toml:1: "), "{text}");
     }
 
     #[test]
-    fn an_empty_file_is_the_defaults() {
+    fn empty_file_is_the_defaults() {
         assert_eq!(
             Config::parse("", Path::new("x")).unwrap(),
             Config::default()

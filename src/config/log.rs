@@ -1,4 +1,4 @@
-//! `[log]`: what the daemon tells the journal.
+//! `[log]`: what the daemon writes to its log.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
-    /// What is logged, in the words of `RUST_LOG`. A level alone is this program's; of the
-    /// libraries in it only warnings are logged, unless they are named.
+    /// The filter, in the syntax of `RUST_LOG`. A level alone applies to this program. Its
+    /// libraries then log warnings only, unless the filter names them.
     pub filter: String,
-    /// How a line looks.
+    /// The format of a line.
     pub format: LogFormat,
 }
 
@@ -22,13 +22,13 @@ impl Default for LogConfig {
     }
 }
 
-/// How a line of the log looks.
+/// The format of a log line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
     /// For a person; without a timestamp under systemd, whose journal adds one.
     #[default]
     Text,
-    /// One JSON object a line, every field by its name.
+    /// A JSON object a line, with every field by its name.
     Json,
 }

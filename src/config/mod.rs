@@ -1,14 +1,11 @@
-//! The daemon's configuration: one TOML file, one struct for each section, each next to its
-//! defaults.
+//! The daemon's configuration: one TOML file, one struct for each section, each with its defaults.
 //!
-//! Reading it goes in two steps, the same for `daemon` and `check-config`: [`Config::parse`] turns
-//! text into values and refuses what it does not know or what cannot work, [`Config::warnings`]
-//! says what is legal but unwise. `config.example.toml` holds every key with its default.
+//! [`load`] reads a file, for `daemon` and `check-config` alike. [`Config::parse`] turns the text
+//! into values and rejects unknown keys and values that cannot work. [`Config::warnings`] lists
+//! settings that are valid but unwise. `config.example.toml` documents every key and its default.
 
 mod access;
-mod accounts;
 mod changes;
-mod check;
 mod devices;
 mod engines;
 mod error;
@@ -20,12 +17,12 @@ mod log;
 mod placement;
 mod socket;
 mod units;
+mod validate;
+mod warnings;
 
 use serde::{Deserialize, Serialize};
 
 pub use access::AccessConfig;
-pub use accounts::{Accounts, UnknownAccount};
-pub use check::Warning;
 pub use devices::DevicesConfig;
 pub use engines::EnginesConfig;
 pub use error::ConfigError;
@@ -36,27 +33,28 @@ pub use load::load;
 pub use log::{LogConfig, LogFormat};
 pub use placement::{PlacementConfig, Policy};
 pub use socket::{DEFAULT_PATH, SocketConfig};
-pub use units::{Period, Size, SocketMode};
+pub use units::{Size, SocketMode};
+pub use warnings::Warning;
 
 /// The whole configuration.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where the daemon listens.
+    /// The socket, and the limits on one caller.
     pub socket: SocketConfig,
-    /// Which GPUs, and how often they are read.
+    /// Which GPUs the daemon serves, and how often it reads them.
     pub devices: DevicesConfig,
-    /// Where models' metadata comes from.
+    /// The source of models' metadata.
     pub hub: HubConfig,
-    /// For whom the daemon's Hub token is used.
+    /// Which users can use the daemon's Hub token.
     pub access: AccessConfig,
-    /// How long and how much may be promised.
+    /// How long leases last, and how much one user can hold.
     pub leases: LeasesConfig,
-    /// What is recorded of who held memory when.
+    /// How the daemon records who held memory, and when.
     pub history: HistoryConfig,
-    /// Which of several ways is recommended.
+    /// Which of several placements is recommended.
     pub placement: PlacementConfig,
-    /// Which engine is meant, and corrections to their profiles.
+    /// The default engine, and corrections to engine profiles.
     pub engines: EnginesConfig,
     /// What the daemon logs.
     pub log: LogConfig,

@@ -1,4 +1,4 @@
-//! `[placement]`: which of several ways that fit is recommended.
+//! `[placement]`: which of several placements that fit is recommended.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,9 +10,9 @@ use super::units::Size;
 pub struct PlacementConfig {
     /// Which devices are filled first.
     pub policy: Policy,
-    /// Devices that are preferred among equally good ones, first one first.
+    /// Devices to prefer among equally good ones, in this order.
     pub prefer: Vec<String>,
-    /// Kept back on every device, besides what its reading keeps back.
+    /// Reserved on every device, in addition to the margin of its reading.
     pub margin: Size,
 }
 
@@ -30,9 +30,9 @@ impl Default for PlacementConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Policy {
-    /// The ones that are fullest and still hold it: keeps large gaps open.
+    /// The fullest devices on which the model still fits: keeps large gaps free.
     #[default]
     Pack,
-    /// The ones with the most room: keeps neighbours apart.
+    /// The devices with the most free memory: keeps neighbors apart.
     Spread,
 }

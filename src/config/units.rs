@@ -1,56 +1,36 @@
 //! Quantities as a person writes them in a file: `"30s"`, `"4MiB"`, `"0660"`.
 
 use std::fmt;
-use std::time::Duration;
 
 use hf_mem_core::bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// A length of time: `"250ms"`, `"30s"`, `"2h"`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Period(pub Duration);
+/// Durations such as `"250ms"`, `"30s"` or `"2h"`, for `#[serde(with)]`.
+pub(super) mod duration {
+    use std::time::Duration;
 
-impl Period {
-    /// `count` milliseconds.
-    pub const fn millis(count: u64) -> Self {
-        Self(Duration::from_millis(count))
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub(in crate::config) fn serialize<S: Serializer>(
+        duration: &Duration,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&humantime::format_duration(*duration))
     }
 
-    /// `count` seconds.
-    pub const fn seconds(count: u64) -> Self {
-        Self(Duration::from_secs(count))
-    }
-
-    /// As the standard library's type.
-    pub const fn get(self) -> Duration {
-        self.0
-    }
-}
-
-impl fmt::Display for Period {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        humantime::format_duration(self.0).fmt(f)
-    }
-}
-
-impl Serialize for Period {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Period {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Duration, D::Error> {
         let text = String::deserialize(deserializer)?;
-        humantime::parse_duration(&text).map(Self).map_err(|_| {
+        humantime::parse_duration(&text).map_err(|_| {
             de::Error::custom(format!(
-                "'{text}' is not a length of time such as \"30s\" or \"5m\""
+                "'{text}' is not a duration such as \"30s\" or \"5m\""
             ))
         })
     }
 }
 
-/// A size: `"512MiB"`, `"20GiB"`, or a plain count of bytes in quotes.
+/// A size: `"512MiB"`, `"20GiB"`, or a plain number of bytes in quotes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(pub Bytes);
 
@@ -77,7 +57,7 @@ impl Size {
         Self(Bytes::gib(count))
     }
 
-    /// As bytes.
+    /// Returns the size in bytes.
     pub const fn get(self) -> Bytes {
         self.0
     }
@@ -127,7 +107,7 @@ impl<'de> Deserialize<'de> for Size {
     }
 }
 
-/// Permission bits, as `chmod` takes them: `"0660"`.
+/// Permission bits as in chmod(1): `"0660"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketMode(pub u32);
 
@@ -155,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_read_back_as_written() {
+    fn sizes_round_trip() {
         for text in ["20GiB", "4MiB", "1TiB", "0", "1536", "3KiB"] {
             assert_eq!(Size::parse(text).unwrap().to_string(), text);
         }
@@ -180,17 +160,5 @@ mod tests {
         for text in ["\"0690\"", "\"7777\"", "\"rw\"", "660"] {
             serde_json::from_str::<SocketMode>(text).unwrap_err();
         }
-    }
-
-    #[test]
-    fn periods_say_what_they_expect() {
-        assert_eq!(
-            serde_json::from_str::<Period>("\"2m\"").unwrap(),
-            Period::seconds(120)
-        );
-        let error = serde_json::from_str::<Period>("\"soon\"")
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("'soon' is not a length of time"), "{error}");
     }
 }

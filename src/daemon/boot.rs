@@ -1,4 +1,4 @@
-//! The boot, in its order: configuration, handed-over socket, log, sources, own socket, READY.
+//! Starts the daemon: configuration, handed-over socket, log, service, own socket, READY.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,29 +8,32 @@ use hf_mem_core::report::problem::Reason;
 use tracing::{info, warn};
 
 use super::log::{self, LogControl};
-use super::{Ended, Listening, Notifier, Program, SocketError, run, signals, socket};
-use crate::config::{self, Accounts, Config};
+use super::{Ended, Listening, Notifier, SocketError, run, signals, socket};
+use crate::accounts::Accounts;
+use crate::admission::limits::Limits;
+use crate::config::{self, Config};
 use crate::files;
 use crate::metrics::Metrics;
-use crate::server::limits::Limits;
+use crate::server::service::Service;
 
-/// The configuration that is read when none is named; without it the defaults are in force.
+/// The configuration file to read if the command line names none. If it does not exist, the
+/// defaults apply.
 pub const DEFAULT_CONFIG_FILE: &str = "/etc/hf-mem-probe/config.toml";
 
-/// What the command line says.
+/// The options of the command line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// `--config FILE`.
     pub config_file: Option<PathBuf>,
-    /// `--socket PATH`, in place of `socket.path`.
+    /// `--socket PATH`, which overrides `socket.path`.
     pub socket: Option<PathBuf>,
-    /// `--gpus SPEC`, in place of `devices.declared`.
+    /// `--gpus SPEC`, which overrides `devices.declared`.
     pub gpus: Option<String>,
 }
 
 impl Options {
-    /// Lays what the command line says over `config`; after a reload again.
-    pub fn over(&self, mut config: Config) -> Config {
+    /// Applies the options to `config`, at the start and after each reload.
+    pub fn apply_to(&self, mut config: Config) -> Config {
         if let Some(path) = &self.socket {
             config.socket.path.clone_from(path);
         }
@@ -43,25 +46,25 @@ impl Options {
     }
 }
 
-/// What a program is built from.
+/// The parts from which a service is built.
 #[derive(Debug)]
 pub struct Parts {
-    /// The configuration, with the command line laid over it.
+    /// The configuration, with the command line's options applied.
     pub config: Config,
-    /// The figures that it moves.
+    /// The metrics that it updates.
     pub metrics: Arc<Metrics>,
-    /// The log, whose filter a reload may change.
+    /// The log, whose filter a reload can change.
     pub log: LogControl,
 }
 
-/// Boots the daemon on this thread, around the program that `build` makes of its parts, and runs it
-/// to its end.
-pub fn boot<P: Program>(
+/// Starts the daemon on this thread, around the service that `build` returns, and runs it until it
+/// stops.
+pub fn boot<S: Service>(
     options: &Options,
-    build: impl AsyncFnOnce(Parts) -> Result<P, Problem>,
+    build: impl AsyncFnOnce(Parts) -> Result<S, Problem>,
 ) -> Result<Ended, Problem> {
     let mut options = options.clone();
-    if options.config_file.is_none() && is_there(Path::new(DEFAULT_CONFIG_FILE)) {
+    if options.config_file.is_none() && exists(Path::new(DEFAULT_CONFIG_FILE)) {
         options.config_file = Some(DEFAULT_CONFIG_FILE.into());
     }
 
@@ -70,10 +73,10 @@ pub fn boot<P: Program>(
         None => (Config::default(), Vec::new()),
     };
 
-    let config = options.over(config);
+    let config = options.apply_to(config);
 
-    // Before there are threads: it clears variables of the environment.
-    let handed = socket::from_systemd(listenfd::ListenFd::from_env())?;
+    // Before threads start: it clears variables of the environment.
+    let handed_over = socket::from_systemd(listenfd::ListenFd::from_env())?;
     let log = log::start(&config.log)
         .map_err(|error| Problem::new(Reason::Internal, error.to_string()))?;
 
@@ -83,7 +86,7 @@ pub fn boot<P: Program>(
         .map(|path| path.display().to_string());
     info!(
         config = config_file,
-        handed_over = handed.is_some(),
+        handed_over = handed_over.is_some(),
         "starting"
     );
 
@@ -93,8 +96,8 @@ pub fn boot<P: Program>(
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        // Names that are looked up, long parsing, long questions: each of these is bounded by
-        // itself far below that. Threads without work end after ten seconds.
+        // Name lookups, parsing of large bodies, and long plans. Each of these has its own bound,
+        // far below this one. Idle threads end after ten seconds.
         .max_blocking_threads(64)
         .build()
         .map_err(|error| {
@@ -111,8 +114,8 @@ pub fn boot<P: Program>(
             log,
         };
 
-        let program = Arc::new(build(parts).await?);
-        let listening = own_or(handed, &config)?;
+        let service = Arc::new(build(parts).await?);
+        let listening = bind_unless(handed_over, &config)?;
 
         let signals = signals::of_process().map_err(|error| {
             Problem::new(
@@ -122,9 +125,9 @@ pub fn boot<P: Program>(
         })?;
 
         let daemon = super::Daemon {
-            program,
+            service,
             metrics,
-            limits: Limits::new(&config.socket, config.leases.max_wait.get()),
+            limits: Limits::new(&config.socket, config.leases.max_wait),
             notifier: Notifier::from_environment(),
             options,
         };
@@ -132,21 +135,21 @@ pub fn boot<P: Program>(
         Ok(run(daemon, listening, signals).await?)
     });
 
-    // A read of the driver may hang in a thread of its own: the end does not wait for it.
+    // A driver call can hang in a thread of its own. The shutdown does not wait for it.
     runtime.shutdown_background();
     ended
 }
 
-fn is_there(path: &Path) -> bool {
-    let asked = path.to_owned();
-    // A disk that does not answer may hold the file: reading it says so.
-    files::wait(path, move |disk| disk.exists(&asked)).unwrap_or(true)
+fn exists(path: &Path) -> bool {
+    let file = path.to_owned();
+    // If the disk does not answer, the file can exist. Reading it then reports the disk.
+    files::wait(path, move |disk| disk.exists(&file)).unwrap_or(true)
 }
 
-/// The socket that was handed over, or else one of our own.
-fn own_or(handed: Option<Listening>, config: &Config) -> Result<Listening, SocketError> {
-    handed.map_or_else(
-        || socket::bind(&config.socket, &Accounts::read(Path::new("/"))),
+/// Returns the socket that systemd handed over, else binds one.
+fn bind_unless(handed_over: Option<Listening>, config: &Config) -> Result<Listening, SocketError> {
+    handed_over.map_or_else(
+        || socket::bind(&config.socket, &Accounts::of_this_host()),
         Ok,
     )
 }
@@ -156,19 +159,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_stands_before_the_file() {
+    fn command_line_overrides_the_file() {
         let options = Options {
             socket: Some("/tmp/a.sock".into()),
             gpus: Some("2x24GiB".to_owned()),
             ..Options::default()
         };
 
-        let config = options.over(Config::default());
+        let config = options.apply_to(Config::default());
         assert_eq!(config.socket.path, Path::new("/tmp/a.sock"));
         assert_eq!(config.devices.declared.as_deref(), Some("2x24GiB"));
 
         assert_eq!(
-            Options::default().over(Config::default()),
+            Options::default().apply_to(Config::default()),
             Config::default()
         );
     }

@@ -1,4 +1,4 @@
-//! What the service manager is told (sd_notify(3)).
+//! Messages to the service manager (sd_notify(3)).
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,31 +7,31 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tracing::warn;
 
-type Tell = dyn Fn(&str) + Send + Sync;
+type SendState = dyn Fn(&str) + Send + Sync;
 
-/// A line to the service manager. Under none, what is told goes nowhere.
+/// A connection to the service manager. Without one, messages are dropped.
 #[derive(Clone)]
 pub struct Notifier {
-    send: Arc<Tell>,
+    send: Arc<SendState>,
     watchdog: Option<Duration>,
 }
 
 impl Notifier {
-    /// As the environment says: `NOTIFY_SOCKET`, `WATCHDOG_USEC`.
+    /// Connects as the environment says: `NOTIFY_SOCKET`, `WATCHDOG_USEC`.
     pub fn from_environment() -> Self {
-        let send = |state: &str| {
+        let notify_manager = |state: &str| {
             if let Err(error) = sd_notify::notify(&[NotifyState::Custom(state)]) {
-                warn!(%error, "cannot tell the service manager");
+                warn!(%error, "cannot notify the service manager");
             }
         };
 
         Self {
-            send: Arc::new(send),
+            send: Arc::new(notify_manager),
             watchdog: sd_notify::watchdog_enabled(),
         }
     }
 
-    /// To `send`, which gets whole messages of one or more `NAME=VALUE` lines.
+    /// Sends whole messages, one or more `NAME=VALUE` lines, to `send`.
     pub fn to(send: impl Fn(&str) + Send + Sync + 'static, watchdog: Option<Duration>) -> Self {
         Self {
             send: Arc::new(send),
@@ -39,18 +39,18 @@ impl Notifier {
         }
     }
 
-    /// How long the service manager waits for a sign of life, where it does.
+    /// The watchdog's timeout, if the service manager has one.
     pub fn watchdog(&self) -> Option<Duration> {
         self.watchdog
     }
 
-    /// The socket answers.
+    /// Reports that the socket answers.
     pub fn ready(&self, status: &str) {
         (self.send)(&format!("READY=1\nSTATUS={}", one_line(status)));
     }
 
-    /// The configuration is being read again. `Type=notify-reload` needs the time in the same
-    /// message.
+    /// Reports that the configuration is being read again. `Type=notify-reload` needs the time in
+    /// the same message.
     pub fn reloading(&self) {
         let now = NotifyState::monotonic_usec_now()
             .map(|now| format!("\n{now}"))
@@ -58,18 +58,18 @@ impl Notifier {
         (self.send)(&format!("RELOADING=1{now}"));
     }
 
-    /// The end has begun.
+    /// Reports that the daemon is stopping.
     pub fn stopping(&self) {
-        (self.send)("STOPPING=1\nSTATUS=answering what is in flight");
+        (self.send)("STOPPING=1\nSTATUS=answering requests in flight");
     }
 
-    /// A sign of life.
+    /// Resets the watchdog.
     pub fn alive(&self) {
         (self.send)("WATCHDOG=1");
     }
 }
 
-/// A line break in a status would begin another assignment.
+/// Removes line breaks: in a status, one would begin another assignment.
 fn one_line(text: &str) -> String {
     text.replace(['\n', '\r'], " ")
 }

@@ -1,4 +1,4 @@
-//! From READY to the end.
+//! Runs the daemon from READY until it stops: signals, reload, watchdog, drain.
 
 use std::io;
 use std::pin::pin;
@@ -12,68 +12,69 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
-use super::{Listening, Notifier, Options, Program, Signal, watchdog};
+use super::{Listening, Notifier, Options, Signal, watchdog};
+use crate::admission::limits::Limits;
 use crate::config;
 use crate::files::FileThreads;
 use crate::metrics::Metrics;
 use crate::server;
-use crate::server::limits::Limits;
 use crate::server::routes::App;
+use crate::server::service::Service;
 use crate::server::{Drained, serve};
 
-/// What a running daemon is made of.
+/// The parts of a running daemon.
 #[derive(Debug)]
-pub struct Daemon<P> {
-    /// The program behind the socket.
-    pub program: Arc<P>,
-    /// Its figures.
+pub struct Daemon<S> {
+    /// The service behind the socket.
+    pub service: Arc<S>,
+    /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// What a caller may cost.
+    /// The limits on one caller.
     pub limits: Limits,
-    /// The line to the service manager.
+    /// The connection to the service manager.
     pub notifier: Notifier,
-    /// The command line: SIGHUP reads its configuration file again, if any, and lays the rest over
-    /// it.
+    /// The command line. SIGHUP reads its configuration file again, if there is one, and applies
+    /// the other options to it.
     pub options: Options,
 }
 
-/// How the daemon ended.
+/// How the daemon stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ended {
-    /// What asked it to.
+    /// The cause, such as a signal's name.
     pub by: &'static str,
-    /// Whether all in flight was answered.
+    /// Whether all requests in flight were answered.
     pub drained: Drained,
 }
 
-/// Why the daemon could not go on.
+/// Why the daemon could not continue.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The listener cannot be used by the runtime.
+    /// The runtime cannot use the listener.
     #[error("cannot serve the socket: {0}")]
     Listener(io::Error),
-    /// Accepting failed in a way that does not pass.
+    /// Accepting failed permanently.
     #[error("cannot accept connections any more: {0}")]
     Accept(io::Error),
-    /// The server's task broke.
-    #[error("the server broke: {0}")]
-    Broke(tokio::task::JoinError),
+    /// The server's task panicked.
+    #[error("the server's task failed: {0}")]
+    TaskFailed(tokio::task::JoinError),
 }
 
 impl From<RunError> for Problem {
     fn from(error: RunError) -> Self {
-        Self::new(Reason::Internal, error.to_string()).hint("please report this with the log")
+        Self::new(Reason::Internal, error.to_string()).hint("report this with the log")
     }
 }
 
-/// Serves `listening` until a signal says to stop, then drains.
-pub async fn run<P: Program>(
-    daemon: Daemon<P>,
+/// Serves `listening` until a signal to stop arrives, then drains.
+pub async fn run<S: Service>(
+    daemon: Daemon<S>,
     mut listening: Listening,
     mut signals: mpsc::Receiver<Signal>,
 ) -> Result<Ended, RunError> {
     let Daemon {
-        program,
+        service,
         metrics,
         limits,
         notifier,
@@ -82,18 +83,18 @@ pub async fn run<P: Program>(
 
     let listener = listening
         .take()
-        .ok_or_else(|| io::Error::other("it was taken before"))
+        .ok_or_else(|| io::Error::other("the listener was taken before"))
         .and_then(UnixListener::from_std)
         .map_err(RunError::Listener)?;
 
-    warn_of_few_descriptors(&limits);
+    warn_of_low_descriptor_limit(&limits);
     let (stop, stopping) = watch::channel(false);
-    let app = App::new(Arc::clone(&program), metrics, limits, stopping.clone());
+    let app = App::new(Arc::clone(&service), metrics, limits, stopping.clone());
     let mut server = tokio::spawn(serve(listener, app, server::until(stopping)));
 
     let watchdog = notifier.watchdog().map(|period| {
         tokio::spawn(watchdog::watch(
-            Arc::clone(&program),
+            Arc::clone(&service),
             notifier.clone(),
             period,
         ))
@@ -111,17 +112,17 @@ pub async fn run<P: Program>(
         tokio::select! {
             ended = &mut server => {
                 stop_watchdog(watchdog);
-                program.stop().await;
+                service.stop().await;
                 return Err(match ended {
                     Ok(Err(error)) => RunError::Accept(error),
                     Ok(Ok(_)) => RunError::Accept(io::Error::other("the server ended by itself")),
-                    Err(error) => RunError::Broke(error),
+                    Err(error) => RunError::TaskFailed(error),
                 });
             }
-            wanted = signals.recv() => match wanted {
+            signal = signals.recv() => match signal {
                 Some(Signal::Reload) => {
-                    let reloading = || reload(program.as_ref(), &options, &files);
-                    if let Some(by) = reload_or_stop(reloading, &notifier, &mut signals).await {
+                    let start_reload = || reload(service.as_ref(), &options, &files);
+                    if let Some(by) = reload_or_stop(start_reload, &notifier, &mut signals).await {
                         break by;
                     }
                 }
@@ -134,31 +135,31 @@ pub async fn run<P: Program>(
     info!(
         by,
         deadline_seconds = limits.drain_deadline.as_secs(),
-        "stopping: answering what is in flight"
+        "stopping: answering requests in flight"
     );
 
     notifier.stopping();
 
-    // Nobody holds a receiver only if the server is gone already, which the join below tells.
+    // Sending fails only if the server has ended, which the join below reports.
     let _server_gone = stop.send(true);
     let drained = drain(&mut server, &mut signals).await?;
     match drained {
         Drained::Clean => info!("stopped: all requests in flight were answered"),
         Drained::Cut { connections } => warn!(
             connections,
-            "stopped: the drain deadline passed, the rest was cut"
+            "stopped: the drain deadline passed, and the remaining connections were cut"
         ),
-        Drained::Abandoned => warn!("stopped: what was in flight was cut"),
+        Drained::Abandoned => warn!("stopped: requests in flight were cut"),
     }
 
-    program.stop().await;
+    service.stop().await;
     stop_watchdog(watchdog);
     drop(listening);
 
     Ok(Ended { by, drained })
 }
 
-/// Waits for the server; a second signal to stop ends the wait.
+/// Waits for the server. A second signal to stop ends the wait.
 async fn drain(
     server: &mut JoinHandle<io::Result<Drained>>,
     signals: &mut mpsc::Receiver<Signal>,
@@ -166,10 +167,10 @@ async fn drain(
     loop {
         tokio::select! {
             ended = &mut *server => {
-                return ended.map_err(RunError::Broke)?.map_err(RunError::Accept);
+                return ended.map_err(RunError::TaskFailed)?.map_err(RunError::Accept);
             }
-            Some(wanted) = signals.recv() => if matches!(wanted, Signal::Stop(_)) {
-                warn!("told to stop again: not waiting any longer");
+            Some(signal) = signals.recv() => if matches!(signal, Signal::Stop(_)) {
+                warn!("second signal to stop: not waiting any longer");
                 server.abort();
                 return Ok(Drained::Abandoned);
             },
@@ -177,11 +178,11 @@ async fn drain(
     }
 }
 
-/// Why the daemon ends when nothing can tell it to.
+/// Why the daemon stops if no signal can reach it any more.
 const NO_SIGNALS: &str = "the end of its signals";
 
-/// Reloads, and once more where that is asked for meanwhile. Returns what asks the daemon to stop:
-/// a disk that hangs must not keep it from ending.
+/// Reloads, and again if another SIGHUP arrives meanwhile. Returns the signal that stops the
+/// daemon: a disk that hangs must not prevent the shutdown.
 async fn reload_or_stop<F: Future<Output = String>>(
     reload: impl Fn() -> F,
     notifier: &Notifier,
@@ -194,7 +195,7 @@ async fn reload_or_stop<F: Future<Output = String>>(
         let status = loop {
             tokio::select! {
                 status = &mut reloading => break status,
-                wanted = signals.recv() => match wanted {
+                signal = signals.recv() => match signal {
                     Some(Signal::Reload) => again = true,
                     Some(Signal::Stop(by)) => return Some(by),
                     None => return Some(NO_SIGNALS),
@@ -209,14 +210,14 @@ async fn reload_or_stop<F: Future<Output = String>>(
     }
 }
 
-/// How long the configuration may take to be read again: more than one file may, so that the
-/// message names it.
+/// The longest time for reading the configuration again: longer than the deadline of one file, so
+/// that the error names the file.
 const RELOAD_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Reads the configuration again; a bad one is refused and the old one stays in force.
-async fn reload<P: Program>(program: &P, options: &Options, files: &FileThreads) -> String {
+/// Reads the configuration again. An invalid one is rejected, and the old one stays in force.
+async fn reload<S: Service>(service: &S, options: &Options, files: &FileThreads) -> String {
     let Some(path) = &options.config_file else {
-        info!("told to reload, but no configuration file is in use");
+        info!("nothing to reload: no configuration file is in use");
         return "nothing to reload: no configuration file is in use".to_owned();
     };
 
@@ -226,39 +227,43 @@ async fn reload<P: Program>(program: &P, options: &Options, files: &FileThreads)
         Err(hung) => Err(Problem::new(Reason::BadConfiguration, hung.to_string())),
     };
 
-    let taken = match loaded {
+    let reloaded = match loaded {
         Ok((config, warnings)) => {
             for warning in warnings {
                 warn!(%warning, "configuration");
             }
-            program.reload(options.over(config)).await
+            service.reload(options.apply_to(config)).await
         }
         Err(problem) => Err(problem),
     };
 
-    match taken {
-        Ok(later) if later.is_empty() => {
+    match reloaded {
+        Ok(needs_restart) if needs_restart.is_empty() => {
             info!(path = %path.display(), "configuration reloaded");
             "configuration reloaded".to_owned()
         }
-        Ok(later) => {
-            let keys = later.join(", ");
+        Ok(needs_restart) => {
+            let keys = needs_restart.join(", ");
             warn!(path = %path.display(), %keys, "configuration reloaded; these keys need a restart");
             format!("configuration reloaded; a restart is needed for {keys}")
         }
         Err(problem) => {
-            error!(path = %path.display(), %problem, "the new configuration is refused; the old one stays in force");
-            format!("the new configuration is refused: {problem}")
+            error!(
+                path = %path.display(), %problem,
+                "the new configuration is rejected; the old one stays in force"
+            );
+            format!("the new configuration is rejected: {problem}")
         }
     }
 }
 
-/// Descriptors that are needed beside callers' connections: the Hub's, the driver's, files.
+/// Descriptors that the daemon needs in addition to callers' connections: the Hub, the driver,
+/// files.
 const OTHER_DESCRIPTORS: u64 = 64;
 
-/// At the cap of connections there must be descriptors left; said at the start, since later it
-/// looks like a fault of whatever could not be opened.
-fn warn_of_few_descriptors(limits: &Limits) {
+/// Warns if the descriptors do not suffice for the cap of connections. Later the shortage would
+/// look like a fault of the file or socket that could not be opened.
+fn warn_of_low_descriptor_limit(limits: &Limits) {
     let allowed = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let needed = (limits.connections as u64).saturating_add(OTHER_DESCRIPTORS);
     if let Some(allowed) = allowed.filter(|allowed| *allowed < needed) {

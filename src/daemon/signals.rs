@@ -1,20 +1,21 @@
-//! The signals that steer the daemon, as values, so that tests can send them without a process.
+//! The daemon's signals as values, so that tests can send them without a process.
 
 use std::io;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-/// What someone outside wants.
+/// A request to the daemon's process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
-    /// SIGTERM or SIGINT, by its name: answer what is in flight and end. A second one ends at once.
+    /// SIGTERM or SIGINT, with its name: answer the requests in flight and stop. A second one stops
+    /// at once.
     Stop(&'static str),
     /// SIGHUP: read the configuration again.
     Reload,
 }
 
-/// The process's signals. From here on they no longer end it by themselves.
+/// Returns the process's signals. From this call on they no longer end the process by themselves.
 pub fn of_process() -> io::Result<mpsc::Receiver<Signal>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -23,14 +24,14 @@ pub fn of_process() -> io::Result<mpsc::Receiver<Signal>> {
 
     tokio::spawn(async move {
         loop {
-            let wanted = tokio::select! {
+            let signal = tokio::select! {
                 Some(()) = terminate.recv() => Signal::Stop("SIGTERM"),
                 Some(()) = interrupt.recv() => Signal::Stop("SIGINT"),
                 Some(()) = hang_up.recv() => Signal::Reload,
                 else => return,
             };
 
-            if sender.send(wanted).await.is_err() {
+            if sender.send(signal).await.is_err() {
                 return;
             }
         }

@@ -1,5 +1,5 @@
-//! The socket: handed over by systemd, or bound by the daemon itself without ever taking what is
-//! not its own.
+//! The socket: handed over by systemd, or bound by the daemon, which never replaces a file or a
+//! socket that is not its own.
 
 use std::fs::{self, File};
 use std::io;
@@ -14,17 +14,19 @@ use rustix::fs::{FlockOperation, flock};
 use tracing::warn;
 
 use super::socket_folder::{self, FolderError, FolderRisk};
-use crate::config::{Accounts, SocketConfig};
+use crate::accounts::Accounts;
+use crate::config::SocketConfig;
 
-/// A socket that is listened on, in non-blocking mode. Dropping it removes the path, if the daemon
-/// made it and it is still the one that it made.
+/// A listening socket in non-blocking mode. Dropping it removes the path if the daemon created it
+/// and it still is the same socket.
 #[derive(Debug)]
 pub struct Listening {
     listener: Option<UnixListener>,
     own: Option<OwnPath>,
 }
 
-/// A path that the daemon made: what stands there is ours only while device and inode are the same.
+/// A path that the daemon created. The file at it is the daemon's only while device and inode
+/// match.
 #[derive(Debug)]
 struct OwnPath {
     path: PathBuf,
@@ -35,21 +37,21 @@ struct OwnPath {
 /// Why there is no socket to listen on.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
-    /// Something else than a socket stands at the path.
-    #[error("{} is {kind}, not a socket: it is left alone", path.display())]
+    /// The file at the path is not a socket.
+    #[error("{} is {kind}, not a socket: the daemon does not replace it", path.display())]
     NotASocket {
         /// The path.
         path: PathBuf,
-        /// What stands there.
+        /// The kind of the file.
         kind: &'static str,
     },
     /// Another daemon answers there.
-    #[error("another daemon listens on {} already", path.display())]
+    #[error("another daemon already listens on {}", path.display())]
     InUse {
         /// The path.
         path: PathBuf,
     },
-    /// The folder is not there.
+    /// The folder does not exist.
     #[error("cannot listen on {}: the folder {} does not exist", path.display(), parent.display())]
     NoFolder {
         /// The path.
@@ -62,58 +64,81 @@ pub enum SocketError {
     UnsafeFolder {
         /// The path.
         path: PathBuf,
-        /// The folder on the way to it, or the link.
+        /// The folder on the path, or the link.
         place: PathBuf,
-        /// What is wrong with that.
+        /// Its risk.
         risk: FolderRisk,
     },
-    /// The system refuses.
+    /// A system call failed.
     #[error("cannot {action} {}: {source}", path.display())]
     System {
-        /// What was tried.
+        /// What failed.
         action: &'static str,
-        /// On what.
+        /// The path.
         path: PathBuf,
-        /// Why not.
+        /// Why.
         source: io::Error,
     },
-    /// systemd handed over something else than one Unix stream socket.
+    /// systemd handed over something other than one Unix stream socket.
     #[error("the service manager handed over {0}")]
     Activation(String),
+}
+
+impl SocketError {
+    fn system(action: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::System {
+            action,
+            path: path.to_owned(),
+            source,
+        }
+    }
 }
 
 impl From<SocketError> for Problem {
     fn from(error: SocketError) -> Self {
         let (reason, hint) = match &error {
-            SocketError::NotASocket { .. } => {
-                (Reason::BadConfiguration, "remove it, or set socket.path to another path".to_owned())
-            }
+            SocketError::NotASocket { .. } => (
+                Reason::BadConfiguration,
+                "remove it, or set socket.path to another path".to_owned(),
+            ),
             SocketError::InUse { .. } => (
                 Reason::Busy,
-                "stop it first (`systemctl stop hf-mem-probe.socket hf-mem-probe.service`), or use --socket".to_owned(),
+                "stop it first (`systemctl stop hf-mem-probe.socket hf-mem-probe.service`), \
+                 or use --socket"
+                    .to_owned(),
             ),
             SocketError::NoFolder { parent, .. } => (
                 Reason::BadConfiguration,
                 format!(
-                    "under systemd RuntimeDirectory=hf-mem-probe makes it; by hand: `install -d -m 0755 {}`, or use \
-                     --socket with a folder that you own",
+                    "under systemd, RuntimeDirectory=hf-mem-probe creates it; otherwise run \
+                     `install -d -m 0755 {}`, or use --socket with a folder that you own",
                     parent.display()
                 ),
             ),
             SocketError::UnsafeFolder { .. } => (
                 Reason::Forbidden,
-                "start it by its units, or use --socket in a folder of root's that no other user can write to, such as \
-                 one below /run"
+                "start it through its units, or use --socket in a folder that only root can \
+                 write to, such as one below /run"
                     .to_owned(),
             ),
-            SocketError::System { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => (
-                Reason::Forbidden,
-                "run it as the user who owns the folder, or use --socket with a folder that you own".to_owned(),
-            ),
-            SocketError::System { .. } => (Reason::BadConfiguration, "see socket.path in the configuration".to_owned()),
-            SocketError::Activation(_) => {
-                (Reason::BadConfiguration, "hf-mem-probe.socket must have exactly one ListenStream=PATH".to_owned())
+            SocketError::System { source, .. }
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                (
+                    Reason::Forbidden,
+                    "run it as the user who owns the folder, or use --socket with a folder that \
+                     you own"
+                        .to_owned(),
+                )
             }
+            SocketError::System { .. } => (
+                Reason::BadConfiguration,
+                "check socket.path in the configuration".to_owned(),
+            ),
+            SocketError::Activation(_) => (
+                Reason::BadConfiguration,
+                "give hf-mem-probe.socket exactly one ListenStream=PATH".to_owned(),
+            ),
         };
 
         Self::new(reason, error.to_string()).hint(hint)
@@ -121,19 +146,19 @@ impl From<SocketError> for Problem {
 }
 
 impl Listening {
-    /// The listener, for the server. Once.
+    /// Takes the listener. Only the first call returns it.
     pub fn take(&mut self) -> Option<UnixListener> {
         self.listener.take()
     }
 
-    /// The path, where the daemon made it.
+    /// The path, if the daemon created it.
     pub fn own_path(&self) -> Option<&Path> {
         self.own.as_ref().map(|own| own.path.as_path())
     }
 
-    /// A socket that someone else made.
+    /// Adopts a socket that another process created.
     pub fn adopted(listener: UnixListener) -> io::Result<Self> {
-        // It may have been made blocking; tokio would then stall without a word.
+        // tokio would silently stall on a blocking socket.
         listener.set_nonblocking(true)?;
         Ok(Self {
             listener: Some(listener),
@@ -153,20 +178,20 @@ impl Drop for Listening {
     }
 }
 
-/// The socket that systemd handed over (`LISTEN_FDS`), if any. Must run before threads are started:
-/// it clears the variables, so that children do not take them for theirs.
-pub fn from_systemd(mut handed: ListenFd) -> Result<Option<Listening>, SocketError> {
-    match handed.len() {
+/// Returns the socket that systemd handed over (`LISTEN_FDS`), if any.
+///
+/// Call it before threads start: it clears the variables, so that child processes do not use them.
+pub fn from_systemd(mut handed_over: ListenFd) -> Result<Option<Listening>, SocketError> {
+    match handed_over.len() {
         0 => Ok(None),
         1 => {
-            let wrong = |error: io::Error| {
-                SocketError::Activation(format!("no Unix stream socket: {error}"))
-            };
-            let listener = handed.take_unix_listener(0).map_err(wrong)?;
-            listener.map(Listening::adopted).transpose().map_err(wrong)
+            let listener = handed_over.take_unix_listener(0);
+            listener
+                .and_then(|listener| listener.map(Listening::adopted).transpose())
+                .map_err(|error| SocketError::Activation(format!("no Unix stream socket: {error}")))
         }
         count => Err(SocketError::Activation(format!(
-            "{count} sockets, where one is served"
+            "{count} sockets instead of one"
         ))),
     }
 }
@@ -174,23 +199,10 @@ pub fn from_systemd(mut handed: ListenFd) -> Result<Option<Listening>, SocketErr
 /// Binds `config.path` with its group and mode.
 pub fn bind(config: &SocketConfig, accounts: &Accounts) -> Result<Listening, SocketError> {
     let path = config.path.as_path();
-    let system = |action, source| SocketError::System {
-        action,
-        path: path.to_owned(),
-        source,
-    };
-
     let parent = path
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
-    let cannot_open = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => SocketError::NoFolder {
-            path: path.to_owned(),
-            parent: parent.to_owned(),
-        },
-        _ => system("open the folder of", error),
-    };
 
     socket_folder::check(parent, rustix::process::geteuid()).map_err(|error| match error {
         FolderError::Risky { place, risk } => SocketError::UnsafeFolder {
@@ -198,61 +210,68 @@ pub fn bind(config: &SocketConfig, accounts: &Accounts) -> Result<Listening, Soc
             place,
             risk,
         },
-        FolderError::System(error) => cannot_open(error),
+        FolderError::System(error) => cannot_open_folder(path, parent, error),
     })?;
 
-    let folder = File::open(parent).map_err(cannot_open)?;
+    let folder = File::open(parent).map_err(|error| cannot_open_folder(path, parent, error))?;
 
-    // Two daemons that start at the same moment must not both find nobody and unlink each other's
-    // socket. The lock is on the folder, so that no file is left behind, and lasts until the socket
-    // listens.
+    // Two daemons that start at the same moment must not both find the path unused and remove each
+    // other's socket. The lock is on the folder, so that no lock file remains. It lasts until the
+    // socket listens.
     flock(&folder, FlockOperation::NonBlockingLockExclusive).map_err(|errno| match errno {
         rustix::io::Errno::WOULDBLOCK => SocketError::InUse {
             path: path.to_owned(),
         },
-        errno => system("lock the folder of", errno.into()),
+        errno => SocketError::system("lock the folder of", path, errno.into()),
     })?;
 
-    clear_way(path)?;
+    clear_path(path)?;
 
-    // Nobody may connect before group and mode are right, and the process's umask is not ours to
-    // change under other threads: so the socket is made in a folder that only we can enter, and
-    // moved into place when it is ready.
-    let nursery = tempfile::Builder::new()
+    // No client may connect before group and mode are set, and changing the process's umask would
+    // affect other threads. So the socket is created in a staging directory that only this user can
+    // enter, and moved into place when it is ready.
+    let staging = tempfile::Builder::new()
         .prefix(".")
         .permissions(fs::Permissions::from_mode(0o700))
         .tempdir_in(parent)
-        .map_err(|error| system("make a folder beside", error))?;
-    let newborn = nursery.path().join("s");
-    let listener = UnixListener::bind(&newborn).map_err(|error| system("listen on", error))?;
-    let mut listening = Listening::adopted(listener).map_err(|error| system("listen on", error))?;
-    give_to_group(&newborn, &config.group, accounts);
-    fs::set_permissions(&newborn, fs::Permissions::from_mode(config.mode.0))
-        .map_err(|error| system("set the mode of", error))?;
-    let made = fs::symlink_metadata(&newborn).map_err(|error| system("look at", error))?;
-    fs::rename(&newborn, path).map_err(|error| system("put in place", error))?;
+        .map_err(|error| SocketError::system("create a staging directory for", path, error))?;
+    let staged = staging.path().join("s");
+    let mut listening = UnixListener::bind(&staged)
+        .and_then(Listening::adopted)
+        .map_err(|error| SocketError::system("listen on", path, error))?;
+    give_to_group(&staged, &config.group, accounts);
+    fs::set_permissions(&staged, fs::Permissions::from_mode(config.mode.0))
+        .map_err(|error| SocketError::system("set the mode of", path, error))?;
+    let created = fs::symlink_metadata(&staged)
+        .map_err(|error| SocketError::system("read the metadata of", path, error))?;
+    fs::rename(&staged, path)
+        .map_err(|error| SocketError::system("move into place", path, error))?;
 
     listening.own = Some(OwnPath {
         path: path.to_owned(),
-        device: made.dev(),
-        inode: made.ino(),
+        device: created.dev(),
+        inode: created.ino(),
     });
 
     Ok(listening)
 }
 
-/// Removes a socket that nobody listens on. Anything else is left alone, and an error.
-fn clear_way(path: &Path) -> Result<(), SocketError> {
-    let system = |action, source| SocketError::System {
-        action,
-        path: path.to_owned(),
-        source,
-    };
+fn cannot_open_folder(path: &Path, parent: &Path, error: io::Error) -> SocketError {
+    match error.kind() {
+        io::ErrorKind::NotFound => SocketError::NoFolder {
+            path: path.to_owned(),
+            parent: parent.to_owned(),
+        },
+        _ => SocketError::system("open the folder of", path, error),
+    }
+}
 
+/// Removes a socket on which no process listens. Any other file at the path is an error.
+fn clear_path(path: &Path) -> Result<(), SocketError> {
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found.file_type(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(system("look at", error)),
+        Err(error) => return Err(SocketError::system("read the metadata of", path, error)),
     };
 
     if !found.is_socket() {
@@ -271,30 +290,33 @@ fn clear_way(path: &Path) -> Result<(), SocketError> {
 
     match UnixStream::connect(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            warn!(path = %path.display(), "removing the socket of a daemon that is gone");
-            fs::remove_file(path).map_err(|error| system("remove the stale socket", error))
+            warn!(path = %path.display(), "removing the socket of a daemon that has ended");
+            fs::remove_file(path)
+                .map_err(|error| SocketError::system("remove the stale socket", path, error))
         }
-        // An answer, but also a full backlog and a missing permission, mean that somebody is there.
+        // An answer means that a daemon listens; so do a full backlog and a missing permission.
         Ok(_) | Err(_) => Err(SocketError::InUse {
             path: path.to_owned(),
         }),
     }
 }
 
-/// Gives the socket to the group. Where that cannot be, it stays with the daemon's own group, which
-/// is stricter: the daemon goes on and says so.
+/// Changes the socket's group. If that fails, the socket keeps the daemon's own group, which is
+/// stricter: the daemon continues with a warning.
 fn give_to_group(path: &Path, group: &str, accounts: &Accounts) {
-    let given = accounts
+    let changed = accounts
         .gid(group)
         .map_err(|error| error.to_string())
         .and_then(|gid| chgrp(path, gid).map_err(|error| error.to_string()));
-    if let Err(why) = given {
-        warn!(%group, %why, "the socket is not given to its group: only the daemon's own group may connect");
+    if let Err(why) = changed {
+        warn!(
+            %group, %why,
+            "cannot change the socket's group: only the daemon's own group can connect"
+        );
     }
 }
 
-/// Changes the group, unless it is the right one already: a sandboxed service may not call chown at
-/// all.
+/// Changes the group unless it is right already: a sandboxed service cannot call chown at all.
 fn chgrp(path: &Path, gid: u32) -> io::Result<()> {
     if fs::symlink_metadata(path)?.gid() == gid {
         Ok(())
@@ -321,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_made_with_its_mode_and_removed_at_the_end() {
+    fn socket_has_mode_and_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let config = config(folder.path());
         let listening = bind(&config, &Accounts::default()).unwrap();
@@ -337,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_at_the_path_is_left_alone() {
+    fn other_files_are_not_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let config = config(folder.path());
         fs::write(&config.path, "precious").unwrap();
@@ -345,14 +367,14 @@ mod tests {
         assert_eq!((reason, reason.exit_code()), (Reason::BadConfiguration, 78));
 
         assert!(
-            detail.ends_with("api.sock is a file, not a socket: it is left alone"),
+            detail.ends_with("api.sock is a file, not a socket: the daemon does not replace it"),
             "{detail}"
         );
         assert_eq!(fs::read_to_string(&config.path).unwrap(), "precious");
     }
 
     #[test]
-    fn a_link_to_a_socket_is_not_followed() {
+    fn links_to_sockets_are_not_followed() {
         let folder = tempfile::tempdir().unwrap();
         let config = config(folder.path());
         let victim = folder.path().join("other.sock");
@@ -367,19 +389,22 @@ mod tests {
     }
 
     #[test]
-    fn a_second_daemon_is_refused_and_the_first_keeps_its_socket() {
+    fn second_daemon_is_rejected() {
         let folder = tempfile::tempdir().unwrap();
         let config = config(folder.path());
         let first = bind(&config, &Accounts::default()).unwrap();
         let (reason, detail) = reason(bind(&config, &Accounts::default()).unwrap_err());
         assert_eq!((reason, reason.exit_code()), (Reason::Busy, 75));
-        assert!(detail.starts_with("another daemon listens on "), "{detail}");
+        assert!(
+            detail.starts_with("another daemon already listens on "),
+            "{detail}"
+        );
         UnixStream::connect(&config.path).unwrap();
         drop(first);
     }
 
     #[test]
-    fn a_stale_socket_is_replaced() {
+    fn stale_socket_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let config = config(folder.path());
         drop(UnixListener::bind(&config.path).unwrap());
@@ -390,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_ours_any_more_is_not_removed() {
+    fn foreign_sockets_are_not_removed() {
         let folder = tempfile::tempdir().unwrap();
         let config = config(folder.path());
         let listening = bind(&config, &Accounts::default()).unwrap();
@@ -410,9 +435,9 @@ mod tests {
     }
 
     #[test]
-    fn folder_of_another_user_is_refused() {
+    fn folder_of_another_user_is_rejected() {
         if !rustix::process::geteuid().is_root() {
-            // As another user this folder cannot be made.
+            // Only root can create such a folder.
             return;
         }
 
@@ -426,12 +451,12 @@ mod tests {
         assert_eq!(
             fs::read_dir(folder.path()).unwrap().count(),
             0,
-            "nothing is made there"
+            "nothing is created there"
         );
     }
 
     #[test]
-    fn a_missing_folder_is_named_with_the_cure() {
+    fn missing_folder_has_a_hint() {
         let folder = tempfile::tempdir().unwrap();
         let config = SocketConfig {
             path: folder.path().join("run/api.sock"),

@@ -1,10 +1,10 @@
-//! Whether a root daemon may put its socket into a folder.
+//! Checks whether a root daemon can safely put its socket into a folder.
 //!
-//! A user who can write to a folder on the way to the socket can replace the socket by another, or
-//! a folder by a symbolic link while root changes modes and groups below it. So root serves only
-//! where nobody but root can rename entries: every folder from `/` down, and every link that is
-//! followed, must be root's own. A daemon without root's rights can harm no one but its own user;
-//! there the kernel's permissions decide.
+//! A user who can write to a folder on the path can replace the socket by another. The user can
+//! also replace a folder by a symbolic link while root changes modes and groups below it. So a root
+//! daemon requires that only root can rename entries: every folder from `/` down, and every link on
+//! the path, must be root's own. A daemon without root's rights can harm its own user only, so the
+//! kernel's permissions decide.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -15,35 +15,33 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::process::Uid;
 
-/// Links that are followed, as by the kernel.
+/// The most links on a path, as in the kernel.
 const MAX_LINKS: usize = 40;
 
 const STICKY: u32 = 0o1000;
 const GROUP_WRITES: u32 = 0o020;
 const OTHERS_WRITE: u32 = 0o002;
 
-/// Why a folder, or a link to one, is not root's own.
+/// Why a folder, or a link to one, is not safe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FolderRisk {
     /// Another user owns it.
-    #[error("belongs to user {0}, who could put another socket in its place")]
+    #[error("belongs to user {0}, who could replace the socket")]
     Owner(u32),
-    /// A group may write to it, and it is not sticky.
-    #[error("is writable by group {0}, whose members could put another socket in its place")]
+    /// A group can write to it, and it is not sticky.
+    #[error("is writable by group {0}, whose members could replace the socket")]
     Group(u32),
-    /// Any user may write to it, and it is not sticky.
-    #[error(
-        "is writable by every user and not sticky, so that any of them could put another socket in its place"
-    )]
+    /// Any user can write to it, and it is not sticky.
+    #[error("is writable by every user and not sticky, so any user could replace the socket")]
     Everyone,
 }
 
-/// What the check found, besides that all is well.
+/// Why a folder fails the check.
 #[derive(Debug)]
 pub(super) enum FolderError {
-    /// A folder, or a link on the way, that is not root's own.
+    /// A folder on the path, or a link, is not root's own.
     Risky { place: PathBuf, risk: FolderRisk },
-    /// The way cannot be walked.
+    /// A part of the path cannot be read.
     System(io::Error),
 }
 
@@ -53,8 +51,8 @@ impl From<io::Error> for FolderError {
     }
 }
 
-/// Refuses `folder` for a daemon of the user `daemon`, where that is root, unless all of the way to
-/// it is root's own.
+/// Rejects `folder` for a daemon that runs as root, unless its whole path is root's own. Accepts it
+/// for any other user.
 pub(super) fn check(folder: &Path, daemon: Uid) -> Result<(), FolderError> {
     if !daemon.is_root() {
         return Ok(());
@@ -101,7 +99,7 @@ pub(super) fn check(folder: &Path, daemon: Uid) -> Result<(), FolderError> {
     Ok(())
 }
 
-/// The steps of `path`, below its root.
+/// Returns the components of `path`, below its root.
 fn names(path: &Path) -> impl DoubleEndedIterator<Item = OsString> {
     path.components().filter_map(|component| match component {
         Component::Normal(name) => Some(name.to_owned()),
@@ -111,7 +109,7 @@ fn names(path: &Path) -> impl DoubleEndedIterator<Item = OsString> {
 }
 
 fn check_one(place: &Path, found: &Metadata) -> Result<(), FolderError> {
-    // A link has all bits of the mode, and none of them counts.
+    // The mode of a link has all bits, and none of them counts.
     let mode = if found.is_symlink() { 0 } else { found.mode() };
 
     match risk(found.uid(), found.gid(), mode) {
@@ -123,8 +121,8 @@ fn check_one(place: &Path, found: &Metadata) -> Result<(), FolderError> {
     }
 }
 
-/// What is wrong with a folder of this owner, group and mode. A sticky one lets its users change
-/// their own entries only.
+/// Returns the risk of a folder with this owner, group and mode. In a sticky folder users can
+/// change their own entries only.
 fn risk(uid: u32, gid: u32, mode: u32) -> Option<FolderRisk> {
     let sticky = mode & STICKY != 0;
     if uid != 0 {
@@ -143,6 +141,19 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt as _, chown, lchown, symlink};
 
     use super::*;
+
+    fn make_folder(folder: PathBuf, uid: u32, mode: u32) -> PathBuf {
+        fs::create_dir_all(folder.join("run")).unwrap();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).unwrap();
+        chown(&folder, Some(uid), None).unwrap();
+        folder
+    }
+
+    fn make_link(place: PathBuf, target: &Path, uid: u32) -> PathBuf {
+        symlink(target, &place).unwrap();
+        lchown(&place, Some(uid), None).unwrap();
+        place
+    }
 
     #[test]
     fn only_roots_folders_are_safe() {
@@ -165,46 +176,32 @@ mod tests {
     }
 
     #[test]
-    fn other_users_daemons_are_not_held_back() {
+    fn other_users_daemons_skip_the_check() {
         assert!(check(Path::new("/nonexistent/folder"), Uid::from_raw(1000)).is_ok());
     }
 
-    /// Folders of other users can only be made by root: as another user this is not tested.
+    /// Only root can create folders of other users. As another user this test does nothing.
     #[test]
-    fn whole_way_must_be_roots() {
+    fn whole_path_must_be_roots() {
         if !rustix::process::geteuid().is_root() {
             return;
         }
 
         let directory = tempfile::tempdir().unwrap();
-        let folder = |name: &str, uid: u32, mode: u32| {
-            let folder = directory.path().join(name);
-            fs::create_dir_all(folder.join("run")).unwrap();
-            fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).unwrap();
-            chown(&folder, Some(uid), None).unwrap();
-            folder
-        };
+        let own = make_folder(directory.path().join("own"), 0, 0o755);
+        let alices = make_folder(directory.path().join("alice"), 1000, 0o755);
+        let open = make_folder(directory.path().join("open"), 0, 0o777);
+        let sticky = make_folder(directory.path().join("sticky"), 0, 0o1777);
 
-        let own = folder("own", 0, 0o755);
-        let alices = folder("alice", 1000, 0o755);
-        let open = folder("open", 0, 0o777);
-        let sticky = folder("sticky", 0, 0o1777);
-
-        let link = |place: PathBuf, target: &Path, uid: u32| {
-            symlink(target, &place).unwrap();
-            lchown(&place, Some(uid), None).unwrap();
-            place
-        };
-
-        let safe_link = link(
+        let safe_link = make_link(
             directory.path().join("safe"),
             Path::new("own/../own/run"),
             0,
         );
 
-        let link_to_alice = link(own.join("outside"), &alices, 0);
-        let alices_link = link(sticky.join("alices"), &own, 1000);
-        let loops = link(own.join("loop"), Path::new("loop"), 0);
+        let link_to_alice = make_link(own.join("outside"), &alices, 0);
+        let alices_link = make_link(sticky.join("alices"), &own, 1000);
+        let loops = make_link(own.join("loop"), Path::new("loop"), 0);
 
         for safe in [
             own.join("run"),

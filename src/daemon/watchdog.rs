@@ -1,4 +1,4 @@
-//! Signs of life, given only while the parts that could hang do answer.
+//! Resets the service manager's watchdog while the parts that could hang respond.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,35 +6,39 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{error, info};
 
-use super::{Notifier, Program};
+use super::Notifier;
+use crate::server::service::Service;
 
-/// Tells `notifier` every half `period` that the program lives, and nothing while it does not: the
-/// service manager then ends the process, and starts it anew.
-pub(super) async fn watch<P: Program>(program: Arc<P>, notifier: Notifier, period: Duration) {
+/// Resets the watchdog every half `period` while the service is alive. Otherwise the service
+/// manager ends the process and restarts it.
+pub(super) async fn watch<S: Service>(service: Arc<S>, notifier: Notifier, period: Duration) {
     let pause = (period / 2).max(Duration::from_millis(1));
     let mut ticks = interval(pause);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut well = true;
+    let mut was_alive = true;
 
     loop {
         ticks.tick().await;
-        let alive = timeout(pause, program.liveness())
+        let alive = timeout(pause, service.liveness())
             .await
             .unwrap_or_else(|_| {
-                Err("neither the sampler nor the ledger answered in time".to_owned())
+                Err("the sampler and the lease broker did not answer in time".to_owned())
             });
 
         match alive {
             Ok(()) => {
                 notifier.alive();
-                if !well {
+                if !was_alive {
                     info!("alive again");
                 }
-                well = true;
+                was_alive = true;
             }
             Err(stuck) => {
-                error!(%stuck, "no sign of life is given; the service manager will restart the daemon");
-                well = false;
+                error!(
+                    %stuck,
+                    "not resetting the watchdog; the service manager will restart the daemon"
+                );
+                was_alive = false;
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Why there is no reading of the devices.
 
+use hf_mem_core::device::UnusableReason;
+use hf_mem_core::wire_word::WireWord;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -60,7 +62,7 @@ pub enum DevicesError {
     #[error("no device can be used: {message}")]
     NoneUsable {
         /// The reason of the first.
-        reason: String,
+        reason: WireWord<UnusableReason>,
         /// Its sentence.
         message: String,
     },
@@ -91,7 +93,7 @@ impl DevicesError {
             Self::NoPermission { .. } => "no_permission",
             Self::NoDevices => "no_devices",
             Self::DevicesVanished { .. } => "gpu_lost",
-            Self::NoneUsable { reason, .. } => reason,
+            Self::NoneUsable { reason, .. } => reason.as_str(),
             Self::Overdue { .. } => "nvml_overdue",
             Self::Released { .. } => "nvml_released",
         }

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use hf_mem_core::device::Process;
 
+use crate::accounts::UserNames;
+
 /// The parts of the file system that facts about the host are read from; tests set their own.
 #[derive(Clone, Debug)]
 pub struct HostRoots {
@@ -63,8 +65,8 @@ pub fn namesakes(roots: &HostRoots) -> bool {
 }
 
 /// Fills in what `/proc` shows of a process; what it hides (another PID namespace, `ProtectProc`)
-/// stays `None`. `passwd` is the text of `/etc/passwd`.
-pub fn describe(process: &mut Process, proc: &Path, passwd: &str) {
+/// stays `None`. `users` has the names of users.
+pub(crate) fn describe(process: &mut Process, proc: &Path, users: &UserNames) {
     let own = proc.join(process.pid.to_string());
     let read = |name: &str| {
         fs::read(own.join(name))
@@ -76,7 +78,7 @@ pub fn describe(process: &mut Process, proc: &Path, passwd: &str) {
         .map(|name| name.trim_end().to_owned())
         .filter(|name| !name.is_empty());
     process.uid = read("status").as_deref().and_then(uid);
-    process.user = process.uid.and_then(|uid| user(passwd, uid));
+    process.user = process.uid.and_then(|uid| users.name(uid));
     process.start_ticks = read("stat").as_deref().and_then(start_ticks);
     process.cgroup = read("cgroup").as_deref().and_then(cgroup);
     process.unit = process.cgroup.as_deref().and_then(unit);
@@ -92,14 +94,6 @@ fn uid(status: &str) -> Option<u32> {
         .next()?
         .parse()
         .ok()
-}
-
-fn user(passwd: &str, uid: u32) -> Option<String> {
-    passwd.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
-    })
 }
 
 /// Field 22 of `stat`; the name in field 2 may hold spaces and parentheses, so counting starts
@@ -242,16 +236,5 @@ mod tests {
         let stat = "4121 (a (b) c) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 987654 20 21";
         assert_eq!(start_ticks(stat), Some(987_654));
         assert_eq!(uid("Name:\tx\nUid:\t1000\t1000\t1000\t1000\n"), Some(1000));
-
-        assert_eq!(
-            user(
-                "root:x:0:0::/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\n",
-                1000
-            )
-            .as_deref(),
-            Some("ann")
-        );
-
-        assert_eq!(user("broken\n::\n", 1000), None);
     }
 }

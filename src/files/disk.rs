@@ -1,12 +1,12 @@
-//! Files and folders, touched only where that may take its time.
+//! Access to files and folders that may block.
 
 #![expect(
     clippy::disallowed_methods,
-    reason = "this is the place through which all others go"
+    reason = "all other code goes through this module"
 )]
 #![expect(
     clippy::unused_self,
-    reason = "a `Disk` is the right to call these, and holds nothing"
+    reason = "a `Disk` is the right to call these, and holds no state"
 )]
 
 use std::ffi::{OsStr, OsString};
@@ -20,7 +20,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::FileError;
 
-/// The right to touch files. A file thread has one; nothing else can make one.
+/// The right to access files. A file thread has one; no other code can create one.
 #[derive(Debug)]
 pub(crate) struct Disk(());
 
@@ -29,7 +29,7 @@ pub(crate) struct Disk(());
 pub(crate) struct FolderEntry {
     pub(crate) name: OsString,
     pub(crate) path: PathBuf,
-    /// What its name leads to, links followed; `None` for a link that leads nowhere.
+    /// Metadata of the link's target; `None` for a dangling link.
     pub(crate) metadata: Option<Metadata>,
 }
 
@@ -38,19 +38,19 @@ impl Disk {
         Self(())
     }
 
-    /// Opens a regular file for reading. Opening never waits for a writer, as it would with a pipe.
+    /// Opens a regular file for reading. Does not wait for a writer, as opening a pipe would.
     pub(crate) fn open(&self, path: &Path) -> io::Result<File> {
-        // Opening a device may already do something to it: it is looked at first.
-        regular(&fs::metadata(path)?)?;
+        // Opening a device may have an effect, so check the kind first.
+        check_regular(&fs::metadata(path)?)?;
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
         let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
 
-        // Another file may have taken its place.
-        regular(&file.metadata()?)?;
+        // Another file may have replaced it meanwhile.
+        check_regular(&file.metadata()?)?;
         Ok(file)
     }
 
-    /// Reads a whole regular file of at most `limit` bytes.
+    /// Reads a whole regular file of at max `limit` bytes.
     pub(crate) fn read(&self, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
         let file = self.open(path)?;
         let length = file.metadata()?.len();
@@ -60,7 +60,7 @@ impl Disk {
 
         let mut bytes = Vec::new();
 
-        // The length of a file in /proc is 0, and that of any other may grow meanwhile.
+        // A file in /proc has the length 0, and any other file may grow meanwhile.
         file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > limit {
             return Err(FileError::TooLong { limit }.into());
@@ -69,13 +69,13 @@ impl Disk {
         Ok(bytes)
     }
 
-    /// Reads a whole regular file of at most `limit` bytes of UTF-8.
+    /// Reads a whole regular file of at max `limit` bytes of UTF-8.
     pub(crate) fn read_text(&self, path: &Path, limit: u64) -> io::Result<String> {
         let text = String::from_utf8(self.read(path, limit)?);
         text.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "its text is not valid UTF-8"))
     }
 
-    /// Reads up to `length` bytes from `start` on. Memory grows with what is there, not with
+    /// Reads up to `length` bytes from `start` on. Memory grows with the bytes read, not with
     /// `length`.
     pub(crate) fn read_range(&self, path: &Path, start: u64, length: u64) -> io::Result<Vec<u8>> {
         let mut file = self.open(path)?;
@@ -86,7 +86,7 @@ impl Disk {
         Ok(bytes)
     }
 
-    /// What `path` leads to, links followed.
+    /// Returns the metadata of the target of `path`, links followed.
     pub(crate) fn metadata(&self, path: &Path) -> io::Result<Metadata> {
         fs::metadata(path)
     }
@@ -106,17 +106,17 @@ impl Disk {
         fs::metadata(path).is_ok_and(|found| found.is_file())
     }
 
-    /// `path` without links in it.
+    /// Returns `path` without links in it.
     pub(crate) fn canonical(&self, path: &Path) -> io::Result<PathBuf> {
         fs::canonicalize(path)
     }
 
-    /// The entries of a folder whose name is `wanted`, at most `most` of them. No other is looked
-    /// at: it may be a mount that hangs.
+    /// Lists the entries of a folder whose names `wanted` accepts, at max `max` of them. Touches
+    /// no other entry, because it may be a mount that hangs.
     pub(crate) fn list(
         &self,
         folder: &Path,
-        most: usize,
+        max: usize,
         wanted: impl Fn(&OsStr) -> bool,
     ) -> io::Result<Vec<FolderEntry>> {
         let mut entries = Vec::new();
@@ -126,8 +126,8 @@ impl Disk {
                 continue;
             }
 
-            if entries.len() == most {
-                return Err(FileError::TooMany { most }.into());
+            if entries.len() == max {
+                return Err(FileError::TooMany { max }.into());
             }
 
             let path = entry.path();
@@ -141,8 +141,8 @@ impl Disk {
         Ok(entries)
     }
 
-    /// Whether `path` has a POSIX access list, so that its permission bits do not say everything.
-    /// An error that leaves this open counts as one.
+    /// Whether `path` has a POSIX access list, which overrides its permission bits. Returns true if
+    /// an error leaves this open.
     pub(crate) fn has_access_list(&self, path: &Path) -> bool {
         use rustix::io::Errno;
 
@@ -151,7 +151,7 @@ impl Disk {
         !matches!(asked, Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS))
     }
 
-    /// Writes a file: whole or not at all. Makes the folder that it lies in.
+    /// Writes a file atomically. Creates its folder if needed.
     pub(crate) fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let folder = path
             .parent()
@@ -172,7 +172,7 @@ impl Disk {
 
     /// Marks a regular file as changed now.
     pub(crate) fn touch(&self, path: &Path) -> io::Result<()> {
-        regular(&fs::metadata(path)?)?;
+        check_regular(&fs::metadata(path)?)?;
         let flags =
             OFlags::WRONLY | OFlags::APPEND | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
         let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
@@ -180,19 +180,19 @@ impl Disk {
     }
 }
 
-/// Refuses everything that is no regular file.
-fn regular(found: &Metadata) -> io::Result<()> {
+/// Returns an error unless `found` is a regular file.
+fn check_regular(found: &Metadata) -> io::Result<()> {
     if found.is_file() {
         Ok(())
     } else {
         Err(FileError::NotRegular {
-            kind: kind(found.file_type()),
+            kind: kind_of(found.file_type()),
         }
         .into())
     }
 }
 
-fn kind(found: FileType) -> &'static str {
+fn kind_of(found: FileType) -> &'static str {
     if found.is_dir() {
         "a folder"
     } else if found.is_fifo() {
@@ -209,7 +209,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn special_files_are_refused_unread() {
+    fn special_file_is_rejected_unread() {
         let (disk, folder) = (Disk::new(), tempfile::tempdir().unwrap());
         let pipe = folder.path().join("pipe");
         rustix::fs::mknodat(
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn long_files_are_refused_by_length() {
+    fn long_file_is_rejected_by_length() {
         let (disk, folder) = (Disk::new(), tempfile::tempdir().unwrap());
         let path = folder.path().join("file");
         fs::write(&path, "0123456789").unwrap();
@@ -250,7 +250,7 @@ mod tests {
             "it has more than 9 bytes"
         );
 
-        // A file that says it is empty.
+        // A file that claims to be empty.
         assert!(
             !disk
                 .read(Path::new("/proc/self/status"), 1 << 20)
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn full_folders_are_refused() {
+    fn long_folder_is_rejected() {
         let (disk, folder) = (Disk::new(), tempfile::tempdir().unwrap());
         for name in ["a", "b", "c"] {
             disk.write(&folder.path().join(name), b"").unwrap();

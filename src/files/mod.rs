@@ -1,16 +1,15 @@
-//! The one place through which this program opens files that somebody else may have put there.
+//! Access to files that other users or programs control.
 //!
-//! A file may be a named pipe that never gets a writer, a device without an end, or lie on a disk
-//! that does not answer. So every access follows three rules:
+//! A file may be a named pipe that never gets a writer, a device without an end, or on a disk that
+//! does not answer. So every access follows three rules:
 //!
-//! 1. Only regular files are opened, and read no further than a bound that the caller names
-//!    ([`Disk`]).
-//! 2. It happens on a thread of its own, never on the runtime's ([`FileThreads::run`], [`wait`]).
-//! 3. It has a deadline. A read that hangs in the kernel cannot be cancelled: its thread is left
-//!    behind. [`FileThreads`] counts these threads, skips the place that hangs until the read
-//!    returns, and never waits for them at the end.
+//! 1. Only regular files are opened, and read up to a limit that the caller sets ([`Disk`]).
+//! 2. It runs on a separate thread, never on the runtime's ([`FileThreads::run`], [`wait`]).
+//! 3. It has a deadline. A read that hangs in the kernel cannot be canceled, so its thread is
+//!    abandoned. [`FileThreads`] counts these threads, skips the place that hangs until the read
+//!    returns, and never waits for them at exit.
 //!
-//! A [`Disk`] exists only inside such a thread, so the compiler holds rule 2. `clippy.toml`
+//! A [`Disk`] exists only inside such a thread, so the compiler enforces rule 2. `clippy.toml`
 //! disallows `std::fs` elsewhere.
 
 mod disk;
@@ -23,41 +22,41 @@ use std::time::Duration;
 pub(crate) use disk::Disk;
 pub(crate) use threads::{FilePlace, FileThreads, try_wait, wait};
 
-/// Why a file was not read, beyond what the system itself says.
+/// Why a file was not read, in addition to the system's own errors.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum FileError {
     /// A pipe, a device, a socket or a folder.
     #[error("it is {kind}, not a regular file")]
     NotRegular {
-        /// What it is.
+        /// The kind of file.
         kind: &'static str,
     },
-    /// More than is read of such a file.
+    /// A file above the length limit.
     #[error("it has more than {limit} bytes")]
     TooLong {
-        /// The bound.
+        /// The limit.
         limit: u64,
     },
-    /// A folder with more entries than are looked at.
-    #[error("it holds more than {most} entries")]
+    /// A folder with too many entries.
+    #[error("it holds more than {max} entries")]
     TooMany {
-        /// The bound.
-        most: usize,
+        /// The limit.
+        max: usize,
     },
     /// The disk has not answered in time.
     #[error("{} has not answered for {} s: the disk under it may hang", place.display(), since.as_secs())]
     Hung {
         /// The folder or file.
         place: PathBuf,
-        /// How long it has been waited for.
+        /// How long the access has lasted.
         since: Duration,
     },
-    /// The system has no thread left.
+    /// The system cannot start another thread.
     #[error("no thread can be started to read {}: {why}", place.display())]
     NoThread {
         /// The folder or file.
         place: PathBuf,
-        /// The system's own words.
+        /// The system's own message.
         why: String,
     },
 }

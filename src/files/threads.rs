@@ -1,7 +1,7 @@
-//! Threads that touch files, few of them, each with a deadline.
+//! A bounded number of threads that access files, each with a deadline.
 //!
-//! They are threads of the standard library, not the runtime's: the end of the process does not
-//! wait for one that hangs.
+//! They are threads of the standard library, not the runtime's: the process can exit while one of
+//! them hangs.
 
 use std::any::Any;
 use std::io;
@@ -17,23 +17,23 @@ use tracing::Span;
 
 use super::{Disk, FileError};
 
-/// How long [`wait`] waits.
+/// Deadline of [`wait`].
 const DEADLINE: Duration = Duration::from_secs(10);
 
 type Outcome<T> = Result<T, Box<dyn Any + Send>>;
 
-/// At most so many threads that touch files. Cloning it gives another handle on the same threads.
+/// A pool of threads that access files. A clone is another handle on the same threads.
 #[derive(Clone, Debug)]
 pub(crate) struct FileThreads {
     deadline: Duration,
-    most: usize,
+    max: usize,
     permits: Arc<Semaphore>,
-    running: Arc<Mutex<Running>>,
+    running: Arc<Mutex<RunningWork>>,
 }
 
-/// What the threads are at.
+/// The work in progress.
 #[derive(Debug, Default)]
-struct Running {
+struct RunningWork {
     next: u64,
     work: Vec<Work>,
 }
@@ -45,7 +45,7 @@ struct Work {
     began: Instant,
 }
 
-/// A folder or file of which [`FileThreads`] know whether it hangs.
+/// A folder or file whose hangs the threads track.
 #[derive(Clone, Debug)]
 pub(crate) struct FilePlace {
     threads: FileThreads,
@@ -53,7 +53,7 @@ pub(crate) struct FilePlace {
 }
 
 impl FilePlace {
-    /// Does `work` on files of this place, as [`FileThreads::run`] does.
+    /// Runs `work` on files of this place, as [`FileThreads::run`] does.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Disk) -> io::Result<T> + Send + 'static,
@@ -62,11 +62,11 @@ impl FilePlace {
     }
 }
 
-/// One thread's entry in the list, and its permit: both end with the work, not with the wait for
-/// it.
+/// Entry of a thread in the list, and its permit. Both end with the work, not when the caller
+/// stops waiting.
 struct HeldThread {
     number: u64,
-    running: Arc<Mutex<Running>>,
+    running: Arc<Mutex<RunningWork>>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -79,17 +79,17 @@ impl Drop for HeldThread {
 }
 
 impl FileThreads {
-    /// At most `most` threads; each piece of work has `deadline`.
-    pub(crate) fn new(most: usize, deadline: Duration) -> Self {
+    /// Creates a pool of at most `max` threads, with `deadline` for each piece of work.
+    pub(crate) fn new(max: usize, deadline: Duration) -> Self {
         Self {
             deadline,
-            most,
-            permits: Arc::new(Semaphore::new(most)),
+            max,
+            permits: Arc::new(Semaphore::new(max)),
             running: Arc::default(),
         }
     }
 
-    /// These threads, for files below `place`.
+    /// Returns a handle on these threads for files below `place`.
     pub(crate) fn at(&self, place: &Path) -> FilePlace {
         FilePlace {
             threads: self.clone(),
@@ -97,25 +97,25 @@ impl FileThreads {
         }
     }
 
-    /// Does `work` on files below `place`, off the runtime. While an earlier work on the same place
-    /// hangs, or all threads do, it is refused at once.
+    /// Runs `work` on files below `place`, off the runtime. Fails at once while earlier work on the
+    /// same place hangs, or while all threads hang.
     ///
-    /// A panic in `work` goes on in the caller. Work that is late goes on by itself, and its result
-    /// is dropped.
+    /// A panic in `work` continues in the caller. Work that misses the deadline continues, and its
+    /// result is dropped.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         place: &Path,
         work: impl FnOnce(&Disk) -> T + Send + 'static,
     ) -> Result<T, FileError> {
-        self.refuse_hung(place)?;
+        self.check_hung(place)?;
         let Ok(permit) = timeout(self.deadline, Arc::clone(&self.permits).acquire_owned()).await
         else {
-            return Err(self.trouble().unwrap_or_else(|| self.hung(place)));
+            return Err(self.trouble().unwrap_or_else(|| self.hung_error(place)));
         };
 
         // The semaphore is never closed.
         let permit = permit.map_err(|error| no_thread(place, &error))?;
-        self.refuse_hung(place)?;
+        self.check_hung(place)?;
 
         let (done, result) = oneshot::channel();
         self.start(place, permit, work, move |outcome| drop(done.send(outcome)))?;
@@ -123,24 +123,23 @@ impl FileThreads {
         match timeout(self.deadline, result).await {
             Ok(Ok(Ok(value))) => Ok(value),
             Ok(Ok(Err(panic))) => resume_unwind(panic),
-            Ok(Err(_)) | Err(_) => Err(self.hung(place)),
+            Ok(Err(_)) | Err(_) => Err(self.hung_error(place)),
         }
     }
 
-    /// Does `work` where a thread is free now, and waits for nothing: for what may as well not be
-    /// done.
+    /// Runs `work` if a thread is free now, and does not wait: for optional work.
     pub(crate) fn try_detached(&self, place: &Path, work: impl FnOnce(&Disk) + Send + 'static) {
         let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
             return;
         };
 
-        if self.refuse_hung(place).is_ok() {
-            // Nobody waits for it, so there is nobody to tell.
+        if self.check_hung(place).is_ok() {
+            // No caller waits for the result, so an error has no receiver.
             let _ = self.start(place, permit, work, drop);
         }
     }
 
-    /// The longest hanging work; `None` where none hangs.
+    /// Returns the work that has hung for longest; `None` if none hangs.
     pub(crate) fn trouble(&self) -> Option<FileError> {
         let running = lock(&self.running);
         let oldest = running
@@ -162,7 +161,7 @@ impl FileThreads {
         work: impl FnOnce(&Disk) -> T + Send + 'static,
         done: impl FnOnce(Outcome<T>) + Send + 'static,
     ) -> Result<(), FileError> {
-        let held = self.hold(place, permit);
+        let held = self.register(place, permit);
         let span = Span::current();
         let body = move || {
             let outcome = catch_unwind(AssertUnwindSafe(|| span.in_scope(|| work(&Disk::new()))));
@@ -173,7 +172,7 @@ impl FileThreads {
         spawn(place, body)
     }
 
-    fn hold(&self, place: &Path, permit: OwnedSemaphorePermit) -> HeldThread {
+    fn register(&self, place: &Path, permit: OwnedSemaphorePermit) -> HeldThread {
         let mut running = lock(&self.running);
         let number = running.next;
         running.next += 1;
@@ -191,12 +190,12 @@ impl FileThreads {
         }
     }
 
-    fn refuse_hung(&self, place: &Path) -> Result<(), FileError> {
+    fn check_hung(&self, place: &Path) -> Result<(), FileError> {
         let running = lock(&self.running);
-        let late = || running.work.iter().filter(|work| self.is_late(work));
-        let all = late().count() >= self.most;
+        let late_work = || running.work.iter().filter(|work| self.is_late(work));
+        let all_hang = late_work().count() >= self.max;
 
-        match late().find(|work| all || work.place == place) {
+        match late_work().find(|work| all_hang || work.place == place) {
             Some(work) => Err(FileError::Hung {
                 place: work.place.clone(),
                 since: work.began.elapsed(),
@@ -209,7 +208,7 @@ impl FileThreads {
         work.began.elapsed() >= self.deadline
     }
 
-    fn hung(&self, place: &Path) -> FileError {
+    fn hung_error(&self, place: &Path) -> FileError {
         FileError::Hung {
             place: place.to_owned(),
             since: self.deadline,
@@ -217,9 +216,9 @@ impl FileThreads {
     }
 }
 
-/// Does `work` on files below `place`, on a thread of its own, and waits for it: before there is a
-/// runtime, or where the caller is a thread that may wait. Never on the runtime of a daemon that
-/// answers.
+/// Runs `work` on files below `place` on a separate thread, and blocks until it ends. Call it
+/// before there is a runtime, or on a thread that may block. Never call it on the runtime of a
+/// running daemon.
 pub(crate) fn wait<T: Send + 'static>(
     place: &Path,
     work: impl FnOnce(&Disk) -> T + Send + 'static,
@@ -227,7 +226,7 @@ pub(crate) fn wait<T: Send + 'static>(
     let (done, result) = mpsc::sync_channel(1);
     let body = move || {
         let outcome = catch_unwind(AssertUnwindSafe(|| work(&Disk::new())));
-        // An error means that the caller has waited long enough.
+        // An error means that the caller has stopped waiting.
         let _ = done.send(outcome);
     };
 
@@ -242,7 +241,7 @@ pub(crate) fn wait<T: Send + 'static>(
     }
 }
 
-/// As [`wait`], for work that may fail: one error for what went wrong.
+/// As [`wait`], for work that may fail. Returns one error for both kinds of failure.
 pub(crate) fn try_wait<T: Send + 'static>(
     place: &Path,
     work: impl FnOnce(&Disk) -> io::Result<T> + Send + 'static,
@@ -262,8 +261,8 @@ fn no_thread(place: &Path, why: &dyn std::error::Error) -> FileError {
     }
 }
 
-fn lock(running: &Mutex<Running>) -> MutexGuard<'_, Running> {
-    // Entries go in and out whole.
+fn lock(running: &Mutex<RunningWork>) -> MutexGuard<'_, RunningWork> {
+    // Each change of the list is complete.
     running.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -273,18 +272,18 @@ mod tests {
 
     const SHORT: Duration = Duration::from_millis(20);
 
-    /// Work that goes on until the sender is dropped.
+    /// Returns work that continues until the sender is dropped.
     fn hanging() -> (mpsc::Sender<()>, impl FnOnce(&Disk) + Send + 'static) {
         let (end, until) = mpsc::channel::<()>();
         let work = move |_: &Disk| {
-            // An error means that the sender is gone, which is the signal.
+            // An error means that the sender was dropped, which is the signal.
             let _ = until.recv();
         };
         (end, work)
     }
 
     #[tokio::test]
-    async fn a_hung_place_is_skipped_until_it_returns() {
+    async fn hung_place_is_skipped_until_return() {
         let threads = FileThreads::new(4, SHORT);
         let (place, other) = (Path::new("/cache"), Path::new("/other"));
         let (end, work) = hanging();
@@ -295,7 +294,7 @@ mod tests {
         );
 
         let refused = threads
-            .run(place, |_| unreachable!("not while it hangs"))
+            .run(place, |_| unreachable!("the place hangs"))
             .await
             .unwrap_err();
         assert_eq!(
@@ -318,7 +317,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_threads_hung_refuse_every_place() {
+    async fn hung_threads_block_every_place() {
         let threads = FileThreads::new(2, SHORT);
         let (ends, works): (Vec<_>, Vec<_>) = (0..2).map(|_| hanging()).unzip();
         let places = ["/a", "/b"].map(Path::new);
@@ -345,7 +344,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_reaches_the_caller() {
+    async fn panic_reaches_the_caller() {
         let threads = FileThreads::new(1, Duration::from_secs(10));
         let broken = tokio::spawn({
             let threads = threads.clone();
@@ -365,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_returns_what_was_read() {
+    fn wait_returns_the_result() {
         assert!(wait(Path::new("/"), |disk| disk.is_folder(Path::new("/"))).unwrap());
     }
 }

@@ -1,5 +1,4 @@
-//! How things stood at one time, worked out from the lines of the journal: what `explain --at`
-//! prints.
+//! The state at one time, computed from the journal: the answer of `explain --at`.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -11,25 +10,26 @@ use super::event::{Event, Subject};
 use super::journal::{Checkpoint, Entry, MemoryChange};
 use super::observed::{Gap, ObservedCoverage};
 
-/// How things stood at one time.
+/// The leases and the memory at one time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct JournalAccount {
-    /// The time asked for (RFC 3339).
+    /// The requested time (RFC 3339).
     pub at: String,
-    /// The leases that were alive then, as last written down.
+    /// The leases that were live then, as last recorded.
     pub leases: Vec<Subject>,
-    /// Who held memory then, the largest first. In a gap: who held it at the last reading before.
+    /// The processes that held memory then, the largest first. In a gap: those of the last reading
+    /// before.
     pub memory: Vec<MemoryChange>,
-    /// The last lines until then and the first after it, in order.
+    /// The last lines before that time and the first ones after it, in order.
     pub around: Vec<Entry>,
-    /// When the journal begins (RFC 3339): before it nothing is known. `null` for an empty journal.
+    /// When the journal begins (RFC 3339); nothing is known before. `null` for an empty journal.
     pub known_since: Option<String>,
-    /// Where it is not known who held memory then, because no reading was near enough.
+    /// Devices whose state at that time is unknown, because no reading was near enough.
     #[serde(default)]
     pub gaps: Vec<Gap>,
 }
 
-/// What the lines add up to.
+/// The state after a number of lines.
 #[derive(Debug, Default)]
 struct HolderState {
     leases: BTreeMap<String, Subject>,
@@ -37,7 +37,7 @@ struct HolderState {
 }
 
 impl HolderState {
-    fn take(&mut self, entry: &Entry) {
+    fn apply(&mut self, entry: &Entry) {
         match &entry.event {
             Some(Event::Ended { lease, .. }) => {
                 self.leases.remove(&lease.lease);
@@ -64,8 +64,8 @@ impl HolderState {
         }
     }
 
-    /// A checkpoint is all that is known. How a holder came to its memory stays known where an
-    /// earlier line says it.
+    /// Replaces the state with a checkpoint. A process keeps its earlier line if that still
+    /// matches, because the line also says how the process came to its memory.
     fn replace(&mut self, checkpoint: &Checkpoint) {
         self.leases = checkpoint
             .leases
@@ -83,7 +83,8 @@ impl HolderState {
             self.memory
                 .insert(key, known.unwrap_or_else(|| found.clone()));
         }
-        // A device that could not be read then keeps what was last seen on it.
+
+        // A device that could not be read keeps what was last seen on it.
         before.retain(|(device, _), _| !checkpoint.devices.contains(device));
 
         self.memory.extend(before);
@@ -91,16 +92,19 @@ impl HolderState {
 }
 
 impl JournalAccount {
-    /// Goes through the lines up to `at`, in the order in which they were written; `around` lines
-    /// are given on each side.
+    /// Applies the lines up to `at`, in the order in which they were written. The result includes
+    /// `around` lines on each side.
     pub fn at(entries: &[Entry], at: SystemTime, around: usize) -> Self {
-        // The order of writing decides, not the dates: the clock may have been stepped.
+        // The order of writing decides, not the dates, because the clock may have been stepped.
         let end = entries
             .iter()
             .rposition(|entry| entry.at <= at)
             .map_or(0, |last| last + 1);
         let mut state = HolderState::default();
-        entries.iter().take(end).for_each(|entry| state.take(entry));
+        entries
+            .iter()
+            .take(end)
+            .for_each(|entry| state.apply(entry));
         let mut memory: Vec<_> = state.memory.into_values().collect();
         memory.sort_by_key(|change| std::cmp::Reverse(change.after_bytes));
 
@@ -111,18 +115,23 @@ impl JournalAccount {
             }
         }
 
-        let happened = |entry: &&Entry| entry.event.is_some() || entry.memory.is_some();
         let (before, after) = entries.split_at(end);
         let mut lines: Vec<Entry> = before
             .iter()
             .rev()
-            .filter(happened)
+            .filter(|entry| is_change(entry))
             .take(around)
             .cloned()
             .collect();
 
         lines.reverse();
-        lines.extend(after.iter().filter(happened).take(around).cloned());
+        lines.extend(
+            after
+                .iter()
+                .filter(|entry| is_change(entry))
+                .take(around)
+                .cloned(),
+        );
 
         Self {
             at: humantime::format_rfc3339_seconds(at).to_string(),
@@ -139,6 +148,11 @@ impl JournalAccount {
             },
         }
     }
+}
+
+/// Whether a line is an event or a change of memory.
+fn is_change(entry: &Entry) -> bool {
+    entry.event.is_some() || entry.memory.is_some()
 }
 
 #[cfg(test)]
@@ -167,7 +181,7 @@ mod tests {
         }
     }
 
-    fn took(pid: u32, before: Option<u64>, after: Option<u64>) -> MemoryChange {
+    fn memory_change(pid: u32, before: Option<u64>, after: Option<u64>) -> MemoryChange {
         MemoryChange {
             device: "GPU-a".to_owned(),
             pid,
@@ -181,12 +195,12 @@ mod tests {
     }
 
     #[test]
-    fn says_who_held_what_at_a_time() {
+    fn account_shows_holders_at_time() {
         let entries = [
             Entry::event(second(10), Event::Granted(subject("one"))),
-            Entry::memory(second(11), took(7, None, Some(8))),
+            Entry::memory(second(11), memory_change(7, None, Some(8))),
             Entry::event(second(12), Event::Granted(subject("two"))),
-            Entry::memory(second(13), took(9, None, Some(12))),
+            Entry::memory(second(13), memory_change(9, None, Some(12))),
             Entry::event(
                 second(20),
                 Event::Ended {
@@ -194,7 +208,7 @@ mod tests {
                     reason: EndReason::HolderDied,
                 },
             ),
-            Entry::memory(second(21), took(7, Some(8), None)),
+            Entry::memory(second(21), memory_change(7, Some(8), None)),
         ];
         let then = JournalAccount::at(&entries, second(15), 1);
         assert_eq!(
@@ -216,7 +230,7 @@ mod tests {
         assert_eq!(then.around, entries[3..5]);
         assert!(
             then.gaps.is_empty(),
-            "a journal of an older daemon does not say when it read"
+            "a journal of an older daemon does not record its readings"
         );
         let later = JournalAccount::at(&entries, second(30), 0);
         assert_eq!(later.leases.len(), 1);
@@ -227,10 +241,10 @@ mod tests {
     }
 
     #[test]
-    fn checkpoint_replaces_what_was_known() {
+    fn checkpoint_replaces_earlier_state() {
         let found = |pid, after| MemoryChange {
             found: true,
-            ..took(pid, None, Some(after))
+            ..memory_change(pid, None, Some(after))
         };
 
         let checkpoint = Checkpoint {
@@ -241,13 +255,13 @@ mod tests {
 
         let elsewhere = MemoryChange {
             device: "GPU-b".to_owned(),
-            ..took(5, None, Some(2))
+            ..memory_change(5, None, Some(2))
         };
 
         let entries = [
             Entry::event(second(10), Event::Granted(subject("one"))),
-            Entry::memory(second(11), took(7, None, Some(8))),
-            Entry::memory(second(12), took(9, None, Some(12))),
+            Entry::memory(second(11), memory_change(7, None, Some(8))),
+            Entry::memory(second(12), memory_change(9, None, Some(12))),
             Entry::memory(second(13), elsewhere.clone()),
             Entry::checkpoint(second(900), checkpoint),
         ];
@@ -256,19 +270,15 @@ mod tests {
 
         assert_eq!(
             then.memory,
-            [found(11, 30), took(7, None, Some(8)), elsewhere],
-            "9 ended while nothing was read"
+            [found(11, 30), memory_change(7, None, Some(8)), elsewhere],
+            "process 9 exited while nothing was read"
         );
 
-        assert_eq!(
-            then.around.len(),
-            4,
-            "a checkpoint is nothing that happened"
-        );
+        assert_eq!(then.around.len(), 4, "a checkpoint is not a change");
     }
 
     #[test]
-    fn gap_at_the_time_is_said() {
+    fn gap_at_time_is_reported() {
         let observed = |since| Observed {
             since: second(since),
             gap_seconds: 60,
@@ -277,7 +287,7 @@ mod tests {
 
         let entries = [
             Entry::observed(second(100), observed(10)),
-            Entry::memory(second(100), took(7, None, Some(8))),
+            Entry::memory(second(100), memory_change(7, None, Some(8))),
             Entry::observed(second(700), observed(600)),
         ];
         let gap = &JournalAccount::at(&entries, second(300), 0).gaps[0];

@@ -1,9 +1,9 @@
-//! The ledger and its store as one: a promise is given only once it is on disk.
+//! The ledger and its storage as one: a lease is persisted before it is acknowledged.
 
 use std::time::Duration;
 
 use super::attribution::HolderReading;
-use super::clock::Now;
+use super::clock::Timestamp;
 use super::event::{Counters, Event};
 use super::holder::ProcessIdentity;
 use super::lease::Lease;
@@ -13,47 +13,46 @@ use super::ledger::{
 use super::store::{LedgerStorage, Loaded, Store, StoreError};
 use super::unreadable_ledger::{Unreadable, UnreadableLedger};
 
-/// Why a promise was not given or not prolonged.
+/// Why a lease was not granted, renewed or released.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
-    /// The ledger refuses it.
+    /// The ledger refuses the grant.
     #[error(transparent)]
     Grant(#[from] GrantError),
     /// The ledger refuses the change.
     #[error(transparent)]
     Change(#[from] ChangeError),
-    /// What is promised already is not known.
+    /// Leases of an earlier run cannot be read, so what is leased is unknown.
     #[error("{0}")]
-    Blind(Box<UnreadableLedger>),
-    /// It could not be kept, so it was not given.
+    Unreadable(Box<UnreadableLedger>),
+    /// The ledger could not be written, so the request failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// The one owner of the ledger.
+/// A ledger that is written to its storage with each change.
 #[derive(Debug)]
 pub struct DurableLedger<S> {
     ledger: Ledger,
     storage: S,
-    /// Promises that nobody can read.
-    blind: Option<UnreadableLedger>,
-    /// The revision on disk; `None` where that is not known.
+    /// Leases of an earlier run that cannot be read.
+    unreadable: Option<UnreadableLedger>,
+    /// The revision on disk; `None` if it is unknown.
     written: Option<u64>,
-    /// The last write failed: said once, not with every reading.
+    /// Whether the last write failed. The warning is logged once, not with every attempt.
     failing: bool,
     counters: Counters,
     events: Vec<Event>,
 }
 
 impl DurableLedger<Store> {
-    /// Opens a store and takes up what it holds. A file that could not be trusted is told as a
-    /// warning.
+    /// Opens the ledger in a store. A file that cannot be trusted causes a warning event.
     pub fn open(
         mut store: Store,
         settings: LedgerConfig,
         boot_id: &str,
         run: u32,
-        now: Now,
+        now: Timestamp,
         alive: impl Fn(&ProcessIdentity) -> bool,
     ) -> Result<Self, StoreError> {
         let loaded = store.load()?;
@@ -71,14 +70,14 @@ impl DurableLedger<Store> {
 }
 
 impl<S: LedgerStorage> DurableLedger<S> {
-    /// Keeps this ledger there. Nothing is written until something changes.
+    /// Combines a ledger and its storage. Nothing is written until something changes.
     pub fn new(ledger: Ledger, storage: S) -> Self {
-        // A ledger fresh from nowhere is as good as written; a restored one has just changed.
+        // A new, empty ledger counts as written; a restored one has just changed.
         let written = (ledger.revision() == 0).then_some(0);
         Self {
             ledger,
             storage,
-            blind: None,
+            unreadable: None,
             written,
             failing: false,
             counters: Counters::default(),
@@ -86,18 +85,18 @@ impl<S: LedgerStorage> DurableLedger<S> {
         }
     }
 
-    /// Takes up what a storage was found to hold. Leases in files that cannot be read are not
-    /// forgotten: nothing is granted until they must have ended.
+    /// Restores the ledger from what its storage holds. If files of leases cannot be read, nothing
+    /// is granted until those leases must have ended.
     pub fn resume(
         storage: S,
         (loaded, unreadable): (Loaded, &[Unreadable]),
         settings: LedgerConfig,
         boot_id: &str,
         run: u32,
-        now: Now,
+        now: Timestamp,
         alive: impl Fn(&ProcessIdentity) -> bool,
     ) -> Self {
-        let blind = UnreadableLedger::of(unreadable, &settings, boot_id, now);
+        let unreadable = UnreadableLedger::of(unreadable, &settings, boot_id, now);
         let mut warning = None;
 
         let ledger = match loaded {
@@ -105,59 +104,59 @@ impl<S: LedgerStorage> DurableLedger<S> {
             Loaded::Found(saved) => Ledger::restore(settings, boot_id, run, *saved, now, alive),
             Loaded::SetAside { moved_to, why } => {
                 warning = Some(format!(
-                    "the leases of the last run cannot be trusted: {why}. The file is kept as {}",
+                    "the leases of the last run cannot be trusted: {why}; the file is kept as {}",
                     moved_to.display()
                 ));
                 Ledger::new(settings, boot_id, run)
             }
         };
 
-        let mut keeper = Self::new(ledger, storage);
-        let blinded = blind
+        let mut durable = Self::new(ledger, storage);
+        let unreadable_warning = unreadable
             .as_ref()
-            .map(|blind| format!("{blind}; {}", blind.cure()));
+            .map(|unreadable| format!("{unreadable}; {}", unreadable.remedy()));
 
-        keeper.events.extend(
+        durable.events.extend(
             warning
                 .into_iter()
-                .chain(blinded)
+                .chain(unreadable_warning)
                 .map(|message| Event::Warning { message }),
         );
 
-        keeper.blind = blind;
-        keeper.tidy(now);
+        durable.unreadable = unreadable;
+        durable.persist_pending(now);
 
-        keeper
+        durable
     }
 
-    /// The ledger, to be read.
+    /// The ledger, to read.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
     }
 
-    /// Whether there are promises that nobody can read, and that may not have ended.
-    pub fn blind(&self, now: Now) -> Option<&UnreadableLedger> {
-        self.blind
+    /// The leases of an earlier run that cannot be read and may still be live.
+    pub fn unreadable(&self, now: Timestamp) -> Option<&UnreadableLedger> {
+        self.unreadable
             .as_ref()
-            .filter(|blind| !blind.is_over(now.boottime))
+            .filter(|unreadable| !unreadable.is_over(now.boottime))
     }
 
-    /// New rules.
+    /// Replaces the rules.
     pub fn set_settings(&mut self, settings: LedgerConfig) {
         self.ledger.set_settings(settings);
     }
 
-    /// The storage, to be taken along when a test "kills" the daemon.
+    /// The storage, for a test that "kills" the daemon.
     pub fn into_storage(self) -> S {
         self.storage
     }
 
-    /// How often things happened.
+    /// Event counts since the start.
     pub fn counters(&self) -> Counters {
         self.counters
     }
 
-    /// What happened since this was last called.
+    /// The events since the last call.
     pub fn drain_events(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.events)
     }
@@ -168,23 +167,23 @@ impl<S: LedgerStorage> DurableLedger<S> {
         uid: u32,
         key: &str,
         digest: &str,
-        now: Now,
+        now: Timestamp,
     ) -> Result<Option<Lease>, CommitError> {
         let recalled = self.ledger.recall(uid, key, digest, now);
-        self.tidy(now);
+        self.persist_pending(now);
         Ok(recalled?)
     }
 
-    /// Promises memory and keeps the promise; if it cannot be kept it was never given. See
+    /// Grants a lease and persists it. If it cannot be persisted, it was never granted. See
     /// [`Ledger::grant`].
     pub fn grant(
         &mut self,
         request: GrantRequest,
         reading: &HolderReading<'_>,
-        now: Now,
+        now: Timestamp,
     ) -> Result<Granted, CommitError> {
-        let granted = match self.blind(now) {
-            Some(blind) => Err(CommitError::Blind(Box::new(blind.clone()))),
+        let granted = match self.unreadable(now) {
+            Some(unreadable) => Err(CommitError::Unreadable(Box::new(unreadable.clone()))),
             None => self
                 .ledger
                 .grant(request, reading, now)
@@ -192,11 +191,11 @@ impl<S: LedgerStorage> DurableLedger<S> {
         };
 
         let serial = match &granted {
-            Ok(Granted::Now(lease)) => Some(lease.serial),
+            Ok(Granted::New(lease)) => Some(lease.serial),
             _ => None,
         };
 
-        self.keep(
+        self.commit(
             granted,
             |ledger| {
                 if let Some(serial) = serial {
@@ -210,13 +209,13 @@ impl<S: LedgerStorage> DurableLedger<S> {
         })
     }
 
-    /// See [`Ledger::renew`]. A renewal that would not survive is refused too.
+    /// See [`Ledger::renew`]. A renewal that cannot be persisted fails.
     pub fn renew(
         &mut self,
         id: &str,
         actor: u32,
         ttl: Option<Duration>,
-        now: Now,
+        now: Timestamp,
     ) -> Result<Lease, CommitError> {
         let before = self.ledger.get(id).cloned();
         let renewed = self
@@ -224,16 +223,25 @@ impl<S: LedgerStorage> DurableLedger<S> {
             .renew(id, actor, ttl, now)
             .map_err(CommitError::from);
 
-        self.keep(
+        self.commit(
             renewed,
-            |ledger| before.into_iter().for_each(|lease| ledger.put_back(lease)),
+            |ledger| {
+                if let Some(lease) = before {
+                    ledger.undo_renewal(lease);
+                }
+            },
             now,
         )
     }
 
-    /// See [`Ledger::release`]. A release that would not survive fails, and the lease stays as it
-    /// was: after a restart its owner would hold it again without knowing.
-    pub fn release(&mut self, id: &str, actor: u32, now: Now) -> Result<Release, CommitError> {
+    /// See [`Ledger::release`]. A release that cannot be persisted fails, and the lease stays as it
+    /// was. Otherwise its user would hold it again after a restart, without knowing.
+    pub fn release(
+        &mut self,
+        id: &str,
+        actor: u32,
+        now: Timestamp,
+    ) -> Result<Release, CommitError> {
         let before = self.ledger.get(id).cloned();
         let released = self
             .ledger
@@ -245,87 +253,88 @@ impl<S: LedgerStorage> DurableLedger<S> {
             _ => None,
         };
 
-        self.keep(
+        self.commit(
             released,
             |ledger| {
                 if let Some(lease) = undone {
-                    ledger.take_up_again(lease);
+                    ledger.undo_release(lease);
                 }
             },
             now,
         )
     }
 
-    /// See [`Ledger::undelivered`]. It takes effect at once: no client knows of the lease. What
-    /// could not be written is written when the disk is back.
-    pub fn undelivered(&mut self, id: &str, now: Now) -> Result<Release, CommitError> {
+    /// See [`Ledger::undelivered`]. It takes effect at once, because no client knows of the lease.
+    /// A failed write is retried.
+    pub fn undelivered(&mut self, id: &str, now: Timestamp) -> Result<Release, CommitError> {
         let released = self.ledger.undelivered(id, now);
-        self.tidy(now);
+        self.persist_pending(now);
         Ok(released?)
     }
 
     /// See [`Ledger::settle`].
-    pub fn settle(&mut self, reading: &HolderReading<'_>, now: Now) {
+    pub fn settle(&mut self, reading: &HolderReading<'_>, now: Timestamp) {
         self.ledger.settle(reading, now);
-        self.tidy(now);
+        self.persist_pending(now);
     }
 
     /// See [`Ledger::expire`].
-    pub fn expire(&mut self, now: Now) {
+    pub fn expire(&mut self, now: Timestamp) {
         self.ledger.expire(now);
-        self.tidy(now);
+        self.persist_pending(now);
     }
 
     /// See [`Ledger::holder_died`].
-    pub fn holder_died(&mut self, process: &ProcessIdentity, now: Now) {
+    pub fn holder_died(&mut self, process: &ProcessIdentity, now: Timestamp) {
         self.ledger.holder_died(process, now);
-        self.tidy(now);
+        self.persist_pending(now);
     }
 
-    /// Writes down what is not on disk yet, as before the end.
-    pub fn flush(&mut self, now: Now) {
-        self.tidy(now);
+    /// Writes what is not on disk yet, as before the end.
+    pub fn flush(&mut self, now: Timestamp) {
+        self.persist_pending(now);
     }
 
-    /// Whether something is not on disk yet, because it could not be written.
+    /// Whether a change could not be written yet.
     pub fn is_behind(&self) -> bool {
         self.written != Some(self.ledger.revision())
     }
 
-    fn keep<T>(
+    /// Persists a successful change before it is acknowledged, or undoes it.
+    fn commit<T>(
         &mut self,
         outcome: Result<T, CommitError>,
         undo: impl FnOnce(&mut Ledger),
-        now: Now,
+        now: Timestamp,
     ) -> Result<T, CommitError> {
         if outcome.is_err() {
-            self.tidy(now);
+            self.persist_pending(now);
             return outcome;
         }
 
         let written = self.write(now);
         if let Err(error) = &written {
             undo(&mut self.ledger);
-            // The file may hold the promise or not; the next write that succeeds sets it right.
+            // The file may contain the change or not; the next successful write corrects it.
             self.written = None;
-            self.tell_failure(error);
+            self.record_failure(error);
         }
 
-        self.collect();
+        self.collect_events();
         written?;
 
         outcome
     }
 
-    /// Writes down what needs no answer, and passes the events on.
-    fn tidy(&mut self, now: Now) {
+    /// Writes changes that no client waits for, and collects the events.
+    fn persist_pending(&mut self, now: Timestamp) {
         if let Err(error) = self.write(now) {
-            self.tell_failure(&error);
+            self.record_failure(&error);
         }
-        self.collect();
+        self.collect_events();
     }
 
-    fn write(&mut self, now: Now) -> Result<(), StoreError> {
+    fn write(&mut self, now: Timestamp) -> Result<(), StoreError> {
         let revision = self.ledger.revision();
         if self.written == Some(revision) {
             return Ok(());
@@ -338,7 +347,7 @@ impl<S: LedgerStorage> DurableLedger<S> {
         Ok(())
     }
 
-    fn tell_failure(&mut self, error: &StoreError) {
+    fn record_failure(&mut self, error: &StoreError) {
         self.counters.store_failures = self.counters.store_failures.saturating_add(1);
         if !std::mem::replace(&mut self.failing, true) {
             self.events.push(Event::Warning {
@@ -347,7 +356,7 @@ impl<S: LedgerStorage> DurableLedger<S> {
         }
     }
 
-    fn collect(&mut self) {
+    fn collect_events(&mut self) {
         let events = self.ledger.drain_events();
         for event in &events {
             self.counters.count(event);
@@ -371,9 +380,9 @@ mod tests {
 
     const GIB: u64 = 72;
 
-    fn now(seconds: u64) -> Now {
+    fn now(seconds: u64) -> Timestamp {
         let wall = SystemTime::now() + Duration::from_secs(seconds);
-        Now {
+        Timestamp {
             boottime: Boottime::from_millis(1_000_000 + seconds * 1000),
             wall,
         }
@@ -381,12 +390,12 @@ mod tests {
 
     fn settings() -> LedgerConfig {
         LedgerConfig {
-            longest_ttl: Duration::from_secs(600),
+            max_ttl: Duration::from_secs(600),
             ..LedgerConfig::default()
         }
     }
 
-    fn open(directory: &Path, now: Now) -> DurableLedger<Store> {
+    fn open(directory: &Path, now: Timestamp) -> DurableLedger<Store> {
         DurableLedger::open(
             Store::open(directory).unwrap(),
             settings(),
@@ -398,7 +407,7 @@ mod tests {
         .unwrap()
     }
 
-    fn grant(keeper: &mut DurableLedger<Store>, now: Now) -> Result<Granted, CommitError> {
+    fn grant(durable: &mut DurableLedger<Store>, now: Timestamp) -> Result<Granted, CommitError> {
         let (snapshot, ancestry) = (snapshot(&[("GPU-a", 80)]), Ancestry::default());
         let reading = HolderReading {
             snapshot: &snapshot,
@@ -415,10 +424,10 @@ mod tests {
             question: QuestionSummary::default(),
         };
 
-        keeper.grant(request, &reading, now)
+        durable.grant(request, &reading, now)
     }
 
-    /// One bit of the ledger is another: in its first line, or in the rest.
+    /// Flips one bit of the file: in its first line, or in the rest.
     fn flip(path: &Path, first_line: bool) {
         let mut content = fs::read(path).unwrap();
         let end = content.iter().position(|byte| *byte == b'\n').unwrap();
@@ -432,78 +441,81 @@ mod tests {
         fs::write(path, content).unwrap();
     }
 
-    fn blind(granted: &Result<Granted, CommitError>) -> bool {
-        matches!(granted, Err(CommitError::Blind(_)))
+    fn is_unreadable(granted: &Result<Granted, CommitError>) -> bool {
+        matches!(granted, Err(CommitError::Unreadable(_)))
     }
 
     #[test]
-    fn what_was_promised_in_a_file_that_is_damaged_is_not_promised_again() {
-        // Where the first line is whole the time to live is known, and where not it is the longest.
+    fn damaged_file_blocks_grants() {
+        // If the first line is intact, the end is known; otherwise the longest time to live counts.
         for (first_line, until) in [(false, 500), (true, 600)] {
-            damaged(first_line, until);
+            check_damaged_file(first_line, until);
         }
     }
 
-    fn damaged(first_line: bool, until: u64) {
+    fn check_damaged_file(first_line: bool, until: u64) {
         let directory = tempfile::tempdir().unwrap();
-        let mut keeper = open(directory.path(), now(0));
+        let mut durable = open(directory.path(), now(0));
         assert!(
-            grant(&mut keeper, now(0)).is_ok(),
-            "a new host is not blind"
+            grant(&mut durable, now(0)).is_ok(),
+            "a new host has no unreadable leases"
         );
-        drop(keeper);
+        drop(durable);
         flip(&directory.path().join("leases.json"), first_line);
 
-        // As often as it is started: the file that was set aside is looked at again.
+        // Every start checks the file that was set aside.
         for start in 1..=3 {
-            let mut keeper = open(directory.path(), now(start));
-            assert!(blind(&grant(&mut keeper, now(start))), "start {start}");
+            let mut durable = open(directory.path(), now(start));
+            assert!(
+                is_unreadable(&grant(&mut durable, now(start))),
+                "start {start}"
+            );
 
             assert!(
-                blind(&grant(&mut keeper, now(until - 10))),
-                "nobody may have released it"
+                is_unreadable(&grant(&mut durable, now(until - 10))),
+                "the lease may not have been released"
             );
-            let told = keeper.drain_events();
-            assert!(told.iter().any(
+            let events = durable.drain_events();
+            assert!(events.iter().any(
                 |event| matches!(event, Event::Warning { message } if message.contains("restart"))
             ));
         }
 
-        let mut keeper = open(directory.path(), now(4));
+        let mut durable = open(directory.path(), now(4));
         assert!(
-            grant(&mut keeper, now(until + 10)).is_ok(),
+            grant(&mut durable, now(until + 10)).is_ok(),
             "its time is up"
         );
-        drop(keeper);
-        let mut keeper = open(directory.path(), now(until + 20));
-        assert!(keeper.blind(now(until + 20)).is_none());
-        assert!(!blind(&grant(&mut keeper, now(until + 20))));
+        drop(durable);
+        let mut durable = open(directory.path(), now(until + 20));
+        assert!(durable.unreadable(now(until + 20)).is_none());
+        assert!(!is_unreadable(&grant(&mut durable, now(until + 20))));
     }
 
     #[test]
-    fn who_removes_the_damaged_file_may_grant_again_at_once() {
+    fn removing_damaged_file_allows_grants() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("leases.json"), "of another version").unwrap();
-        let mut keeper = open(directory.path(), now(0));
-        assert!(blind(&grant(&mut keeper, now(0))));
-        drop(keeper);
+        let mut durable = open(directory.path(), now(0));
+        assert!(is_unreadable(&grant(&mut durable, now(0))));
+        drop(durable);
         fs::remove_file(directory.path().join("leases.json.set-aside-1")).unwrap();
         assert!(grant(&mut open(directory.path(), now(1)), now(1)).is_ok());
     }
 
     #[test]
-    fn a_damaged_file_in_which_nothing_was_alive_hides_nothing() {
+    fn damaged_file_without_leases_is_harmless() {
         let directory = tempfile::tempdir().unwrap();
-        let mut keeper = open(directory.path(), now(0));
-        let lease = grant(&mut keeper, now(0)).unwrap().lease().id.clone();
-        keeper.release(&lease, 1000, now(1)).unwrap();
-        drop(keeper);
+        let mut durable = open(directory.path(), now(0));
+        let lease = grant(&mut durable, now(0)).unwrap().lease().id.clone();
+        durable.release(&lease, 1000, now(1)).unwrap();
+        drop(durable);
         flip(&directory.path().join("leases.json"), false);
         assert!(grant(&mut open(directory.path(), now(2)), now(2)).is_ok());
     }
 
     #[test]
-    fn a_damaged_file_of_long_ago_hides_nothing() {
+    fn old_damaged_file_is_harmless() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("leases.json");
         fs::write(&path, "torn").unwrap();

@@ -1,39 +1,39 @@
-//! The first line of a file of leases: what it is, how long and with which checksum; and, with a
-//! checksum of its own, when the last of its promises ends, so that this is known where the rest
-//! cannot be read.
+//! The first line of a file of leases: its format, length and checksum, and when its last lease
+//! ends. The line has its own checksum, so that the end is known even if the rest cannot be read.
 //!
-//! Every version writes it so: after a downgrade, too, one knows how long to wait.
+//! Every version writes this line, so that a daemon also knows after a downgrade how long to wait.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::clock::{Boottime, Now};
+use super::clock::{Boottime, Timestamp};
 use super::ledger::Saved;
 
 const FORMAT: &str = "hf-mem-probe leases";
 const VERSION: u32 = 1;
-pub(super) const LONGEST: usize = 4096;
+pub(super) const MAX_BYTES: usize = 4096;
 
-/// When the promises in a file end.
+/// When the last lease in a file ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HeaderGrant {
-    /// The boot that its moments are counted from.
+pub struct LastLeaseEnd {
+    /// The boot that its boot times belong to.
     pub boot_id: String,
     /// When the file was written.
-    pub saved_at: Now,
-    /// When the last of its leases ends, as it was written; `None`: none was alive.
-    pub last_end: Option<Boottime>,
+    pub saved_at: Timestamp,
+    /// When the last live lease ends; `None`: none was live.
+    #[serde(rename = "last_end")]
+    pub ends_at: Option<Boottime>,
 }
 
-impl HeaderGrant {
+impl LastLeaseEnd {
     fn of(saved: &Saved) -> Self {
-        let alive = saved.leases.iter().filter(|lease| lease.is_live());
-        let last_end = alive.map(|lease| lease.expires_at).max();
+        let live = saved.leases.iter().filter(|lease| lease.is_live());
+        let ends_at = live.map(|lease| lease.expires_at).max();
 
         Self {
             boot_id: saved.boot_id.clone(),
             saved_at: saved.saved_at,
-            last_end,
+            ends_at,
         }
     }
 }
@@ -45,21 +45,21 @@ pub(super) struct LedgerHeader {
     version: u32,
     length: u64,
     sha256: String,
-    /// Not in files of old.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    promised: Option<HeaderGrant>,
-    /// Of this line without it; it comes last.
+    /// Absent in files of old versions.
+    #[serde(rename = "promised", default, skip_serializing_if = "Option::is_none")]
+    last_end: Option<LastLeaseEnd>,
+    /// The checksum of this line without this field, which comes last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     check: Option<String>,
-    /// Whether that is wrong.
+    /// Whether that checksum is wrong.
     #[serde(skip)]
     damaged: bool,
 }
 
 impl LedgerHeader {
-    /// The line, its end included.
+    /// Encodes the line, including its newline.
     pub(super) fn line(saved: &Saved, body: &[u8]) -> Result<Vec<u8>, serde_json::Error> {
-        let promised = Some(HeaderGrant::of(saved));
+        let last_end = Some(LastLeaseEnd::of(saved));
         let length = body.len() as u64;
         let (format, sha256) = (FORMAT.to_owned(), digest(body));
         let header = Self {
@@ -67,13 +67,13 @@ impl LedgerHeader {
             version: VERSION,
             length,
             sha256,
-            promised,
+            last_end,
             check: None,
             damaged: false,
         };
 
         let mut line = serde_json::to_vec(&header)?;
-        let check = check(&line);
+        let check = checksum_field(&line);
         line.pop();
         line.extend(check);
         line.push(b'\n');
@@ -81,32 +81,36 @@ impl LedgerHeader {
         Ok(line)
     }
 
-    /// The header in a file's content, where it is one of ours, and what follows it.
+    /// Decodes the header in a file's content. Returns it and what follows it.
     pub(super) fn read(content: &[u8]) -> Result<(Self, &[u8]), String> {
-        let end = content.iter().take(LONGEST).position(|byte| *byte == b'\n');
+        let end = content
+            .iter()
+            .take(MAX_BYTES)
+            .position(|byte| *byte == b'\n');
         let Some((line, body)) = end.and_then(|end| content.split_at_checked(end)) else {
-            return Err("its first line is not ours".to_owned());
+            return Err("its first line is not a header of this program".to_owned());
         };
 
         let mut header: Self = hf_mem_core::strict_json::from_slice(line)
-            .map_err(|_| "its first line is not ours".to_owned())?;
+            .map_err(|_| "its first line is not a header of this program".to_owned())?;
         if header.format != FORMAT {
-            return Err("it holds something else than leases".to_owned());
+            return Err("it contains something other than leases".to_owned());
         }
 
-        if header.check.is_some() || header.promised.is_some() {
+        if header.check.is_some() || header.last_end.is_some() {
             let bare = line
                 .len()
-                .checked_sub(check(b"").len())
+                .checked_sub(checksum_field(b"").len())
                 .and_then(|length| line.get(..length));
-            let whole = bare.map(|bare| [bare, &check(&[bare, b"}"].concat())].concat());
-            header.damaged = whole.as_deref() != Some(line);
+            let expected =
+                bare.map(|bare| [bare, &checksum_field(&[bare, b"}"].concat())].concat());
+            header.damaged = expected.as_deref() != Some(line);
         }
 
         Ok((header, body.get(1..).unwrap_or_default()))
     }
 
-    /// Whether the rest of the file is what was written.
+    /// Checks that the rest of the file is what was written.
     pub(super) fn matches(&self, body: &[u8]) -> Result<(), String> {
         if self.version != VERSION {
             return Err(format!(
@@ -121,7 +125,7 @@ impl LedgerHeader {
 
         if self.length != body.len() as u64 {
             return Err(format!(
-                "it is torn: {} bytes where {} were written",
+                "it is torn: {} bytes instead of {}",
                 body.len(),
                 self.length
             ));
@@ -134,25 +138,17 @@ impl LedgerHeader {
         Ok(())
     }
 
-    /// When its promises end, where it says so.
-    pub(super) fn promised(self) -> Option<HeaderGrant> {
-        self.promised.filter(|_| !self.damaged)
+    /// When the last lease ends, if the line is intact.
+    pub(super) fn last_end(self) -> Option<LastLeaseEnd> {
+        self.last_end.filter(|_| !self.damaged)
     }
 }
 
-/// How a line ends that is `bare` without it.
-fn check(bare: &[u8]) -> Vec<u8> {
+/// Returns the end of a line: the checksum of `bare`, which is the line without it.
+fn checksum_field(bare: &[u8]) -> Vec<u8> {
     format!(",\"check\":\"{}\"}}", digest(bare)).into_bytes()
 }
 
 fn digest(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-
-    let mut digits = String::new();
-    for byte in Sha256::digest(bytes) {
-        // Writing to a string cannot fail.
-        let _ = write!(digits, "{byte:02x}");
-    }
-
-    digits
+    crate::hex::encode(&Sha256::digest(bytes))
 }

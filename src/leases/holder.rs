@@ -1,5 +1,5 @@
-//! Who holds a lease: a process known by its pid *and* its start time, so that a reused pid
-//! inherits nothing, and watched through a pidfd, so that its death is told at once.
+//! Processes that hold leases. A process is identified by its pid *and* its start time, so that a
+//! reused pid inherits nothing. A pidfd reports its exit at once.
 
 use std::collections::HashMap;
 use std::io;
@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
-/// How many parents are followed upwards; deeper trees are not known to be anyone's.
-const DEEPEST_TREE: usize = 64;
+/// How many parents are followed upwards. Deeper trees are attributed to no holder.
+const MAX_ANCESTORS: usize = 64;
 
-/// A process that no other can be taken for, as long as the host is up.
+/// A process, identified uniquely while the host is up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ProcessIdentity {
     /// Process id, in the daemon's own PID namespace.
@@ -24,49 +24,48 @@ pub struct ProcessIdentity {
 /// Why a process cannot hold a lease.
 #[derive(Debug, thiserror::Error)]
 pub enum HolderError {
-    /// There is no such process.
-    #[error(
-        "process {pid} is not there any more; name a running process, or a holder by name and time to live only"
-    )]
+    /// The process does not exist.
+    #[error("process {pid} has exited; name a running process, or a holder by name")]
     Gone {
-        /// Asked for.
+        /// The requested process.
         pid: u32,
     },
-    /// `/proc` did not answer as proc(5) says.
+    /// A file of `/proc` could not be read or does not follow proc(5).
     #[error("cannot read {path}: {source}")]
     Unreadable {
-        /// What was read.
+        /// The file.
         path: String,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
     /// The process belongs to another user.
     #[error(
-        "process {pid} belongs to uid {owner}, not to uid {asker}; only root may name another user's process"
+        "process {pid} belongs to uid {owner}, not to uid {requester}; only root may name \
+         another user's process"
     )]
     NotYours {
-        /// Asked for.
+        /// The requested process.
         pid: u32,
-        /// Whose it is.
+        /// Its user.
         owner: u32,
-        /// Who asked.
-        asker: u32,
+        /// The user who asked.
+        requester: u32,
     },
 }
 
-/// A line of `/proc/PID/stat`, as far as it matters here.
+/// The relevant fields of `/proc/PID/stat`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {
     /// The parent.
     pub parent_pid: u32,
     /// Clock ticks since boot.
     pub start_ticks: u64,
-    /// Dead, and only waiting for its parent to notice.
-    pub dead: bool,
+    /// Whether the process has exited and is a zombie.
+    pub has_exited: bool,
 }
 
-/// Reads one line of `/proc/PID/stat`. The command name is in parentheses and may hold anything,
-/// parentheses too: the fields are counted from the last one.
+/// Parses the line of `/proc/PID/stat`. The command name is in parentheses and can contain
+/// anything, parentheses too, so the fields are counted from the last one.
 pub fn parse_stat(line: &str) -> Option<Stat> {
     let (_, fields) = line.rsplit_once(')')?;
     let mut fields = fields.split_ascii_whitespace();
@@ -76,7 +75,7 @@ pub fn parse_stat(line: &str) -> Option<Stat> {
     Some(Stat {
         parent_pid,
         start_ticks,
-        dead: matches!(state, "Z" | "X" | "x"),
+        has_exited: matches!(state, "Z" | "X" | "x"),
     })
 }
 
@@ -93,7 +92,7 @@ fn read_stat(proc_root: &Path, pid: u32) -> Result<Stat, HolderError> {
 }
 
 fn unreadable(pid: u32, path: &Path, source: io::Error) -> HolderError {
-    // ESRCH (3): the process went away between open and read.
+    // ESRCH (3): the process exited between open and read.
     if source.kind() == io::ErrorKind::NotFound || source.raw_os_error() == Some(3) {
         HolderError::Gone { pid }
     } else {
@@ -104,10 +103,10 @@ fn unreadable(pid: u32, path: &Path, source: io::Error) -> HolderError {
     }
 }
 
-/// The identity of a running process; a zombie is gone.
+/// Returns the identity of a running process. A zombie counts as exited.
 pub fn identify(proc_root: &Path, pid: u32) -> Result<ProcessIdentity, HolderError> {
     let stat = read_stat(proc_root, pid)?;
-    if stat.dead {
+    if stat.has_exited {
         return Err(HolderError::Gone { pid });
     }
 
@@ -117,8 +116,8 @@ pub fn identify(proc_root: &Path, pid: u32) -> Result<ProcessIdentity, HolderErr
     })
 }
 
-/// The real user of a process, from `/proc/PID/status` (the folder's own owner is root for a
-/// process that is not dumpable).
+/// Returns the real user of a process, from `/proc/PID/status`. The owner of the folder would be
+/// root for a process that is not dumpable.
 pub fn owner_of(proc_root: &Path, pid: u32) -> Result<u32, HolderError> {
     let (path, status) = read_status(proc_root, pid)?;
     let uid = status.lines().find_map(|line| {
@@ -144,43 +143,45 @@ fn read_status(proc_root: &Path, pid: u32) -> Result<(PathBuf, String), HolderEr
     Ok((path, String::from_utf8_lossy(&status).into_owned()))
 }
 
-/// Whether the process numbers processes as `/proc` does here, and not as a PID namespace of its
-/// own: then `NSpid:` in its status (proc(5)) holds more numbers than one. A kernel without
-/// namespaces has no such line.
-pub fn counts_as_here(proc_root: &Path, pid: u32) -> Result<bool, HolderError> {
+/// Whether the process is in the PID namespace of `proc_root`. In a namespace of its own, `NSpid:`
+/// in its status (proc(5)) has more than one number. A kernel without namespaces has no such line.
+pub fn is_in_host_pid_namespace(proc_root: &Path, pid: u32) -> Result<bool, HolderError> {
     let (_, status) = read_status(proc_root, pid)?;
     let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
     Ok(numbers.is_none_or(|numbers| numbers.split_ascii_whitespace().count() <= 1))
 }
 
-/// Refuses a process of another user, unless root asks.
-pub fn check_owner(proc_root: &Path, pid: u32, asker: u32) -> Result<(), HolderError> {
+/// Fails for a process of another user, unless root asks.
+pub fn check_owner(proc_root: &Path, pid: u32, requester: u32) -> Result<(), HolderError> {
     let owner = owner_of(proc_root, pid)?;
-    if asker == 0 || asker == owner {
+    if requester == 0 || requester == owner {
         Ok(())
     } else {
-        Err(HolderError::NotYours { pid, owner, asker })
+        Err(HolderError::NotYours {
+            pid,
+            owner,
+            requester,
+        })
     }
 }
 
-/// Whether exactly this process still runs: another with its pid does not count, and what cannot be
-/// read is not known to live.
+/// Whether exactly this process still runs. Another process with its pid does not count, and
+/// neither does one that cannot be read.
 pub fn is_alive(proc_root: &Path, process: &ProcessIdentity) -> bool {
     identify(proc_root, process.pid).is_ok_and(|found| found == *process)
 }
 
-/// A holder whose death makes its file descriptor readable.
+/// A process with a file descriptor that reports its exit.
 #[derive(Debug)]
 pub struct WatchedProcess {
-    /// Who it is.
+    /// The process.
     pub identity: ProcessIdentity,
-    /// Readable as soon as the process has ended.
+    /// Readable as soon as the process has exited.
     pub pidfd: OwnedFd,
 }
 
-/// Opens a pidfd and reads the identity *after* it, so that both are of one process: a pid can be
-/// reused only once the process that the pidfd names has ended, and then the caller is told so by
-/// the pidfd at once.
+/// Opens a pidfd and reads the identity *after* it, so that both name one process. A pid can be
+/// reused only after the pidfd's process has exited, and then the pidfd reports that at once.
 pub fn watch(proc_root: &Path, pid: u32) -> Result<WatchedProcess, HolderError> {
     let raw = i32::try_from(pid)
         .ok()
@@ -203,7 +204,7 @@ pub fn watch(proc_root: &Path, pid: u32) -> Result<WatchedProcess, HolderError> 
     })
 }
 
-/// As [`watch`], for a process that is known already: one that has its pid only is refused.
+/// Watches a known process again. It fails for another process with the same pid.
 pub fn watch_again(
     proc_root: &Path,
     process: ProcessIdentity,
@@ -216,27 +217,27 @@ pub fn watch_again(
     }
 }
 
-/// Who is whose child, as it was at one moment: read by the shell, given to the ledger as data.
+/// The parents of processes at one moment. The broker reads them and passes them to the ledger.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ancestry {
     processes: HashMap<u32, Stat>,
 }
 
 impl Ancestry {
-    /// From what is known of each process.
+    /// Collects the given processes.
     pub fn new(processes: impl IntoIterator<Item = (u32, Stat)>) -> Self {
         Self {
             processes: processes.into_iter().collect(),
         }
     }
 
-    /// Reads the given processes and their parents, up to init. What cannot be read is left out:
-    /// its memory is then nobody's.
+    /// Reads the given processes and their ancestors, up to init. A process that cannot be read is
+    /// omitted, and its memory is attributed to no lease.
     pub fn read(proc_root: &Path, pids: impl IntoIterator<Item = u32>) -> Self {
         let mut processes = HashMap::new();
         for pid in pids {
             let mut next = pid;
-            for _ in 0..DEEPEST_TREE {
+            for _ in 0..MAX_ANCESTORS {
                 if next == 0 || processes.contains_key(&next) {
                     break;
                 }
@@ -251,13 +252,12 @@ impl Ancestry {
         Self { processes }
     }
 
-    /// A process and its ancestors, the nearest first, as far as they are known. A process that
-    /// started before its would-be parent is not its child: that pid was reused, and the line ends
-    /// there.
+    /// A process and its known ancestors, the nearest first. If a process started before its
+    /// supposed parent, the parent's pid was reused, and the line ends there.
     pub fn line_of(&self, pid: u32) -> Vec<ProcessIdentity> {
         let mut line: Vec<ProcessIdentity> = Vec::new();
         let mut next = pid;
-        while line.len() < DEEPEST_TREE
+        while line.len() < MAX_ANCESTORS
             && let Some(stat) = self.processes.get(&next)
             && line
                 .last()
@@ -273,22 +273,22 @@ impl Ancestry {
         line
     }
 
-    /// How many generations `pid` is below `holder` (0: it is the holder itself); `None` where it
-    /// is not known to be of its tree.
+    /// How many generations `pid` is below `holder`; 0 is the holder itself. `None` if it is not
+    /// known to be in the holder's tree.
     pub fn generations_below(&self, holder: &ProcessIdentity, pid: u32) -> Option<usize> {
         self.line_of(pid)
             .iter()
             .position(|ancestor| ancestor == holder)
     }
 
-    /// Whether a line of descent is known up to a process without a parent.
+    /// Whether a line of ancestors is known up to a process without a parent.
     pub fn reaches_init(&self, line: &[ProcessIdentity]) -> bool {
         line.last()
             .and_then(|last| self.processes.get(&last.pid))
             .is_some_and(|stat| stat.parent_pid == 0)
     }
 
-    /// When a process started, where known.
+    /// When a process started, if known.
     pub fn start_ticks(&self, pid: u32) -> Option<u64> {
         self.processes.get(&pid).map(|stat| stat.start_ticks)
     }
@@ -302,19 +302,19 @@ mod tests {
         Stat {
             parent_pid,
             start_ticks,
-            dead: false,
+            has_exited: false,
         }
     }
 
     #[test]
-    fn a_command_name_with_parentheses_moves_no_field() {
+    fn command_with_parentheses_moves_no_field() {
         let line = "42 (a) b) R 7) S 1 42 42 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 987654 1 1";
         assert_eq!(
             parse_stat(line),
             Some(Stat {
                 parent_pid: 1,
                 start_ticks: 987_654,
-                dead: false
+                has_exited: false
             })
         );
 
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn this_process_is_identified_watched_and_alive() {
+    fn own_process_is_identified_and_watched() {
         let proc_root = Path::new("/proc");
         let me = identify(proc_root, std::process::id()).unwrap();
         assert!(is_alive(proc_root, &me));
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_process_is_gone() {
+    fn exited_process_is_gone() {
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let pid = child.id();
         child.wait().unwrap();
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn trees_are_followed_by_pid_and_start() {
+    fn trees_need_matching_start_times() {
         let holder = ProcessIdentity {
             pid: 10,
             start_ticks: 100,
@@ -408,14 +408,11 @@ mod tests {
         );
 
         assert_eq!(tree.generations_below(&holder, 99), None);
-        assert!(
-            !tree.reaches_init(&tree.line_of(12)),
-            "its root is not known"
-        );
-        let whole = Ancestry::new([(1, stat(0, 1)), (10, stat(1, 100))]);
-        assert!(whole.reaches_init(&whole.line_of(10)));
-        assert!(!whole.reaches_init(&whole.line_of(99)));
-        let circle = Ancestry::new([(1, stat(2, 5)), (2, stat(1, 5))]);
-        assert_eq!(circle.generations_below(&holder, 1), None);
+        assert!(!tree.reaches_init(&tree.line_of(12)), "its root is unknown");
+        let complete = Ancestry::new([(1, stat(0, 1)), (10, stat(1, 100))]);
+        assert!(complete.reaches_init(&complete.line_of(10)));
+        assert!(!complete.reaches_init(&complete.line_of(99)));
+        let cycle = Ancestry::new([(1, stat(2, 5)), (2, stat(1, 5))]);
+        assert_eq!(cycle.generations_below(&holder, 1), None);
     }
 }

@@ -1,4 +1,4 @@
-//! One promise and its life: granted → settling → settled → released, expired or orphaned, with the
+//! A lease and its states: granted → settling → settled → released, expired or orphaned, with the
 //! reason.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,26 +9,26 @@ use hf_mem_core::report::lease::{EndReason, State};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::clock::{Boottime, Now};
+use super::clock::{Boottime, Timestamp};
 use super::holder::ProcessIdentity;
 
-/// Who holds a lease: a process, whose death ends it, or only a name.
+/// The holder of a lease: a process, whose exit ends the lease, or only a name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
-    /// The process; `None` for a holder that is only a name and lives by its time to live.
+    /// The process; `None` for a holder that is only a name. Such a lease ends by its time to live.
     pub process: Option<ProcessIdentity>,
-    /// What it calls itself, for people.
+    /// The name that the client chose, for people.
     pub name: Option<String>,
-    /// A systemd unit whose memory counts as this lease's; only where the asker said so.
+    /// A systemd unit whose memory counts as this lease's; only if the client named it.
     pub unit: Option<String>,
-    /// A cgroup whose memory (and whose children's) counts as this lease's; only where the asker
-    /// said so. It is never guessed from the process: a login session's cgroup is shared by all
-    /// that the user runs.
+    /// A cgroup whose memory, and whose children's memory, counts as this lease's; only if the
+    /// client named it. It is never inferred from the process: all processes of a login session
+    /// share one cgroup.
     pub cgroup: Option<String>,
 }
 
 impl Holder {
-    /// Held by a process and what it starts.
+    /// A process and its descendants.
     pub fn process(process: ProcessIdentity) -> Self {
         Self {
             process: Some(process),
@@ -38,7 +38,7 @@ impl Holder {
         }
     }
 
-    /// Held by a name: nothing on a device can be seen to be its.
+    /// A name. No memory on a device can be attributed to it.
     pub fn named(name: impl Into<String>) -> Self {
         Self {
             process: None,
@@ -49,104 +49,105 @@ impl Holder {
     }
 }
 
-/// What the lease was asked for, in brief.
+/// A summary of the question that the lease answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct QuestionSummary {
-    /// The model as it was named.
+    /// The model as the client named it.
     pub model: String,
-    /// The engine, where one was named or chosen.
+    /// The engine, if one was named or chosen.
     pub engine: Option<String>,
-    /// A digest of the whole question, by which a repeated key is told from a reused one.
+    /// A digest of the whole question. It distinguishes a repeated key from a reused one.
     pub digest: String,
 }
 
-/// What a process held on a device when a lease was granted: that is not the lease's memory.
+/// The memory of a process on a device when a lease was granted. It is not the lease's memory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Baseline {
     /// The process.
     pub pid: u32,
-    /// When it started, where known.
+    /// When it started, if known.
     pub start_ticks: Option<u64>,
-    /// What it held; `None` where the driver did not say: then its memory is never taken for the
-    /// lease's.
+    /// The memory that it held; `None` if the driver did not report it. Its memory then never
+    /// counts as the lease's.
     pub used_bytes: Option<Bytes>,
 }
 
-/// A lease's part on one device.
+/// A lease's share of one device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Share {
-    /// Promised.
+    /// The granted bytes.
     pub granted_bytes: Bytes,
-    /// Of which seen in the holder's use, at the last reading; never more than was promised.
+    /// The part that the last reading saw in the holder's use; never more than granted.
     pub visible_bytes: Bytes,
-    /// What processes that may be the holder's held here when the lease was granted.
+    /// The memory that processes of the holder, or possibly of it, held when the lease was granted.
     pub baselines: Vec<Baseline>,
 }
 
 /// How a lease ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ending {
-    /// Why.
+    /// Why it ended.
     pub reason: EndReason,
-    /// When: readings taken until then do not yet show all that the holder took, and the lease
-    /// still counts in them.
+    /// When it ended. Readings until then do not show all that the holder took, so the lease still
+    /// counts in them.
     pub at: Boottime,
-    /// The same for people.
-    #[serde(with = "super::clock::rfc3339")]
+    /// The same as wall time, for people.
+    #[serde(with = "hf_mem_core::rfc3339")]
     pub wall: SystemTime,
-    /// The first reading after the end. From it on the memory that was seen as this lease's stays
-    /// accounted to it, so that it is not taken for that of another lease of the same holder.
+    /// The first reading after the end. From then on the memory that was seen as this lease's stays
+    /// attributed to it, so that it does not count for another lease of the same holder.
     pub seen_at: Option<Boottime>,
 }
 
-/// A promise, as the ledger keeps it.
+/// A lease, as the ledger keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
-    /// Its name on the socket.
+    /// Its id in the API.
     pub id: String,
     /// The order of grants.
     pub serial: u64,
-    /// Whose it is: this user and root may renew and release it.
+    /// The user who owns it. This user and root can renew and release it.
     pub uid: u32,
-    /// Who holds it.
+    /// The holder.
     pub holder: Holder,
-    /// What for.
+    /// The question that it answers.
     pub question: QuestionSummary,
-    /// The asker's key: the same key gives the same lease.
+    /// The client's key: repeating it returns the same lease.
     pub idempotency_key: Option<String>,
-    /// Bytes by device UUID.
+    /// The shares by device UUID.
     pub devices: BTreeMap<String, Share>,
-    /// Where in its life it is.
+    /// Its state.
     pub state: State,
     /// Time to live in milliseconds, counted from the grant or the last renewal.
     pub ttl_millis: u64,
-    /// When it was granted: a reading from before says nothing of it.
+    /// When it was granted. A reading from before shows nothing of it.
     pub granted_at: Boottime,
-    /// The same for people.
-    #[serde(with = "super::clock::rfc3339")]
+    /// The same as wall time, for people.
+    #[serde(with = "hf_mem_core::rfc3339")]
     pub granted_wall: SystemTime,
-    /// When the reading was taken that it was granted on.
+    /// The time of the reading on which it was granted.
     pub baseline_at: Boottime,
-    /// When it ends if nobody renews it.
+    /// When it ends unless it is renewed.
     pub expires_at: Boottime,
-    /// How far growing memory may push the end out.
+    /// The latest end that growing memory can extend it to.
     pub extendable_until: Boottime,
     /// When its memory was last seen to grow.
     pub grown_at: Option<Boottime>,
-    /// Processes once seen as the holder's: they stay its when their parent dies.
+    /// Processes that were seen in the holder's tree. They stay the holder's when their parent
+    /// exits.
     pub members: BTreeSet<ProcessIdentity>,
-    /// How it ended; `None` while it lives.
+    /// How it ended; `None` while it is live.
     pub ending: Option<Ending>,
 }
 
 impl Lease {
-    /// Whether the promise still holds.
+    /// Whether the lease is live.
     pub fn is_live(&self) -> bool {
         self.ending.is_none()
     }
 
-    /// Whether it must be counted against a reading taken at `taken_at`: as long as it lives, and
-    /// after its end against readings that are too old to show what its holder really took.
+    /// Whether it counts in a reading taken at `taken_at`. A live lease does. An ended one counts
+    /// in readings that are too old to show what its holder really took.
     pub fn counts_in(&self, taken_at: Boottime) -> bool {
         self.ending.is_none_or(|ending| taken_at <= ending.at)
     }
@@ -156,9 +157,20 @@ impl Lease {
         taken_at > self.granted_at
     }
 
-    /// The sum over its devices of what was promised.
+    /// The granted bytes, summed over its devices.
     pub fn granted_bytes(&self) -> Bytes {
         self.devices.values().map(|share| share.granted_bytes).sum()
+    }
+
+    /// A figure of each share, by device UUID.
+    pub(super) fn bytes_by_device(
+        &self,
+        figure: impl Fn(&Share) -> Bytes,
+    ) -> BTreeMap<String, Bytes> {
+        self.devices
+            .iter()
+            .map(|(uuid, share)| (uuid.clone(), figure(share)))
+            .collect()
     }
 
     /// The time to live.
@@ -166,7 +178,7 @@ impl Lease {
         Duration::from_millis(self.ttl_millis)
     }
 
-    pub(super) fn end(&mut self, reason: EndReason, now: Now) {
+    pub(super) fn end(&mut self, reason: EndReason, now: Timestamp) {
         self.state = reason.state();
         self.ending = Some(Ending {
             reason,

@@ -1,23 +1,21 @@
-//! When the devices were read: a journal says who held memory only for the times between readings
-//! that are near each other.
+//! When the devices were read. The journal shows who held memory only between readings that are
+//! near each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
-use hf_mem_core::device::Snapshot;
+use hf_mem_core::device::{Snapshot, UnusableReason};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::clock::rfc3339;
+/// A span is written again once its end has moved by this much.
+const WRITE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A span is written again when its end has moved by this much.
-const WRITTEN_EVERY: Duration = Duration::from_secs(10);
-
-/// A time in which devices were read again and again. The line's own date is its end.
+/// A span of readings without a gap. It ends at the date of its line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Observed {
-    /// Its beginning.
-    #[serde(with = "rfc3339")]
+    /// When the span begins.
+    #[serde(with = "hf_mem_core::rfc3339")]
     #[schema(value_type = String)]
     pub since: SystemTime,
     /// The longest time between two readings in it.
@@ -26,29 +24,29 @@ pub struct Observed {
     pub devices: BTreeSet<String>,
 }
 
-/// A span of readings that goes on.
+/// An open span of readings.
 #[derive(Clone, Debug)]
 struct ObservedSpan {
     since: SystemTime,
     last: SystemTime,
     devices: BTreeSet<String>,
-    /// The end as it was last written.
+    /// The end as last written.
     written: Option<SystemTime>,
 }
 
-/// Follows the readings, and says which spans of them are to be written.
+/// Combines readings into spans, and decides when to write them.
 #[derive(Clone, Debug)]
 pub struct Observation {
     gap: Duration,
     span: Option<ObservedSpan>,
 }
 
-/// What a reading means for the record.
+/// The result of adding a reading.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// Whether it comes after a gap: what it shows may have happened at any time in that.
+    /// Whether it comes after a gap. What it shows may have happened at any time in the gap.
     pub after_gap: bool,
-    /// The spans to be written, each with its end.
+    /// The spans to write, each with its end.
     pub spans: Vec<(SystemTime, Observed)>,
 }
 
@@ -58,17 +56,18 @@ impl Observation {
         Self { gap, span: None }
     }
 
-    /// Takes a reading in.
+    /// Adds a reading.
     pub fn reading(&mut self, snapshot: &Snapshot) -> Seen {
         let (at, devices) = (snapshot.sampled_at, readable(snapshot));
-        let goes_on = self.span.as_ref().is_some_and(|span| {
+        let continues = self.span.as_ref().is_some_and(|span| {
             let apart = at.duration_since(span.last);
             span.devices == devices && apart.is_ok_and(|apart| apart <= self.gap)
         });
 
         let mut seen = Seen::default();
-        if !goes_on {
-            // A device that comes or goes ends a span too, and is no gap for the others.
+        if !continues {
+            // A device that appears or disappears also ends the span. For other devices that is no
+            // gap.
             let apart = self
                 .span
                 .as_ref()
@@ -89,7 +88,7 @@ impl Observation {
             let written = span
                 .written
                 .and_then(|written| at.duration_since(written).ok());
-            if written.is_none_or(|ago| ago >= WRITTEN_EVERY) {
+            if written.is_none_or(|ago| ago >= WRITE_INTERVAL) {
                 span.written = Some(at);
                 seen.spans.push(line(span, self.gap));
             }
@@ -98,7 +97,7 @@ impl Observation {
         seen
     }
 
-    /// Ends the span that goes on: its line, where it is not written as far as it goes.
+    /// Closes the open span. Returns its line if its end is not written yet.
     pub fn end(&mut self) -> Option<(SystemTime, Observed)> {
         let span = self.span.take()?;
         (span.written != Some(span.last)).then(|| line(&span, self.gap))
@@ -117,22 +116,22 @@ fn line(span: &ObservedSpan, gap: Duration) -> (SystemTime, Observed) {
     )
 }
 
-/// The devices whose processes are known: those that could be read, and those asleep, which nothing
-/// runs on.
+/// Returns the devices whose processes are known: the readable ones, and the sleeping ones, on
+/// which nothing runs.
 pub fn readable(snapshot: &Snapshot) -> BTreeSet<String> {
-    let asleep = |reason: &str| reason == "asleep";
-    let read = snapshot.devices.iter().filter(|device| {
-        device.free_bytes.is_some()
-            || device
-                .unusable
-                .as_ref()
-                .is_some_and(|unusable| asleep(&unusable.reason))
-    });
-
-    read.map(|device| device.facts.uuid.clone()).collect()
+    snapshot
+        .devices
+        .iter()
+        .filter(|device| {
+            let unusable = device.unusable.as_ref();
+            device.free_bytes.is_some()
+                || unusable.is_some_and(|it| it.reason == UnusableReason::Asleep)
+        })
+        .map(|device| device.facts.uuid.clone())
+        .collect()
 }
 
-/// A time for which it is not known who held memory.
+/// A time for which the holders of memory are unknown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Gap {
     /// The device; `null`: all of them.
@@ -143,7 +142,7 @@ pub struct Gap {
     pub until: Option<String>,
 }
 
-/// The spans of each device, as the journal has them.
+/// The spans of each device in the journal.
 #[derive(Clone, Debug, Default)]
 pub struct ObservedCoverage {
     devices: BTreeMap<String, Vec<Covered>>,
@@ -158,7 +157,7 @@ struct Covered {
 }
 
 impl ObservedCoverage {
-    /// Takes a line in.
+    /// Adds a line.
     pub fn add(&mut self, until: SystemTime, observed: &Observed) {
         let covered = Covered {
             since: observed.since,
@@ -169,7 +168,7 @@ impl ObservedCoverage {
         for device in &observed.devices {
             let spans = self.devices.entry(device.clone()).or_default();
             match spans.last_mut() {
-                // The same span, further on; or one that goes on with other devices beside it.
+                // The same span with a later end, or a span that continues with other devices.
                 Some(last)
                     if covered.since <= last.until.checked_add(last.gap).unwrap_or(last.until) =>
                 {
@@ -180,20 +179,20 @@ impl ObservedCoverage {
         }
     }
 
-    /// Whether the journal says at all when devices were read: those of older daemons do not.
+    /// Whether the journal records readings at all; those of older daemons do not.
     pub fn is_known(&self) -> bool {
         !self.devices.is_empty()
     }
 
-    /// The gaps at `at`: of all devices as one where they are the same.
+    /// The gaps at `at`. If all devices have the same gap, it is one gap of all devices.
     pub fn gaps_at(&self, at: SystemTime) -> Vec<Gap> {
-        let gaps: Vec<(String, Option<Around>)> = self
+        let gaps: Vec<(String, Option<GapBounds>)> = self
             .devices
             .iter()
             .map(|(device, spans)| (device.clone(), gap_at(spans, at)))
             .collect();
 
-        let mut different: Vec<&Option<Around>> = Vec::new();
+        let mut different: Vec<&Option<GapBounds>> = Vec::new();
         for (_, gap) in &gaps {
             if !different.contains(&gap) {
                 different.push(gap);
@@ -201,45 +200,48 @@ impl ObservedCoverage {
         }
 
         match different.as_slice() {
-            [Some(gap)] => vec![gap.of(None)],
+            [Some(gap)] => vec![gap.describe(None)],
             _ => gaps
                 .into_iter()
-                .filter_map(|(device, gap)| Some(gap?.of(Some(device))))
+                .filter_map(|(device, gap)| Some(gap?.describe(Some(device))))
                 .collect(),
         }
     }
 }
 
-/// The readings around a gap.
+/// The readings before and after a gap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Around {
+struct GapBounds {
     before: Option<SystemTime>,
     after: Option<SystemTime>,
 }
 
-impl Around {
-    fn of(self, device: Option<String>) -> Gap {
-        let text = |time: SystemTime| humantime::format_rfc3339_seconds(time).to_string();
+impl GapBounds {
+    fn describe(self, device: Option<String>) -> Gap {
         Gap {
             device,
-            from: self.before.map(text),
-            until: self.after.map(text),
+            from: self.before.map(format_seconds),
+            until: self.after.map(format_seconds),
         }
     }
 }
 
-/// The gap that `at` is in; `None` where there was a reading near enough.
-fn gap_at(spans: &[Covered], at: SystemTime) -> Option<Around> {
+fn format_seconds(time: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(time).to_string()
+}
+
+/// Returns the gap around `at`; `None` if a reading was near enough.
+fn gap_at(spans: &[Covered], at: SystemTime) -> Option<GapBounds> {
     let last = spans.last().map(|span| (span.until, span.gap));
 
-    // The next reading of the last span may be due only now.
-    let goes_on =
+    // The next reading of the last span may not be due yet.
+    let may_continue =
         last.is_some_and(|(until, gap)| until.checked_add(gap).is_some_and(|due| at <= due));
-    let since = spans.last().is_some_and(|span| span.since <= at);
+    let has_begun = spans.last().is_some_and(|span| span.since <= at);
     if spans
         .iter()
         .any(|span| (span.since..=span.until).contains(&at))
-        || (goes_on && since)
+        || (may_continue && has_begun)
     {
         return None;
     }
@@ -256,7 +258,7 @@ fn gap_at(spans: &[Covered], at: SystemTime) -> Option<Around> {
         .map(|span| span.since)
         .min();
 
-    Some(Around { before, after })
+    Some(GapBounds { before, after })
 }
 
 #[cfg(test)]
@@ -315,7 +317,7 @@ mod tests {
         assert_eq!(gaps(&coverage, 800), all(Some("12:20"), Some("15:00")));
         assert_eq!(gaps(&coverage, 950), [], "the next reading is not due yet");
 
-        // GPU-b was not in the last reading, and each has its own last one.
+        // GPU-b was not in the last reading, so each device has its own last one.
         let ended: Vec<_> = gaps(&coverage, 1_000)
             .into_iter()
             .map(|(device, from, _)| (device.unwrap(), from))

@@ -1,76 +1,77 @@
-//! The line of those who wait: first come, first served, and bounded.
+//! The queue of waiting requests: first come, first served, and bounded.
 //!
-//! One who stands behind may pass only if that cannot delay anyone ahead: when it takes memory on
-//! no device that one ahead could use. Those who do not wait obey the same rule, or a stream of
-//! small askers would starve the big one at the head.
+//! A request can pass those ahead only if that cannot delay them: if it takes memory only on
+//! devices that no request ahead could use. Requests that do not wait obey the same rule. Otherwise
+//! a stream of small requests would starve a large one at the head.
 
 use std::collections::{BTreeSet, VecDeque};
 
 use super::clock::Boottime;
 use super::event::Event;
 
-/// A place in line.
+/// The id of a place in the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
-/// One who waits.
+/// A waiting request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiter {
-    /// Its place's name.
+    /// Its ticket.
     pub ticket: Ticket,
-    /// Who asks.
+    /// The user.
     pub uid: u32,
-    /// The devices it could be placed on; `None`: any.
+    /// The devices that it could be placed on; `None`: any.
     pub candidates: Option<BTreeSet<String>>,
-    /// When it gives up.
+    /// When its wait times out.
     pub deadline: Boottime,
-    /// Since when it waits: when it asked.
+    /// When the request arrived.
     pub since: Boottime,
 }
 
-/// Why one cannot wait.
+/// Why a request cannot wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QueueError {
-    /// The line is as long as it may be.
-    #[error("{waiting} others wait already, which is the most that may; try again later")]
+    /// The queue is full.
+    #[error("the queue is full: {waiting} requests wait already; try again later")]
     Full {
-        /// How many wait.
+        /// How many requests wait.
         waiting: usize,
     },
-    /// This user has as many in line as one may.
+    /// The queue is full for this user.
     #[error(
-        "this user has {waiting} in line already, which is the most that one may have; try again later"
+        "this user has {waiting} requests in the queue, which is the limit per user; try again \
+         later"
     )]
     FullForUser {
-        /// How many of this user wait.
+        /// How many requests of this user wait.
         waiting: usize,
     },
 }
 
-/// The line.
+/// The queue.
 #[derive(Clone, Debug)]
 pub struct Queue {
     waiters: VecDeque<Waiter>,
-    most: usize,
-    most_for_one_user: usize,
+    max_waiting: usize,
+    max_per_user: usize,
     next: u64,
     events: Vec<Event>,
 }
 
 impl Queue {
-    /// An empty line of at most `most` waiters, and `most_for_one_user` of one user.
-    pub fn new(most: usize, most_for_one_user: usize) -> Self {
+    /// An empty queue of at most `max_waiting` requests, and at most `max_per_user` of one user.
+    pub fn new(max_waiting: usize, max_per_user: usize) -> Self {
         Self {
             waiters: VecDeque::new(),
-            most,
-            most_for_one_user,
+            max_waiting,
+            max_per_user,
             next: 1,
             events: Vec::new(),
         }
     }
 
-    /// Joins behind all who have asked before: `since` is when this one did. `candidates` are the
-    /// devices it could be placed on, whatever is free on them now; `None` if that is not known.
+    /// Adds a request behind all that arrived before `since`, when it arrived. `candidates` are the
+    /// devices that it could be placed on, whatever is free on them now; `None` if unknown.
     pub fn join(
         &mut self,
         uid: u32,
@@ -79,7 +80,7 @@ impl Queue {
         since: Boottime,
     ) -> Result<Ticket, QueueError> {
         let waiting = self.waiters.len();
-        if waiting >= self.most {
+        if waiting >= self.max_waiting {
             return Err(QueueError::Full { waiting });
         }
 
@@ -88,20 +89,20 @@ impl Queue {
             .iter()
             .filter(|waiter| waiter.uid == uid)
             .count();
-        if own >= self.most_for_one_user {
+        if own >= self.max_per_user {
             return Err(QueueError::FullForUser { waiting: own });
         }
 
         let ticket = Ticket(self.next);
         self.next = self.next.saturating_add(1);
 
-        let behind = self
+        let index = self
             .waiters
             .iter()
             .rposition(|waiter| waiter.since <= since)
             .map_or(0, |last| last + 1);
         self.waiters.insert(
-            behind,
+            index,
             Waiter {
                 ticket,
                 uid,
@@ -114,72 +115,72 @@ impl Queue {
         self.events.push(Event::Waiting {
             ticket: ticket.0,
             uid,
-            position: behind + 1,
+            position: index + 1,
         });
 
         Ok(ticket)
     }
 
-    /// The place in line, 1 is the head; `None` for one who is not in it.
+    /// The position in the queue, 1 is the head; `None` if the ticket is not in it.
     pub fn position(&self, ticket: Ticket) -> Option<usize> {
-        self.place(ticket).map(|place| place + 1)
+        self.index(ticket).map(|index| index + 1)
     }
 
-    /// All who wait, in order.
+    /// All waiting requests, in order.
     pub fn waiters(&self) -> impl Iterator<Item = &Waiter> {
         self.waiters.iter()
     }
 
-    /// How many wait.
+    /// How many requests wait.
     pub fn len(&self) -> usize {
         self.waiters.len()
     }
 
-    /// Whether nobody waits.
+    /// Whether no request waits.
     pub fn is_empty(&self) -> bool {
         self.waiters.is_empty()
     }
 
-    /// Whether this waiter may take memory on these devices now.
+    /// Whether this request can take memory on these devices now.
     pub fn may_take<'a>(&self, ticket: Ticket, devices: impl IntoIterator<Item = &'a str>) -> bool {
-        self.place(ticket)
-            .is_some_and(|place| self.delays_nobody(place, devices))
+        self.index(ticket)
+            .is_some_and(|index| self.delays_none(index, devices))
     }
 
-    /// Whether one who does not wait may take memory on these devices now: as if it stood at the
-    /// end.
+    /// Whether a request that does not wait can take memory on these devices now, as if it were at
+    /// the end.
     pub fn may_pass<'a>(&self, devices: impl IntoIterator<Item = &'a str>) -> bool {
-        self.delays_nobody(self.waiters.len(), devices)
+        self.delays_none(self.waiters.len(), devices)
     }
 
-    /// Leaves with what it waited for.
+    /// Removes a request that is answered. Returns whether it was in the queue.
     pub fn served(&mut self, ticket: Ticket) -> bool {
-        self.take(ticket)
+        self.remove(ticket)
     }
 
-    /// Leaves because the asker hung up; whether it was in line.
+    /// Removes a request whose client has disconnected. Returns whether it was in the queue.
     pub fn cancel(&mut self, ticket: Ticket) -> bool {
-        let left = self.take(ticket);
-        if left {
+        let removed = self.remove(ticket);
+        if removed {
             self.events.push(Event::WaitEnded {
                 ticket: ticket.0,
                 timed_out: false,
             });
         }
 
-        left
+        removed
     }
 
-    /// Sends away those whose time is up, and says who they were.
+    /// Removes the requests whose wait has timed out. Returns their tickets.
     pub fn give_up(&mut self, now: Boottime) -> Vec<Ticket> {
         let due: Vec<_> = self
             .waiters
             .iter()
             .filter(|waiter| now >= waiter.deadline)
-            .map(|w| w.ticket)
+            .map(|waiter| waiter.ticket)
             .collect();
         for ticket in &due {
-            self.take(*ticket);
+            self.remove(*ticket);
             self.events.push(Event::WaitEnded {
                 ticket: ticket.0,
                 timed_out: true,
@@ -189,33 +190,34 @@ impl Queue {
         due
     }
 
-    /// When the next waiter gives up, for the owner's timer.
+    /// When the next wait times out.
     pub fn next_deadline(&self) -> Option<Boottime> {
         self.waiters.iter().map(|waiter| waiter.deadline).min()
     }
 
-    /// What happened since this was last called.
+    /// The events since the last call.
     pub fn drain_events(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.events)
     }
 
-    fn place(&self, ticket: Ticket) -> Option<usize> {
+    fn index(&self, ticket: Ticket) -> Option<usize> {
         self.waiters
             .iter()
             .position(|waiter| waiter.ticket == ticket)
     }
 
-    fn take(&mut self, ticket: Ticket) -> bool {
-        self.place(ticket)
-            .and_then(|place| self.waiters.remove(place))
+    fn remove(&mut self, ticket: Ticket) -> bool {
+        self.index(ticket)
+            .and_then(|index| self.waiters.remove(index))
             .is_some()
     }
 
-    fn delays_nobody<'a>(&self, place: usize, devices: impl IntoIterator<Item = &'a str>) -> bool {
+    /// Whether taking memory on these devices delays none of the first `ahead` requests.
+    fn delays_none<'a>(&self, ahead: usize, devices: impl IntoIterator<Item = &'a str>) -> bool {
         let devices: Vec<&str> = devices.into_iter().collect();
         self.waiters
             .iter()
-            .take(place)
+            .take(ahead)
             .all(|ahead| match &ahead.candidates {
                 Some(candidates) => devices.iter().all(|device| !candidates.contains(*device)),
                 None => false,
@@ -231,16 +233,16 @@ mod tests {
     const LATER: Boottime = Boottime::from_millis(60_000);
 
     #[expect(clippy::unnecessary_wraps, reason = "as `join` takes it")]
-    fn on(devices: &[&str]) -> Option<BTreeSet<String>> {
+    fn named(devices: &[&str]) -> Option<BTreeSet<String>> {
         Some(devices.iter().map(|&device| device.to_owned()).collect())
     }
 
     #[test]
-    fn first_come_first_served_with_a_visible_place() {
+    fn first_request_is_served_first() {
         let mut queue = Queue::new(3, 2);
-        let big = queue.join(1, on(&["a", "b"]), LATER, NOW).unwrap();
-        let small = queue.join(1, on(&["a"]), LATER, NOW).unwrap();
-        let other = queue.join(2, on(&["c"]), LATER, NOW).unwrap();
+        let big = queue.join(1, named(&["a", "b"]), LATER, NOW).unwrap();
+        let small = queue.join(1, named(&["a"]), LATER, NOW).unwrap();
+        let other = queue.join(2, named(&["c"]), LATER, NOW).unwrap();
 
         assert_eq!(
             (
@@ -260,17 +262,17 @@ mod tests {
 
         assert!(
             !queue.may_take(big, ["a"]),
-            "who is not in line takes nothing"
+            "a request outside the queue takes nothing"
         );
     }
 
     #[test]
-    fn who_asked_first_is_first_whoever_was_come_to_first() {
+    fn arrival_decides_position() {
         let mut queue = Queue::new(4, 4);
         let at = |millis| Boottime::from_millis(millis);
         let second = queue.join(1, None, LATER, at(20)).unwrap();
         let third = queue.join(2, None, LATER, at(20)).unwrap();
-        let first = queue.join(3, on(&["a"]), LATER, at(10)).unwrap();
+        let first = queue.join(3, named(&["a"]), LATER, at(10)).unwrap();
         let last = queue.join(1, None, LATER, at(30)).unwrap();
         assert_eq!(
             [first, second, third, last].map(|ticket| queue.position(ticket).unwrap()),
@@ -285,22 +287,22 @@ mod tests {
     }
 
     #[test]
-    fn those_who_do_not_wait_pass_nobody_either() {
+    fn unqueued_request_passes_none() {
         let mut queue = Queue::new(3, 3);
         assert!(queue.may_pass(["a"]));
-        queue.join(1, on(&["a"]), LATER, NOW).unwrap();
+        queue.join(1, named(&["a"]), LATER, NOW).unwrap();
         assert!(!queue.may_pass(["a"]));
         assert!(queue.may_pass(["b"]));
         queue.join(1, None, LATER, NOW).unwrap();
 
         assert!(
             !queue.may_pass(["b"]),
-            "one whose devices are not known might use any"
+            "a request with unknown devices might use any"
         );
     }
 
     #[test]
-    fn the_line_is_bounded_for_all_and_for_one() {
+    fn queue_is_bounded_per_user_too() {
         let mut queue = Queue::new(3, 2);
         queue.join(1, None, LATER, NOW).unwrap();
         queue.join(1, None, LATER, NOW).unwrap();
@@ -318,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn who_hangs_up_or_waits_too_long_leaves() {
+    fn cancelled_and_timed_out_requests_leave() {
         let mut queue = Queue::new(3, 3);
         let patient = queue.join(1, None, LATER, NOW).unwrap();
         let hasty = queue

@@ -1,4 +1,4 @@
-//! How much one user may hold at once.
+//! Quotas: how much one user can lease at once.
 
 use std::collections::BTreeMap;
 
@@ -7,18 +7,18 @@ use hf_mem_core::bytes::Bytes;
 /// Limits of one user; `None`: no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Quota {
-    /// Bytes promised at once, summed over all devices.
+    /// Leased bytes, summed over all devices.
     pub bytes: Option<Bytes>,
-    /// Leases at once.
+    /// The number of live leases.
     pub leases: Option<usize>,
 }
 
 /// The limits of all users.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Quotas {
-    /// Of everyone who is not named.
+    /// The limits of users without their own.
     pub default: Quota,
-    /// Of single users, in place of the default.
+    /// Limits of single users, which replace the default.
     pub by_uid: BTreeMap<u32, Quota>,
 }
 
@@ -29,33 +29,34 @@ impl Quotas {
     }
 }
 
-/// A limit that would be passed.
+/// A grant would exceed a quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QuotaExceeded {
     /// Too many bytes.
     #[error(
-        "{held} held and {asked} asked for are more than this user's quota of {quota}; release a lease first"
+        "this user holds {held} and asks for {asked}, which exceeds the quota of {quota}; \
+         release a lease first"
     )]
     Bytes {
-        /// Held already.
+        /// What the user holds.
         held: Bytes,
-        /// Asked for.
+        /// The requested bytes.
         asked: Bytes,
-        /// Allowed.
+        /// The quota.
         quota: Bytes,
     },
     /// Too many leases.
-    #[error("this user holds {held} leases, and its quota is {quota}; release one first")]
+    #[error("this user holds {held} leases, and the quota is {quota}; release one first")]
     Leases {
-        /// Held already.
+        /// What the user holds.
         held: usize,
-        /// Allowed.
+        /// The quota.
         quota: usize,
     },
 }
 
 impl Quota {
-    /// Whether one more lease of `asked` bytes is within the limits, given what is held.
+    /// Checks that one more lease of `asked` bytes is within the limits.
     pub fn check(
         &self,
         held_leases: usize,
@@ -83,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_limits_hold_and_a_named_user_has_its_own() {
+    fn named_user_has_own_quota() {
         let default = Quota {
             bytes: Some(Bytes::new(100)),
             leases: Some(2),

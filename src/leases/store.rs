@@ -1,5 +1,5 @@
-//! The ledger on disk: one file, written whole beside the old one and renamed over it, so that a
-//! kill at any instant leaves the one or the other; its first line is a [`super::header`].
+//! The ledger on disk: one file. A save writes a new file and renames it over the old one, so that
+//! a kill at any time leaves one of them complete. The first line is a [`super::header`].
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -8,72 +8,71 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::clock::Now;
+use super::clock::Timestamp;
 use super::header::LedgerHeader;
 use super::ledger::{LedgerConfig, Saved};
 use super::unreadable_ledger::{SET_ASIDE, Unreadable, UnreadableLedger};
 
 const FILE: &str = "leases.json";
 const LOCK: &str = "leases.lock";
-/// How files begin that are being written, and are not yet the ledger.
+/// The name prefix of files that are being written.
 const UNFINISHED: &str = ".leases-";
-/// No ledger of ours comes near; what is larger is not ours.
-const LONGEST_FILE: u64 = 64 << 20;
-/// Time between two looks at a lock that another holds.
-const LOCK_LOOK: Duration = Duration::from_millis(5);
+/// The maximum size of the file; real ledgers are much smaller.
+const MAX_FILE: u64 = 64 << 20;
+/// How often to retry a lock that another process holds.
+const LOCK_RETRY: Duration = Duration::from_millis(5);
 
-/// Why the ledger could not be read or kept.
+/// Why the ledger could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Another daemon keeps its leases there.
+    /// Another daemon uses the directory.
     #[error("{directory} is in use by another daemon; give each its own state directory")]
     InUse {
         /// The directory.
         directory: String,
     },
-    /// The disk says nothing.
+    /// The disk does not answer.
     #[error("{directory} has not answered for {seconds} s: its disk may hang")]
     Hangs {
         /// The directory.
         directory: String,
-        /// How long it was waited for.
+        /// How long the daemon waited.
         seconds: u64,
     },
-    /// The disk said no.
+    /// A file operation failed.
     #[error(
-        "cannot {what} {path}: {source}; no lease is granted, renewed or released that would not stay so after a restart"
+        "cannot {what} {path}: {source}; no lease is granted, renewed or released until the \
+         ledger can be written"
     )]
     Io {
-        /// What was tried.
+        /// The operation.
         what: &'static str,
-        /// On what.
+        /// The file.
         path: String,
-        /// The disk's answer.
+        /// The cause.
         source: io::Error,
     },
-    /// There are leases, and the disk does not give them.
-    #[error(
-        "{why}; what was promised before is not known until a restart of the daemon can read {path}"
-    )]
+    /// There may be leases, and they cannot be read.
+    #[error("{why}; earlier leases are unknown until the daemon can read {path} after a restart")]
     Unread {
         /// The file.
         path: String,
-        /// Why not.
+        /// The cause.
         why: Box<StoreError>,
     },
-    /// There is none.
-    #[error("no lease can be given, because none would survive a restart: {why}")]
+    /// There is no storage.
+    #[error("cannot grant a lease, because it would not survive a restart: {why}")]
     None {
-        /// Why not.
+        /// The cause.
         why: String,
     },
-    /// The ledger could not be put into words.
-    #[error("cannot write the leases down: {0}")]
+    /// The ledger could not be encoded.
+    #[error("cannot encode the leases: {0}")]
     Encode(#[from] serde_json::Error),
 }
 
 impl StoreError {
-    /// Whether leases may be kept there all the same, that cannot be seen.
+    /// Whether the directory may hold leases that the daemon does not know.
     pub fn hides_leases(&self) -> bool {
         matches!(
             self,
@@ -81,39 +80,24 @@ impl StoreError {
         )
     }
 
-    /// The same, said of a directory whose leases could not be taken up: unless it is known to hold
-    /// none, they are hidden. One that was set aside holds some for as long as the `settings` let a
-    /// lease live.
-    pub fn hiding(
+    /// Adds to an error that `directory` may hold unknown leases, unless it is known to hold none.
+    /// A file that was set aside holds leases for as long as the `settings` let a lease live.
+    pub fn or_hidden_leases(
         self,
         directory: &Path,
         settings: &LedgerConfig,
         boot_id: &str,
-        now: Now,
+        now: Timestamp,
     ) -> Self {
-        let path = directory.join(FILE);
-        let absent = |error: &io::Error| {
-            matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-            )
-        };
-
-        let no_ledger = || fs::symlink_metadata(&path).as_ref().is_err_and(absent);
-        let none_set_aside = || match Unreadable::in_directory(directory) {
-            Ok(files) => UnreadableLedger::of(&files, settings, boot_id, now).is_none(),
-            Err(error) => absent(&error),
-        };
-
-        if self.hides_leases() || (no_ledger() && none_set_aside()) {
+        if self.hides_leases() || holds_no_leases(directory, settings, boot_id, now) {
             self
         } else {
-            self.unread(directory)
+            self.with_unknown_leases(directory)
         }
     }
 
-    /// The same, where it is not known whether `directory` holds leases.
-    pub fn unread(self, directory: &Path) -> Self {
+    /// Adds to an error that it is unknown whether `directory` holds leases.
+    pub fn with_unknown_leases(self, directory: &Path) -> Self {
         Self::Unread {
             path: directory.join(FILE).display().to_string(),
             why: Box::new(self),
@@ -121,26 +105,48 @@ impl StoreError {
     }
 }
 
-/// What was found at the start.
+/// Whether a directory is known to hold no live lease.
+fn holds_no_leases(
+    directory: &Path,
+    settings: &LedgerConfig,
+    boot_id: &str,
+    now: Timestamp,
+) -> bool {
+    let has_no_ledger = fs::symlink_metadata(directory.join(FILE)).is_err_and(|e| is_absent(&e));
+    has_no_ledger
+        && match Unreadable::in_directory(directory) {
+            Ok(files) => UnreadableLedger::of(&files, settings, boot_id, now).is_none(),
+            Err(error) => is_absent(&error),
+        }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
+}
+
+/// The content of the store at the start.
 #[derive(Debug)]
 pub enum Loaded {
-    /// No file: the first start.
+    /// No file; this is the first start.
     Nothing,
-    /// The ledger as it was last written.
+    /// The ledger as last written.
     Found(Box<Saved>),
-    /// A file that cannot be trusted. It was set aside, to be looked at, and nothing of it was
-    /// used; what it promised may hold all the same: see [`Store::unreadable`].
+    /// A file that cannot be trusted. The store set it aside for the operator and uses nothing of
+    /// it. Its leases may still be live: see [`Store::unreadable`].
     SetAside {
-        /// Where it is now.
+        /// Its new path.
         moved_to: PathBuf,
         /// What is wrong with it.
         why: String,
     },
 }
 
-/// Where a ledger is kept, whatever it is: a directory, or a test's memory.
+/// Storage for a ledger: a directory, or a test's memory.
 pub trait LedgerStorage {
-    /// Keeps it so that it survives a kill at any instant after this returns.
+    /// Saves the ledger so that it survives a kill at any time after this returns.
     fn save(&mut self, saved: &Saved) -> Result<(), StoreError>;
 }
 
@@ -150,10 +156,10 @@ impl<S: LedgerStorage + ?Sized> LedgerStorage for Box<S> {
     }
 }
 
-/// Where no ledger can be kept: every promise is refused with the reason, and all else goes on.
+/// Storage that always fails: every grant fails with the reason, and everything else works.
 #[derive(Debug)]
 pub struct NoStore {
-    /// Why not.
+    /// The reason.
     pub why: String,
 }
 
@@ -165,24 +171,24 @@ impl LedgerStorage for NoStore {
     }
 }
 
-/// A directory of our own.
+/// A directory for the ledger.
 #[derive(Debug)]
 pub struct Store {
     directory: PathBuf,
-    /// Held as long as the store is: two daemons on one file would each promise the same memory.
+    /// Locked for the lifetime of the store: two daemons on one file would grant the same memory
+    /// twice.
     _lock: File,
 }
 
 impl Store {
-    /// Takes the directory, which must be there, for this daemon alone.
+    /// Opens and locks an existing directory.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
         Self::open_within(directory, Duration::ZERO)
     }
 
-    /// As [`Store::open`], waiting up to `patience` for another to let go of it: a daemon that is
-    /// just ending, or a process that it has just started and that has not come to close what it
-    /// inherited.
-    pub fn open_within(directory: &Path, patience: Duration) -> Result<Self, StoreError> {
+    /// Opens like [`Store::open`], and waits up to `timeout` for another process to release the
+    /// lock: a daemon that is ending, or its new child that has not closed inherited files yet.
+    pub fn open_within(directory: &Path, timeout: Duration) -> Result<Self, StoreError> {
         let path = directory.join(LOCK);
         let lock = File::options()
             .create(true)
@@ -196,8 +202,8 @@ impl Store {
         loop {
             match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => break,
-                Err(rustix::io::Errno::WOULDBLOCK) if began.elapsed() < patience => {
-                    std::thread::sleep(LOCK_LOOK);
+                Err(rustix::io::Errno::WOULDBLOCK) if began.elapsed() < timeout => {
+                    std::thread::sleep(LOCK_RETRY);
                 }
                 Err(rustix::io::Errno::WOULDBLOCK) => {
                     return Err(StoreError::InUse {
@@ -217,7 +223,7 @@ impl Store {
         Ok(store)
     }
 
-    /// Reads the ledger back. What is torn, foreign or of a newer version is renamed, never used
+    /// Reads the ledger. A file that is torn, foreign or of a newer version is renamed, never used
     /// and never overwritten.
     pub fn load(&mut self) -> Result<Loaded, StoreError> {
         let path = self.directory.join(FILE);
@@ -231,7 +237,7 @@ impl Store {
         };
 
         let mut content = Vec::new();
-        let read = file.take(LONGEST_FILE + 1).read_to_end(&mut content);
+        let read = file.take(MAX_FILE + 1).read_to_end(&mut content);
         read.map_err(|source| failed("read", &path, source))?;
 
         match decode(&content) {
@@ -240,14 +246,14 @@ impl Store {
         }
     }
 
-    /// The files in which leases may be that nobody can read: those set aside, at this start or an
-    /// earlier one, as long as they are there.
+    /// The files that were set aside, at this start or an earlier one. Their leases cannot be read
+    /// and may still be live.
     pub fn unreadable(&self) -> Result<Vec<Unreadable>, StoreError> {
         Unreadable::in_directory(&self.directory)
             .map_err(|source| failed("list", &self.directory, source))
     }
 
-    /// Removes what writers that were killed left behind. That it cannot be removed harms nobody.
+    /// Removes the files of writers that were killed. A failure is harmless.
     fn remove_unfinished(&self) {
         let entries = fs::read_dir(&self.directory)
             .into_iter()
@@ -258,7 +264,8 @@ impl Store {
             entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(UNFINISHED))
         {
             if let Err(error) = fs::remove_file(entry.path()) {
-                tracing::debug!(%error, path = %entry.path().display(), "an unfinished file stays");
+                let path = entry.path();
+                tracing::debug!(%error, path = %path.display(), "cannot remove an unfinished file");
             }
         }
     }
@@ -292,7 +299,7 @@ impl LedgerStorage for Store {
         let mut file = tempfile::Builder::new()
             .prefix(UNFINISHED)
             .tempfile_in(&self.directory)
-            .map_err(|source| failed("write beside", &path, source))?;
+            .map_err(|source| failed("create a temporary file for", &path, source))?;
         file.write_all(&content)
             .map_err(|source| failed("write", &path, source))?;
         file.as_file()
@@ -307,14 +314,12 @@ impl LedgerStorage for Store {
     }
 }
 
-/// The ledger in `directory` as it lies there, whoever keeps it; `None` where there is none. For a
-/// look only: it is not taken, and what cannot be trusted stays where it is. In words why it cannot
-/// be read.
+/// Reads the ledger in `directory` without locking it or setting anything aside; `None` if there is
+/// none. The error says why it cannot be read.
 pub fn peek(directory: &Path) -> Result<Option<Saved>, String> {
     let path = directory.join(FILE);
     let mut content = Vec::new();
-    let read =
-        File::open(&path).and_then(|file| file.take(LONGEST_FILE + 1).read_to_end(&mut content));
+    let read = File::open(&path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut content));
 
     match read {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -332,12 +337,12 @@ fn encode(saved: &Saved) -> Result<Vec<u8>, StoreError> {
     Ok(content)
 }
 
-/// The ledger in a file's content, or what is wrong with it.
+/// Decodes a file's content. The error says what is wrong with it.
 pub fn decode(content: &[u8]) -> Result<Saved, String> {
     let (header, body) = LedgerHeader::read(content)?;
     header.matches(body)?;
     hf_mem_core::strict_json::from_slice(body)
-        .map_err(|error| format!("its leases cannot be read: {error}"))
+        .map_err(|error| format!("its leases cannot be decoded: {error}"))
 }
 
 fn failed(what: &'static str, path: &Path, source: io::Error) -> StoreError {
@@ -348,7 +353,7 @@ fn failed(what: &'static str, path: &Path, source: io::Error) -> StoreError {
     }
 }
 
-/// The boot that this host is in: moments of two boots must not be compared.
+/// Returns the id of the current boot. Boot times of two boots must not be compared.
 pub fn boot_id(proc_root: &Path) -> Result<String, StoreError> {
     let path = proc_root.join("sys/kernel/random/boot_id");
     let text = fs::read_to_string(&path).map_err(|source| failed("read", &path, source))?;
@@ -363,7 +368,7 @@ mod tests {
     use crate::leases::clock::Boottime;
 
     fn saved() -> Saved {
-        let saved_at = Now {
+        let saved_at = Timestamp {
             boottime: Boottime::from_millis(5),
             wall: SystemTime::UNIX_EPOCH,
         };
@@ -376,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_saved_is_found_again() {
+    fn saved_ledger_is_loaded() {
         let directory = tempfile::tempdir().unwrap();
         let mut store = Store::open(directory.path()).unwrap();
         assert!(matches!(store.load().unwrap(), Loaded::Nothing));
@@ -389,7 +394,7 @@ mod tests {
             "the file, the lock and no leftovers"
         );
 
-        // A writer that was killed in the middle leaves its file; the next one clears it away.
+        // A writer that was killed leaves its file; the next store removes it.
         drop(store);
         fs::write(directory.path().join(".leases-torn"), "half").unwrap();
         let _store = Store::open(directory.path()).unwrap();
@@ -397,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_torn_anywhere_is_set_aside_and_not_used() {
+    fn torn_file_is_set_aside() {
         let content = encode(&saved()).unwrap();
         for length in 0..content.len() {
             assert!(decode(&content[..length]).is_err(), "torn at {length}");
@@ -415,7 +420,7 @@ mod tests {
         for number in 1..=2 {
             fs::write(directory.path().join(FILE), &content[..content.len() - 10]).unwrap();
             let Loaded::SetAside { moved_to, why } = store.load().unwrap() else {
-                panic!("trusted a torn file")
+                panic!("a torn file was used")
             };
             assert!(why.contains("torn"), "{why}");
             assert!(moved_to.ends_with(format!("leases.json.set-aside-{number}")));
@@ -425,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn newer_and_foreign_files_are_set_aside() {
+    fn foreign_files_are_set_aside() {
         let directory = tempfile::tempdir().unwrap();
         let mut store = Store::open(directory.path()).unwrap();
         let ours = String::from_utf8(encode(&saved()).unwrap()).unwrap();
@@ -440,27 +445,27 @@ mod tests {
 
         let files = store.unreadable().unwrap();
         assert_eq!(
-            files.iter().filter(|file| file.promised.is_some()).count(),
+            files.iter().filter(|file| file.last_end.is_some()).count(),
             0,
-            "a line that was changed says nothing"
+            "a changed line names no end"
         );
 
         fs::write(directory.path().join(FILE), &ours[..ours.len() - 3]).unwrap();
         assert!(matches!(store.load().unwrap(), Loaded::SetAside { .. }));
 
-        let promised = store
+        let last_end = store
             .unreadable()
             .unwrap()
             .into_iter()
-            .find_map(|file| file.promised)
+            .find_map(|file| file.last_end)
             .unwrap();
-        assert_eq!((promised.boot_id.as_str(), promised.last_end), ("b", None));
+        assert_eq!((last_end.boot_id.as_str(), last_end.ends_at), ("b", None));
         fs::create_dir(directory.path().join(FILE)).unwrap();
         assert!(matches!(store.load().unwrap(), Loaded::SetAside { .. }));
     }
 
     #[test]
-    fn a_directory_has_one_daemon() {
+    fn directory_is_locked() {
         let directory = tempfile::tempdir().unwrap();
         let first = Store::open(directory.path()).unwrap();
 
@@ -481,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_read_hides_leases_and_one_that_is_not_there_does_not() {
+    fn only_existing_file_hides_leases() {
         let error = || StoreError::Io {
             what: "read",
             path: "p".to_owned(),
@@ -489,13 +494,13 @@ mod tests {
         };
 
         let directory = tempfile::tempdir().unwrap();
-        let of = |error: StoreError, directory: &Path, now| {
-            error.hiding(directory, &LedgerConfig::default(), "b", now)
+        let check = |error: StoreError, directory: &Path, now| {
+            error.or_hidden_leases(directory, &LedgerConfig::default(), "b", now)
         };
 
-        let hiding = || of(error(), directory.path(), Now::read());
+        let hiding = || check(error(), directory.path(), Timestamp::now());
         assert!(!hiding().hides_leases(), "a new host");
-        assert!(!of(error(), &directory.path().join("absent"), Now::read()).hides_leases());
+        assert!(!check(error(), &directory.path().join("absent"), Timestamp::now()).hides_leases());
         fs::write(directory.path().join(FILE), "x").unwrap();
 
         assert!(
@@ -506,13 +511,13 @@ mod tests {
 
         assert!(
             matches!(
-                of(hiding(), directory.path(), Now::read()),
+                check(hiding(), directory.path(), Timestamp::now()),
                 StoreError::Unread { .. }
             ),
-            "said once"
+            "the addition is made once"
         );
 
-        // Set aside, it holds them all the same, for a while.
+        // After it was set aside it may still hold live leases, for a while.
         fs::rename(
             directory.path().join(FILE),
             directory.path().join(format!("{SET_ASIDE}1")),
@@ -520,16 +525,16 @@ mod tests {
         .unwrap();
 
         assert!(hiding().hides_leases());
-        let tomorrow = Now {
+        let tomorrow = Timestamp {
             wall: SystemTime::now() + Duration::from_secs(86_400),
-            ..Now::read()
+            ..Timestamp::now()
         };
 
-        assert!(!of(error(), directory.path(), tomorrow).hides_leases());
+        assert!(!check(error(), directory.path(), tomorrow).hides_leases());
     }
 
     #[test]
-    fn a_disk_that_takes_nothing_is_an_error() {
+    fn failed_write_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
         let mut store = Store::open(directory.path()).unwrap();
         fs::remove_dir_all(directory.path()).unwrap();

@@ -1,11 +1,11 @@
-//! A small made-up host for the tests of this folder.
+//! A small fake host for the tests of this folder.
 
 use std::time::SystemTime;
 
 use hf_mem_core::bytes::Bytes;
 use hf_mem_core::device::{Device, DeviceFacts, DeviceKind, Process, ProcessKind, Snapshot};
 
-/// Idle devices of so many GiB.
+/// Idle devices, each with its size in GiB.
 pub(crate) fn snapshot(devices: &[(&str, u64)]) -> Snapshot {
     let device = |(uuid, gib): &(&str, u64)| {
         Device::idle(DeviceFacts {
@@ -34,7 +34,7 @@ pub(crate) fn snapshot(devices: &[(&str, u64)]) -> Snapshot {
     }
 }
 
-/// A process of the user 2 that holds so many MiB.
+/// A process of user 2 that holds `used_mib` MiB.
 pub(crate) fn process(pid: u32, used_mib: u64) -> Process {
     Process {
         pid,

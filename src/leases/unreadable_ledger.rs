@@ -1,7 +1,7 @@
-//! Promises that are on disk and cannot be read: until the last of them must have ended, nothing
-//! else is promised.
+//! Leases that are on disk and cannot be read. Until the last of them must have ended, the daemon
+//! grants no lease.
 //!
-//! The journal does not bring them back: it names no time to live and no holder's start, and its
+//! The journal cannot restore them: it contains no time to live and no holder's start time, and its
 //! last lines are not synced.
 
 use std::fmt;
@@ -10,11 +10,11 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::clock::{Boottime, Now};
-use super::header::{self, HeaderGrant, LedgerHeader};
+use super::clock::{Boottime, Timestamp};
+use super::header::{self, LastLeaseEnd, LedgerHeader};
 use super::ledger::LedgerConfig;
 
-/// How files begin that held leases and could not be read.
+/// The name prefix of unreadable files of leases.
 pub(super) const SET_ASIDE: &str = "leases.json.set-aside-";
 
 /// A file of leases that could not be read.
@@ -22,14 +22,14 @@ pub(super) const SET_ASIDE: &str = "leases.json.set-aside-";
 pub struct Unreadable {
     /// Where it is.
     pub path: PathBuf,
-    /// When it was last written; `None` where that is not known either.
+    /// When it was last written; `None` if that is unknown too.
     pub written_at: Option<SystemTime>,
-    /// What its first line says, where that much of it is whole.
-    pub promised: Option<HeaderGrant>,
+    /// When its last lease ends, if its first line is intact.
+    pub last_end: Option<LastLeaseEnd>,
 }
 
 impl Unreadable {
-    /// Those that were set aside in a directory, at this start or before.
+    /// Finds the files that were set aside in a directory, at this start or before.
     pub fn in_directory(directory: &Path) -> io::Result<Vec<Self>> {
         let mut found = Vec::new();
         for entry in fs::read_dir(directory)? {
@@ -39,75 +39,75 @@ impl Unreadable {
             }
         }
 
-        found.sort_by(|one, other| one.path.cmp(&other.path));
+        found.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(found)
     }
 
-    /// Renaming a file leaves the time of its last change as it is.
     fn of(entry: &DirEntry) -> Self {
         let (path, metadata) = (entry.path(), entry.metadata());
+        // Renaming a file keeps its modification time.
         let written_at = metadata
             .as_ref()
             .ok()
             .and_then(|metadata| metadata.modified().ok());
 
-        // Whatever else has the name may be a pipe, and is not opened.
-        let plain = metadata.is_ok_and(|metadata| metadata.is_file());
-        let promised = plain
+        // Anything else may be a pipe, so it is not opened.
+        let is_file = metadata.is_ok_and(|metadata| metadata.is_file());
+        let last_end = is_file
             .then(|| first_line(&path))
             .and_then(Result::ok)
             .and_then(|content| {
                 let (header, _) = LedgerHeader::read(&content).ok()?;
-                header.promised()
+                header.last_end()
             });
 
         Self {
             path,
             written_at,
-            promised,
+            last_end,
         }
     }
 
-    /// How long after `now` its leases may live: as its first line says, or as long as any lease
-    /// may live that was written down when it was.
-    fn hides_for(&self, longest: Duration, boot_id: &str, now: Now) -> Duration {
-        let Some(promised) = &self.promised else {
-            // A date that is not known, or in the future because the clock was set back, is taken
-            // for now.
+    /// How long after `now` its leases may live: until the end that its first line names, or for
+    /// the longest time to live since the file was written.
+    fn blocks_for(&self, max_ttl: Duration, boot_id: &str, now: Timestamp) -> Duration {
+        let Some(last_end) = &self.last_end else {
+            // An unknown date counts as now, and so does one in the future, because the clock was
+            // set back.
             let age = self
                 .written_at
                 .and_then(|written| now.wall.duration_since(written).ok())
                 .unwrap_or_default();
-            return longest.saturating_sub(age);
+            return max_ttl.saturating_sub(age);
         };
 
-        let (saved_at, Some(last_end)) = (promised.saved_at, promised.last_end) else {
+        let (saved_at, Some(ends_at)) = (last_end.saved_at, last_end.ends_at) else {
             return Duration::ZERO;
         };
 
-        if promised.boot_id == boot_id && saved_at.boottime <= now.boottime {
-            return last_end.since(now.boottime);
+        if last_end.boot_id == boot_id && saved_at.boottime <= now.boottime {
+            return ends_at.since(now.boottime);
         }
-        // Of another boot: only the wall's clock spans both, as when a ledger is restored.
+        // The file is of another boot. Only the wall clock spans both, as for a restored ledger.
         let passed = now.wall.duration_since(saved_at.wall).unwrap_or_default();
 
-        last_end.since(saved_at.boottime).saturating_sub(passed)
+        ends_at.since(saved_at.boottime).saturating_sub(passed)
     }
 }
 
-/// The beginning of a file, as much as a first line may have.
+/// Reads the beginning of a file, up to the maximum length of a first line.
 fn first_line(path: &Path) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     File::open(path)?
-        .take(header::LONGEST as u64)
+        .take(header::MAX_BYTES as u64)
         .read_to_end(&mut content)?;
     Ok(content)
 }
 
-/// That leases may be alive which nobody can read.
+/// Leases that cannot be read and may still be live.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnreadableLedger {
-    /// When the last of them must have ended, by the clock that nobody moves.
+    /// When the last of them must have ended, by the boot clock.
     until: Boottime,
     /// The same for people.
     until_wall: SystemTime,
@@ -116,27 +116,30 @@ pub struct UnreadableLedger {
 }
 
 impl UnreadableLedger {
-    /// What these files still hide at `now`, in the boot `boot_id`: until the last end that a
-    /// file's first line names, and where that is damaged too, for the longest time to live after
-    /// it was last written, or for as long as growing memory may push an end out.
+    /// Returns the leases that these files may still hold at `now`, in the boot `boot_id`; `None`
+    /// if all of them must have ended.
+    ///
+    /// A file's first line names its last end. If that line is damaged too, its leases may live for
+    /// the longest time to live after the file was written, or for the growth grace if that is
+    /// longer.
     pub fn of(
         files: &[Unreadable],
         settings: &LedgerConfig,
         boot_id: &str,
-        now: Now,
+        now: Timestamp,
     ) -> Option<Self> {
-        let longest = settings.longest_ttl.max(settings.growth_grace);
-        let hidden = files.iter().filter_map(|file| {
-            let left = file.hides_for(longest, boot_id, now);
+        let max_ttl = settings.max_ttl.max(settings.growth_grace);
+        let blocking = files.iter().filter_map(|file| {
+            let left = file.blocks_for(max_ttl, boot_id, now);
             (!left.is_zero()).then(|| (now.boottime.after(left), file.path.clone()))
         });
-        let hidden: Vec<_> = hidden.collect();
-        let until = hidden.iter().map(|(until, _)| *until).max()?;
-        let files = hidden.into_iter().map(|(_, path)| path).collect();
+        let blocking: Vec<_> = blocking.collect();
+        let until = blocking.iter().map(|(until, _)| *until).max()?;
+        let files = blocking.into_iter().map(|(_, path)| path).collect();
 
         Some(Self {
             until,
-            until_wall: now.wall_at(until),
+            until_wall: now.wall_time_at(until),
             files,
         })
     }
@@ -146,15 +149,16 @@ impl UnreadableLedger {
         now >= self.until
     }
 
-    /// When all of them will have ended, for the owner's timer.
+    /// When all of them will have ended.
     pub fn until(&self) -> Boottime {
         self.until
     }
 
-    /// What a person can do about it.
-    pub fn cure(&self) -> String {
+    /// The remedy for an operator.
+    pub fn remedy(&self) -> String {
         format!(
-            "wait until then; or, where nothing that was promised before is still needed, remove {} and restart the daemon",
+            "wait until then; or, if none of these leases is still needed, remove {} and \
+             restart the daemon",
             self.names()
         )
     }
@@ -173,7 +177,8 @@ impl fmt::Display for UnreadableLedger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "leases of an earlier run cannot be read ({}); until {}, when the last of them must have ended, no lease is granted",
+            "leases of an earlier run cannot be read ({}); until {}, when the last of them must \
+             have ended, no lease is granted",
             self.names(),
             humantime::format_rfc3339_seconds(self.until_wall)
         )
@@ -184,38 +189,40 @@ impl fmt::Display for UnreadableLedger {
 mod tests {
     use super::*;
 
-    const NOW: Now = Now {
+    const NOW: Timestamp = Timestamp {
         boottime: Boottime::from_millis(50_000),
         wall: SystemTime::UNIX_EPOCH,
     };
 
     fn settings() -> LedgerConfig {
         LedgerConfig {
-            longest_ttl: Duration::from_secs(3600),
+            max_ttl: Duration::from_secs(3600),
             ..LedgerConfig::default()
         }
     }
 
-    fn until(written_at: Option<SystemTime>, now: Now) -> Option<Duration> {
+    fn until(written_at: Option<SystemTime>, now: Timestamp) -> Option<Duration> {
         let file = Unreadable {
             path: PathBuf::from("/s/leases.json.set-aside-1"),
             written_at,
-            promised: None,
+            last_end: None,
         };
 
-        let blind = UnreadableLedger::of(&[file], &settings(), "boot", now)?;
+        let unreadable = UnreadableLedger::of(&[file], &settings(), "boot", now)?;
         assert!(
-            blind.to_string().contains("/s/leases.json.set-aside-1"),
-            "{blind}"
+            unreadable
+                .to_string()
+                .contains("/s/leases.json.set-aside-1"),
+            "{unreadable}"
         );
-        assert!(!blind.is_over(now.boottime) && blind.is_over(blind.until()));
+        assert!(!unreadable.is_over(now.boottime) && unreadable.is_over(unreadable.until()));
 
-        Some(blind.until().since(now.boottime))
+        Some(unreadable.until().since(now.boottime))
     }
 
     #[test]
-    fn a_file_hides_leases_for_the_longest_time_to_live_after_it_was_written() {
-        let now = Now {
+    fn file_blocks_for_max_ttl() {
+        let now = Timestamp {
             wall: NOW.wall + Duration::from_secs(100_000),
             ..NOW
         };
@@ -229,8 +236,7 @@ mod tests {
         );
         assert_eq!(until(Some(now.wall - hour), now), None);
 
-        // The host is up for less than that: what was written in another boot may be older than
-        // this one.
+        // The host is up for less than that: the file may be older than this boot.
         assert_eq!(
             until(Some(now.wall - Duration::from_secs(99_000)), now),
             None
@@ -238,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_date_that_cannot_be_is_no_reason_to_promise() {
+    fn impossible_date_counts_as_now() {
         let hour = Some(Duration::from_secs(3600));
         assert_eq!(
             until(Some(NOW.wall + Duration::from_secs(9_000)), NOW),
@@ -250,25 +256,28 @@ mod tests {
     }
 
     #[test]
-    fn growing_memory_outlives_a_short_time_to_live() {
+    fn growth_grace_outlives_short_ttl() {
         let settings = LedgerConfig {
-            longest_ttl: Duration::from_secs(5),
+            max_ttl: Duration::from_secs(5),
             ..LedgerConfig::default()
         };
 
         let file = Unreadable {
             path: PathBuf::new(),
             written_at: Some(NOW.wall),
-            promised: None,
+            last_end: None,
         };
 
-        let blind = UnreadableLedger::of(&[file], &settings, "boot", NOW).unwrap();
-        assert_eq!(blind.until(), NOW.boottime.after(settings.growth_grace));
+        let unreadable = UnreadableLedger::of(&[file], &settings, "boot", NOW).unwrap();
+        assert_eq!(
+            unreadable.until(),
+            NOW.boottime.after(settings.growth_grace)
+        );
     }
 
     #[test]
-    fn the_last_of_several_files_decides() {
-        let now = Now {
+    fn last_of_several_files_decides() {
+        let now = Timestamp {
             wall: NOW.wall + Duration::from_secs(100_000),
             ..NOW
         };
@@ -276,89 +285,96 @@ mod tests {
         let file = |name: &str, age| Unreadable {
             path: PathBuf::from(name),
             written_at: Some(now.wall - Duration::from_secs(age)),
-            promised: None,
+            last_end: None,
         };
 
-        let blind = UnreadableLedger::of(
+        let unreadable = UnreadableLedger::of(
             &[file("a", 10), file("b", 9_000), file("c", 20)],
             &settings(),
             "boot",
             now,
         )
         .unwrap();
-        assert_eq!(blind.until(), now.boottime.after(Duration::from_secs(3590)));
+        assert_eq!(
+            unreadable.until(),
+            now.boottime.after(Duration::from_secs(3590))
+        );
 
         assert!(
-            blind.cure().contains("remove a and c and restart"),
+            unreadable.remedy().contains("remove a and c and restart"),
             "{}",
-            blind.cure()
+            unreadable.remedy()
         );
 
         assert_eq!(UnreadableLedger::of(&[], &settings(), "boot", now), None);
     }
 
     #[test]
-    fn a_first_line_that_is_whole_says_when_the_last_lease_ends() {
-        let now = Now {
+    fn intact_first_line_names_last_end() {
+        let now = Timestamp {
             wall: NOW.wall + Duration::from_secs(100_000),
             ..NOW
         };
 
-        let saved_at = Now {
+        let saved_at = Timestamp {
             boottime: Boottime::from_millis(20_000),
             wall: now.wall - Duration::from_secs(30),
         };
 
-        let left = |boot_id: &str, last_end: Option<u64>, now: Now| {
-            let last_end =
-                last_end.map(|seconds| saved_at.boottime.after(Duration::from_secs(seconds)));
-            let promised = Some(HeaderGrant {
+        let remaining_after = |boot_id: &str, ends_at: Option<u64>, now: Timestamp| {
+            let ends_at =
+                ends_at.map(|seconds| saved_at.boottime.after(Duration::from_secs(seconds)));
+            let last_end = Some(LastLeaseEnd {
                 boot_id: boot_id.to_owned(),
                 saved_at,
-                last_end,
+                ends_at,
             });
 
             let file = Unreadable {
                 path: PathBuf::new(),
                 written_at: Some(now.wall),
-                promised,
+                last_end,
             };
 
             UnreadableLedger::of(&[file], &settings(), "boot", now)
-                .map(|blind| blind.until().since(now.boottime).as_secs())
+                .map(|unreadable| unreadable.until().since(now.boottime).as_secs())
         };
 
-        assert_eq!(left("boot", Some(120), now), Some(90));
-        let stepped = Now {
+        assert_eq!(remaining_after("boot", Some(120), now), Some(90));
+        let stepped = Timestamp {
             wall: now.wall + Duration::from_secs(50_000),
             ..now
         };
 
         assert_eq!(
-            left("boot", Some(120), stepped),
+            remaining_after("boot", Some(120), stepped),
             Some(90),
-            "the wall's clock has no say in the same boot"
+            "in the same boot the boot clock decides"
         );
 
-        assert_eq!(left("boot", Some(20), now), None);
-        assert_eq!(left("boot", None, now), None, "nothing was promised in it");
+        assert_eq!(remaining_after("boot", Some(20), now), None);
+        assert_eq!(
+            remaining_after("boot", None, now),
+            None,
+            "it held no live lease"
+        );
 
         assert_eq!(
-            left("another", Some(120), now),
+            remaining_after("another", Some(120), now),
             Some(90),
-            "by the wall's clock: no other spans both"
+            "in another boot the wall clock decides"
         );
 
-        assert_eq!(left("another", Some(120), stepped), None);
-        let earlier = Now {
+        assert_eq!(remaining_after("another", Some(120), stepped), None);
+        let earlier = Timestamp {
             boottime: Boottime::from_millis(10),
             ..now
         };
 
         assert_eq!(
-            left("boot", Some(120), earlier),
+            remaining_after("boot", Some(120), earlier),
             Some(90),
-            "a virtual machine set back has another clock"
+            "the clock of a virtual machine that was set back is another one"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! A lease in the words of the socket.
+//! Leases in the types of the API.
 
 use hf_mem_core::bytes::Bytes;
 use hf_mem_core::report::SCHEMA_VERSION;
@@ -6,32 +6,23 @@ use hf_mem_core::report::lease as api;
 use hf_mem_core::report::lease::{LeaseAnswer, LeasedDevice};
 
 use super::ADVISORY;
-use super::clock::Now;
+use super::clock::Timestamp;
 use super::lease::{Holder, Lease, Share};
 use super::ledger::Ledger;
 use super::queue::{Queue, Ticket};
 use crate::api::lease::{LeasesAnswer, Waiting};
 
-/// A lease as it stands now.
-pub fn lease(lease: &Lease, now: Now) -> LeaseAnswer {
+/// Describes a lease as of now.
+pub fn lease(lease: &Lease, now: Timestamp) -> LeaseAnswer {
     let ended = lease.ending;
     let ends_at = ended.map_or(lease.expires_at, |ending| ending.at);
-    let ends_wall = ended.map_or_else(|| now.wall_at(ends_at), |ending| ending.wall);
+    let ends_wall = ended.map_or_else(|| now.wall_time_at(ends_at), |ending| ending.wall);
 
-    let share = |(uuid, share): (&String, &Share)| {
-        let owed = if ended.is_some() {
-            Some(Bytes::ZERO)
-        } else {
-            share.granted_bytes.less(share.visible_bytes)
-        };
-
-        LeasedDevice {
-            uuid: uuid.clone(),
-            granted_bytes: share.granted_bytes.get(),
-            visible_bytes: share.visible_bytes.get(),
-            claimed_bytes: owed.unwrap_or(Bytes::OVERFLOW).get(),
-        }
-    };
+    let devices = lease
+        .devices
+        .iter()
+        .map(|(uuid, share)| leased_device(uuid, share, lease.is_live()))
+        .collect();
 
     LeaseAnswer {
         id: lease.id.clone(),
@@ -44,8 +35,23 @@ pub fn lease(lease: &Lease, now: Now) -> LeaseAnswer {
         expires_at: humantime::format_rfc3339_seconds(ends_wall).to_string(),
         expires_in_seconds: ends_at.since(now.boottime).as_secs(),
         ttl_seconds: lease.ttl().as_secs(),
-        devices: lease.devices.iter().map(share).collect(),
+        devices,
         note: ADVISORY.to_owned(),
+    }
+}
+
+fn leased_device(uuid: &str, share: &Share, is_live: bool) -> LeasedDevice {
+    let claimed = if is_live {
+        share.granted_bytes.less(share.visible_bytes)
+    } else {
+        Some(Bytes::ZERO)
+    };
+
+    LeasedDevice {
+        uuid: uuid.to_owned(),
+        granted_bytes: share.granted_bytes.get(),
+        visible_bytes: share.visible_bytes.get(),
+        claimed_bytes: claimed.unwrap_or(Bytes::OVERFLOW).get(),
     }
 }
 
@@ -56,11 +62,12 @@ fn holder(holder: &Holder) -> api::Holder {
     }
 }
 
-/// All leases that are alive, and all who wait; `pid` knows which process waits with a ticket.
+/// Describes all live leases and all waiting requests. `pid` returns the process that waits with a
+/// ticket.
 pub fn leases(
     ledger: &Ledger,
     queue: &Queue,
-    now: Now,
+    now: Timestamp,
     pid: impl Fn(Ticket) -> Option<u32>,
 ) -> LeasesAnswer {
     let waiting = queue.waiters().zip(1..).map(|(waiter, position)| Waiting {
@@ -73,7 +80,7 @@ pub fn leases(
 
     LeasesAnswer {
         schema_version: SCHEMA_VERSION,
-        leases: ledger.live().map(|it| lease(it, now)).collect(),
+        leases: ledger.live().map(|live| lease(live, now)).collect(),
         waiting: waiting.collect(),
         note: ADVISORY.to_owned(),
         warnings: Vec::new(),

@@ -1,9 +1,9 @@
-//! The older text format of Prometheus (version 0.0.4), from OpenMetrics text.
+//! Converts OpenMetrics text into the older text format of Prometheus (version 0.0.4).
 //!
-//! They differ in three places: a counter's family is named with `_total` there, units have no line
-//! of their own, and nothing marks the end.
+//! The older format differs in three places: a counter's family is named with `_total`, units have
+//! no line of their own, and nothing marks the end.
 
-/// `open` in the older format.
+/// Returns `open` in the older format.
 pub(super) fn from_open_metrics(open: &str) -> String {
     let mut text = String::with_capacity(open.len());
     let mut lines = open.lines().peekable();
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counters_are_renamed_and_the_rest_stays() {
+    fn only_counters_are_renamed() {
         let open = "# HELP a_b Things.\n# TYPE a_b counter\na_b_total{x=\"1\"} 2\n# HELP g_bytes Size.\n# TYPE g_bytes \
                     gauge\n# UNIT g_bytes bytes\ng_bytes 3\n# EOF\n";
         let classic = "# HELP a_b_total Things.\n# TYPE a_b_total counter\na_b_total{x=\"1\"} 2\n# HELP g_bytes Size.\n\

@@ -1,14 +1,14 @@
-//! Text of others as a label's value: names of devices come from drivers and from files that a user
-//! wrote.
+//! Untrusted text as a label's value: names of devices come from drivers and from users' files.
 
 use std::fmt;
 
 use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder};
 
-/// A label's value without control characters: they would steer the terminal of a person who reads
-/// the page, and some readers of the older format take a carriage return for the end of a line.
-/// They are written as `\u{1b}`, so that different texts stay different; the encoder then escapes
-/// the backslash as it does any other.
+/// A label's value without control characters.
+///
+/// A control character could control the reader's terminal, and some parsers of the older format
+/// treat a carriage return as the end of a line. Each is written as `\u{1b}`, so that different
+/// texts stay different. The encoder then escapes the backslash.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct LabelText(String);
 
@@ -18,16 +18,16 @@ impl From<&str> for LabelText {
             return Self(text.to_owned());
         }
 
-        let mut shown = String::with_capacity(text.len() + 16);
+        let mut escaped = String::with_capacity(text.len() + 16);
         for letter in text.chars() {
             if letter.is_control() {
-                shown.extend(letter.escape_unicode());
+                escaped.extend(letter.escape_unicode());
             } else {
-                shown.push(letter);
+                escaped.push(letter);
             }
         }
 
-        Self(shown)
+        Self(escaped)
     }
 }
 

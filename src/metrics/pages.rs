@@ -1,5 +1,4 @@
-//! What is shipped beside the metrics speaks of the metrics that there are: the page, the alerts,
-//! the dashboard.
+//! Tests that the documentation page, the alerts and the dashboard match the metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +8,7 @@ const PAGE: &str = include_str!("../../docs/monitoring.md");
 const ALERTS: &str = include_str!("../../packaging/prometheus/alerts.yml");
 const DASHBOARD: &str = include_str!("../../packaging/grafana/hf-mem-probe.json");
 
-/// Every family with something in it, in the older format.
+/// A page with a sample of every family, in the older format.
 fn text() -> String {
     let metrics = Metrics::default();
     metrics.question("fits", "fits");
@@ -32,7 +31,7 @@ fn text() -> String {
     metrics.classic_text()
 }
 
-/// The families with their types.
+/// Returns the families and their types.
 fn families(text: &str) -> BTreeMap<&str, &str> {
     text.lines()
         .filter_map(|line| line.strip_prefix("# TYPE "))
@@ -40,7 +39,7 @@ fn families(text: &str) -> BTreeMap<&str, &str> {
         .collect()
 }
 
-/// The labels of a family's samples, but for a histogram's bounds.
+/// Returns the labels of a family's samples, without a histogram's bounds.
 fn labels<'a>(text: &'a str, family: &str) -> BTreeSet<&'a str> {
     let samples = text.lines().filter_map(|line| line.strip_prefix(family));
     let samples = samples.filter_map(|rest| {
@@ -58,22 +57,22 @@ fn labels<'a>(text: &'a str, family: &str) -> BTreeSet<&'a str> {
         .collect()
 }
 
-/// The words in backticks.
+/// Returns the words in backticks.
 fn named(cell: &str) -> BTreeSet<&str> {
     cell.split('`').skip(1).step_by(2).collect()
 }
 
 #[test]
-fn the_page_has_each_metric_with_its_type_and_labels_and_no_other() {
+fn page_lists_exactly_the_metrics() {
     let text = text();
-    let there: BTreeMap<_, _> = families(&text)
+    let actual: BTreeMap<_, _> = families(&text)
         .into_iter()
         .map(|(name, kind)| (name, (kind, labels(&text, name))))
         .collect();
     let rows = PAGE
         .lines()
         .filter(|line| line.starts_with("| `hf_mem_probe_"));
-    let told: BTreeMap<_, _> = rows
+    let documented: BTreeMap<_, _> = rows
         .map(|row| {
             let cells: Vec<&str> = row.split('|').map(str::trim).collect();
             let (name, kind, labels) = (cells[1].trim_matches('`'), cells[2], named(cells[3]));
@@ -82,20 +81,20 @@ fn the_page_has_each_metric_with_its_type_and_labels_and_no_other() {
         })
         .collect();
 
-    assert!(told.len() > 20, "{told:?}");
-    assert_eq!(told, there);
+    assert!(documented.len() > 20, "{documented:?}");
+    assert_eq!(documented, actual);
 }
 
 #[test]
-fn the_page_has_each_alert_and_no_other() {
-    let there: BTreeSet<&str> = ALERTS
+fn page_lists_exactly_the_alerts() {
+    let actual: BTreeSet<&str> = ALERTS
         .lines()
         .filter_map(|line| line.trim().strip_prefix("- alert: "))
         .collect();
     let rows = PAGE
         .lines()
         .filter_map(|line| line.strip_prefix("| `HfMemProbe"));
-    let told: BTreeSet<String> = rows
+    let documented: BTreeSet<String> = rows
         .map(|row| {
             let (name, rest) = row.split_once('`').unwrap();
             assert_eq!(
@@ -110,14 +109,14 @@ fn the_page_has_each_alert_and_no_other() {
         })
         .collect();
 
-    assert!(there.len() > 5);
-    assert_eq!(told, there.into_iter().map(str::to_owned).collect());
+    assert!(actual.len() > 5);
+    assert_eq!(documented, actual.into_iter().map(str::to_owned).collect());
 }
 
 #[test]
-fn dashboard_and_alerts_ask_for_nothing_that_is_not_there() {
+fn dashboard_and_alerts_use_existing_metrics() {
     let text = text();
-    let mut there = BTreeSet::new();
+    let mut actual = BTreeSet::new();
 
     for (name, kind) in families(&text) {
         let suffixes: &[&str] = if kind == "histogram" {
@@ -125,28 +124,28 @@ fn dashboard_and_alerts_ask_for_nothing_that_is_not_there() {
         } else {
             &[""]
         };
-        there.extend(suffixes.iter().map(|suffix| format!("{name}{suffix}")));
+        actual.extend(suffixes.iter().map(|suffix| format!("{name}{suffix}")));
     }
 
-    let part_of_a_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
-    for (file, content, fewest) in [("the dashboard", DASHBOARD, 15), ("the alerts", ALERTS, 8)] {
-        let words = content.split(|letter| !part_of_a_name(letter));
+    for (file, content, min_count) in [("the dashboard", DASHBOARD, 15), ("the alerts", ALERTS, 8)]
+    {
+        let words = content.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
         let asked: BTreeSet<&str> = words
             .filter(|word| word.starts_with("hf_mem_probe_"))
             .collect();
-        assert!(asked.len() >= fewest, "{file}: {asked:?}");
+        assert!(asked.len() >= min_count, "{file}: {asked:?}");
 
         for name in asked {
             assert!(
-                there.contains(name),
-                "{name} is in {file} and not among {there:?}"
+                actual.contains(name),
+                "{name} is in {file} and not among {actual:?}"
             );
         }
     }
 }
 
 #[test]
-fn every_panel_says_what_it_shows() {
+fn every_panel_has_a_description() {
     let dashboard: serde_json::Value = serde_json::from_str(DASHBOARD).unwrap();
     let panels = dashboard["panels"].as_array().unwrap();
     let mut places = BTreeSet::new();
@@ -168,17 +167,14 @@ fn every_panel_says_what_it_shows() {
     }
 
     assert_eq!(places.len(), panels.len());
-    let shown = |name: &str| {
-        panels
-            .iter()
-            .any(|panel| panel["targets"].to_string().contains(name))
-    };
-
     for name in [
         "hf_mem_probe_degraded",
         "hf_mem_probe_devices_unusable",
         "hf_mem_probe_device_xids_total",
     ] {
-        assert!(shown(name), "{name}");
+        let is_shown = panels
+            .iter()
+            .any(|panel| panel["targets"].to_string().contains(name));
+        assert!(is_shown, "{name}");
     }
 }

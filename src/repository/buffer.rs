@@ -1,14 +1,14 @@
-//! Bytes as they come in, in memory that returns to the system when it is freed.
+//! A byte buffer whose memory returns to the system when it is freed.
 //!
-//! The allocator keeps what a long text took: after the first one of some MiB, glibc takes all
-//! others up to 32 MiB from its heap, and the heap shrinks only where nothing that lives on lies
-//! behind the gap. So a long text lies in pages of its own.
+//! glibc keeps what a long text took: after the first one of some MiB, it takes all others up to 32
+//! MiB from its heap. The heap shrinks only if no live allocation lies behind the gap. So a long
+//! text has pages of its own.
 
 use std::ops::Deref;
 
 use memmap2::MmapMut;
 
-/// A text up to this length lies in the heap.
+/// Maximum length of a text in the heap.
 const MAX_HEAP_BYTES: usize = 64 << 10;
 
 /// Bytes that grow at their end.
@@ -18,7 +18,7 @@ pub(super) struct Buffer(BufferPages);
 #[derive(Debug)]
 enum BufferPages {
     Heap(Vec<u8>),
-    /// Pages of their own, and how many of their bytes are in use.
+    /// Anonymous pages, and how many of their bytes are in use.
     Pages(MmapMut, usize),
 }
 
@@ -27,15 +27,15 @@ impl Buffer {
         Self(BufferPages::Heap(Vec::new()))
     }
 
-    /// An empty buffer with room for `bytes`. Pages take memory once they are written to, so a
-    /// length from a hostile answer takes none by itself; the caller bounds it all the same.
+    /// Creates an empty buffer with room for `bytes`. Pages take memory only once they are written
+    /// to, so a hostile length takes none. The caller bounds it all the same.
     pub(super) fn with_room(bytes: u64) -> Self {
         let mut buffer = Self::new();
         buffer.reserve(usize::try_from(bytes).unwrap_or(0));
         buffer
     }
 
-    /// Adds `bytes` at the end.
+    /// Appends `bytes`.
     pub(super) fn extend(&mut self, bytes: &[u8]) {
         self.reserve(bytes.len());
         match &mut self.0 {
@@ -50,7 +50,7 @@ impl Buffer {
         }
     }
 
-    /// Makes room for `more` bytes. Where the system has no pages to give, the heap takes over.
+    /// Makes room for `more` bytes. If the system has no pages left, uses the heap.
     fn reserve(&mut self, more: usize) {
         let needed = self.len().saturating_add(more);
         let room = match &self.0 {
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_stay_the_same_as_they_grow() {
+    fn bytes_are_unchanged_by_growth() {
         let bytes: Vec<u8> = (0..=250).cycle().take(5 * MAX_HEAP_BYTES + 7).collect();
         for room in [0, 10, bytes.len() as u64, u64::MAX] {
             let mut buffer = Buffer::with_room(room);
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn long_text_lies_in_pages_of_its_own() {
+    fn long_text_has_its_own_pages() {
         let mut buffer = Buffer::from(vec![1; MAX_HEAP_BYTES]);
         assert!(matches!(buffer.0, BufferPages::Heap(_)));
         buffer.extend(&[2]);

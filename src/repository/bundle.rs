@@ -1,7 +1,7 @@
-//! A bundle: all the metadata of one model in one small file, for hosts without a Hub.
+//! A bundle: all metadata of one model in one small file, for hosts without a Hub.
 //!
-//! gzip around a line of JSON that names the format and the SHA-256 of what follows, then the
-//! metadata as JSON. A bundle is known by its content, whatever its name.
+//! A bundle is gzip around a line of JSON and the metadata as JSON. The line names the format and
+//! the SHA-256 of the metadata. A bundle is recognized by its content, whatever its name.
 
 use std::cmp::Ordering;
 use std::io::{Read as _, Write as _};
@@ -16,15 +16,15 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::error::SourceError;
-use super::token::hex;
 use crate::files::Disk;
+use crate::hex;
 
 /// The word that opens a bundle.
 const FORMAT: &str = "hf-mem-probe bundle";
-/// The longest first line.
+/// Maximum length of the first line.
 const MAX_LEAD_BYTES: u64 = 4096;
-/// The longest packed bundle: gzip makes what it cannot pack longer by less than one part in a
-/// thousand.
+/// Maximum length of a packed bundle. gzip makes incompressible data longer by less than one part
+/// in a thousand.
 pub(super) const MAX_PACKED_BYTES: u64 =
     MAX_SERIALIZED_BYTES + MAX_SERIALIZED_BYTES / 1024 + MAX_LEAD_BYTES;
 
@@ -33,13 +33,13 @@ pub(super) const MAX_PACKED_BYTES: u64 =
 struct Lead {
     format: String,
     version: u32,
-    /// A version to come may name its hash otherwise; what it is packed with is said before that
-    /// matters.
+    /// A later version may use another hash. Its bundles must fail on the version, not on this
+    /// field.
     #[serde(default)]
     sha256: String,
 }
 
-/// A bundle before it is written.
+/// A bundle in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packed {
     /// The whole file.
@@ -48,8 +48,8 @@ pub struct Packed {
     pub sha256: String,
 }
 
-/// Whether the file at `path` is compressed as a bundle is, or named as one: no other kind of model
-/// is.
+/// Whether the file at `path` is a bundle, by its compression or its name. No other kind of model
+/// is compressed.
 pub(super) fn is_bundle(disk: &Disk, path: &Path) -> bool {
     let gzip = disk
         .read_range(path, 0, 2)
@@ -57,41 +57,41 @@ pub(super) fn is_bundle(disk: &Disk, path: &Path) -> bool {
     gzip || path.extension().is_some_and(|ending| ending == "hfmp")
 }
 
-/// A bundle of `metadata`: the same bytes for the same metadata.
+/// Packs `metadata` into a bundle: the same bytes for the same metadata.
 pub fn pack(metadata: &Metadata) -> Result<Packed, SourceError> {
-    let refuse = |why: String| SourceError::MissingMetadata {
+    let metadata_error = |why: String| SourceError::MissingMetadata {
         what: metadata.identity.repo.clone(),
         why,
     };
 
-    let body = serde_json::to_vec(metadata).map_err(|error| refuse(error.to_string()))?;
+    let body = serde_json::to_vec(metadata).map_err(|error| metadata_error(error.to_string()))?;
     if body.len() as u64 > MAX_SERIALIZED_BYTES {
-        return Err(refuse(format!(
-            "its metadata is longer than the {MAX_SERIALIZED_BYTES} bytes that are read back"
+        return Err(metadata_error(format!(
+            "its metadata is longer than the {MAX_SERIALIZED_BYTES} bytes that a bundle may hold"
         )));
     }
 
-    let sha256 = hex(&Sha256::digest(&body));
+    let sha256 = hex::encode(&Sha256::digest(&body));
     let lead = Lead {
         format: FORMAT.into(),
         version: VERSION,
         sha256: sha256.clone(),
     };
 
-    let mut lead = serde_json::to_vec(&lead).map_err(|error| refuse(error.to_string()))?;
+    let mut lead = serde_json::to_vec(&lead).map_err(|error| metadata_error(error.to_string()))?;
     lead.push(b'\n');
     let mut packed = GzEncoder::new(Vec::new(), Compression::best());
     let written = packed
         .write_all(&lead)
         .and_then(|()| packed.write_all(&body))
         .and_then(|()| packed.finish());
-    let bytes = written.map_err(|error| refuse(error.to_string()))?;
+    let bytes = written.map_err(|error| metadata_error(error.to_string()))?;
 
     Ok(Packed { bytes, sha256 })
 }
 
-/// Writes a bundle: whole or not at all, readable to whom the umask lets read. For the command line
-/// alone: it waits.
+/// Writes a bundle atomically, with the permissions that the umask allows. It blocks: only the
+/// command line calls it.
 pub fn write(packed: &Packed, path: &Path) -> std::io::Result<()> {
     let folder = path
         .parent()
@@ -108,26 +108,26 @@ pub fn write(packed: &Packed, path: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Reads the bundle `packed`, which was read from `path`; `file` is `--file`, which must be what
-/// was packed.
+/// Reads the bundle `packed` from the file at `path`. `file` is `--file` and must be the packed
+/// file.
 pub(super) fn read(
     packed: &[u8],
     path: &Path,
     file: Option<&str>,
 ) -> Result<Metadata, SourceError> {
-    let refuse = |why| SourceError::MissingMetadata {
+    let metadata_error = |why| SourceError::MissingMetadata {
         what: path.display().to_string(),
         why,
     };
 
-    let metadata = unpack(packed).map_err(refuse)?;
+    let metadata = unpack(packed).map_err(metadata_error)?;
     let packed = metadata.identity.file.as_deref();
 
     match file {
         Some(file) if !packed.is_some_and(|packed| is_named(packed, file)) => {
             let repo = &metadata.identity.repo;
             let holds = packed.map_or_else(|| "no single file".to_owned(), ToOwned::to_owned);
-            Err(refuse(format!(
+            Err(metadata_error(format!(
                 "the bundle holds {holds} of {repo}, not {file}; pack it with --file {file}"
             )))
         }
@@ -135,29 +135,29 @@ pub(super) fn read(
     }
 }
 
-/// Whether `--file` names `path`, by its whole name or by a quantisation in it: `Q4_K` is no part
+/// Whether `--file` names `path`, by its whole name or by a quantization in it. `Q4_K` is no part
 /// of `Q4_K_M`.
-fn is_named(path: &str, asked: &str) -> bool {
-    let (path, asked) = (path.to_ascii_lowercase(), asked.to_ascii_lowercase());
-    let ends = |character: Option<char>| {
-        character.is_none_or(|it| !it.is_ascii_alphanumeric() && it != '_')
-    };
-
-    path.match_indices(&asked).any(|(at, found)| {
+fn is_named(path: &str, wanted: &str) -> bool {
+    let (path, wanted) = (path.to_ascii_lowercase(), wanted.to_ascii_lowercase());
+    path.match_indices(&wanted).any(|(at, found)| {
         let (before, after) = (
             path.get(..at).unwrap_or_default(),
             path.get(at + found.len()..).unwrap_or_default(),
         );
-        ends(before.chars().next_back()) && ends(after.chars().next())
+        is_boundary(before.chars().next_back()) && is_boundary(after.chars().next())
     })
 }
 
-/// Reads a bundle from any reader; its unpacked size is bounded, its hash checked. The error says
+fn is_boundary(character: Option<char>) -> bool {
+    character.is_none_or(|character| !character.is_ascii_alphanumeric() && character != '_')
+}
+
+/// Reads a bundle from any reader. Bounds the unpacked size and checks the hash. The error says
 /// what is wrong.
 pub fn unpack(packed: impl std::io::Read) -> Result<Metadata, String> {
-    let most = MAX_SERIALIZED_BYTES + MAX_LEAD_BYTES;
+    let max = MAX_SERIALIZED_BYTES + MAX_LEAD_BYTES;
     let mut text = Vec::new();
-    let mut unpacked = GzDecoder::new(packed).take(most + 1);
+    let mut unpacked = GzDecoder::new(packed).take(max + 1);
     let outcome = unpacked.read_to_end(&mut text);
 
     let first_line = text
@@ -179,7 +179,8 @@ pub fn unpack(packed: impl std::io::Read) -> Result<Metadata, String> {
         Ordering::Greater => {
             let version = lead.version;
             return Err(format!(
-                "the bundle has version {version} and this program reads {VERSION}; update it, or pack with this one"
+                "the bundle has version {version} and this program reads {VERSION}; \
+                 update it, or pack again with this version"
             ));
         }
         Ordering::Less => {
@@ -191,13 +192,13 @@ pub fn unpack(packed: impl std::io::Read) -> Result<Metadata, String> {
     }
 
     outcome.map_err(|error| format!("the bundle is damaged: {error}; copy it again"))?;
-    if text.len() as u64 > most {
+    if text.len() as u64 > max {
         return Err(format!(
-            "the bundle unpacks to more than {most} bytes, which no model's metadata does"
+            "the bundle unpacks to more than {max} bytes, more than any model's metadata has"
         ));
     }
 
-    if lead.sha256 != hex(&Sha256::digest(body)) {
+    if lead.sha256 != hex::encode(&Sha256::digest(body)) {
         return Err("the bundle is damaged: its content does not have the hash that it names; copy it again".into());
     }
 
@@ -210,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_packed_file_is_named_whole_or_by_its_quantisation() {
+    fn packed_file_matches_name_or_quantization() {
         for (path, asked, named) in [
             ("a/tiny-Q4_K_M.gguf", "a/tiny-Q4_K_M.gguf", true),
             ("a/tiny-Q4_K_M.gguf", "tiny-Q4_K_M.gguf", true),
@@ -225,9 +226,8 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_found_again_as_it_was_read() {
-        // To the last digit: read by the quick way it is another number than the one that is
-        // written from it.
+    fn number_survives_packing_exactly() {
+        // All digits: a fast parser would read another number than the one that is written from it.
         let metadata = serde_json::json!({
             "version": VERSION, "format": "safetensors", "gated": false,
             "identity": {"repo": "a/b", "revision": null, "commit": null, "file": null},

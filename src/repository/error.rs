@@ -1,53 +1,52 @@
-//! What can go wrong between a reference and its metadata, said with what was tried, on what, and
-//! the cure.
+//! Errors of reading metadata. Each says what failed, on what, and how to fix it.
 //!
-//! Errors are cloned to everyone who waits for the same answer, so they hold texts and no sources.
-//! No token and no signed URL ever stands in one: addresses are printed without their query.
+//! All callers that wait for the same answer receive a clone, so errors hold texts and no sources.
+//! They contain no token and no signed URL: addresses are printed without their query.
 
 use std::time::Duration;
 
-/// Why a model's metadata could not be had.
+/// Why a model's metadata is unavailable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
-    /// The text is no reference to a model.
+    /// The text is not a reference to a model.
     #[error(
         "{reference:?} is not a model: {why}; write owner/name, owner/name@revision, or a path that exists"
     )]
     BadReference {
-        /// What was asked for.
+        /// The text.
         reference: String,
-        /// What is wrong with it.
+        /// The problem.
         why: String,
     },
-    /// A setting of the environment or the configuration.
+    /// An invalid setting in the environment or the configuration.
     #[error("{name}: {why}")]
     BadSetting {
         /// The variable or key.
         name: String,
-        /// What is wrong with it, and the cure.
+        /// The problem, and how to fix it.
         why: String,
     },
-    /// No such repository, revision, file or folder, as far as the asker may see.
+    /// No such repository, revision, file or folder, or this caller cannot see it.
     #[error("{what} was not found {place}{}", hint.as_deref().map(|hint| format!("; {hint}")).unwrap_or_default())]
     NotFound {
         /// Repository, revision or file, by name.
         what: String,
-        /// Where it was looked for: `at https://huggingface.co`, `in /models/x`.
+        /// The searched place: `at https://huggingface.co`, `in /models/x`.
         place: String,
-        /// Did you mean, or what else may be the cause.
+        /// A similar name, or another possible cause.
         hint: Option<String>,
     },
-    /// The repository exists but its files are given to accepted users only.
+    /// The repository exists, but only accepted users can read its files.
     #[error("{repo} is gated: {}; ask for access at {access_url}{}", if *token_given { "the token's user has not been granted access" } else { "no token was given" }, if *token_given { "" } else { ", then set HF_TOKEN" })]
     Gated {
         /// The repository.
         repo: String,
-        /// Where access is asked for.
+        /// Where to request access.
         access_url: String,
         /// Whether a token was sent.
         token_given: bool,
     },
-    /// The token itself is refused.
+    /// The Hub rejected the token.
     #[error(
         "{endpoint} refuses the token (HTTP {status}); make a new one at {endpoint}/settings/tokens or unset HF_TOKEN"
     )]
@@ -57,27 +56,27 @@ pub enum SourceError {
         /// 401 or 403.
         status: u16,
     },
-    /// The Hub could not be reached, or gave nothing usable in time.
+    /// The Hub is unreachable, or its responses were unusable until the deadline.
     #[error("{url} could not be read: {why} (tried {attempts} times in {}); check the network, proxy and HF_ENDPOINT, or try again later", humantime::format_duration(Duration::from_millis(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))))]
     HubUnreachable {
         /// The address without its query.
         url: String,
-        /// What happened at the last attempt.
+        /// Why the last attempt failed.
         why: String,
         /// Requests made.
         attempts: u32,
         /// Time spent on them.
         elapsed: Duration,
     },
-    /// The Hub asks to wait for longer than there is time.
+    /// The Hub asks to wait for longer than the time left.
     #[error("{endpoint} limits the rate of requests{}; set HF_TOKEN for a higher limit, or try again later", retry_after.map(|wait| format!(" and asks to wait {} s", wait.as_secs())).unwrap_or_default())]
     RateLimited {
         /// The Hub.
         endpoint: String,
-        /// How long it asks to wait, where it says.
+        /// How long it asks to wait; `None` if it does not say.
         retry_after: Option<Duration>,
     },
-    /// A network is needed and not allowed.
+    /// Offline mode is on, and the model is not in the cache.
     #[error("{what} is not in the cache{}, and HF_HUB_OFFLINE is set; unset it, or use a local folder or a bundle", folder.as_deref().map(|folder| format!(" ({folder})")).unwrap_or_default())]
     Offline {
         /// The repository.
@@ -85,22 +84,22 @@ pub enum SourceError {
         /// The cache that was searched.
         folder: Option<String>,
     },
-    /// Something that an answer needs is not there or cannot be read.
+    /// Metadata that an answer needs is missing or unreadable.
     #[error("{what}: {why}")]
     MissingMetadata {
         /// The repository or folder.
         what: String,
-        /// What is missing, and the cure.
+        /// The missing or invalid part, and how to fix it.
         why: String,
     },
-    /// The header of a weights file cannot be understood.
+    /// The header of a weight file is invalid.
     #[error("{file} of {what}: {why}")]
     BadHeader {
         /// The repository or folder.
         what: String,
         /// The file.
         file: String,
-        /// What is wrong with it.
+        /// The problem.
         why: String,
     },
     /// A local file could not be read.
@@ -108,13 +107,13 @@ pub enum SourceError {
     Io {
         /// The path.
         path: String,
-        /// The system's own words.
+        /// The system's own message.
         why: String,
     },
 }
 
 impl SourceError {
-    /// The word for this failure in an answer's `reason`.
+    /// Returns the word for this failure in an answer's `reason`.
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::BadReference { .. } => "bad_reference",
@@ -130,8 +129,8 @@ impl SourceError {
         }
     }
 
-    /// Whether the same question may be answered later with nothing changed here; a stale answer is
-    /// better than this.
+    /// Whether the same request may succeed later with no change on this host. A stale answer is
+    /// better than such an error.
     pub const fn is_transient(&self) -> bool {
         matches!(
             self,
@@ -139,7 +138,7 @@ impl SourceError {
         )
     }
 
-    /// How long the Hub asked to wait.
+    /// Returns how long the Hub asked to wait.
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::RateLimited { retry_after, .. } => *retry_after,
@@ -153,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_name_the_cure() {
+    fn message_says_how_to_fix_it() {
         let gated = SourceError::Gated {
             repo: "a/b".into(),
             access_url: "https://huggingface.co/a/b".into(),

@@ -1,8 +1,8 @@
-//! The cache that huggingface_hub keeps: `models--owner--name/refs/main` names a commit,
+//! Reads huggingface_hub's cache: `models--owner--name/refs/main` names a commit,
 //! `snapshots/<commit>` holds it.
 //!
-//! Nothing in it says whether a token was needed for a model. So it is read for those who could
-//! read the files themselves, and to all others it is as if it were not there.
+//! Nothing in it says whether a model needed a token. So only users who can read the files
+//! themselves can read it through this program. For all others it is empty.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use super::hub::is_commit;
 use super::permissions::FileReader;
 use crate::files::Disk;
 
-/// The longest file that names a commit: 40 digits and an end of line.
+/// Maximum length of a file that names a commit. Real ones have 40 digits and an end of line.
 const MAX_REF_BYTES: u64 = 256;
 
 /// A model found in the cache.
@@ -32,7 +32,7 @@ pub(super) fn find(
     let commit = if is_commit(revision) && disk.is_folder(&model.join("snapshots").join(revision)) {
         revision.to_owned()
     } else {
-        // Revisions hold no `..` (checked when the reference is read), so the path stays inside.
+        // Parsing a reference rejects revisions with `..`, so the path stays inside.
         let named = disk
             .read_text(&model.join("refs").join(revision), MAX_REF_BYTES)
             .ok()?;
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn by_branch_and_by_commit() {
+    fn snapshot_found_by_branch_or_commit() {
         let cache = tempfile::tempdir().expect("a folder");
         let commit = "0123456789abcdef0123456789abcdef01234567";
         let model = cache.path().join("models--a--b");
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_names_no_commit() {
+    fn pipe_names_no_commit() {
         use rustix::fs::{CWD, FileType, Mode, mknodat};
 
         let cache = tempfile::tempdir().expect("a folder");

@@ -1,5 +1,4 @@
-//! Models on this host's disk: a folder, one weights file, or a bundle, told apart by what they
-//! are.
+//! Models on this host's disk: a folder, one weight file or a bundle, recognized by content.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -15,24 +14,25 @@ use hf_mem_core::model::weight_files::Listing;
 use super::buffer::Buffer;
 use super::bundle;
 use super::error::SourceError;
-use super::ollama::Pulled;
-use super::read::{self, Files, FoundFiles};
+use super::ollama::OllamaModel;
+use super::read::{self, Files, ListedFiles};
 use crate::files::{Disk, FilePlace};
 
-/// Files of one folder that are looked at.
+/// Maximum entries of one model's folder.
 const MAX_LISTED: usize = 20_000;
-/// Folders below the model's own in which components and modules lie.
+/// Maximum depth of the folders that hold components and modules, below the model's own.
 const MAX_DEPTH: usize = 3;
 
-/// What lies at a path.
-enum Local {
+/// The target of a path.
+enum LocalKind {
     /// A folder, with its files.
     Folder(Listing),
-    /// A bundle, as it is packed.
+    /// A packed bundle.
     Bundle(Vec<u8>),
-    /// A file whose content alone says that it is GGUF: a blob of Ollama's, say.
+    /// A GGUF file without an extension, such as a blob of Ollama. Only its content says what it
+    /// is.
     NamelessGguf,
-    /// A weights file, with the files beside it that belong to it.
+    /// A weight file, with the other files in its folder that belong to it.
     File {
         folder: PathBuf,
         name: String,
@@ -40,21 +40,22 @@ enum Local {
     },
 }
 
-/// Reads the model at `path`. `identity` is what is written down for it; `file` is `--file`.
+/// Reads the model at `path`. The metadata records `identity`; `file` is `--file`.
 pub(super) async fn metadata(
     place: &FilePlace,
     path: &Path,
     identity: Identity,
     file: Option<&str>,
 ) -> Result<Metadata, SourceError> {
-    let at = path.to_owned();
-    let (root, listing, file) = match on(place, path, move |disk| look(disk, &at)).await?? {
-        Local::Folder(listing) => (path.to_owned(), listing, file.map(ToOwned::to_owned)),
-        Local::Bundle(packed) => return bundle::read(&packed, path, file),
-        Local::NamelessGguf => {
+    let inspected = path.to_owned();
+    let kind = run_on(place, path, move |disk| inspect(disk, &inspected)).await??;
+    let (root, listing, file) = match kind {
+        LocalKind::Folder(listing) => (path.to_owned(), listing, file.map(ToOwned::to_owned)),
+        LocalKind::Bundle(packed) => return bundle::read(&packed, path, file),
+        LocalKind::NamelessGguf => {
             return named_files(place, &[("model.gguf".into(), path.to_owned())], identity).await;
         }
-        Local::File {
+        LocalKind::File {
             folder,
             name,
             listing,
@@ -69,7 +70,7 @@ pub(super) async fn metadata(
         elsewhere: BTreeMap::new(),
     };
 
-    let found = FoundFiles {
+    let found = ListedFiles {
         identity,
         listing,
         gated: false,
@@ -79,8 +80,8 @@ pub(super) async fn metadata(
     Ok(read::metadata(&files, found, file.as_deref()).await?.0)
 }
 
-/// Does `work` on the files of `place`, of which `path` is one.
-async fn on<T: Send + 'static>(
+/// Runs `work` on the files of `place`, of which `path` is one.
+async fn run_on<T: Send + 'static>(
     place: &FilePlace,
     path: &Path,
     work: impl FnOnce(&Disk) -> T + Send + 'static,
@@ -88,22 +89,24 @@ async fn on<T: Send + 'static>(
     place
         .run(move |disk| Ok(work(disk)))
         .await
-        .map_err(|error| io(path, &error))
+        .map_err(|error| io_error(path, &error))
 }
 
-fn look(disk: &Disk, path: &Path) -> Result<Local, SourceError> {
-    let kind = disk.metadata(path).map_err(|error| io(path, &error))?;
+fn inspect(disk: &Disk, path: &Path) -> Result<LocalKind, SourceError> {
+    let kind = disk
+        .metadata(path)
+        .map_err(|error| io_error(path, &error))?;
     if kind.is_dir() {
-        return Ok(Local::Folder(list(disk, path)?));
+        return Ok(LocalKind::Folder(list(disk, path)?));
     }
-    // What is no plain file is refused here, with its kind.
-    disk.open(path).map_err(|error| io(path, &error))?;
+    // A special file fails here, with its kind.
+    disk.open(path).map_err(|error| io_error(path, &error))?;
 
     if bundle::is_bundle(disk, path) {
         let packed = disk
             .read(path, bundle::MAX_PACKED_BYTES)
-            .map_err(|error| io(path, &error))?;
-        return Ok(Local::Bundle(packed));
+            .map_err(|error| io_error(path, &error))?;
+        return Ok(LocalKind::Bundle(packed));
     }
 
     let folder = path
@@ -112,23 +115,26 @@ fn look(disk: &Disk, path: &Path) -> Result<Local, SourceError> {
         .unwrap_or(Path::new("."));
     let name = path.file_name().and_then(|name| name.to_str());
     let Some(name) = name else {
-        return Err(io(path, &std::io::Error::other("its name is not UTF-8")));
+        return Err(io_error(
+            path,
+            &std::io::Error::other("its name is not UTF-8"),
+        ));
     };
 
     if !name.contains('.') && is_gguf(disk, path) {
-        return Ok(Local::NamelessGguf);
+        return Ok(LocalKind::NamelessGguf);
     }
 
     let listing = list_one(disk, folder, name)?;
-    Ok(Local::File {
+    Ok(LocalKind::File {
         folder: folder.to_owned(),
         name: name.to_owned(),
         listing,
     })
 }
 
-/// Reads a model whose files lie under other names than a loader knows them by: (name, where it
-/// is).
+/// Reads a model whose files have other names than a loader expects: pairs of the expected name and
+/// the path.
 pub(super) async fn named_files(
     place: &FilePlace,
     named: &[(String, PathBuf)],
@@ -137,22 +143,14 @@ pub(super) async fn named_files(
     let elsewhere: BTreeMap<String, PathBuf> = named.iter().cloned().collect();
     let lengths = elsewhere.clone();
 
-    let list = move |disk: &Disk| {
-        let length = |(name, path): (String, PathBuf)| {
-            let found = disk
-                .open(&path)
-                .and_then(|file| file.metadata())
-                .map_err(|error| io(&path, &error))?;
-            Ok((name, Some(found.len())))
-        };
-
+    let list_files = move |disk: &Disk| {
         lengths
             .into_iter()
-            .map(length)
+            .map(|(name, path)| Ok((name, Some(length_of(disk, &path)?))))
             .collect::<Result<Listing, SourceError>>()
     };
 
-    let listing = on(place, Path::new(&identity.repo), list).await??;
+    let listing = run_on(place, Path::new(&identity.repo), list_files).await??;
 
     let files = LocalFiles {
         place: place.clone(),
@@ -161,7 +159,7 @@ pub(super) async fn named_files(
         elsewhere,
     };
 
-    let found = FoundFiles {
+    let found = ListedFiles {
         identity,
         listing,
         gated: false,
@@ -171,10 +169,17 @@ pub(super) async fn named_files(
     Ok(read::metadata(&files, found, None).await?.0)
 }
 
+fn length_of(disk: &Disk, path: &Path) -> Result<u64, SourceError> {
+    let found = disk.open(path).and_then(|file| file.metadata());
+    found
+        .map(|found| found.len())
+        .map_err(|error| io_error(path, &error))
+}
+
 /// Reads a model that Ollama has pulled, with the adapters that it is loaded with.
-pub(super) async fn pulled(
+pub(super) async fn pulled_model(
     place: &FilePlace,
-    pulled: &Pulled,
+    pulled: &OllamaModel,
     identity: Identity,
 ) -> Result<Metadata, SourceError> {
     let mut metadata = named_files(place, &pulled.files, identity).await?;
@@ -200,13 +205,13 @@ pub(super) async fn pulled(
     Ok(metadata)
 }
 
-/// Whether the file opens as GGUF does.
+/// Whether the file begins as GGUF does.
 fn is_gguf(disk: &Disk, path: &Path) -> bool {
     disk.read_range(path, 0, 4)
         .is_ok_and(|magic| magic == b"GGUF")
 }
 
-/// The file, the parts that it is split into, and the configuration beside it.
+/// Lists the file, the other parts of a split model, and its configuration.
 fn list_one(disk: &Disk, folder: &Path, name: &str) -> Result<Listing, SourceError> {
     let mut listing = Listing::new();
     let same_model = |other: &str| match name
@@ -219,14 +224,14 @@ fn list_one(disk: &Disk, folder: &Path, name: &str) -> Result<Listing, SourceErr
         _ => other == name,
     };
 
-    let belongs = |other: &OsStr| {
+    let belongs_to_model = |other: &OsStr| {
         let other = other.to_str().unwrap_or_default();
         same_model(other) || other == "config.json" || other == "hf_quant_config.json"
     };
 
     for entry in disk
-        .list(folder, MAX_LISTED, belongs)
-        .map_err(|error| io(folder, &error))?
+        .list(folder, MAX_LISTED, belongs_to_model)
+        .map_err(|error| io_error(folder, &error))?
     {
         if let Ok(other) = entry.name.into_string() {
             listing.insert(other, entry.metadata.map(|found| found.len()));
@@ -236,8 +241,8 @@ fn list_one(disk: &Disk, folder: &Path, name: &str) -> Result<Listing, SourceErr
     Ok(listing)
 }
 
-/// Every file below `root`, by its path from there. Links to files are followed (the Hugging Face
-/// cache is made of them).
+/// Lists every file below `root`, by its path from there. Follows links, because the Hugging Face
+/// cache consists of them.
 fn list(disk: &Disk, root: &Path) -> Result<Listing, SourceError> {
     let too_many = || SourceError::MissingMetadata {
         what: root.display().to_string(),
@@ -252,7 +257,7 @@ fn list(disk: &Disk, root: &Path) -> Result<Listing, SourceError> {
             disk.list(&folder, MAX_LISTED, |_| true)
                 .map_err(|error| match error.kind() {
                     ErrorKind::FileTooLarge => too_many(),
-                    _ => io(&folder, &error),
+                    _ => io_error(&folder, &error),
                 })?;
         looked_at += entries.len();
 
@@ -267,7 +272,7 @@ fn list(disk: &Disk, root: &Path) -> Result<Listing, SourceError> {
 
             let path = format!("{prefix}{name}");
 
-            // A link that leads nowhere is a file that is not there.
+            // A dangling link counts as an absent file.
             let Some(kind) = entry.metadata else { continue };
             if kind.is_file() {
                 listing.insert(path, Some(kind.len()));
@@ -284,7 +289,7 @@ struct LocalFiles {
     place: FilePlace,
     name: String,
     root: PathBuf,
-    /// Files that lie elsewhere, by the name they are listed under.
+    /// Paths of files outside the root, by the name they are listed under.
     elsewhere: BTreeMap<String, PathBuf>,
 }
 
@@ -295,12 +300,12 @@ impl LocalFiles {
             .get(path)
             .cloned()
             .unwrap_or_else(|| self.root.join(path));
-        let at = path.clone();
+        let file = path.clone();
         let read = self
             .place
-            .run(move |disk| disk.read_range(&at, start, length));
+            .run(move |disk| disk.read_range(&file, start, length));
 
-        read.await.map_err(|error| io(&path, &error))
+        read.await.map_err(|error| io_error(&path, &error))
     }
 }
 
@@ -330,13 +335,13 @@ impl Files for LocalFiles {
         4
     }
 
-    fn reads_are_dear(&self) -> bool {
+    fn prefer_inference(&self) -> bool {
         false
     }
 }
 
-/// An error of the disk; an absent path is "not found".
-pub(super) fn io(path: &Path, error: &std::io::Error) -> SourceError {
+/// Converts an error of the disk; an absent path becomes "not found".
+pub(super) fn io_error(path: &Path, error: &std::io::Error) -> SourceError {
     let path = path.display().to_string();
     match error.kind() {
         ErrorKind::NotFound => SourceError::NotFound {

@@ -8,10 +8,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::error::SourceError;
-use super::local::io;
+use super::local::io_error;
 use crate::files::Disk;
 
-/// The longest manifest that is read; real ones have some hundred bytes.
+/// Maximum length of a manifest; real ones have some hundred bytes.
 const MAX_MANIFEST_BYTES: u64 = 1 << 20;
 const MODEL: &str = "application/vnd.ollama.image.model";
 const PROJECTOR: &str = "application/vnd.ollama.image.projector";
@@ -20,10 +20,10 @@ const PARAMETERS: &str = "application/vnd.ollama.image.params";
 
 /// The files of a model.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Pulled {
-    /// The manifest's digest-like identity: the digest of the model's blob.
+pub(super) struct OllamaModel {
+    /// The digest of the model's blob, which identifies the model.
     pub(super) digest: String,
-    /// Name as the rest of the program takes it, and where the file really is.
+    /// Pairs of the name that the rest of the program expects and the path of the file.
     pub(super) files: Vec<(String, PathBuf)>,
     /// LoRA adapters that are loaded with it.
     pub(super) adapters: Vec<PathBuf>,
@@ -44,9 +44,9 @@ struct OllamaLayer {
 }
 
 /// Finds `name` (`llama3.2:3b`, `someone/model`, `hf.co/owner/name:Q4_K_M`) in Ollama's folder.
-pub(super) fn find(disk: &Disk, models: &Path, name: &str) -> Result<Pulled, SourceError> {
+pub(super) fn find(disk: &Disk, models: &Path, name: &str) -> Result<OllamaModel, SourceError> {
     let place = format!("in {}", models.display());
-    let absent = |hint: &str| SourceError::NotFound {
+    let not_found = |hint: &str| SourceError::NotFound {
         what: format!("Ollama model {name}"),
         place: place.clone(),
         hint: Some(hint.into()),
@@ -61,9 +61,9 @@ pub(super) fn find(disk: &Disk, models: &Path, name: &str) -> Result<Pulled, Sou
         .read(&path, MAX_MANIFEST_BYTES)
         .map_err(|error| match error.kind() {
             ErrorKind::NotFound | ErrorKind::NotADirectory => {
-                absent("`ollama list` shows what there is")
+                not_found("run `ollama list` for the available models")
             }
-            _ => io(&path, &error),
+            _ => io_error(&path, &error),
         })?;
 
     let manifest: Manifest =
@@ -72,7 +72,7 @@ pub(super) fn find(disk: &Disk, models: &Path, name: &str) -> Result<Pulled, Sou
             why: "it is not a manifest of Ollama; pull the model again".into(),
         })?;
 
-    let mut pulled = Pulled {
+    let mut model = OllamaModel {
         digest: String::new(),
         files: Vec::new(),
         adapters: Vec::new(),
@@ -80,7 +80,7 @@ pub(super) fn find(disk: &Disk, models: &Path, name: &str) -> Result<Pulled, Sou
     };
 
     for layer in manifest.layers {
-        // A digest is hex, so it stays inside the folder.
+        // A digest is hex, so the path stays inside the folder.
         let hex = layer
             .digest
             .strip_prefix("sha256:")
@@ -89,25 +89,25 @@ pub(super) fn find(disk: &Disk, models: &Path, name: &str) -> Result<Pulled, Sou
         let blob = models.join("blobs").join(format!("sha256-{hex}"));
 
         match layer.media_type.as_str() {
-            MODEL if pulled.digest.is_empty() => {
-                pulled.digest = hex.to_ascii_lowercase();
-                pulled.files.push(("model.gguf".into(), blob));
+            MODEL if model.digest.is_empty() => {
+                model.digest = hex.to_ascii_lowercase();
+                model.files.push(("model.gguf".into(), blob));
             }
-            PROJECTOR => pulled.files.push(("mmproj.gguf".into(), blob)),
-            ADAPTER => pulled.adapters.push(blob),
-            PARAMETERS => pulled.parameters = parameters(disk, &blob),
+            PROJECTOR => model.files.push(("mmproj.gguf".into(), blob)),
+            ADAPTER => model.adapters.push(blob),
+            PARAMETERS => model.parameters = parameters(disk, &blob),
             _ => {}
         }
     }
 
-    if pulled.digest.is_empty() {
-        Err(absent("its manifest names no model file"))
+    if model.digest.is_empty() {
+        Err(not_found("its manifest names no model file"))
     } else {
-        Ok(pulled)
+        Ok(model)
     }
 }
 
-/// The Modelfile's parameters as JSON; `None` where they are not there or are none.
+/// Reads the Modelfile's parameters as JSON. Returns `None` if they are absent or invalid.
 fn parameters(disk: &Disk, blob: &Path) -> Option<Value> {
     let text = disk.read(blob, MAX_MANIFEST_BYTES).ok()?;
     hf_mem_core::model::bounded_json::Room::default()
@@ -116,7 +116,7 @@ fn parameters(disk: &Disk, blob: &Path) -> Option<Value> {
         .filter(Value::is_object)
 }
 
-/// `registry.ollama.ai/library/llama3.2/3b` of `llama3.2:3b`.
+/// Returns `registry.ollama.ai/library/llama3.2/3b` for `llama3.2:3b`.
 fn manifest_path(name: &str) -> Option<PathBuf> {
     let (path, tag) = match name.rsplit_once(':') {
         Some((path, tag)) if !tag.contains('/') => (path, tag),
@@ -124,15 +124,7 @@ fn manifest_path(name: &str) -> Option<PathBuf> {
     };
 
     let parts: Vec<&str> = path.split('/').collect();
-    let legal = |part: &&str| {
-        !part.is_empty()
-            && !part.starts_with('.')
-            && part
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-    };
-
-    if !parts.iter().chain([&tag]).all(legal) {
+    if !parts.iter().chain([&tag]).all(|part| is_legal(part)) {
         return None;
     }
 
@@ -146,6 +138,14 @@ fn manifest_path(name: &str) -> Option<PathBuf> {
     Some(whole.iter().collect())
 }
 
+fn is_legal(part: &str) -> bool {
+    !part.is_empty()
+        && !part.starts_with('.')
+        && part
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -154,29 +154,29 @@ mod tests {
     use crate::files;
 
     #[test]
-    fn names_become_paths_inside_the_folder() {
-        let path = |name| manifest_path(name).map(|path| path.to_string_lossy().into_owned());
+    fn name_becomes_path_inside_folder() {
+        let path_of = |name| manifest_path(name).map(|path| path.to_string_lossy().into_owned());
         assert_eq!(
-            path("llama3.2:3b").as_deref(),
+            path_of("llama3.2:3b").as_deref(),
             Some("registry.ollama.ai/library/llama3.2/3b")
         );
 
         assert_eq!(
-            path("me/mine").as_deref(),
+            path_of("me/mine").as_deref(),
             Some("registry.ollama.ai/me/mine/latest")
         );
         assert_eq!(
-            path("hf.co/o/n:Q4_K_M").as_deref(),
+            path_of("hf.co/o/n:Q4_K_M").as_deref(),
             Some("hf.co/o/n/Q4_K_M")
         );
 
         for wrong in ["", "..", "../x", "a/b/c/d", "a:", "a/../b", "x:../../y"] {
-            assert_eq!(path(wrong), None, "{wrong}");
+            assert_eq!(path_of(wrong), None, "{wrong}");
         }
     }
 
     #[test]
-    fn the_manifest_names_the_blobs() {
+    fn manifest_names_the_blobs() {
         let folder = tempfile::tempdir().expect("a folder");
         let manifests = folder
             .path()

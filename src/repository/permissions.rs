@@ -1,4 +1,4 @@
-//! Who may read a file, by its permission bits and those of the folders above it.
+//! Which users may read a file, by its permission bits and those of the folders above it.
 
 use std::collections::HashMap;
 use std::fs::Metadata;
@@ -7,48 +7,48 @@ use std::path::{Path, PathBuf};
 
 use crate::files::Disk;
 
-/// Files below one folder that are looked at, and folders in one another.
+/// Maximum files below one folder, and maximum depth of its subfolders.
 const MAX_ENTRIES: usize = 20_000;
 const MAX_DEPTH: usize = 8;
 
-/// For whom files that this program can read are read.
+/// The user for whom this program reads files that it can read itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FileReader {
-    /// This program's own user, and users who may have what that one has.
+    /// This program's own user, and users with the same access.
     Own,
     /// Another user of this host.
     User {
-        /// Its number.
+        /// The user's id.
         uid: u32,
-        /// Its groups, the primary one among them.
+        /// The ids of the user's groups, including the primary one.
         groups: Vec<u32>,
     },
-    /// Not known: it is shown nothing.
+    /// An unknown user, who may read nothing.
     Unknown,
 }
 
 impl FileReader {
-    /// Whether it could read every file below `folder` itself. When in doubt, no.
+    /// Whether the user could read every file below `folder`. Returns false in case of doubt.
     pub(super) fn may_read_all(&self, disk: &Disk, folder: &Path) -> bool {
         match self {
             Self::Own => true,
             Self::Unknown => false,
             Self::User { uid, groups } => {
-                let mut look = Look {
+                let mut check = PermissionCheck {
                     disk,
                     uid: *uid,
                     groups,
                     passable: HashMap::new(),
                     seen: 0,
                 };
-                look.tree(folder, 0)
+                check.can_read_tree(folder, 0)
             }
         }
     }
 }
 
-/// One user's look at files, with what it found of folders so far.
-struct Look<'a> {
+/// A permission check for one user, with its results for folders so far.
+struct PermissionCheck<'a> {
     disk: &'a Disk,
     uid: u32,
     groups: &'a [u32],
@@ -59,10 +59,10 @@ struct Look<'a> {
 const READ: u32 = 0o4;
 const ENTER: u32 = 0o1;
 
-impl Look<'_> {
-    /// Whether all below `folder` can be listed and read.
-    fn tree(&mut self, folder: &Path, depth: usize) -> bool {
-        if depth > MAX_DEPTH || !self.reaches(folder, READ | ENTER) {
+impl PermissionCheck<'_> {
+    /// Whether the user can list and read everything below `folder`.
+    fn can_read_tree(&mut self, folder: &Path, depth: usize) -> bool {
+        if depth > MAX_DEPTH || !self.can_access(folder, READ | ENTER) {
             return false;
         }
 
@@ -76,21 +76,21 @@ impl Look<'_> {
         }
 
         entries.into_iter().all(|entry| match entry.metadata {
-            Some(found) if found.is_dir() => self.tree(&entry.path, depth + 1),
-            Some(found) if found.is_file() => self.reaches(&entry.path, READ),
-            // A link that leads nowhere, a pipe: nothing is read of these.
+            Some(found) if found.is_dir() => self.can_read_tree(&entry.path, depth + 1),
+            Some(found) if found.is_file() => self.can_access(&entry.path, READ),
+            // Nothing is read from dangling links and pipes.
             _ => true,
         })
     }
 
-    /// Whether the user has `wanted` of what `path` leads to, and can enter every folder on the way
-    /// there.
-    fn reaches(&mut self, path: &Path, wanted: u32) -> bool {
+    /// Whether the user has the rights `wanted` on the target of `path`, and can enter every folder
+    /// above it.
+    fn can_access(&mut self, path: &Path, wanted: u32) -> bool {
         let Ok(path) = self.disk.canonical(path) else {
             return false;
         };
 
-        self.has(&path, wanted)
+        self.has_rights(&path, wanted)
             && path
                 .ancestors()
                 .skip(1)
@@ -101,26 +101,26 @@ impl Look<'_> {
         if let Some(known) = self.passable.get(folder) {
             return *known;
         }
-        let passable = self.has(folder, ENTER);
+        let passable = self.has_rights(folder, ENTER);
         self.passable.insert(folder.to_owned(), passable);
         passable
     }
 
-    fn has(&self, path: &Path, wanted: u32) -> bool {
+    fn has_rights(&self, path: &Path, wanted: u32) -> bool {
         let Ok(found) = self.disk.metadata(path) else {
             return false;
         };
 
         if found.uid() != self.uid && self.disk.has_access_list(path) {
-            // The bits of the group are the list's mask then, and the list may shut out one user.
+            // The group bits are then the list's mask, and the list may exclude this user.
             return false;
         }
 
         self.bits(&found) & wanted == wanted
     }
 
-    /// The bits of the one class that the user is of: an owner without a right does not get it as
-    /// one of the others.
+    /// Returns the bits of the user's one class. An owner without a right does not get it from the
+    /// class of others.
     fn bits(&self, found: &Metadata) -> u32 {
         let class = if found.uid() == self.uid {
             6
@@ -142,10 +142,10 @@ mod tests {
     use super::*;
     use crate::files;
 
-    /// Not the user who runs the tests, and in no group of theirs.
+    /// A user who does not run the tests and shares no group with them.
     const OTHER: u32 = 4_000_000_000;
 
-    fn may(reader: &FileReader, folder: &Path) -> bool {
+    fn may_read(reader: &FileReader, folder: &Path) -> bool {
         let (reader, folder) = (reader.clone(), folder.to_owned());
         files::wait(&folder.clone(), move |disk| {
             reader.may_read_all(disk, &folder)
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_is_readable_as_its_files_are() {
+    fn snapshot_is_readable_as_its_files() {
         let root = tempfile::tempdir().unwrap();
         let [blobs, snapshot] = ["blobs", "snapshot"].map(|name| root.path().join(name));
         for folder in [&blobs, &snapshot] {
@@ -192,26 +192,28 @@ mod tests {
             (0o755, 0o700, 0o644, [false, false, true]),
             (0o711, 0o711, 0o644, [true, true, true]),
             (0o700, 0o755, 0o644, [false, false, true]),
-            // The class decides alone.
+            // Only one class counts.
             (0o755, 0o755, 0o604, [true, false, true]),
             (0o755, 0o755, 0o044, [true, true, false]),
         ] {
             set(&blob, blob_mode);
             set(&blobs, blobs_mode);
             set(root.path(), root_mode);
-            let found = [&other, &member, &owner].map(|reader| may(reader, &snapshot));
+            let found = [&other, &member, &owner].map(|reader| may_read(reader, &snapshot));
             assert_eq!(
                 found,
                 [others, members, owners],
                 "{root_mode:o} {blobs_mode:o} {blob_mode:o}"
             );
 
-            assert!(may(&FileReader::Own, &snapshot) && !may(&FileReader::Unknown, &snapshot));
+            assert!(
+                may_read(&FileReader::Own, &snapshot) && !may_read(&FileReader::Unknown, &snapshot)
+            );
         }
     }
 
     #[test]
-    fn an_access_list_closes_a_file() {
+    fn access_list_can_exclude_a_user() {
         use rustix::fs::{XattrFlags, setxattr};
 
         let folder = tempfile::tempdir().unwrap();
@@ -225,9 +227,9 @@ mod tests {
             groups: vec![OTHER],
         };
 
-        assert!(may(&other, folder.path()));
+        assert!(may_read(&other, folder.path()));
 
-        // acl(5): the owner, this one user with no right at all, the group, the mask, all others.
+        // acl(5): the owner, this one user without any right, the group, the mask, all others.
         let mut list = 2_u32.to_le_bytes().to_vec();
         for (tag, rights, id) in [
             (1, 6, u32::MAX),
@@ -239,9 +241,9 @@ mod tests {
             list.extend([u16::to_le_bytes(tag), u16::to_le_bytes(rights)].concat());
             list.extend(u32::to_le_bytes(id));
         }
-        // A file system without access lists has nothing to get wrong.
+        // A file system without access lists passes.
         if setxattr(&path, "system.posix_acl_access", &list, XattrFlags::empty()).is_ok() {
-            assert!(!may(&other, folder.path()));
+            assert!(!may_read(&other, folder.path()));
         }
     }
 }

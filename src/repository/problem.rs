@@ -1,4 +1,4 @@
-//! Failures of this folder as problems: reason, HTTP status, exit code and hint.
+//! Conversion of source errors to problems: reason, HTTP status, exit code and hint.
 
 use hf_mem_core::report::problem::{Problem, Reason};
 

@@ -1,22 +1,21 @@
-//! What a person or a client writes for a model: a repository, a revision of it, or something on
-//! this host's disk.
+//! Parses the reference of a model: a repository, a revision of it, or a path on this host's disk.
 
 use std::path::{Path, PathBuf};
 
 use super::error::SourceError;
 
-/// The longest reference that is looked at.
+/// Maximum length of a reference.
 const MAX_LENGTH: usize = 4096;
-/// The longest part of a repository's name (the Hub's own limit).
+/// Maximum length of each part of a repository's name (the Hub's own limit).
 const MAX_NAME: usize = 96;
 
-/// A model to look for, and which of its files.
+/// A reference to a model, and to one of its files.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ModelReference {
-    /// Where it is.
+    /// Where the model is.
     pub place: Place,
-    /// The one file asked for (`--file`): a path inside the repository or a quantisation's name
-    /// such as `Q4_K_M`.
+    /// The requested file (`--file`): a path inside the repository, or a quantization's name such
+    /// as `Q4_K_M`.
     pub file: Option<String>,
 }
 
@@ -27,10 +26,10 @@ pub enum Place {
     Hub {
         /// `owner/name`, or the bare name of an old repository.
         repo: String,
-        /// Branch, tag, `refs/pr/N` or commit; `main` where none is given.
+        /// Branch, tag, `refs/pr/N` or commit; `None` means `main`.
         revision: Option<String>,
     },
-    /// A folder, a weights file or a bundle on this host; which of them is seen when it is opened.
+    /// A folder, a weight file or a bundle on this host. Opening it shows which.
     Path(PathBuf),
     /// A model that Ollama has pulled, by Ollama's name for it: `ollama:llama3.2:3b`.
     Ollama(String),
@@ -39,61 +38,26 @@ pub enum Place {
 }
 
 impl ModelReference {
-    /// Reads `text` and `--file`. A local path wins if it exists or begins with `.` or `/`;
-    /// `exists` says what does.
+    /// Parses `text` and `--file`. A text that begins with `.` or `/`, or for which `exists`
+    /// returns true, is a local path.
     pub fn parse(
         text: &str,
         file: Option<&str>,
         exists: impl Fn(&Path) -> bool,
     ) -> Result<Self, SourceError> {
-        let refuse = |why: &str| Err(bad(text, why));
         if text.is_empty() || text.len() > MAX_LENGTH || text.chars().any(char::is_control) {
-            return refuse("it is empty, too long or holds control characters");
+            return Err(bad_reference(
+                text,
+                "it is empty, too long or holds control characters",
+            ));
         }
 
         let file = file.map(|file| checked_file(text, file)).transpose()?;
-        let at = |place| {
-            Ok(Self {
-                place,
-                file: file.clone(),
-            })
-        };
-
-        if text.starts_with(['.', '/']) || exists(Path::new(text)) {
-            return at(Place::Path(text.into()));
-        }
-
-        if let Some(name) = text.strip_prefix("ollama:") {
-            return at(Place::Ollama(name.into()));
-        }
-
-        if let Some(name) = text.strip_prefix("lmstudio:") {
-            if !is_repository(name) {
-                return refuse("LM Studio's names are publisher/name");
-            }
-            return at(Place::LmStudio(name.into()));
-        }
-
-        let (repo, revision) = match text.split_once('@') {
-            Some((repo, revision)) => (repo, Some(checked_revision(text, revision)?)),
-            None => (text, None),
-        };
-
-        if looks_like_a_file(repo) {
-            return refuse("there is no such file here");
-        }
-
-        if !is_repository(repo) {
-            return refuse("neither a repository's name nor a path that exists");
-        }
-
-        at(Place::Hub {
-            repo: repo.into(),
-            revision,
-        })
+        let place = parse_place(text, exists)?;
+        Ok(Self { place, file })
     }
 
-    /// The reference as it would be written again.
+    /// Returns the reference as you would write it.
     pub fn name(&self) -> String {
         match &self.place {
             Place::Hub {
@@ -111,15 +75,54 @@ impl ModelReference {
     }
 }
 
-fn bad(reference: &str, why: &str) -> SourceError {
+fn parse_place(text: &str, exists: impl Fn(&Path) -> bool) -> Result<Place, SourceError> {
+    if text.starts_with(['.', '/']) || exists(Path::new(text)) {
+        return Ok(Place::Path(text.into()));
+    }
+
+    if let Some(name) = text.strip_prefix("ollama:") {
+        return Ok(Place::Ollama(name.into()));
+    }
+
+    if let Some(name) = text.strip_prefix("lmstudio:") {
+        if !is_repository(name) {
+            return Err(bad_reference(text, "LM Studio's names are publisher/name"));
+        }
+        return Ok(Place::LmStudio(name.into()));
+    }
+
+    let (repo, revision) = match text.split_once('@') {
+        Some((repo, revision)) => (repo, Some(checked_revision(text, revision)?)),
+        None => (text, None),
+    };
+
+    if has_model_extension(repo) {
+        return Err(bad_reference(text, "no such file on this host"));
+    }
+
+    if !is_repository(repo) {
+        return Err(bad_reference(
+            text,
+            "neither a repository's name nor a path that exists",
+        ));
+    }
+
+    Ok(Place::Hub {
+        repo: repo.into(),
+        revision,
+    })
+}
+
+fn bad_reference(reference: &str, why: &str) -> SourceError {
     SourceError::BadReference {
         reference: reference.chars().take(200).collect(),
         why: why.into(),
     }
 }
 
-/// A text with a weights file's ending is meant as a path even if there is none.
-fn looks_like_a_file(text: &str) -> bool {
+/// Whether a text has the extension of a model file. Such a text means a path even if the file is
+/// absent.
+fn has_model_extension(text: &str) -> bool {
     let ending = Path::new(text)
         .extension()
         .and_then(|ending| ending.to_str())
@@ -127,47 +130,47 @@ fn looks_like_a_file(text: &str) -> bool {
     ["safetensors", "gguf", "hfmp", "bin", "json"].contains(&ending)
 }
 
-/// The Hub's own rule for names: letters, digits, `-`, `_`, `.`; no `--` or `..`; no `-` or `.` at
-/// either end.
+/// Whether `text` follows the Hub's rule for names: letters, digits, `-`, `_`, `.`; no `--` or
+/// `..`; no `-` or `.` at either end.
 pub(super) fn is_repository(text: &str) -> bool {
-    let part = |part: &str| {
-        !part.is_empty()
-            && part.len() <= MAX_NAME
-            && part
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-            && !part.starts_with(['-', '.'])
-            && !part.ends_with(['-', '.'])
-            && !part.contains("--")
-            && !part.contains("..")
-    };
-
     match text.split_once('/') {
-        Some((owner, name)) => part(owner) && part(name),
-        None => part(text),
+        Some((owner, name)) => is_name(owner) && is_name(name),
+        None => is_name(text),
     }
 }
 
+fn is_name(part: &str) -> bool {
+    !part.is_empty()
+        && part.len() <= MAX_NAME
+        && part
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+        && !part.starts_with(['-', '.'])
+        && !part.ends_with(['-', '.'])
+        && !part.contains("--")
+        && !part.contains("..")
+}
+
 fn checked_revision(text: &str, revision: &str) -> Result<String, SourceError> {
-    let legal = |c: char| !c.is_whitespace() && !"?#\\:~^*[".contains(c);
-    let ok = !revision.is_empty()
+    let is_legal = |c: char| !c.is_whitespace() && !"?#\\:~^*[".contains(c);
+    let is_valid = !revision.is_empty()
         && revision.len() <= 255
-        && revision.chars().all(legal)
+        && revision.chars().all(is_legal)
         && !revision.contains("..");
 
-    if ok {
+    if is_valid {
         Ok(revision.into())
     } else {
-        Err(bad(
+        Err(bad_reference(
             text,
-            "what stands behind @ is not a branch, tag or commit",
+            "the text after @ is not a branch, tag or commit",
         ))
     }
 }
 
-/// A file's path may not leave its repository.
+/// Checks that the path of a file stays inside its repository.
 fn checked_file(text: &str, file: &str) -> Result<String, SourceError> {
-    let ok = !file.is_empty()
+    let is_valid = !file.is_empty()
         && file.len() <= 1024
         && !file.starts_with('/')
         && !file.contains('\\')
@@ -175,12 +178,12 @@ fn checked_file(text: &str, file: &str) -> Result<String, SourceError> {
         && !file
             .split('/')
             .any(|part| part.is_empty() || part == "." || part == "..");
-    if ok {
+    if is_valid {
         Ok(file.into())
     } else {
-        Err(bad(
+        Err(bad_reference(
             text,
-            "--file wants a path inside the repository, such as model-Q4_K_M.gguf",
+            "--file takes a path inside the repository, such as model-Q4_K_M.gguf",
         ))
     }
 }
@@ -202,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn repositories_and_revisions() {
+    fn repository_and_revision_are_parsed() {
         assert_eq!(parse("Qwen/Qwen3-8B"), Ok(hub("Qwen/Qwen3-8B", None)));
         assert_eq!(
             parse("a/b.c_d@refs/pr/1"),
@@ -232,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_wins_if_it_exists_or_is_written_as_one() {
+    fn existing_or_explicit_path_wins() {
         assert_eq!(parse("models/here"), Ok(Place::Path("models/here".into())));
         assert_eq!(
             parse("./models/there"),
@@ -244,10 +247,10 @@ mod tests {
     }
 
     #[test]
-    fn files_stay_inside_their_repository() {
-        let file = |file| ModelReference::parse("a/b", Some(file), |_| false);
+    fn file_must_stay_inside_repository() {
+        let parse_file = |file| ModelReference::parse("a/b", Some(file), |_| false);
         assert_eq!(
-            file("sub/x.gguf").expect("inside").file.as_deref(),
+            parse_file("sub/x.gguf").expect("inside").file.as_deref(),
             Some("sub/x.gguf")
         );
 
@@ -260,7 +263,7 @@ mod tests {
             "a\\b",
             "a\0",
         ] {
-            assert!(file(wrong).is_err(), "{wrong}");
+            assert!(parse_file(wrong).is_err(), "{wrong}");
         }
     }
 }

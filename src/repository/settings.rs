@@ -1,10 +1,8 @@
-//! What the environment and the configuration say about Hubs, read in one place and passed on as
-//! values.
+//! Settings of Hubs and local folders, from the environment and the configuration.
 //!
 //! The names are huggingface_hub's own (`constants.py`): `HF_ENDPOINT`, `HF_HUB_OFFLINE`,
-//! `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HOME`, `HF_HUB_CACHE`; the proxy names are curl's.
-//! `SSL_CERT_FILE` and `SSL_CERT_DIR` are read by the TLS library itself when it loads the system's
-//! certificates.
+//! `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HOME`, `HF_HUB_CACHE`; the proxy names are curl's. The TLS
+//! library itself reads `SSL_CERT_FILE` and `SSL_CERT_DIR` when it loads the system's certificates.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -16,19 +14,56 @@ use super::error::SourceError;
 use super::token::{self, Token};
 use crate::files;
 
-/// Hubs and folders to look in, and what they may cost.
+/// Which sources to read, and how much of their metadata to keep.
+#[derive(Clone, Debug)]
+pub struct SourceSettings {
+    /// Hubs, tokens, proxies and limits.
+    pub hub: HubSettings,
+    /// Folders of Ollama and LM Studio.
+    pub folders: LocalFolders,
+    /// Folder of the metadata cache; `None` disables the cache on disk.
+    pub cache_folder: Option<PathBuf>,
+    /// Maximum bytes in that folder.
+    pub cache_bytes: u64,
+    /// Maximum models in memory; each takes some ten kilobytes.
+    pub max_cached_models: usize,
+    /// Maximum bytes that they take together.
+    pub max_cached_bytes: u64,
+    /// How long a branch counts as unchanged before the Hub is asked again.
+    pub revalidate_after: Duration,
+    /// Deadline of one access to a file.
+    pub file_deadline: Duration,
+}
+
+impl SourceSettings {
+    /// Returns the defaults around `hub`.
+    pub fn new(hub: HubSettings) -> Self {
+        Self {
+            hub,
+            folders: LocalFolders::default(),
+            cache_folder: None,
+            cache_bytes: 256 << 20,
+            max_cached_models: 512,
+            max_cached_bytes: 64 << 20,
+            revalidate_after: Duration::from_secs(600),
+            // Listing a folder on a slow network is one access.
+            file_deadline: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Hubs, tokens, proxies and limits.
 #[derive(Clone, Debug)]
 pub struct HubSettings {
-    /// The Hub that is asked for all repositories no other is named for.
+    /// The default Hub, for repositories that no prefix in `endpoints` matches.
     pub endpoint: Url,
-    /// Other Hubs by the beginning of the repository's name, the longest match first: `acme/` at a
-    /// private Hub.
+    /// Other Hubs by prefix of the repository's name, such as `acme/`; the longest match wins.
     pub endpoints: Vec<PrefixEndpoint>,
-    /// Whether no network may be used.
+    /// Whether network access is disabled.
     pub offline: bool,
     /// The user's own token for [`Self::endpoint`].
     pub token: Option<Token>,
-    /// The Hugging Face cache (`.../hub`), where there is a home for it.
+    /// The Hugging Face cache (`.../hub`); `None` without a home folder.
     pub cache_folder: Option<PathBuf>,
     /// Proxies.
     pub proxies: Proxies,
@@ -36,7 +71,7 @@ pub struct HubSettings {
     pub limits: HubLimits,
 }
 
-/// Folders of other programs that keep models.
+/// Folders of other programs that store models.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LocalFolders {
     /// Ollama's (`OLLAMA_MODELS`, `~/.ollama/models`).
@@ -48,32 +83,29 @@ pub struct LocalFolders {
 impl LocalFolders {
     /// Reads the environment through `variable`.
     pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Self {
-        let get = |name: &str| {
-            variable(name)
-                .filter(|value| !value.trim().is_empty())
-                .map(PathBuf::from)
-        };
+        let path_in = |name: &str| non_empty(&variable, name).map(PathBuf::from);
+        let home = path_in("HOME");
+        let in_home = |path: &str| home.as_ref().map(|home| home.join(path));
 
-        let in_home = |path: &str| get("HOME").map(|home| home.join(path));
         Self {
-            ollama: get("OLLAMA_MODELS").or_else(|| in_home(".ollama/models")),
+            ollama: path_in("OLLAMA_MODELS").or_else(|| in_home(".ollama/models")),
             lm_studio: in_home(".lmstudio/models"),
         }
     }
 }
 
-/// A Hub for some repositories.
+/// A Hub for the repositories with a prefix.
 #[derive(Clone, Debug)]
 pub struct PrefixEndpoint {
-    /// What the names of its repositories begin with: `acme/`.
+    /// Prefix of their names: `acme/`.
     pub prefix: String,
     /// Its address.
     pub endpoint: Url,
-    /// The token for it, which no other Hub ever sees.
+    /// Its token, which is never sent to another Hub.
     pub token: Option<Token>,
 }
 
-/// Proxies by the scheme of the request, as the environment gives them.
+/// Proxies by the scheme of the request, from the environment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proxies {
     /// For `http://` (`http_proxy`).
@@ -82,22 +114,22 @@ pub struct Proxies {
     pub https: Option<String>,
     /// For both (`ALL_PROXY`).
     pub all: Option<String>,
-    /// Hosts that are reached without one (`NO_PROXY`).
+    /// Hosts to connect to without a proxy (`NO_PROXY`).
     pub none_for: Option<String>,
 }
 
-/// What reading one model may cost.
+/// Limits of time, bytes and concurrency.
 #[derive(Clone, Copy, Debug)]
 pub struct HubLimits {
-    /// All requests for one model together, waits and retries included.
+    /// Maximum time of all requests for one model together, waits and retries included.
     pub total: Duration,
-    /// One request until its answer begins, and each wait for more of it.
+    /// Maximum time of one request until its response begins, and of each wait for more of it.
     pub attempt: Duration,
-    /// Until a connection stands.
+    /// Maximum time to establish a connection.
     pub connect: Duration,
-    /// Requests to one Hub under way at once, over all models.
+    /// Maximum concurrent requests to one Hub, over all models.
     pub concurrency: usize,
-    /// Bytes of all answers for one model together.
+    /// Maximum bytes of all responses for one model together.
     pub bytes: u64,
 }
 
@@ -108,49 +140,50 @@ impl Default for HubLimits {
             total: Duration::from_secs(30),
             attempt: Duration::from_secs(10),
             connect: Duration::from_secs(5),
-            // Over HTTP/2 one connection; more would only queue at the Hub.
+            // HTTP/2 sends these over one connection; more would only queue at the Hub.
             concurrency: 24,
-            // Headers of the largest known model have 60 MiB together; a GGUF vocabulary 20 MiB.
+            // Headers of the largest known model have 60 MiB together; a GGUF vocabulary has 20
+            // MiB.
             bytes: 512 << 20,
         }
     }
 }
 
 impl HubSettings {
-    /// Reads the environment through `variable`, which gives a variable's value; an empty value
-    /// counts as none.
+    /// Reads the environment through `variable`, which returns a variable's value. An empty value
+    /// counts as unset.
     pub fn from_environment(
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, SourceError> {
-        let get = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
-        let first = |names: &[&str]| names.iter().find_map(|name| get(name));
-        let endpoint = get("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into());
+        let get_value = |name: &str| non_empty(&variable, name);
+        let first_of = |names: &[&str]| names.iter().find_map(|name| get_value(name));
+        let endpoint = get_value("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into());
         let endpoint = parse_endpoint("HF_ENDPOINT", &endpoint)?;
-        let home = home(&get);
+        let home = home(&get_value);
 
         Ok(Self {
             endpoint,
             endpoints: Vec::new(),
-            offline: get("HF_HUB_OFFLINE")
-                .or_else(|| get("TRANSFORMERS_OFFLINE"))
+            offline: get_value("HF_HUB_OFFLINE")
+                .or_else(|| get_value("TRANSFORMERS_OFFLINE"))
                 .is_some_and(|value| is_true(&value)),
-            token: token(&get, home.as_deref())?,
-            cache_folder: first(&["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"])
+            token: token(&get_value, home.as_deref())?,
+            cache_folder: first_of(&["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"])
                 .map(PathBuf::from)
                 .or_else(|| home.map(|home| home.join("hub"))),
             proxies: Proxies {
-                // Upper-case HTTP_PROXY is left out, as curl does: a CGI server sets it from a
+                // Upper-case HTTP_PROXY is ignored, as curl does: a CGI server sets it from a
                 // request's header.
-                http: get("http_proxy"),
-                https: first(&["https_proxy", "HTTPS_PROXY"]),
-                all: first(&["all_proxy", "ALL_PROXY"]),
-                none_for: first(&["no_proxy", "NO_PROXY"]),
+                http: get_value("http_proxy"),
+                https: first_of(&["https_proxy", "HTTPS_PROXY"]),
+                all: first_of(&["all_proxy", "ALL_PROXY"]),
+                none_for: first_of(&["no_proxy", "NO_PROXY"]),
             },
-            limits: limits(&get)?,
+            limits: limits(&get_value)?,
         })
     }
 
-    /// The Hub that has `repo`, and the token of this program's own for it.
+    /// Returns the Hub of `repo`, and this program's own token for it.
     pub fn endpoint_for(&self, repo: &str) -> (&Url, Option<&Token>) {
         let matching = self
             .endpoints
@@ -164,50 +197,50 @@ impl HubSettings {
     }
 }
 
-/// An address of a Hub: http or https, no user and no query. `setting` is what the message names.
-pub fn parse_endpoint(setting: &str, text: &str) -> Result<Url, SourceError> {
-    let bad = |why: String| SourceError::BadSetting {
-        name: setting.into(),
-        why,
-    };
+fn non_empty(variable: impl Fn(&str) -> Option<String>, name: &str) -> Option<String> {
+    variable(name).filter(|value| !value.trim().is_empty())
+}
 
+fn bad_setting(name: &str, why: impl Into<String>) -> SourceError {
+    SourceError::BadSetting {
+        name: name.into(),
+        why: why.into(),
+    }
+}
+
+/// Parses the address of a Hub: http or https, without user and query. Error messages name
+/// `setting`.
+pub fn parse_endpoint(setting: &str, text: &str) -> Result<Url, SourceError> {
     let with_slash = format!("{}/", text.trim().trim_end_matches('/'));
     let url = Url::parse(&with_slash).map_err(|error| {
-        bad(format!(
-            "it is not an address ({error}); write https://host"
-        ))
+        let why = format!("it is not an address ({error}); write https://host");
+        bad_setting(setting, why)
     })?;
 
     if !["http", "https"].contains(&url.scheme()) || url.host().is_none() {
-        return Err(bad(
-            "it must begin with https:// or http:// and name a host".into(),
-        ));
+        let why = "it must begin with https:// or http:// and name a host";
+        return Err(bad_setting(setting, why));
     }
 
     if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
-        return Err(bad(
-            "it holds a user, a password or a query; put the token in HF_TOKEN".into(),
-        ));
+        let why = "it holds a user, a password or a query; put the token in HF_TOKEN";
+        return Err(bad_setting(setting, why));
     }
 
     Ok(url)
 }
 
-/// The defaults, but for what the user has set: `HF_MEM_PROBE_HUB_BUDGET` for a whole model
-/// (`60s`), and huggingface_hub's own `HF_HUB_DOWNLOAD_TIMEOUT` (seconds) for one answer.
+/// Returns the default limits with the user's changes.
+/// They are `HF_MEM_PROBE_HUB_BUDGET` for a whole model (`60s`), and huggingface_hub's own
+/// `HF_HUB_DOWNLOAD_TIMEOUT` (seconds) for one response.
 fn limits(get: &impl Fn(&str) -> Option<String>) -> Result<HubLimits, SourceError> {
     let mut limits = HubLimits::default();
-    let bad = |name: &str, why: &str| SourceError::BadSetting {
-        name: name.into(),
-        why: why.into(),
-    };
-
     if let Some(text) = get("HF_MEM_PROBE_HUB_BUDGET") {
         let total = humantime::parse_duration(text.trim())
             .ok()
             .filter(|total| !total.is_zero());
-        limits.total =
-            total.ok_or_else(|| bad("HF_MEM_PROBE_HUB_BUDGET", "not a duration such as 60s"))?;
+        limits.total = total
+            .ok_or_else(|| bad_setting("HF_MEM_PROBE_HUB_BUDGET", "not a duration such as 60s"))?;
     }
 
     if let Some(text) = get("HF_HUB_DOWNLOAD_TIMEOUT") {
@@ -216,8 +249,8 @@ fn limits(get: &impl Fn(&str) -> Option<String>) -> Result<HubLimits, SourceErro
             .parse()
             .ok()
             .filter(|seconds| (1..=86_400).contains(seconds));
-        let seconds =
-            seconds.ok_or_else(|| bad("HF_HUB_DOWNLOAD_TIMEOUT", "not a number of seconds"))?;
+        let seconds = seconds
+            .ok_or_else(|| bad_setting("HF_HUB_DOWNLOAD_TIMEOUT", "not a number of seconds"))?;
         limits.attempt = Duration::from_secs(seconds);
     }
 
@@ -231,8 +264,9 @@ fn home(get: &impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
         .or_else(|| get("HOME").map(|home| Path::new(&home).join(".cache/huggingface")))
 }
 
-/// `HF_TOKEN`, else the file that `HF_TOKEN_PATH` names, else systemd's credential `hf_token`, else
-/// the home's `token`.
+/// Reads the token from the first source that is set.
+/// The sources are `HF_TOKEN`, the file that `HF_TOKEN_PATH` names, systemd's credential
+/// `hf_token`, and `token` in the home.
 fn token(
     get: &impl Fn(&str) -> Option<String>,
     home: Option<&Path>,
@@ -249,7 +283,7 @@ fn token(
     let places = [
         get("HF_TOKEN_PATH").map(|path| ("HF_TOKEN_PATH", PathBuf::from(path))),
         credential
-            .filter(|path| is_there(path))
+            .filter(|path| exists(path))
             .map(|path| ("CREDENTIALS_DIRECTORY", path)),
         home.map(|home| ("HF_HOME", home.join("token"))),
     ];
@@ -260,9 +294,9 @@ fn token(
     }
 }
 
-/// The token in the file at `path`, which the variable `name` leads to.
+/// Reads the token file at `path`, which comes from the variable `name`.
 fn token_in(name: &str, path: &Path) -> Result<Option<Token>, SourceError> {
-    // The usual name of a file with nothing in it.
+    // The usual name of an empty file.
     if path == Path::new("/dev/null") {
         return Ok(None);
     }
@@ -272,7 +306,8 @@ fn token_in(name: &str, path: &Path) -> Result<Option<Token>, SourceError> {
         disk.read_text(&file, token::MAX_FILE_BYTES)
     }) {
         Ok(text) => Ok(Token::new(&text)),
-        // No file is no token; nothing is said of a file that is not the asker's to read.
+        // Without a file there is no token. A file that this user may not read gets no error
+        // message.
         Err(error)
             if matches!(
                 error.kind(),
@@ -291,9 +326,9 @@ fn token_in(name: &str, path: &Path) -> Result<Option<Token>, SourceError> {
     }
 }
 
-fn is_there(path: &Path) -> bool {
-    let asked = path.to_owned();
-    files::wait(path, move |disk| disk.exists(&asked)).unwrap_or(false)
+fn exists(path: &Path) -> bool {
+    let file = path.to_owned();
+    files::wait(path, move |disk| disk.exists(&file)).unwrap_or(false)
 }
 
 fn is_true(value: &str) -> bool {
@@ -314,14 +349,14 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_environment_is_the_public_hub() {
+    fn empty_environment_means_public_hub() {
         let settings = settings(&[]).expect("settings");
         assert_eq!(settings.endpoint.as_str(), "https://huggingface.co/");
         assert!(!settings.offline && settings.token.is_none() && settings.cache_folder.is_none());
     }
 
     #[test]
-    fn huggingface_hubs_own_names() {
+    fn environment_uses_huggingface_hub_names() {
         let settings = settings(&[
             ("HF_ENDPOINT", "http://mirror:8080/hub"),
             ("HF_HUB_OFFLINE", "1"),
@@ -342,10 +377,10 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_the_users_own_where_set() {
-        let limits =
+    fn limits_come_from_the_environment() {
+        let limits_of =
             |variables: &[(&str, &str)]| settings(variables).map(|settings| settings.limits);
-        let set = limits(&[
+        let set = limits_of(&[
             ("HF_MEM_PROBE_HUB_BUDGET", "90s"),
             ("HF_HUB_DOWNLOAD_TIMEOUT", "7"),
         ])
@@ -361,40 +396,40 @@ mod tests {
             ("HF_HUB_DOWNLOAD_TIMEOUT", "0"),
         ] {
             assert_eq!(
-                limits(&[wrong]).expect_err(wrong.0).reason(),
+                limits_of(&[wrong]).expect_err(wrong.0).reason(),
                 "bad_configuration"
             );
         }
     }
 
     #[test]
-    fn tokens_come_from_the_first_place_that_has_one() {
+    fn token_comes_from_first_source() {
         let folder = tempfile::tempdir().expect("a folder");
         let home = folder.path().to_str().expect("UTF-8");
         std::fs::write(folder.path().join("token"), "hf_home\n").expect("written");
         std::fs::write(folder.path().join("other"), " hf_other ").expect("written");
         let other = folder.path().join("other");
-        let token = |variables: &[(&str, &str)]| settings(variables).expect("settings").token;
-        assert_eq!(token(&[("HF_HOME", home)]), Token::new("hf_home"));
+        let token_of = |variables: &[(&str, &str)]| settings(variables).expect("settings").token;
+        assert_eq!(token_of(&[("HF_HOME", home)]), Token::new("hf_home"));
 
         let named = [
             ("HF_HOME", home),
             ("HF_TOKEN_PATH", other.to_str().expect("UTF-8")),
         ];
-        assert_eq!(token(&named), Token::new("hf_other"));
+        assert_eq!(token_of(&named), Token::new("hf_other"));
 
         assert_eq!(
-            token(&[("HF_HOME", home), ("HF_TOKEN", "hf_env")]),
+            token_of(&[("HF_HOME", home), ("HF_TOKEN", "hf_env")]),
             Token::new("hf_env")
         );
         assert_eq!(
-            token(&[("HF_HOME", home), ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")]),
+            token_of(&[("HF_HOME", home), ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")]),
             None
         );
     }
 
     #[test]
-    fn a_token_file_that_is_none_is_refused() {
+    fn invalid_token_file_is_rejected() {
         let folder = tempfile::tempdir().expect("a folder");
         let long = folder.path().join("long");
         std::fs::write(&long, "x".repeat(10_000)).expect("written");
@@ -418,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_cannot_be_a_hub_are_refused() {
+    fn invalid_hub_address_is_rejected() {
         for wrong in [
             "huggingface.co",
             "ftp://x",
@@ -432,17 +467,17 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_prefix_has_the_repository_and_its_own_token() {
+    fn longest_prefix_wins_with_its_token() {
         let mut settings = settings(&[("HF_TOKEN", "hf_public")]).expect("settings");
-        let endpoint = |prefix: &str, host: &str| PrefixEndpoint {
+        let prefix_endpoint = |prefix: &str, host: &str| PrefixEndpoint {
             prefix: prefix.into(),
             endpoint: Url::parse(host).expect("an address"),
             token: None,
         };
 
         settings.endpoints = vec![
-            endpoint("acme/", "https://one/"),
-            endpoint("acme/x", "https://two/"),
+            prefix_endpoint("acme/", "https://one/"),
+            prefix_endpoint("acme/x", "https://two/"),
         ];
         assert_eq!(settings.endpoint_for("acme/y").0.as_str(), "https://one/");
 

@@ -1,31 +1,34 @@
-//! The Hub token and what stands for it: the secret never prints, its identity may.
+//! The Hub token and its identity. The secret is never printed; its identity may be.
 
 use std::fmt;
 
 use sha2::{Digest, Sha256};
 
-/// The longest file that holds a token: the longest token, with room for white space around it.
+use crate::hex;
+
+/// Maximum length of a token file: the longest token, with room for white space around it.
 pub(crate) const MAX_FILE_BYTES: u64 = 8192;
 
-/// A Hub token. It has no `Display`, no serialisation, and a `Debug` that says nothing of it.
+/// A Hub token. It has no `Display` and no serialization, and its `Debug` prints nothing of it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(String);
 
 impl Token {
-    /// The token in `text` without surrounding white space; `None` where nothing remains or a
-    /// header could not carry it.
+    /// Returns the token in `text` without surrounding white space. Returns `None` if it is empty
+    /// or a header cannot carry it.
     pub fn new(text: &str) -> Option<Self> {
         let text = text.trim();
         (!text.is_empty() && text.len() <= 4096 && text.bytes().all(|byte| byte.is_ascii_graphic()))
             .then(|| Self(text.to_owned()))
     }
 
-    /// The secret itself, for the one socket that it is sent over.
+    /// Returns the secret itself, for the one socket that it is sent over.
     pub(crate) fn reveal(&self) -> &str {
         &self.0
     }
 
-    /// The value of an `Authorization` header, marked as sensitive so that no library logs it.
+    /// Returns the value of an `Authorization` header, marked as sensitive so that no library logs
+    /// it.
     pub(super) fn header(&self) -> Option<reqwest::header::HeaderValue> {
         let mut value =
             reqwest::header::HeaderValue::from_str(&format!("Bearer {}", self.0)).ok()?;
@@ -40,18 +43,18 @@ impl fmt::Debug for Token {
     }
 }
 
-/// As whom the Hub is asked.
+/// The identity for requests to a Hub.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Auth {
-    /// As nobody in particular.
+    /// No identity.
     #[default]
     Anonymous,
-    /// As the token's user.
+    /// The token's user.
     Token(Token),
 }
 
 impl Auth {
-    /// The token, if there is one.
+    /// Returns the token, if there is one.
     pub const fn token(&self) -> Option<&Token> {
         match self {
             Self::Anonymous => None,
@@ -59,12 +62,14 @@ impl Auth {
         }
     }
 
-    /// What may be written down for it: the first 16 hex digits of the token's SHA-256, or
+    /// Returns the identity that may be stored: the first 16 hex digits of the token's SHA-256, or
     /// `public`.
     pub fn identity(&self) -> String {
         match self {
             Self::Anonymous => "public".into(),
-            Self::Token(Token(secret)) => hex(&Sha256::digest(secret.as_bytes()).as_slice()[..8]),
+            Self::Token(Token(secret)) => {
+                hex::encode(&Sha256::digest(secret.as_bytes()).as_slice()[..8])
+            }
         }
     }
 }
@@ -75,24 +80,12 @@ impl From<Option<Token>> for Auth {
     }
 }
 
-/// Bytes as lower-case hex digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    use fmt::Write as _;
-
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn prints_nothing_of_itself() {
+    fn token_is_never_printed() {
         let token = Token::new(" hf_canary\n").expect("a token");
         let auth = Auth::Token(token);
         assert_eq!(format!("{auth:?}"), "Token(Token(redacted))");
@@ -102,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_header_cannot_carry_is_no_token() {
+    fn text_unfit_for_header_is_rejected() {
         assert_eq!(Token::new(" \n"), None);
         assert_eq!(Token::new("hf_a\r\nHost: evil"), None);
     }

@@ -1,15 +1,14 @@
 //! The accept loop: HTTP/1.1 on a Unix socket, with a bound on everything that a caller can take.
 //!
-//! axum's own `serve` has no cap on connections, no deadline for headers and none for the drain, so
-//! the loop is ours and axum only routes. What is bounded here: connections, connections of one
-//! user, time for headers (and idle time), time that an answer stays unread, time for the drain.
-//! Bodies and handlers are bounded in [`self::routes`].
+//! axum's own `serve` has no cap on connections, no deadline for headers and none for the drain.
+//! So this module has its own loop, and axum only routes. The loop bounds connections, connections
+//! of one user, time for headers (and idle time), time that an answer stays unread, and time for
+//! the drain. [`self::routes`] bounds bodies and handlers.
 
 mod accept;
-pub mod limits;
 pub mod routes;
 pub mod service;
-mod stalled;
+mod write_deadline;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -27,14 +26,16 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
-use self::accept::{AcceptFault, fault};
-use self::limits::{HEAD_BYTES, HEADERS, Limits};
+use self::accept::{AcceptFault, classify};
 use self::routes::App;
 use self::service::Service;
-use self::stalled::Stalled;
-use crate::admission::connection_limiter::{AcceptPermit, ConnectionLimiter, ConnectionSlot};
+use self::write_deadline::WriteDeadline;
+use crate::admission::connection_limiter::{
+    AcceptPermit, ConnectionLimiter, ConnectionSlot, reject,
+};
+use crate::admission::limits::{Limits, MAX_HEAD_BYTES, MAX_HEADERS};
 use crate::api::peer::Peer;
-use crate::metrics::Refusal;
+use crate::metrics::{Metrics, Refusal};
 use crate::transition_log::TransitionLog;
 
 /// How the server ended.
@@ -42,18 +43,18 @@ use crate::transition_log::TransitionLog;
 pub enum Drained {
     /// Every request in flight was answered.
     Clean,
-    /// The drain deadline passed with this many connections still open; they were cut.
+    /// The drain deadline passed, and the server cut the connections that were still open.
     Cut {
-        /// Connections that were cut.
+        /// The number of cut connections.
         connections: usize,
     },
-    /// Told to stop again while draining: whatever was open was cut.
+    /// A second signal to stop arrived during the drain, and the server cut all connections.
     Abandoned,
 }
 
 /// Serves `app` on `listener` until `shutdown`, then drains.
 ///
-/// Ends with an error only when accepting fails in a way that will not pass.
+/// It returns an error only if accepting fails permanently.
 pub async fn serve<S: Service>(
     listener: UnixListener,
     app: App<S>,
@@ -63,56 +64,48 @@ pub async fn serve<S: Service>(
     let metrics = Arc::clone(&app.metrics);
     let app = Arc::new(app);
     let router = routes::router(Arc::clone(&app));
-    let seats = ConnectionLimiter::new(&limits, operators, Arc::clone(&metrics));
+    let limiter = ConnectionLimiter::new(&limits, operators, Arc::clone(&metrics));
     let drain = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     let mut outcome = Ok(());
+    let mut accepting = AcceptLog::default();
 
-    // Callers can bring this about again and again; the figure counts each.
-    let mut accepting = TransitionLog::default();
     loop {
         let next = async {
-            let place = seats.place().await;
-            (place, listener.accept().await)
+            let permit = limiter.accept_permit().await;
+            (permit, listener.accept().await)
         };
 
         tokio::select! {
             biased;
             () = &mut shutdown => break,
             Some(ended) = connections.join_next() => if let Err(error) = ended {
-                error!(%error, "a connection's task broke; the daemon goes on");
+                error!(%error, "a connection's task panicked; the daemon continues");
             },
-            (place, accepted) = next => {
-                let Some(place) = place else { break };
+            (permit, accepted) = next => {
+                let Some(permit) = permit else { break };
                 match accepted {
                     Ok((stream, _)) => {
-                        if accepting.wrong().is_some() && accepting.note(None, Instant::now()).is_some() {
-                            info!("accepts again");
-                        }
-                        let Some((stream, peer, seat)) = admit(stream, place, &seats) else { continue };
-                        let (router, app, watcher) = (router.clone(), Arc::clone(&app), drain.watcher());
+                        accepting.succeeded();
+                        let Some((stream, peer, slot)) = admit(stream, permit, &limiter) else {
+                            continue;
+                        };
+
+                        let (router, app) = (router.clone(), Arc::clone(&app));
+                        let watcher = drain.watcher();
                         connections.spawn(async move {
-                            if let Some((stream, turn)) = seat.turn(stream, limits.header_deadline).await {
+                            let turn = slot.serve_permit(stream, limits.header_deadline).await;
+                            if let Some((stream, turn)) = turn {
                                 connection(stream, peer, router, app, watcher).await;
                                 drop(turn);
                             }
-                            drop(seat);
+                            drop(slot);
                         });
                     }
-                    Err(error) => match fault(&error) {
-                        AcceptFault::Passing => debug!(%error, "a caller left before it was accepted"),
-                        AcceptFault::Exhausted => {
-                            if accepting.note(Some("exhausted"), Instant::now()).is_some() {
-                                warn!(%error, "cannot accept for now");
-                            }
-                            metrics.refused(Refusal::Exhausted);
-                            tokio::time::sleep(accept::BACK_OFF).await;
-                        }
-                        AcceptFault::Final => {
-                            outcome = Err(error);
-                            break;
-                        }
+                    Err(error) => if let Err(fatal) = accepting.failed(error, &metrics).await {
+                        outcome = Err(fatal);
+                        break;
                     },
                 }
             }
@@ -125,31 +118,71 @@ pub async fn serve<S: Service>(
     outcome.map(|()| drained)
 }
 
-/// Who connected, and a seat for it; `None` where it was turned away.
+/// Logs and counts the errors of `accept`. Callers can cause them again and again: the metrics
+/// count each, the log has one line for each change.
+#[derive(Default)]
+struct AcceptLog {
+    exhausted: TransitionLog,
+}
+
+impl AcceptLog {
+    fn succeeded(&mut self) {
+        let recovered = self.exhausted.fault().is_some()
+            && self.exhausted.record(None, Instant::now()).is_some();
+        if recovered {
+            info!("accepting connections again");
+        }
+    }
+
+    /// Pauses if the process is out of resources. Returns an error that is fatal.
+    async fn failed(&mut self, error: io::Error, metrics: &Metrics) -> io::Result<()> {
+        match classify(&error) {
+            AcceptFault::CallerGone => {
+                debug!(%error, "a caller disconnected before it was accepted");
+                Ok(())
+            }
+            AcceptFault::Exhausted => {
+                if self
+                    .exhausted
+                    .record(Some("exhausted"), Instant::now())
+                    .is_some()
+                {
+                    warn!(%error, "cannot accept connections for now");
+                }
+                metrics.refused(Refusal::Exhausted);
+                tokio::time::sleep(accept::BACK_OFF).await;
+                Ok(())
+            }
+            AcceptFault::Fatal => Err(error),
+        }
+    }
+}
+
+/// Returns the peer and a connection slot for it; `None` if the connection is rejected.
 fn admit(
     stream: UnixStream,
-    place: AcceptPermit,
-    seats: &ConnectionLimiter,
+    permit: AcceptPermit,
+    limiter: &ConnectionLimiter,
 ) -> Option<(UnixStream, Peer, ConnectionSlot)> {
     match stream.peer_cred() {
         Ok(credentials) => {
             let peer = Peer::new(&credentials);
-            match seats.take(place, peer.uid) {
-                Ok(seat) => Some((stream, peer, seat)),
-                Err(full) => {
-                    crate::admission::connection_limiter::turn_away(&stream, peer.uid, full);
+            match limiter.slot(permit, peer.uid) {
+                Ok(slot) => Some((stream, peer, slot)),
+                Err(exceeded) => {
+                    reject(&stream, peer.uid, exceeded);
                     None
                 }
             }
         }
         Err(error) => {
-            debug!(%error, "a caller without credentials was turned away");
+            debug!(%error, "rejected a caller without credentials");
             None
         }
     }
 }
 
-/// One connection from its first byte to its last.
+/// Serves one connection from its first byte to its last.
 fn connection<S: Service>(
     stream: UnixStream,
     peer: Peer,
@@ -170,24 +203,24 @@ fn connection<S: Service>(
     let http = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_deadline)
-        .max_buf_size(HEAD_BYTES)
-        .max_headers(HEADERS)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .max_headers(MAX_HEADERS)
         .serve_connection(
-            Stalled::new(TokioIo::new(stream), limits.write_deadline),
+            WriteDeadline::new(TokioIo::new(stream), limits.write_deadline),
             service,
         );
     let watched = drain.watch(http);
 
     async move {
         if let Err(error) = watched.await {
-            // Callers that leave early, send nothing or send no HTTP: theirs to mend, not ours to
-            // warn of.
+            // Callers that disconnect early, send nothing or send no HTTP: their fault, so no
+            // warning.
             debug!(uid = peer.uid, %error, "a connection ended early");
         }
     }
 }
 
-/// Waits for what is in flight, up to the deadline, and cuts the rest.
+/// Waits for requests in flight, up to the deadline, and cuts the rest.
 async fn drained(
     drain: GracefulShutdown,
     mut connections: JoinSet<()>,
@@ -207,8 +240,8 @@ async fn drained(
     Drained::Cut { connections: left }
 }
 
-/// Comes back when `stopping` turns true, or when whoever could turn it is gone.
+/// Waits until `stopping` turns true, or until its sender is dropped.
 pub async fn until(mut stopping: tokio::sync::watch::Receiver<bool>) {
-    // An error means that the sender is gone: the same.
+    // An error means that the sender is dropped, which also means "stop".
     let _sender_gone = stopping.wait_for(|stopping| *stopping).await;
 }

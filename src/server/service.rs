@@ -1,4 +1,4 @@
-//! What the routes need of the program: the one seam between HTTP and the path of a question.
+//! The [`Service`] trait: everything that the routes and the daemon's process need of the program.
 
 use std::future::Future;
 
@@ -6,28 +6,27 @@ use bytes::Bytes;
 use hf_mem_core::report::answer::Verdict;
 use hf_mem_core::report::lease::LeaseAnswer;
 use hf_mem_core::report::problem::Reason;
+use hf_mem_core::report::{Answer, Problem, Question, TogetherAnswer};
 use tokio::sync::{broadcast, watch};
 
 pub use crate::admission::user_limits::BodyReservation;
-use hf_mem_core::report::TogetherAnswer;
-use hf_mem_core::report::{Answer, Problem, Question};
-
 use crate::api::lease::{LeaseRequest, LeasesAnswer, RenewRequest};
 use crate::api::peer::Caller;
 use crate::api::status::{GpusAnswer, HealthAnswer, NvmlReleaseAnswer};
+use crate::config::Config;
 use crate::leases::event::Dated;
 use crate::metrics::Metrics;
 
-/// An answer as it goes out: written once, however often it is given.
+/// An answer, serialized once for all callers that get it.
 #[derive(Clone, Debug)]
-pub struct Written {
+pub struct SerializedAnswer {
     verdict: Option<Verdict>,
     reason: Option<Reason>,
     json: Bytes,
 }
 
-impl Written {
-    /// Writes `answer`.
+impl SerializedAnswer {
+    /// Serializes `answer`.
     pub fn new(answer: &Answer) -> Self {
         let reason = answer.known_reason();
         // Wire types have string keys and no fallible fields, so this cannot fail.
@@ -40,12 +39,12 @@ impl Written {
         }
     }
 
-    /// Its verdict.
+    /// The answer's verdict.
     pub fn verdict(&self) -> Option<Verdict> {
         self.verdict
     }
 
-    /// Its reason, where that is one of the known words.
+    /// The answer's reason, if it is one of the known words.
     pub fn reason(&self) -> Option<Reason> {
         self.reason
     }
@@ -56,78 +55,86 @@ impl Written {
     }
 }
 
-/// The program behind the socket.
+/// The program behind the socket: the routes call it, and the daemon's process supervises it.
 ///
-/// Every future may be dropped at any await: at the handler's deadline, or when its caller goes
-/// away. Work that others wait for too belongs into a task of its own.
+/// A caller can drop any future of a route at any await: at the handler's deadline, or when its
+/// client disconnects. Run work that others also wait for in a task of its own.
 pub trait Service: Send + Sync + 'static {
-    /// The answer to a question that was asked in these very bytes before, where all that it
-    /// follows from is the same still and `caller` may see it. `None`: it must be planned.
-    fn again(
+    /// Returns the cached answer to the request body `body`.
+    ///
+    /// Returns an answer only if all its inputs are unchanged and `caller` may see the model. With
+    /// `None` the question must be planned.
+    fn cached_answer(
         &self,
         caller: &Caller,
         body: &[u8],
-    ) -> impl Future<Output = Result<Option<Written>, Problem>> + Send;
+    ) -> impl Future<Output = Result<Option<SerializedAnswer>, Problem>> + Send;
 
-    /// Whether and how one model fits. "No" is an answer, not a problem. `body` is the question as
-    /// it was written, for [`Service::again`]; `None` where it is too long to be kept.
+    /// Answers whether and how one model fits. "No" is an answer, not a problem.
+    ///
+    /// `body` is the request's body, the key for [`Service::cached_answer`]. It is `None` for a
+    /// body that is too long for the cache.
     fn fits(
         &self,
         caller: Caller,
         question: Question,
         body: Option<Bytes>,
-    ) -> impl Future<Output = Result<Written, Problem>> + Send;
+    ) -> impl Future<Output = Result<SerializedAnswer, Problem>> + Send;
 
-    /// Whether several models fit at once.
+    /// Answers whether several models fit at once.
     fn fits_together(
         &self,
         caller: Caller,
         questions: Vec<Question>,
     ) -> impl Future<Output = Result<TogetherAnswer, Problem>> + Send;
 
-    /// What a model needs, whatever is free.
+    /// Answers what a model needs, independent of free memory.
     fn estimate(
         &self,
         caller: Caller,
         question: Question,
     ) -> impl Future<Output = Result<Answer, Problem>> + Send;
 
-    /// The devices: by a reading that begins now where `fresh` is set, else by one as late as the
-    /// configuration asks. Called without it for each watcher at each change, when the reading that
-    /// changed is at hand.
+    /// Returns the devices.
+    ///
+    /// With `fresh` it waits for a reading that begins now. Without it the reading is as recent as
+    /// the configuration demands. Each watch stream calls it without `fresh` at each change, when
+    /// the changed reading is already in memory.
     fn gpus(&self, fresh: bool) -> impl Future<Output = Result<GpusAnswer, Problem>> + Send;
 
-    /// Changes whenever [`Service::gpus`] would tell something new.
+    /// Returns a counter that changes whenever [`Service::gpus`] has something new to report.
     fn changes(&self) -> watch::Receiver<u64>;
 
-    /// What happens to leases from now on; `None` where there is nothing to hear.
+    /// Subscribes to lease events from now on; `None` if there are none to receive.
     fn lease_events(&self) -> Option<broadcast::Receiver<Dated>> {
         None
     }
 
-    /// How the daemon is.
+    /// Returns the daemon's health.
     fn health(&self) -> HealthAnswer;
 
-    /// Answers like [`Service::fits`] and holds what was answered, in one step. `room` is what the
-    /// request takes, for as long as anything of it is kept.
+    /// Answers like [`Service::fits`] and grants a lease for the answer, in one step.
+    ///
+    /// `reservation` is the memory of the request's body. The service keeps it for as long as it
+    /// keeps any part of the request.
     fn create_lease(
         &self,
         caller: Caller,
         request: LeaseRequest,
-        room: BodyReservation,
+        reservation: BodyReservation,
     ) -> impl Future<Output = Result<Answer, Problem>> + Send;
 
-    /// Every lease.
+    /// Lists all leases.
     fn leases(&self, caller: Caller) -> impl Future<Output = Result<LeasesAnswer, Problem>> + Send;
 
-    /// One lease.
+    /// Returns one lease.
     fn lease(
         &self,
         caller: Caller,
         id: String,
     ) -> impl Future<Output = Result<LeaseAnswer, Problem>> + Send;
 
-    /// Makes a lease go on.
+    /// Renews a lease.
     fn renew_lease(
         &self,
         caller: Caller,
@@ -135,20 +142,32 @@ pub trait Service: Send + Sync + 'static {
         request: RenewRequest,
     ) -> impl Future<Output = Result<LeaseAnswer, Problem>> + Send;
 
-    /// Ends a lease; answers it as it was.
+    /// Releases a lease and returns its last state.
     fn release_lease(
         &self,
         caller: Caller,
         id: String,
     ) -> impl Future<Output = Result<LeaseAnswer, Problem>> + Send;
 
-    /// Lets go of the driver for so many seconds. Whether the caller may is decided here.
+    /// Releases the driver for `seconds`. The service decides whether `caller` may.
     fn release_nvml(
         &self,
         caller: Caller,
         seconds: u64,
     ) -> impl Future<Output = Result<NvmlReleaseAnswer, Problem>> + Send;
 
-    /// Brings gauges up to date before the metrics are written.
+    /// Updates the gauges of `metrics` before the page is written.
     fn observe(&self, metrics: &Metrics);
+
+    /// Checks that the sampler's thread and the ledger's owner both respond.
+    ///
+    /// The error names the part that is stuck, and the watchdog then lets the service manager
+    /// restart the daemon. A failed reading must not be an error here; a thread that hangs must.
+    fn liveness(&self) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// Applies a configuration that was read again. Returns the changed keys that need a restart.
+    fn reload(&self, config: Config) -> impl Future<Output = Result<Vec<String>, Problem>> + Send;
+
+    /// Persists what must survive a restart. Called once, after the last request has ended.
+    fn stop(&self) -> impl Future<Output = ()> + Send;
 }

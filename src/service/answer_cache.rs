@@ -1,14 +1,14 @@
-//! Answers given again.
+//! Caches serialized answers.
 //!
-//! An answer is a pure function of the question, the model, the reading with what is claimed on it,
-//! and the site's rules: [`probe::answer`](hf_mem_core::evaluate::answer) reads no clock, no
-//! environment and no file. Where all of these are the very same, so is the answer, and what was
-//! written for the first asker is given to the next. Schedulers ask one question many times a
-//! second; readings change once a second, leases when they change.
+//! An answer is a pure function of the question, the model, the reading with its claims, and the
+//! site's rules: [`evaluate::answer`](hf_mem_core::evaluate::answer) reads no clock, no environment
+//! and no file. If all of these are the same objects, the daemon returns the serialized answer of
+//! an earlier request. Schedulers ask one question many times a second. Readings change once a
+//! second, and leases when they change.
 //!
-//! A question is known again by its bytes, before it is parsed: equal bytes are an equal question.
-//! Nothing here decides what a caller may see: the model is looked up for every caller anew, and
-//! one that it may not see is not the one that is compared.
+//! The cache key is the request's body, before it is parsed: equal bytes are an equal question.
+//! The cache does not decide what a caller may see. The model is looked up again for every caller,
+//! and a model that the caller may not see is never the one that is compared.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,129 +18,162 @@ use hf_mem_core::device::Snapshot;
 use hf_mem_core::model::Model;
 
 use super::ActiveConfig;
+use crate::admission::limits::MAX_CACHED_ANSWER_BYTES;
 use crate::repository::ModelReference;
-use crate::server::limits::KEPT_ANSWER_BYTES;
-use crate::server::service::Written;
+use crate::server::service::SerializedAnswer;
 
-/// Answers that are kept; each costs some ten kilobytes, and at most [`KEPT_ANSWER_BYTES`]. Beyond
-/// it all are forgotten: a site that asks more different questions within one reading gains nothing
-/// from keeping the wrong ones.
-const MOST: usize = 64;
-/// Bytes that all of them may take, with the models that they keep in memory: a model of usual size
-/// takes some 30 KiB, and one written to take memory takes several MiB.
-const MOST_BYTES: u64 = 8 << 20;
+/// The most answers in the cache. Each takes some ten kilobytes, and at most
+/// [`MAX_CACHED_ANSWER_BYTES`]. A further answer empties the cache: with more different questions
+/// than this within one reading, no choice of entries to keep pays off.
+const MAX_ANSWERS: usize = 64;
 
-/// What an answer follows from, beside the question.
+/// The most bytes of all answers and the models that they keep in memory. A usual model takes some
+/// 30 KiB, and one written to take memory takes several MiB.
+const MAX_BYTES: u64 = 8 << 20;
+
+/// The inputs of an answer, apart from the question.
 #[derive(Debug)]
 pub(super) struct CacheInputs {
     pub(super) model: Arc<Model>,
-    /// Whether the model may have changed since it was read.
+    /// Whether the model can have changed since it was read.
     pub(super) stale: bool,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) claims: BTreeMap<String, Bytes>,
-    pub(super) settled: Arc<ActiveConfig>,
+    pub(super) active: Arc<ActiveConfig>,
 }
 
 impl CacheInputs {
-    /// Whether both lead to the same answer. What is held cannot have been freed, so one address is
-    /// one value.
+    /// Returns whether both lead to the same answer. Both hold their objects, so equal addresses
+    /// are equal values.
     fn same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.snapshot, &other.snapshot)
             && Arc::ptr_eq(&self.model, &other.model)
-            && Arc::ptr_eq(&self.settled, &other.settled)
+            && Arc::ptr_eq(&self.active, &other.active)
             && self.stale == other.stale
             && self.claims == other.claims
     }
 }
 
-/// An answer, and what it followed from.
+/// An answer and its inputs.
 #[derive(Debug)]
 pub(super) struct CachedAnswer {
     reference: ModelReference,
-    grounds: CacheInputs,
-    written: Written,
-    /// What the answer and its model take.
+    inputs: CacheInputs,
+    answer: SerializedAnswer,
+    /// The memory of the answer and its model.
     bytes: u64,
 }
 
 impl CachedAnswer {
-    pub(super) fn new(reference: ModelReference, grounds: CacheInputs, written: Written) -> Self {
-        let bytes = grounds
+    pub(super) fn new(
+        reference: ModelReference,
+        inputs: CacheInputs,
+        answer: SerializedAnswer,
+    ) -> Self {
+        let bytes = inputs
             .model
             .heap_bytes()
-            .saturating_add(written.json().len() as u64);
+            .saturating_add(answer.json().len() as u64);
 
         Self {
             reference,
-            grounds,
-            written,
+            inputs,
+            answer,
             bytes,
         }
     }
 
-    /// The model that was asked about.
+    /// The model of the question.
     pub(super) fn reference(&self) -> &ModelReference {
         &self.reference
     }
 
-    /// The answer, where it follows from `grounds` too.
-    pub(super) fn written_on(&self, grounds: &CacheInputs) -> Option<Written> {
-        self.grounds.same(grounds).then(|| self.written.clone())
+    /// Returns the answer if it also follows from `inputs`.
+    pub(super) fn answer_for(&self, inputs: &CacheInputs) -> Option<SerializedAnswer> {
+        self.inputs.same(inputs).then(|| self.answer.clone())
     }
 }
 
-/// The answers of late, by their questions as they were written.
+/// Recent answers by the bodies of their requests.
 #[derive(Default)]
 pub(super) struct AnswerCache(Mutex<HashMap<Box<[u8]>, Arc<CachedAnswer>>>);
 
 impl AnswerCache {
-    /// What was answered to `body`, on whatever grounds.
+    /// Returns the answer to `body`, whatever its inputs.
     pub(super) fn find(&self, body: &[u8]) -> Option<Arc<CachedAnswer>> {
-        self.kept().get(body).cloned()
+        self.entries().get(body).cloned()
     }
 
-    /// Keeps an answer to `body`, unless it is a long one. An older one to it goes, and so do all
-    /// that followed from another reading.
-    pub(super) fn keep(&self, body: &[u8], answer: CachedAnswer) {
-        let mut kept = self.kept();
-        kept.retain(|_, other| Arc::ptr_eq(&other.grounds.snapshot, &answer.grounds.snapshot));
-        kept.remove(body);
-        let taken = answer.bytes.saturating_add(body.len() as u64);
-        if answer.written.json().len() > KEPT_ANSWER_BYTES || taken > MOST_BYTES {
+    /// Caches an answer to `body`, unless it is too long. It replaces the earlier answer to `body`
+    /// and removes all answers that follow from another reading.
+    pub(super) fn insert(&self, body: &[u8], cached: CachedAnswer) {
+        let mut entries = self.entries();
+        entries.retain(|_, other| Arc::ptr_eq(&other.inputs.snapshot, &cached.inputs.snapshot));
+        entries.remove(body);
+        let needed = cached.bytes.saturating_add(body.len() as u64);
+        if cached.answer.json().len() > MAX_CACHED_ANSWER_BYTES || needed > MAX_BYTES {
             return;
         }
 
-        let others = kept
+        let others = entries
             .iter()
             .map(|(body, other)| other.bytes.saturating_add(body.len() as u64));
-        if kept.len() >= MOST || others.fold(taken, u64::saturating_add) > MOST_BYTES {
-            kept.clear();
+        if entries.len() >= MAX_ANSWERS || others.fold(needed, u64::saturating_add) > MAX_BYTES {
+            entries.clear();
         }
 
-        kept.insert(body.into(), Arc::new(answer));
+        entries.insert(body.into(), Arc::new(cached));
     }
 
-    fn kept(&self) -> MutexGuard<'_, HashMap<Box<[u8]>, Arc<CachedAnswer>>> {
-        // Whole entries go in and out: a panic elsewhere leaves none half done.
+    fn entries(&self) -> MutexGuard<'_, HashMap<Box<[u8]>, Arc<CachedAnswer>>> {
+        // Entries are inserted and removed whole, so a panic elsewhere leaves none half done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl std::fmt::Debug for AnswerCache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Remembered")
-            .field("answers", &self.kept().len())
+        f.debug_struct("AnswerCache")
+            .field("answers", &self.entries().len())
             .finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::config::Config;
     use hf_mem_core::report::Answer;
 
-    fn settled() -> Arc<ActiveConfig> {
+    use super::*;
+    use crate::config::Config;
+
+    /// The inputs of one answer, of which a test replaces one.
+    struct Fixture {
+        model: Arc<Model>,
+        snapshot: Arc<Snapshot>,
+        active: Arc<ActiveConfig>,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            Self {
+                model: model(),
+                snapshot: snapshot(),
+                active: active(),
+            }
+        }
+
+        fn inputs(&self) -> CacheInputs {
+            CacheInputs {
+                model: Arc::clone(&self.model),
+                stale: false,
+                snapshot: Arc::clone(&self.snapshot),
+                claims: BTreeMap::new(),
+                active: Arc::clone(&self.active),
+            }
+        }
+    }
+
+    fn active() -> Arc<ActiveConfig> {
         let config = Config::default();
         let rules = super::super::build::rules(&config).unwrap();
         Arc::new(ActiveConfig { config, rules })
@@ -148,11 +181,11 @@ mod tests {
 
     fn model() -> Arc<Model> {
         let metadata = serde_json::json!({
-            "version": hf_mem_core::model::metadata::VERSION, "format": "safetensors", "gated": false,
+            "version": hf_mem_core::model::metadata::VERSION, "format": "safetensors",
             "identity": {"repo": "a/b", "revision": null, "commit": null, "file": null},
-            "files": [], "siblings": [], "projectors": [], "tensors": [], "documents": {}, "unreadable": {},
-            "components": [], "base_model": null, "gguf": null, "hub_totals": null,
-            "evidence": {"kind": "every_header"}, "doubts": []
+            "gated": false, "files": [], "siblings": [], "projectors": [], "tensors": [],
+            "documents": {}, "unreadable": {}, "components": [], "base_model": null,
+            "gguf": null, "hub_totals": null, "evidence": {"kind": "every_header"}, "doubts": []
         });
 
         Arc::new(
@@ -169,45 +202,27 @@ mod tests {
         )
     }
 
-    fn answer(grounds: CacheInputs, message: &str) -> CachedAnswer {
+    fn answer(inputs: CacheInputs, message: &str) -> CachedAnswer {
         let reference = ModelReference::parse("a/b", None, |_| false).unwrap();
-        let written = Written::new(&Answer {
+        let answer = SerializedAnswer::new(&Answer {
             message: message.to_owned(),
             ..Answer::default()
         });
-        CachedAnswer::new(reference, grounds, written)
+        CachedAnswer::new(reference, inputs, answer)
     }
 
     #[test]
-    fn only_the_very_same_grounds_give_an_answer_again() {
-        let (here, model, settled) = (snapshot(), model(), settled());
-        let grounds = || CacheInputs {
-            model: Arc::clone(&model),
-            stale: false,
-            snapshot: Arc::clone(&here),
-            claims: BTreeMap::new(),
-            settled: Arc::clone(&settled),
-        };
+    fn only_identical_inputs_hit_the_cache() {
+        let fixture = Fixture::new();
+        let cache = AnswerCache::default();
+        assert!(cache.find(b"a question").is_none());
+        cache.insert(b"a question", answer(fixture.inputs(), "cached"));
+        assert!(cache.find(b"a question ").is_none(), "another question");
 
-        let remembered = AnswerCache::default();
-        assert!(remembered.find(b"a question").is_none());
-        remembered.keep(b"a question", answer(grounds(), "kept"));
-
-        assert!(
-            remembered.find(b"a question ").is_none(),
-            "another question"
-        );
-
-        let kept = remembered.find(b"a question").unwrap();
-        assert_eq!(kept.reference().name(), "a/b");
-
-        assert!(
-            kept.written_on(&grounds())
-                .unwrap()
-                .json()
-                .windows(4)
-                .any(|part| part == b"kept")
-        );
+        let cached = cache.find(b"a question").unwrap();
+        assert_eq!(cached.reference().name(), "a/b");
+        let json = cached.answer_for(&fixture.inputs()).unwrap().json().clone();
+        assert!(json.windows(6).any(|part| part == b"cached"));
 
         let claims = BTreeMap::from([("declared-0".to_owned(), Bytes::gib(1))]);
         for (what, other) in [
@@ -215,113 +230,100 @@ mod tests {
                 "a later reading, equal or not",
                 CacheInputs {
                     snapshot: snapshot(),
-                    ..grounds()
+                    ..fixture.inputs()
                 },
             ),
             (
                 "a claim",
                 CacheInputs {
                     claims,
-                    ..grounds()
+                    ..fixture.inputs()
                 },
             ),
             (
-                "a model read again",
+                "a model that was read again",
                 CacheInputs {
-                    model: self::model(),
-                    ..grounds()
+                    model: model(),
+                    ..fixture.inputs()
                 },
             ),
             (
-                "a model that may be old",
+                "a stale model",
                 CacheInputs {
                     stale: true,
-                    ..grounds()
+                    ..fixture.inputs()
                 },
             ),
             (
                 "other rules",
                 CacheInputs {
-                    settled: self::settled(),
-                    ..grounds()
+                    active: active(),
+                    ..fixture.inputs()
                 },
             ),
         ] {
-            assert!(kept.written_on(&other).is_none(), "{what}");
+            assert!(cached.answer_for(&other).is_none(), "{what}");
         }
     }
 
     #[test]
-    fn what_is_kept_is_bounded_and_of_one_reading() {
-        let remembered = AnswerCache::default();
-        let (here, model, settled) = (snapshot(), model(), settled());
-        let grounds = |snapshot: &Arc<Snapshot>| CacheInputs {
-            model: Arc::clone(&model),
-            stale: false,
-            snapshot: Arc::clone(snapshot),
-            claims: BTreeMap::new(),
-            settled: Arc::clone(&settled),
-        };
-
-        for number in 0..3 * MOST {
+    fn cache_is_bounded_by_answers() {
+        let fixture = Fixture::new();
+        let cache = AnswerCache::default();
+        for number in 0..3 * MAX_ANSWERS {
             let body = number.to_string();
-            remembered.keep(body.as_bytes(), answer(grounds(&here), "x"));
-            assert!(remembered.find(body.as_bytes()).is_some() && remembered.kept().len() <= MOST);
+            cache.insert(body.as_bytes(), answer(fixture.inputs(), "x"));
+            assert!(cache.find(body.as_bytes()).is_some() && cache.entries().len() <= MAX_ANSWERS);
         }
 
-        assert!(remembered.kept().len() > 1);
-        let last = (3 * MOST - 1).to_string();
-        remembered.keep(
+        assert!(cache.entries().len() > 1);
+        let last = (3 * MAX_ANSWERS - 1).to_string();
+        cache.insert(
             last.as_bytes(),
-            answer(grounds(&here), &"x".repeat(KEPT_ANSWER_BYTES)),
+            answer(fixture.inputs(), &"x".repeat(MAX_CACHED_ANSWER_BYTES)),
         );
 
         assert!(
-            remembered.find(last.as_bytes()).is_none(),
-            "a long answer is not kept, nor the older one"
-        );
-        remembered.keep(b"later", answer(grounds(&snapshot()), "x"));
-
-        assert_eq!(
-            remembered.kept().len(),
-            1,
-            "those of the reading before are gone"
+            cache.find(last.as_bytes()).is_none(),
+            "a long answer is not cached, and the earlier one is removed"
         );
     }
 
     #[test]
-    fn kept_answers_are_bounded_by_bytes() {
-        let remembered = AnswerCache::default();
-        let (here, model, settled) = (snapshot(), model(), settled());
-        let large = |bytes: u64| {
-            let model = Arc::clone(&model);
-            let grounds = CacheInputs {
-                model,
-                stale: false,
-                snapshot: Arc::clone(&here),
-                claims: BTreeMap::new(),
-                settled: Arc::clone(&settled),
-            };
+    fn new_reading_empties_the_cache() {
+        let mut fixture = Fixture::new();
+        let cache = AnswerCache::default();
+        for body in [b"one", b"two"] {
+            cache.insert(body, answer(fixture.inputs(), "x"));
+        }
 
-            CachedAnswer {
-                bytes,
-                ..answer(grounds, "x")
-            }
+        fixture.snapshot = snapshot();
+        cache.insert(b"later", answer(fixture.inputs(), "x"));
+        assert_eq!(cache.entries().len(), 1);
+    }
+
+    #[test]
+    fn cache_is_bounded_by_bytes() {
+        let fixture = Fixture::new();
+        let cache = AnswerCache::default();
+        let large_answer = |bytes: u64| CachedAnswer {
+            bytes,
+            ..answer(fixture.inputs(), "x")
         };
 
         for number in 0..10_u8 {
-            remembered.keep(&[number], large(MOST_BYTES / 3));
-            let kept: u64 = remembered.kept().values().map(|kept| kept.bytes).sum();
+            cache.insert(&[number], large_answer(MAX_BYTES / 3));
+            let held: u64 = cache.entries().values().map(|cached| cached.bytes).sum();
             assert!(
-                remembered.find(&[number]).is_some() && kept <= MOST_BYTES,
-                "{kept} bytes"
+                cache.find(&[number]).is_some() && held <= MAX_BYTES,
+                "{held} bytes"
             );
         }
 
-        remembered.keep(&[9], large(MOST_BYTES + 1));
+        cache.insert(&[9], large_answer(MAX_BYTES + 1));
         assert!(
-            remembered.find(&[9]).is_none(),
-            "a model that takes all the room is not kept, nor the older answer"
+            cache.find(&[9]).is_none(),
+            "an answer beyond the bound is not cached, and the earlier one is removed"
         );
     }
 }

@@ -1,13 +1,12 @@
-//! Readings for the record alone: who held memory is known also of times in which no request reads
-//! the devices.
+//! Readings for the journal alone, so that it also covers times in which no request reads the
+//! devices.
 
 use std::sync::Weak;
 use std::time::Duration;
 
 use crate::devices::sampler::DeviceSource;
 
-/// Reads the devices whenever no reading was made for `interval`, for as long as the source is
-/// there.
+/// Reads the devices whenever `interval` passes without a reading, until the source is dropped.
 pub(super) async fn read(source: Weak<DeviceSource>, interval: Duration) {
     loop {
         let due = {
@@ -29,7 +28,7 @@ pub(super) async fn read(source: Weak<DeviceSource>, interval: Duration) {
             due
         };
 
-        // A reading that was asked for begins soon, or is not made at all.
+        // A requested reading begins soon, or is not made at all.
         tokio::time::sleep(if due.is_zero() { interval } else { due }).await;
     }
 }

@@ -1,4 +1,4 @@
-//! From the configuration to what the path goes by.
+//! Builds the rules of planning from the configuration.
 
 use std::path::Path;
 
@@ -13,13 +13,13 @@ use hf_mem_core::report::{Problem, Question};
 use crate::config::{self, Config};
 use crate::files;
 
-/// The longest file of profiles; all embedded ones together have some 50 KB.
+/// The largest file of profiles. All embedded profiles together have some 50 KB.
 const MAX_PROFILES_BYTES: u64 = 4 << 20;
 
-/// Puts the site's default engine into `question`, where that is one for such models and none is
-/// named.
+/// Puts the site's default engine into `question` if it names none and the default applies to
+/// models such as `model`.
 pub fn complete(config: &Config, question: &mut Question, model: &Model) {
-    if question.engine.name.is_some() || evaluate::default_engine(model) != "vllm" {
+    if question.engine.name.is_some() || !evaluate::defaults_to_vllm(model) {
         return;
     }
 
@@ -33,11 +33,12 @@ pub fn complete(config: &Config, question: &mut Question, model: &Model) {
     }
 }
 
-/// Engines with the site's constants, and the site's preference among equally good ways.
+/// Returns the engines with the site's constants, and the site's preference among equally good
+/// placements.
 pub fn rules(config: &Config) -> Result<Rules, Problem> {
     let mut tables = Vec::new();
     if let Some(path) = &config.engines.profiles_file {
-        tables.push(read(path)?);
+        tables.push(read_profiles(path)?);
     }
 
     tables.extend(config.engines.profiles.clone());
@@ -74,18 +75,18 @@ pub fn rules(config: &Config) -> Result<Rules, Problem> {
     })
 }
 
-fn read(path: &Path) -> Result<toml::Table, Problem> {
-    let bad = |why: String| {
-        Problem::new(
-            Reason::BadConfiguration,
-            format!("{}: {why}", path.display()),
-        )
-    };
-
+fn read_profiles(path: &Path) -> Result<toml::Table, Problem> {
     let file = path.to_owned();
-    let read = files::try_wait(path, move |disk| disk.read_text(&file, MAX_PROFILES_BYTES));
-    let text = read.map_err(|error| bad(error.to_string()))?;
-
-    text.parse()
-        .map_err(|error: toml::de::Error| bad(error.message().to_owned()))
+    files::try_wait(path, move |disk| disk.read_text(&file, MAX_PROFILES_BYTES))
+        .map_err(|error| error.to_string())
+        .and_then(|text| {
+            text.parse()
+                .map_err(|error: toml::de::Error| error.message().to_owned())
+        })
+        .map_err(|why| {
+            Problem::new(
+                Reason::BadConfiguration,
+                format!("{}: {why}", path.display()),
+            )
+        })
 }

@@ -1,4 +1,4 @@
-//! Devices for askers: declared once, or sampled by the one thread that owns the driver.
+//! The devices that answers are about: declared ones, or those that the sampler's thread reads.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,62 +17,63 @@ use crate::devices::holders::HostRoots;
 use crate::devices::nvml::{Margins, NvmlOptions};
 use crate::devices::sampler::{DeviceSource, Sampler, SamplerOptions, SamplerStatus};
 
-/// The devices, and how fresh a reading must be.
+/// The devices, and how recent a reading must be.
 #[derive(Debug)]
 pub struct DeviceMonitor {
     source: Arc<DeviceSource>,
     max_age: Duration,
     deadline: Duration,
     changes: watch::Sender<u64>,
-    /// The last reading that was asked for.
+    /// The last reading that a request used.
     last: Mutex<Option<Arc<Snapshot>>>,
-    /// Those before it.
-    before: Mutex<Earlier>,
+    /// The readings before it.
+    earlier: Mutex<Earlier>,
 }
 
 impl DeviceMonitor {
-    /// As the configuration says; `nvml` stands before its library.
+    /// Starts the sampler, or uses the declared devices. `nvml` overrides the configured library.
     pub(super) fn new(config: &DevicesConfig, nvml: Option<PathBuf>) -> Result<Self, Problem> {
         let source = match &config.declared {
-            // Leases of a file's are not this daemon's.
+            // A snapshot file can list leases; they are not this daemon's, and are dropped.
             Some(spec) => DeviceSource::Declared(Arc::new(
                 crate::devices::snapshot_file::resolve(spec, SystemTime::now())?.snapshot,
             )),
             None => DeviceSource::Live(Sampler::start(options(config, nvml)).map_err(|error| {
                 Problem::new(
                     Reason::Internal,
-                    format!("the sampler's thread cannot be started: {error}"),
+                    format!("cannot start the sampler's thread: {error}"),
                 )
             })?),
         };
 
         Ok(Self {
             source: Arc::new(source),
-            max_age: config.sample_interval.get(),
-            deadline: config.read_deadline.get(),
+            max_age: config.sample_interval,
+            deadline: config.read_deadline,
             changes: watch::Sender::new(0),
             last: Mutex::default(),
-            before: Mutex::default(),
+            earlier: Mutex::default(),
         })
     }
 
-    /// Where the readings come from, for others that need fresher ones.
+    /// The source of the readings, for parts that need more recent ones.
     pub(super) fn source(&self) -> &Arc<DeviceSource> {
         &self.source
     }
 
-    /// How long one reading may take before the driver counts as hanging.
+    /// The longest time for one reading before the driver counts as hung.
     pub(super) fn deadline(&self) -> Duration {
         self.deadline
     }
 
-    /// A reading that is at most one sampling interval old, or one marked stale while the driver
-    /// hangs.
+    /// Returns a reading that is at most one sampling interval old. While the driver hangs, it
+    /// returns a reading marked stale.
     pub(super) async fn latest(&self) -> Result<Arc<Snapshot>, Problem> {
         self.at_most(self.max_age).await
     }
 
-    /// A reading that began no earlier than this call, or one marked stale while the driver hangs.
+    /// Returns a reading that began no earlier than this call. While the driver hangs, it returns
+    /// a reading marked stale.
     pub(super) async fn fresh(&self) -> Result<Arc<Snapshot>, Problem> {
         self.at_most(Duration::ZERO).await
     }
@@ -85,7 +86,7 @@ impl DeviceMonitor {
             .is_none_or(|known| known.sampled_at < snapshot.sampled_at)
             && let Some(earlier) = last.replace(Arc::clone(&snapshot))
         {
-            self.before
+            self.earlier
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .push(earlier);
@@ -94,29 +95,30 @@ impl DeviceMonitor {
         Ok(snapshot)
     }
 
-    /// Bytes a second that were coming free, by UUID, between a reading shortly before `snapshot`
-    /// and it.
+    /// Returns how many bytes a second were being freed, by UUID, between a reading shortly before
+    /// `snapshot` and `snapshot`.
     pub(super) fn draining(&self, snapshot: &Snapshot) -> BTreeMap<String, Bytes> {
-        self.before
+        self.earlier
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .draining(snapshot)
     }
 
-    /// The last reading, however old, without waking the driver for another.
-    pub(super) fn at_hand(&self) -> Option<Arc<Snapshot>> {
+    /// Returns the last reading, of any age, without waking the driver.
+    pub(super) fn in_memory(&self) -> Option<Arc<Snapshot>> {
         match &*self.source {
             DeviceSource::Declared(snapshot) => Some(Arc::clone(snapshot)),
             DeviceSource::Live(sampler) => sampler.last(),
         }
     }
 
-    /// Counts up at every reading and at every change of leases. While somebody listens, readings
-    /// go on.
+    /// Returns a counter that grows at every reading and at every change of leases.
+    ///
+    /// The sampler keeps reading while the counter has subscribers.
     pub(super) fn changes(&self) -> watch::Receiver<u64> {
         let receiver = self.changes.subscribe();
         if let (DeviceSource::Live(sampler), 1) = (&*self.source, self.changes.receiver_count()) {
-            // The first listener: pass readings on until the last one has gone.
+            // The first subscriber: forward readings until the last subscriber has left.
             let mut readings = sampler.subscribe();
             let changes = self.changes.clone();
 
@@ -136,13 +138,13 @@ impl DeviceMonitor {
         receiver
     }
 
-    /// Says that something beside the devices changed.
+    /// Reports a change that is not a reading.
     pub(super) fn changed(&self) {
         self.changes
             .send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    /// What the sampler is at; `None` for declared devices.
+    /// Returns the sampler's status; `None` for declared devices.
     pub(super) fn status(&self) -> Option<SamplerStatus> {
         match &*self.source {
             DeviceSource::Declared(_) => None,
@@ -150,7 +152,7 @@ impl DeviceMonitor {
         }
     }
 
-    /// Lets go of the driver for `length`.
+    /// Releases the driver for `length`.
     pub(super) async fn release(&self, length: Duration) -> Result<(), Problem> {
         match &*self.source {
             DeviceSource::Declared(_) => Ok(()),
@@ -162,7 +164,7 @@ impl DeviceMonitor {
 fn options(config: &DevicesConfig, nvml: Option<PathBuf>) -> SamplerOptions {
     let default = DevicesConfig::default().nvml_library;
     let configured = Some(config.nvml_library.clone()).filter(|library| *library != default);
-    let idle = config.idle_release.get();
+    let idle = config.idle_release;
 
     SamplerOptions {
         nvml: NvmlOptions {
@@ -173,8 +175,8 @@ fn options(config: &DevicesConfig, nvml: Option<PathBuf>) -> SamplerOptions {
                 ..Margins::default()
             },
         },
-        interval: Some(config.sample_interval.get()),
+        interval: Some(config.sample_interval),
         idle_after: (!idle.is_zero()).then_some(idle),
-        stale_for: config.max_age.get(),
+        stale_for: config.max_age,
     }
 }

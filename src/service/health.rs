@@ -1,4 +1,4 @@
-//! How the daemon is, part by part, and why a part is not well.
+//! The health of each part of the daemon, and the cause of a degraded part.
 
 use std::time::Instant;
 
@@ -7,15 +7,15 @@ use hf_mem_core::device::Unusable;
 use super::{HostService, leases};
 use crate::api::status::{DaemonPart, HealthAnswer, HealthPart, HealthStatus};
 
-/// Devices that are named one by one; of more only the number is told.
-const NAMED: usize = 4;
+/// The most devices that a health text names.
+const MAX_NAMED_DEVICES: usize = 4;
 
 /// What is wrong with a part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PartTrouble {
-    /// A word that stays the same as long as this is what is wrong; the sentence counts seconds.
+    /// A word that stays the same for as long as the cause does. The text counts seconds.
     pub(super) cause: String,
-    /// A sentence for a person, with the cure where there is one.
+    /// A text for a person, with the fix if there is one.
     pub(super) why: String,
 }
 
@@ -29,24 +29,32 @@ impl PartTrouble {
 }
 
 impl HostService {
-    /// Reads what is known already: asks neither the driver, nor a Hub, nor the disk.
+    /// Returns the daemon's health from known state: it asks neither the driver, nor a Hub, nor
+    /// the disk.
     pub(super) fn health_now(&self) -> HealthAnswer {
-        let parts = self.look().into_iter().map(|(part, trouble)| HealthPart {
-            name: part.word().to_owned(),
-            status: if trouble.is_none() {
-                HealthStatus::Ok
-            } else {
-                HealthStatus::Degraded
-            },
-            reason: trouble.map(|trouble| trouble.why),
-        });
+        let parts = self
+            .check_health()
+            .into_iter()
+            .map(|(part, trouble)| HealthPart {
+                name: part.word().to_owned(),
+                status: if trouble.is_none() {
+                    HealthStatus::Ok
+                } else {
+                    HealthStatus::Degraded
+                },
+                reason: trouble.map(|trouble| trouble.why),
+            });
 
         HealthAnswer::of(parts.collect(), self.started.elapsed().as_secs())
     }
 
-    /// How each part is. What has turned since the last look is told to the log. Called where
-    /// something happens anyway: a failure, a sign of life, a question about health.
-    pub(super) fn look(&self) -> [(DaemonPart, Option<PartTrouble>); DaemonPart::ALL.len()] {
+    /// Returns the state of each part and logs the parts that have changed.
+    ///
+    /// It is called where something happens anyway: at a failure, a liveness check, or a health
+    /// request.
+    pub(super) fn check_health(
+        &self,
+    ) -> [(DaemonPart, Option<PartTrouble>); DaemonPart::ALL.len()] {
         let parts = DaemonPart::ALL.map(|part| {
             let trouble = match part {
                 DaemonPart::Devices => self.devices_trouble(),
@@ -56,16 +64,16 @@ impl HostService {
             };
             (part, trouble)
         });
-        self.turns.tell(&parts, Instant::now());
+        self.health_log.record(&parts, Instant::now());
 
         parts
     }
 
     fn devices_trouble(&self) -> Option<PartTrouble> {
-        let status = self.readings.status()?;
+        let status = self.devices.status()?;
         if let Some(left) = status.released {
             let why = format!(
-                "the driver is let go of for {} s more, as somebody asked",
+                "the driver is released for another {} s (by request)",
                 left.as_secs()
             );
             return Some(PartTrouble::new("nvml_released", why));
@@ -73,7 +81,7 @@ impl HostService {
 
         if let Some((doing, since)) = status
             .busy
-            .filter(|(_, since)| *since > self.readings.deadline())
+            .filter(|(_, since)| *since > self.devices.deadline())
         {
             let why = format!(
                 "the driver has not answered for {} s ({doing})",
@@ -86,7 +94,7 @@ impl HostService {
             return Some(PartTrouble::new(error.reason(), error.to_string()));
         }
 
-        let snapshot = self.readings.at_hand()?;
+        let snapshot = self.devices.in_memory()?;
         let faults = snapshot.devices.iter().filter_map(|device| {
             let why = device
                 .unusable
@@ -98,7 +106,7 @@ impl HostService {
             ))
         });
 
-        let why = listed(
+        let why = summarize_faults(
             faults.collect(),
             snapshot.devices.len(),
             "devices cannot be used",
@@ -114,71 +122,77 @@ impl HostService {
             .map(|(endpoint, ..)| endpoint.as_str())
             .collect();
 
-        let told = troubles.iter().map(|(endpoint, why, ago)| {
-            format!(
-                "{endpoint} did not answer {} s ago ({why}); known models are answered for",
-                ago.as_secs()
-            )
-        });
-        let told: Vec<String> = told.collect();
+        let reports: Vec<String> = troubles
+            .iter()
+            .map(|(endpoint, why, ago)| {
+                format!(
+                    "{endpoint} did not answer {} s ago ({why}); \
+                     the daemon answers for known models",
+                    ago.as_secs()
+                )
+            })
+            .collect();
 
-        (!told.is_empty()).then(|| PartTrouble::new(endpoints.join(" "), told.join("; ")))
+        (!reports.is_empty()).then(|| PartTrouble::new(endpoints.join(" "), reports.join("; ")))
     }
 
     fn leases_trouble(&self) -> Option<PartTrouble> {
-        let folder = || {
-            self.settled()
-                .config
-                .leases
-                .state_directory
-                .display()
-                .to_string()
-        };
-
-        if let Some(lasts) = self.promises.office.stuck_for() {
+        let broker = &self.leases.broker;
+        if let Some(duration) = broker.stuck_for() {
             let why = format!(
-                "the ledger has been stuck in one step for {} s: the disk under {} may hang; leases wait for it",
-                lasts.as_secs(),
-                folder()
+                "the ledger has been stuck in one step for {} s: the disk under {} may hang; \
+                 lease requests wait for it",
+                duration.as_secs(),
+                self.state_folder()
             );
             return Some(PartTrouble::new("stuck", why));
         }
 
-        if let Some(why) = &self.promises.trouble {
+        if let Some(why) = &self.leases.trouble {
             return Some(PartTrouble::new("no_ledger", why.as_str()));
         }
 
-        let standing = self.promises.office.standing();
-        let standing = standing.borrow();
-        if let Some(blind) = leases::unread(&standing) {
+        let status = broker.status();
+        let status = status.borrow();
+        if let Some(unreadable) = leases::unreadable(&status) {
             return Some(PartTrouble::new(
                 "unread_leases",
-                format!("{blind}; {}", blind.cure()),
+                format!("{unreadable}; {}", unreadable.remedy()),
             ));
         }
 
-        standing.behind.then(|| {
-            let folder = folder();
+        status.behind.then(|| {
+            let folder = self.state_folder();
             let why = format!(
-                "changes could not be written to {folder}; no lease is granted, renewed or released until they are"
+                "cannot write changes to {folder}; \
+                 the daemon grants, renews and releases no lease until it can"
             );
             PartTrouble::new("unwritable", why)
         })
     }
+
+    fn state_folder(&self) -> String {
+        let active = self.active();
+        active.config.leases.state_directory.display().to_string()
+    }
 }
 
-/// "2 of 8 WHAT: first; second"; `None` where there is nothing to list.
-fn listed(faults: Vec<String>, of: usize, what: &str) -> Option<String> {
+/// "2 of 8 WHAT: first; second"; `None` without faults.
+fn summarize_faults(faults: Vec<String>, total: usize, what: &str) -> Option<String> {
     let count = faults.len();
     if count == 0 {
         return None;
     }
 
-    let more = if count > NAMED { "; ..." } else { "" };
-    let named: Vec<String> = faults.into_iter().take(NAMED).collect();
+    let more = if count > MAX_NAMED_DEVICES {
+        "; ..."
+    } else {
+        ""
+    };
+    let named: Vec<String> = faults.into_iter().take(MAX_NAMED_DEVICES).collect();
 
     Some(format!(
-        "{count} of {of} {what}: {}{more}",
+        "{count} of {total} {what}: {}{more}",
         named.join("; ")
     ))
 }
@@ -187,15 +201,21 @@ fn listed(faults: Vec<String>, of: usize, what: &str) -> Option<String> {
 mod tests {
     use super::*;
 
+    fn faults(count: usize) -> Vec<String> {
+        (0..count).map(|number| format!("GPU-{number}")).collect()
+    }
+
     #[test]
-    fn faults_are_counted_and_the_first_of_them_named() {
-        let faults = |count: usize| (0..count).map(|number| format!("GPU-{number}")).collect();
-        assert_eq!(listed(faults(0), 8, "are ill"), None);
+    fn faults_are_counted_and_named() {
+        assert_eq!(summarize_faults(faults(0), 8, "are ill"), None);
 
         assert_eq!(
-            listed(faults(2), 8, "are ill").as_deref(),
+            summarize_faults(faults(2), 8, "are ill").as_deref(),
             Some("2 of 8 are ill: GPU-0; GPU-1")
         );
-        assert!(listed(faults(5), 8, "are ill").is_some_and(|text| text.ends_with("GPU-3; ...")));
+        assert!(
+            summarize_faults(faults(5), 8, "are ill")
+                .is_some_and(|text| text.ends_with("GPU-3; ..."))
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! Parts of the daemon that are not well any more, or well again, told to the log: each turn once.
+//! Logs when a part of the daemon degrades or recovers, once for each change.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -8,36 +8,35 @@ use super::health::PartTrouble;
 use crate::api::status::DaemonPart;
 use crate::transition_log::{Transition, TransitionLog};
 
-/// What was told of each part.
+/// The last logged state of each part.
 #[derive(Debug, Default)]
 pub(super) struct HealthLog {
-    /// Whether anything was told to be wrong that has not turned since.
-    any_wrong: AtomicBool,
-    told: Mutex<[TransitionLog; DaemonPart::ALL.len()]>,
+    any_degraded: AtomicBool,
+    parts: Mutex<[TransitionLog; DaemonPart::ALL.len()]>,
 }
 
 impl HealthLog {
-    /// Whether there is a turn for the better to be looked for.
-    pub(super) fn any_wrong(&self) -> bool {
-        self.any_wrong.load(Ordering::Relaxed)
+    /// Returns whether a part was logged as degraded and not yet as recovered.
+    pub(super) fn any_degraded(&self) -> bool {
+        self.any_degraded.load(Ordering::Relaxed)
     }
 
-    /// Tells what has turned by `now`.
-    pub(super) fn tell(&self, parts: &[(DaemonPart, Option<PartTrouble>)], now: Instant) {
-        let mut any_wrong = false;
+    /// Logs the parts that have changed by `now`.
+    pub(super) fn record(&self, parts: &[(DaemonPart, Option<PartTrouble>)], now: Instant) {
+        let mut any_degraded = false;
         for (part, trouble) in parts {
             let cause = trouble.as_ref().map(|trouble| trouble.cause.as_str());
-            let turn = {
-                // Each is valid by itself at every moment. Nothing is held while the log is
-                // written.
-                let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-                let told = &mut told[*part as usize];
-                let turn = told.note(cause, now);
-                any_wrong |= told.wrong().is_some();
-                turn
+            let transition = {
+                // Each log is valid by itself at every moment. The lock is released before the log
+                // line is written.
+                let mut logs = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+                let log = &mut logs[*part as usize];
+                let transition = log.record(cause, now);
+                any_degraded |= log.fault().is_some();
+                transition
             };
 
-            let Some(Transition { after, left_out }) = turn else {
+            let Some(Transition { after, left_out }) = transition else {
                 continue;
             };
 
@@ -56,11 +55,11 @@ impl HealthLog {
                     part,
                     after_seconds,
                     left_out,
-                    "a part of the daemon is well again"
+                    "a part of the daemon has recovered"
                 );
             }
         }
 
-        self.any_wrong.store(any_wrong, Ordering::Relaxed);
+        self.any_degraded.store(any_degraded, Ordering::Relaxed);
     }
 }

@@ -1,4 +1,4 @@
-//! Leases for askers: the ledger's owner, and what a question needs to become a lease.
+//! Leases for callers: the broker, and the command that turns a question into a lease.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,170 +16,175 @@ use hf_mem_core::report::{Problem, Question};
 use sha2::{Digest as _, Sha256};
 use tracing::Span;
 
-use super::answers::seen;
-use super::{ActiveConfig, stages};
+use super::ActiveConfig;
+use super::planning::leasable_view;
+use super::stages::log_stage;
+use crate::accounts::Accounts;
 use crate::api::lease::LeaseRequest;
 use crate::api::peer::Caller;
-use crate::config::{Accounts, Config, HistoryConfig, LeasesConfig, Size, UserQuota};
+use crate::config::{Config, HistoryConfig, LeasesConfig, Size, UserQuota};
 use crate::devices::sampler::DeviceSource;
 use crate::leases::broker;
 use crate::leases::broker::{
-    BrokerConfig, BrokerHandle, BrokerStatus, GrantCommand, JournalSettings, LeaseBroker,
+    BrokerConfig, BrokerHandle, BrokerStatus, GrantCommand, JournalConfig, LeaseBroker,
 };
-use crate::leases::clock::Now;
-use crate::leases::journal::Bounds;
+use crate::leases::clock::Timestamp;
+use crate::leases::journal::JournalLimits;
 use crate::leases::ledger::LedgerConfig;
 use crate::leases::quota::{Quota, Quotas};
 use crate::leases::store::StoreError;
 use crate::leases::unreadable_ledger::UnreadableLedger;
 
-/// The shortest time between two readings that leaves a gap in the record: leases that have settled
-/// are read every 5 s.
-const SHORTEST_GAP: Duration = Duration::from_secs(15);
+/// The shortest time between two readings that counts as a gap in the journal. Settled leases are
+/// read every 5 s.
+const MIN_GAP: Duration = Duration::from_secs(15);
 
-/// How long the state folder's disk may take at the start. Well below the unit's TimeoutStartSec=.
-const OPENING: Duration = Duration::from_secs(10);
+/// The longest wait for the state folder's disk at the start. Well below the unit's
+/// `TimeoutStartSec=`.
+const OPEN_DEADLINE: Duration = Duration::from_secs(10);
 
-/// The ledger's owner, and why it cannot promise anything where it cannot.
+/// The lease broker, and why it cannot grant leases if it cannot.
 #[derive(Debug)]
 pub struct LeaseService {
-    pub(super) office: BrokerHandle,
+    pub(super) broker: BrokerHandle,
     pub(super) trouble: Option<String>,
-    /// Whether there may be leases that this daemon does not know of.
-    blind: bool,
-    /// Whether the state folder could be had after all, when it was too late to take up its leases.
-    late: Arc<AtomicBool>,
+    /// Whether there can be leases that this daemon does not know.
+    hides_leases: bool,
+    /// Whether the state folder became accessible too late to load its leases.
+    opened_late: Arc<AtomicBool>,
 }
 
 impl LeaseService {
-    /// Takes up the leases that survived, and starts their owner.
+    /// Loads the leases that survived and starts the broker.
     pub(super) fn new(config: &Config, devices: Arc<DeviceSource>) -> Result<Self, Problem> {
         let proc_root = Path::new("/proc");
         let folder = &config.leases.state_directory;
-        let (keeper, trouble, late) =
-            broker::open_in_time(folder, rules(config)?, proc_root, OPENING);
+        let (ledger, trouble, opened_late) =
+            broker::open_in_time(folder, rules(config)?, proc_root, OPEN_DEADLINE);
 
         let settings = BrokerConfig {
-            default_ttl: config.leases.default_ttl.get(),
-            most_waiting: config.leases.queue,
-            most_waiting_for_one_user: config.leases.queue.div_ceil(2),
-            longest_wait: config.leases.max_wait.get(),
-            reading_deadline: config.devices.read_deadline.get(),
-            read_every: config.devices.sample_interval.get(),
+            default_ttl: config.leases.default_ttl,
+            max_waiting: config.leases.queue,
+            max_waiting_per_user: config.leases.queue.div_ceil(2),
+            max_wait: config.leases.max_wait,
+            reading_deadline: config.devices.read_deadline,
+            read_interval: config.devices.sample_interval,
             journal: trouble.is_none().then(|| journal(config)),
             ..BrokerConfig::default()
         };
 
-        // The thread ends with the office; nobody waits for it.
-        let (office, _thread) = LeaseBroker::start(settings, keeper, devices).map_err(|error| {
+        // The thread ends when its handle is dropped; it is never joined.
+        let (broker, _thread) = LeaseBroker::start(settings, ledger, devices).map_err(|error| {
             Problem::new(
                 Reason::Internal,
-                format!("the ledger's thread cannot be started: {error}"),
+                format!("cannot start the lease broker's thread: {error}"),
             )
         })?;
 
-        let blind = trouble.as_ref().is_some_and(StoreError::hides_leases);
+        let hides_leases = trouble.as_ref().is_some_and(StoreError::hides_leases);
         Ok(Self {
-            office,
+            broker,
             trouble: trouble.map(|error| error.to_string()),
-            blind,
-            late,
+            hides_leases,
+            opened_late,
         })
     }
 
-    /// Whether the ledger's owner answers, and has the ledger that it could have.
+    /// Checks that the broker responds, and that no restart would give it a better ledger.
     pub(super) async fn liveness(&self) -> Result<(), String> {
-        if self.late.load(Ordering::Relaxed) {
+        if self.opened_late.load(Ordering::Relaxed) {
             return Err(
-                "the state folder can be had again, and only a restart takes up its leases"
+                "the state folder is accessible again, and only a restart loads its leases"
                     .to_owned(),
             );
         }
 
-        self.office.ping().await.map_err(|problem| problem.detail)
+        self.broker.ping().await.map_err(|problem| problem.detail)
     }
 
-    /// A problem, where there may be promises that nobody can read: free memory may then be
-    /// promised already.
-    pub(super) fn known(&self) -> Result<(), Problem> {
-        if let (true, Some(why)) = (self.blind, &self.trouble) {
-            let detail = format!("what is leased on this host's devices is not known: {why}");
+    /// Returns an error if there can be leases that the daemon cannot read: free memory can then
+    /// be leased already.
+    pub(super) fn require_known(&self) -> Result<(), Problem> {
+        if let (true, Some(why)) = (self.hides_leases, &self.trouble) {
+            let detail = format!("cannot tell what is leased on this host's devices: {why}");
             return Err(Problem::new(Reason::Busy, detail)
-                .hint("see hf-mem-probe health; declared devices can be asked for"));
+                .hint("see `hf-mem-probe health`; questions about declared devices still work"));
         }
 
-        let blind = unread(&self.office.standing_now()).cloned();
-        blind.map_or(Ok(()), |blind| {
-            let detail = format!("what is leased on this host's devices is not known: {blind}");
-            Err(Problem::new(Reason::Busy, detail).hint(blind.cure()))
-        })
+        match unreadable(&self.broker.current_status()) {
+            None => Ok(()),
+            Some(ledger) => {
+                let detail = format!("cannot tell what is leased on this host's devices: {ledger}");
+                Err(Problem::new(Reason::Busy, detail).hint(ledger.remedy()))
+            }
+        }
     }
 
-    /// Bytes that leases claim beyond what `snapshot` shows in use.
+    /// Returns the bytes that leases claim beyond what `snapshot` shows in use.
     pub(super) async fn claims(
         &self,
         snapshot: &Arc<Snapshot>,
     ) -> Result<BTreeMap<String, Bytes>, Problem> {
-        self.known()?;
+        self.require_known()?;
         let nothing_claimed = {
-            let standing = self.office.standing_now();
-            // What the last lease claimed counts until a reading shows that it is gone.
-            standing.leases == 0 && standing.leased.values().all(|bytes| *bytes == Bytes::ZERO)
+            let status = self.broker.current_status();
+            // The claim of the last lease counts until a reading shows that its memory is free.
+            status.leases == 0 && status.leased.values().all(|bytes| *bytes == Bytes::ZERO)
         };
 
         if nothing_claimed {
             return Ok(BTreeMap::new());
         }
 
-        let taken_at = Now::read().moment_of(snapshot.sampled_at);
-        self.office.leased_in(Arc::clone(snapshot), taken_at).await
+        let taken_at = Timestamp::now().boottime_of(snapshot.sampled_at);
+        self.broker.leased_in(Arc::clone(snapshot), taken_at).await
     }
 }
 
-/// The journal, as the configuration has it.
-fn journal(config: &Config) -> JournalSettings {
+/// Returns the journal's settings.
+fn journal(config: &Config) -> JournalConfig {
     let HistoryConfig {
         interval,
         keep,
         max_bytes,
     } = &config.history;
 
-    // Two files, of which the older one is dropped when the newer one is full.
-    let bounds = Bounds {
-        most_bytes: max_bytes.get().get() / 2,
-        longest: keep.get(),
+    // Two files. When the newer one is full, the older one is deleted.
+    let limits = JournalLimits {
+        max_bytes: max_bytes.get().get() / 2,
+        max_age: *keep,
     };
 
-    let between = interval.get().max(config.devices.sample_interval.get());
-    let gap = between.saturating_mul(2).max(SHORTEST_GAP);
+    let between_readings = (*interval).max(config.devices.sample_interval);
+    let gap = between_readings.saturating_mul(2).max(MIN_GAP);
 
-    JournalSettings {
+    JournalConfig {
         directory: config.leases.state_directory.clone(),
-        bounds,
+        limits,
         gap,
     }
 }
 
-/// Promises that nobody can read now.
-pub(super) fn unread(standing: &BrokerStatus) -> Option<&UnreadableLedger> {
-    standing
-        .blind
+/// Returns the ledger that cannot be read now, if there is one.
+pub(super) fn unreadable(status: &BrokerStatus) -> Option<&UnreadableLedger> {
+    status
+        .unreadable
         .as_ref()
-        .filter(|blind| !blind.is_over(Now::read().boottime))
+        .filter(|ledger| !ledger.is_over(Timestamp::now().boottime))
 }
 
-/// The ledger's rules, as the configuration has them.
+/// Returns the ledger's rules.
 pub(super) fn rules(config: &Config) -> Result<LedgerConfig, Problem> {
     Ok(LedgerConfig {
-        quotas: quotas(&config.leases, &Accounts::read(Path::new("/")))?,
+        quotas: quotas(&config.leases, &Accounts::of_this_host())?,
         margin: config.placement.margin.get(),
-        longest_ttl: config.leases.max_ttl.get(),
-        oldest_reading: config.devices.max_age.get(),
+        max_ttl: config.leases.max_ttl,
+        max_reading_age: config.devices.max_age,
         ..LedgerConfig::default()
     })
 }
 
-/// What each user may hold: what is said of one, and of the rest what is said of everybody.
+/// Returns each user's quota: the user's own settings, completed by those of all users.
 fn quotas(config: &LeasesConfig, accounts: &Accounts) -> Result<Quotas, Problem> {
     let default = Quota {
         bytes: config.user_bytes.map(Size::get),
@@ -188,54 +193,52 @@ fn quotas(config: &LeasesConfig, accounts: &Accounts) -> Result<Quotas, Problem>
 
     let mut by_uid = BTreeMap::new();
     for (name, UserQuota { bytes, leases }) in &config.users {
-        let refuse = |why: String| {
-            Problem::new(
-                Reason::BadConfiguration,
-                format!("leases.users.{name}: {why}"),
-            )
-        };
-
         let uid = accounts
             .uid(name)
-            .map_err(|error| refuse(error.to_string()))?;
+            .map_err(|error| bad_quota(name, &error))?;
         let quota = Quota {
             bytes: bytes.map(Size::get).or(default.bytes),
             leases: leases.or(default.leases),
         };
 
         if by_uid.insert(uid, quota).is_some() {
-            return Err(refuse(format!(
-                "the user {uid} is named before, by name or by number"
-            )));
+            let why = format!("user {uid} is listed twice, by name and by number");
+            return Err(bad_quota(name, &why));
         }
     }
 
     Ok(Quotas { default, by_uid })
 }
 
-/// What the ledger's owner needs to decide on `request`: it plans on its own reading and against
-/// its own claims.
-pub(super) fn grant_ask(
+fn bad_quota(user: &str, why: &dyn std::fmt::Display) -> Problem {
+    Problem::new(
+        Reason::BadConfiguration,
+        format!("leases.users.{user}: {why}"),
+    )
+}
+
+/// Returns the command with which the broker decides on `request`. The broker plans on its own
+/// reading and against its own claims.
+pub(super) fn grant_command(
     caller: &Caller,
     request: LeaseRequest,
     question: &Question,
     model: Arc<Model>,
-    settled: Arc<ActiveConfig>,
+    active: Arc<ActiveConfig>,
 ) -> Result<GrantCommand, Problem> {
     let plan_question = question.clone();
 
-    // The ledger's owner plans on its own thread: what is logged there belongs to this request all
-    // the same.
+    // The broker plans on its own thread. Its log lines belong to this request all the same.
     let span = Span::current();
-    let leasable = evaluate::leasable(&model);
+    let leasable = evaluate::check_complexity(&model);
     let plan =
         move |snapshot: &Snapshot, claims: &BTreeMap<String, Bytes>| -> Result<Answer, Problem> {
             leasable.clone()?;
-            let here = seen(&settled, snapshot, claims);
+            let host = leasable_view(&active, snapshot, claims);
             span.in_scope(|| {
                 let started = Instant::now();
-                let answer = evaluate::answer(&plan_question, &model, &here, &settled.rules);
-                stages::tell("plan", started.elapsed(), &answer, |_| "planned");
+                let answer = evaluate::answer(&plan_question, &model, &host, &active.rules);
+                log_stage("plan", started.elapsed(), &answer, |_| "planned");
                 answer
             })
         };
@@ -261,35 +264,31 @@ pub(super) fn grant_ask(
     })
 }
 
-/// Tells a key used again from a key reused for another question. A strict one is another: its
-/// lease is never a tight one.
+/// Returns a digest that tells a repeated request from a key that is reused for another question.
+/// A strict question differs from one that is not: its lease is never a tight one.
 fn digest(question: &Question, strict: bool) -> Result<String, Problem> {
-    // Wire types can always be written; were one ever not, its key must not be taken for that of
+    // Wire types can always be serialized. If one ever cannot, its key must not match that of
     // another question.
-    let unwritten = |error| {
+    let mut text = serde_json::to_vec(question).map_err(|error| {
         Problem::new(
             Reason::Internal,
-            format!("the question cannot be written down: {error}"),
+            format!("cannot serialize the question: {error}"),
         )
-    };
-
-    let mut text = serde_json::to_vec(question).map_err(unwritten)?;
+    })?;
     if strict {
         text.extend_from_slice(b"strict");
     }
 
-    Ok(Sha256::digest(text)
-        .iter()
-        .take(16)
-        .fold(String::new(), |hex, byte| format!("{hex}{byte:02x}")))
+    Ok(crate::hex::encode(&Sha256::digest(text).as_slice()[..16]))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::api::peer::Peer;
     use hf_mem_core::model::tensors::InventoryBuilder;
     use hf_mem_core::model::{Dtype, Storage};
+
+    use super::*;
+    use crate::api::peer::Peer;
 
     fn bare_model() -> Model {
         let metadata = serde_json::json!({
@@ -303,63 +302,59 @@ mod tests {
         hf_mem_core::model::metadata::assemble(&serde_json::from_value(metadata).unwrap()).unwrap()
     }
 
-    #[test]
-    fn a_model_like_no_real_one_is_refused_before_it_is_planned_for() {
-        let peer = Peer {
-            uid: 1000,
-            gid: 1000,
-            pid: None,
-        };
+    /// A model whose tensors have `names` different names.
+    fn model_with_names(names: usize) -> Arc<Model> {
+        let mut builder = InventoryBuilder::default();
+        for name in 0..names {
+            // Digits would be folded into one name, letters are not.
+            let name: String = name
+                .to_string()
+                .bytes()
+                .map(|digit| char::from(digit - b'0' + b'a'))
+                .collect();
+            builder.add(
+                "",
+                &name,
+                Storage::Known(Dtype::BF16),
+                &[1, 1],
+                Bytes::new(2),
+            );
+        }
 
+        Arc::new(Model {
+            inventory: builder.finish(),
+            ..bare_model()
+        })
+    }
+
+    fn plan_lease(model: Arc<Model>) -> Result<Answer, Problem> {
         let caller = Caller {
-            peer,
+            peer: Peer {
+                uid: 1000,
+                gid: 1000,
+                pid: None,
+            },
             token: None,
             request_id: String::new(),
         };
 
         let config = Config::default();
         let rules = super::super::build::rules(&config).unwrap();
-        let settled = Arc::new(ActiveConfig { config, rules });
+        let active = Arc::new(ActiveConfig { config, rules });
+        let (request, question) = (LeaseRequest::default(), Question::default());
+        let command = grant_command(&caller, request, &question, model, active).unwrap();
 
-        let here =
+        let host =
             crate::devices::snapshot_file::resolve("2x24GiB", std::time::SystemTime::UNIX_EPOCH)
                 .unwrap()
                 .snapshot;
-        let planned = |names: usize| {
-            let mut builder = InventoryBuilder::default();
-            for name in 0..names {
-                // Digits fold, letters do not.
-                let name: String = name
-                    .to_string()
-                    .bytes()
-                    .map(|digit| char::from(digit - b'0' + b'a'))
-                    .collect();
-                builder.add(
-                    "",
-                    &name,
-                    Storage::Known(Dtype::BF16),
-                    &[1, 1],
-                    Bytes::new(2),
-                );
-            }
+        (command.plan)(&host, &BTreeMap::new())
+    }
 
-            let model = Arc::new(Model {
-                inventory: builder.finish(),
-                ..bare_model()
-            });
-            let ask = grant_ask(
-                &caller,
-                LeaseRequest::default(),
-                &Question::default(),
-                model,
-                Arc::clone(&settled),
-            );
-
-            (ask.unwrap().plan)(&here, &BTreeMap::new())
-        };
-
-        assert!(planned(20).is_ok());
-        let problem = planned(20_000).unwrap_err();
+    #[test]
+    fn implausible_models_get_no_lease() {
+        assert!(plan_lease(model_with_names(20)).is_ok());
+        let problem = plan_lease(model_with_names(20_000)).unwrap_err();
         assert!(
             problem.detail.contains("20000 kinds of tensors"),
             "{problem}"
@@ -367,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_named_user_has_its_own_bounds_and_everybody_else_the_general_ones() {
+    fn user_quotas_override_the_default() {
         let accounts = Accounts::parse(
             "ana:x:1000:1000::/:/bin/sh\nben:x:1001:1001::/:/bin/sh\n",
             "",
@@ -382,15 +377,13 @@ mod tests {
         let config: LeasesConfig = toml::from_str(text).unwrap();
         let quotas = quotas(&config, &accounts).unwrap();
 
-        let quota = |gib, leases| Quota {
-            bytes: Some(Bytes::gib(gib)),
-            leases: Some(leases),
-        };
-
-        assert_eq!(
-            [1000, 1001, 1002].map(|uid| quotas.of(uid)),
-            [quota(320, 64), quota(10, 2), quota(10, 64)]
-        );
+        for (uid, gib, leases) in [(1000, 320, 64), (1001, 10, 2), (1002, 10, 64)] {
+            let expected = Quota {
+                bytes: Some(Bytes::gib(gib)),
+                leases: Some(leases),
+            };
+            assert_eq!(quotas.of(uid), expected, "{uid}");
+        }
 
         let config: LeasesConfig = toml::from_str("[users]\nzoe = { leases = 1 }").unwrap();
         let problem = super::quotas(&config, &accounts).unwrap_err();
@@ -406,7 +399,7 @@ mod tests {
         assert!(
             problem
                 .detail
-                .ends_with("the user 1000 is named before, by name or by number"),
+                .ends_with("user 1000 is listed twice, by name and by number"),
             "{problem}"
         );
 

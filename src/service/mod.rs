@@ -1,7 +1,7 @@
-//! The real program behind the socket: models, devices, leases and the path, put together.
+//! The program behind the socket: models, devices, leases and planning, put together.
 //!
-//! Everything that waits happens here and is bounded; the answer itself is
-//! [`probe::answer`](hf_mem_core::evaluate::answer), the same that the command line runs when there
+//! Everything that waits happens here and has a bound. The answer itself comes from
+//! [`evaluate::answer`](hf_mem_core::evaluate::answer), which the command line also runs when there
 //! is no daemon.
 
 mod answer_cache;
@@ -9,11 +9,16 @@ mod answers;
 mod background;
 mod build;
 mod device_monitor;
+mod gauges;
 mod health;
 mod health_log;
+mod hub_settings;
 mod leases;
 mod models;
+mod planning;
+mod reload;
 mod stages;
+mod token_access;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -39,7 +44,7 @@ pub use device_monitor::DeviceMonitor;
 pub use leases::LeaseService;
 pub use models::Models;
 
-/// How long all files that a new configuration names may take: each of them has its own, shorter
+/// The longest time for all files that a new configuration names. Each file has its own, shorter
 /// deadline.
 const SITE_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -47,23 +52,23 @@ const SITE_DEADLINE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct HostService {
     models: Models,
-    readings: Arc<DeviceMonitor>,
-    promises: LeaseService,
+    devices: Arc<DeviceMonitor>,
+    leases: LeaseService,
     metrics: Arc<Metrics>,
     log: LogControl,
     started: Instant,
-    turns: HealthLog,
-    remembered: AnswerCache,
-    workbench: PlanPool,
-    /// Reads what a new configuration names.
+    health_log: HealthLog,
+    answer_cache: AnswerCache,
+    plan_pool: PlanPool,
+    /// Reads the files that a new configuration names.
     site_files: FileThreads,
     /// The configuration at the start.
-    built: Config,
-    /// What a reload replaces as one.
-    settled: Mutex<Arc<ActiveConfig>>,
+    initial_config: Config,
+    /// The configuration in force. A reload replaces it as a whole.
+    active: Mutex<Arc<ActiveConfig>>,
 }
 
-/// What follows from the configuration and may change with it.
+/// A configuration, and the rules that follow from it.
 #[derive(Debug)]
 struct ActiveConfig {
     config: Config,
@@ -71,8 +76,9 @@ struct ActiveConfig {
 }
 
 impl HostService {
-    /// Puts the program together, inside the runtime that will run it. Opens no driver and asks no
-    /// Hub: READY waits for neither.
+    /// Builds the program inside the runtime that will run it.
+    ///
+    /// It opens no driver and contacts no Hub: READY waits for neither.
     pub fn new(parts: Parts, nvml: Option<PathBuf>) -> Result<Self, Problem> {
         let Parts {
             config,
@@ -81,71 +87,52 @@ impl HostService {
         } = parts;
 
         check(&config)?;
-        let readings = Arc::new(DeviceMonitor::new(&config.devices, nvml)?);
-        let promises = LeaseService::new(&config, Arc::clone(readings.source()))?;
-        let interval = config.history.interval.get();
+        let devices = Arc::new(DeviceMonitor::new(&config.devices, nvml)?);
+        let leases = LeaseService::new(&config, Arc::clone(devices.source()))?;
+        let interval = config.history.interval;
         if !interval.is_zero() {
-            tokio::spawn(background::read(
-                Arc::downgrade(readings.source()),
-                interval,
-            ));
+            tokio::spawn(background::read(Arc::downgrade(devices.source()), interval));
         }
 
-        tokio::spawn(tell_of_leases(
-            promises.office.standing(),
-            Arc::downgrade(&readings),
+        tokio::spawn(notify_of_lease_changes(
+            leases.broker.status(),
+            Arc::downgrade(&devices),
         ));
         let models = Models::new(&config)?;
         let rules = build::rules(&config)?;
 
-        let probe = Self {
+        let service = Self {
             models,
-            readings,
-            promises,
+            devices,
+            leases,
             metrics,
             log,
             started: Instant::now(),
-            turns: HealthLog::default(),
-            remembered: AnswerCache::default(),
-            workbench: PlanPool::default(),
+            health_log: HealthLog::default(),
+            answer_cache: AnswerCache::default(),
+            plan_pool: PlanPool::default(),
             site_files: FileThreads::new(1, SITE_DEADLINE),
-            built: config.clone(),
-            settled: Mutex::new(Arc::new(ActiveConfig { config, rules })),
+            initial_config: config.clone(),
+            active: Mutex::new(Arc::new(ActiveConfig { config, rules })),
         };
 
-        // What is wrong from the start, such as a folder that is not there.
-        probe.look();
-        Ok(probe)
+        // Logs what is wrong from the start, such as a missing folder.
+        service.check_health();
+        Ok(service)
     }
 
-    fn settled(&self) -> Arc<ActiveConfig> {
-        // Replaced as a whole, so a panic elsewhere cannot have left it half changed.
-        Arc::clone(&self.settled.lock().unwrap_or_else(PoisonError::into_inner))
+    fn active(&self) -> Arc<ActiveConfig> {
+        // Replaced as a whole, so a panic elsewhere cannot leave it half changed.
+        Arc::clone(&self.active.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// Refuses what [`HostService::new`] would refuse of a configuration although it can be read:
-/// engines and constants, users and groups that this host does not have, declared devices, the
-/// Hub's address. Opens nothing of the daemon's own.
+/// Rejects a configuration that parses but that [`HostService::new`] would reject.
+///
+/// It checks engines and constants, users and groups that this host does not have, declared
+/// devices, and the Hub's address. It opens nothing of the daemon's own.
 pub fn check(config: &Config) -> Result<(), Problem> {
-    let checked = || {
-        build::rules(config)?;
-        leases::rules(config)?;
-        models::check(config)?;
-
-        if let Some(spec) = &config.devices.declared {
-            let of_key = |problem: Problem| Problem {
-                detail: format!("devices.declared: {}", problem.detail),
-                ..problem
-            };
-            crate::devices::snapshot_file::resolve(spec, SystemTime::now())
-                .map_err(|error| of_key(error.into()))?;
-        }
-
-        Ok(())
-    };
-
-    checked().map_err(|problem: Problem| {
+    check_parts(config).map_err(|problem| {
         let hint = problem.hint;
         Problem {
             hint,
@@ -154,20 +141,38 @@ pub fn check(config: &Config) -> Result<(), Problem> {
     })
 }
 
-/// Whoever watches the devices hears of leases too.
-async fn tell_of_leases(
-    mut standing: watch::Receiver<BrokerStatus>,
-    readings: Weak<DeviceMonitor>,
+fn check_parts(config: &Config) -> Result<(), Problem> {
+    build::rules(config)?;
+    leases::rules(config)?;
+    hub_settings::check(config)?;
+
+    if let Some(spec) = &config.devices.declared {
+        crate::devices::snapshot_file::resolve(spec, SystemTime::now()).map_err(|error| {
+            let problem = Problem::from(error);
+            Problem {
+                detail: format!("devices.declared: {}", problem.detail),
+                ..problem
+            }
+        })?;
+    }
+
+    Ok(())
+}
+
+/// Wakes the watch streams, which follow the devices, when leases change.
+async fn notify_of_lease_changes(
+    mut status: watch::Receiver<BrokerStatus>,
+    devices: Weak<DeviceMonitor>,
 ) {
-    while standing.changed().await.is_ok() {
-        let Some(readings) = readings.upgrade() else {
+    while status.changed().await.is_ok() {
+        let Some(devices) = devices.upgrade() else {
             return;
         };
-        readings.changed();
+        devices.changed();
     }
 }
 
-/// `hf-mem-probe daemon`: serves until told to stop. The result is the process's exit code.
+/// Runs `hf-mem-probe daemon` until it is stopped. Returns the process's exit code.
 pub fn main(options: &Options, nvml: Option<PathBuf>) -> Result<u8, Problem> {
     boot(options, async |parts| HostService::new(parts, nvml))?;
     Ok(Reason::Fits.exit_code())

@@ -1,24 +1,24 @@
-//! The stages of a question's path, told to whoever looks closer (`log.filter = "debug"`).
+//! Debug logging of the stages of a question (`log.filter = "debug"`).
 
 use std::time::Duration;
 
 use hf_mem_core::report::Problem;
 use tracing::debug;
 
-/// Tells how a stage ended: with a word of its own, or the reason for which it failed.
-pub(super) fn tell<T>(
+/// Logs how a stage ended: with the word that `describe` returns, or with the reason of its error.
+pub(super) fn log_stage<T>(
     stage: &'static str,
-    took: Duration,
-    ended: &Result<T, Problem>,
-    well: impl FnOnce(&T) -> &str,
+    elapsed: Duration,
+    outcome: &Result<T, Problem>,
+    describe: impl FnOnce(&T) -> &str,
 ) {
     debug!(
         stage,
-        outcome = match ended {
-            Ok(value) => well(value),
+        outcome = match outcome {
+            Ok(value) => describe(value),
             Err(problem) => problem.reason.word(),
         },
-        elapsed_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+        elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
         "a stage has ended"
     );
 }

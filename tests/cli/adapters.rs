@@ -1,4 +1,4 @@
-//! LoRA adapters: the base model with the adapter beside it, or the reason in the base's name.
+//! LoRA adapters: the base model plus the adapter, or an error that names the base.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,10 +9,10 @@ use super::fake_hub::{COMMIT, FakeHub, Reply, Request};
 use super::run::{MODEL, Outcome, program, run};
 
 const LAYERS: u64 = 36;
-/// Bytes of the adapter on every q and v projection of the shipped model in F16, for each rank.
+/// Bytes per rank of an F16 adapter on every q and v projection of the shipped model.
 const BYTES_PER_RANK: u64 = 2 * LAYERS * ((4096 + 4096) + (4096 + 1024));
 
-/// An adapter of `rank` on q and v of the shipped model; `more` adds to its configuration.
+/// Writes an adapter of `rank` on q and v of the shipped model, with `more` in its configuration.
 fn adapter(folder: &Path, base: &str, rank: u64, more: &Value) -> PathBuf {
     let mut config = json!({"base_model_name_or_path": base, "peft_type": "LORA", "r": rank, "lora_alpha": 16,
         "target_modules": ["q_proj", "v_proj"], "modules_to_save": null});
@@ -21,7 +21,7 @@ fn adapter(folder: &Path, base: &str, rank: u64, more: &Value) -> PathBuf {
     fs::create_dir_all(folder).unwrap();
     fs::write(folder.join("adapter_config.json"), config.to_string()).unwrap();
     let (mut entries, mut end) = (Vec::new(), 0);
-    let mut tensor = |name: String, shape: [u64; 2]| {
+    let mut add_tensor = |name: String, shape: [u64; 2]| {
         let begin = end;
         end += shape[0] * shape[1] * 2;
         entries.push(format!(
@@ -33,13 +33,13 @@ fn adapter(folder: &Path, base: &str, rank: u64, more: &Value) -> PathBuf {
     for layer in 0..LAYERS {
         for (module, out) in [("q_proj", 4096), ("v_proj", 1024)] {
             let stem = format!("base_model.model.model.layers.{layer}.self_attn.{module}");
-            tensor(format!("{stem}.lora_A.weight"), [rank, 4096]);
-            tensor(format!("{stem}.lora_B.weight"), [out, rank]);
+            add_tensor(format!("{stem}.lora_A.weight"), [rank, 4096]);
+            add_tensor(format!("{stem}.lora_B.weight"), [out, rank]);
         }
     }
 
     if config["modules_to_save"].is_array() {
-        tensor("base_model.model.lm_head.weight".into(), [151_936, 4096]);
+        add_tensor("base_model.model.lm_head.weight".into(), [151_936, 4096]);
     }
 
     let header = format!("{{{}}}", entries.join(","));
@@ -82,11 +82,11 @@ fn asked(path: &Path, rest: &str) -> Outcome {
 }
 
 #[test]
-fn an_adapter_is_its_base_model_and_itself() {
+fn adapter_adds_to_base() {
     let folder = tempfile::tempdir().unwrap();
     let lora = adapter(&folder.path().join("lora"), &base(), 8, &json!({}));
 
-    let plain = |rest: &str| {
+    let ask_base = |rest: &str| {
         run(&format!(
             "estimate {MODEL} --gpus 80GiB --local --json {rest}"
         ))
@@ -96,36 +96,43 @@ fn an_adapter_is_its_base_model_and_itself() {
     // As stored.
     let (with, without) = (
         asked(&lora, "--engine reference"),
-        plain("--engine reference"),
+        ask_base("--engine reference"),
     );
     assert_eq!(with.code, 0, "{}", with.out);
-    let weights = |answer: &Value| component(answer, "weights", "likely_bytes");
+    let weight_bytes = |answer: &Value| component(answer, "weights", "likely_bytes");
     assert_eq!(
-        weights(&with.json()) - weights(&without),
+        weight_bytes(&with.json()) - weight_bytes(&without),
         8 * BYTES_PER_RANK
     );
-    let told = &with.json()["model"]["adapter"];
+    let reported = &with.json()["model"]["adapter"];
     assert_eq!(
-        (&told["rank"], &told["base_repo"], &told["stored_bytes"]),
+        (
+            &reported["rank"],
+            &reported["base_repo"],
+            &reported["stored_bytes"]
+        ),
         (&8.into(), &base().into(), &(8 * BYTES_PER_RANK).into())
     );
 
     // PEFT casts 16-bit adapters to F32.
     let (with, without) = (
         asked(&lora, "--engine transformers").json(),
-        plain("--engine transformers"),
+        ask_base("--engine transformers"),
     );
-    assert_eq!(weights(&with) - weights(&without), 2 * 8 * BYTES_PER_RANK);
+    assert_eq!(
+        weight_bytes(&with) - weight_bytes(&without),
+        2 * 8 * BYTES_PER_RANK
+    );
 
     // vLLM's slots follow its own parameters, not the adapter.
     let with = asked(&lora, "").json();
     assert_eq!(with["engine"]["parameters"]["max_lora_rank"], 16);
-    let slots = plain("--set enable_lora=true");
+    let slots = ask_base("--set enable_lora=true");
     assert_eq!(with["requirement"], slots["requirement"]);
 
     assert!(
         with["requirement"]["total"]["likely_bytes"].as_u64()
-            > plain("")["requirement"]["total"]["likely_bytes"].as_u64()
+            > ask_base("")["requirement"]["total"]["likely_bytes"].as_u64()
     );
     let line = with["placement"]["launch"]["args"].to_string();
     assert!(
@@ -135,16 +142,19 @@ fn an_adapter_is_its_base_model_and_itself() {
 }
 
 #[test]
-fn what_an_engine_cannot_load_of_an_adapter_is_refused_by_name() {
+fn unsupported_adapter_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
-    let make =
+    let make_adapter =
         |name: &str, rank, more: Value| adapter(&folder.path().join(name), &base(), rank, &more);
-    let large = make("large", 64, json!({}));
+    let large = make_adapter("large", 64, json!({}));
     let refused = asked(&large, "");
     assert_eq!(refused.code, 2, "{}", refused.out);
     assert!(refused.out.contains("max_lora_rank=64"), "{}", refused.out);
     assert_eq!(asked(&large, "--set max_lora_rank=64").code, 0);
-    let off = asked(&make("off", 8, json!({})), "--set enable_lora=false");
+    let off = asked(
+        &make_adapter("off", 8, json!({})),
+        "--set enable_lora=false",
+    );
     assert_eq!(off.code, 2, "{}", off.out);
 
     for (name, more, says) in [
@@ -156,12 +166,12 @@ fn what_an_engine_cannot_load_of_an_adapter_is_refused_by_name() {
         ),
         ("other", json!({"peft_type": "LOHA"}), "LOHA"),
     ] {
-        let outcome = asked(&make(name, 8, more), "");
+        let outcome = asked(&make_adapter(name, 8, more), "");
         assert_eq!(outcome.code, 3, "{name}: {}", outcome.out);
         assert!(outcome.out.contains(says), "{name}: {}", outcome.out);
     }
-    // A rank of one module's own counts.
-    let pattern = make("pattern", 8, json!({"rank_pattern": {"q_proj": 32}}));
+    // The rank of a single module counts.
+    let pattern = make_adapter("pattern", 8, json!({"rank_pattern": {"q_proj": 32}}));
 
     assert!(asked(&pattern, "").out.contains("max_lora_rank=32"));
     let saved = asked(&folder.path().join("saved"), "--engine reference").json();
@@ -178,7 +188,7 @@ fn what_an_engine_cannot_load_of_an_adapter_is_refused_by_name() {
 }
 
 #[test]
-fn a_base_that_is_not_there_is_named() {
+fn missing_base_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let nowhere = adapter(&folder.path().join("a"), "/nowhere/base", 8, &json!({}));
     let outcome = asked(&nowhere, "");
@@ -216,7 +226,7 @@ fn a_base_that_is_not_there_is_named() {
     );
 }
 
-/// A Hub with the adapter `a/b` on `m/base`, which is as `base` says.
+/// Starts a Hub with the adapter `a/b` on `m/base`, whose replies are `base`.
 async fn hub(folder: &Path, base: Reply) -> FakeHub {
     let files = adapter(folder, "m/base", 8, &json!({}));
     FakeHub::start(move |request: &Request, _| {
@@ -225,23 +235,23 @@ async fn hub(folder: &Path, base: Reply) -> FakeHub {
             return Some(base.clone());
         }
 
-        let read = |name: &str| fs::read(files.join(name)).unwrap();
+        let read_file = |name: &str| fs::read(files.join(name)).unwrap();
         if path.starts_with("/api/models/a/b/revision/") {
             let listed = ["adapter_config.json", "adapter_model.safetensors"]
-                .map(|name| json!({"rfilename": name, "size": read(name).len()}));
+                .map(|name| json!({"rfilename": name, "size": read_file(name).len()}));
             return Some(Reply::ok(
                 json!({"id": "a/b", "sha": COMMIT, "gated": false, "siblings": listed}).to_string(),
             ));
         }
 
-        let bytes = read(path.strip_prefix(&format!("/a/b/resolve/{COMMIT}/"))?);
+        let bytes = read_file(path.strip_prefix(&format!("/a/b/resolve/{COMMIT}/"))?);
         Some(super::fake_hub::ranged(&bytes, request))
     })
     .await
 }
 
 #[tokio::test]
-async fn a_gated_or_absent_base_on_the_hub_is_named() {
+async fn inaccessible_hub_base_is_named() {
     let folder = tempfile::tempdir().unwrap();
     for (reply, reason, says) in [
         (
@@ -281,7 +291,7 @@ fn adapter_gets_verdict_of_base() {
     let folder = tempfile::tempdir().unwrap();
     let lora = adapter(&folder.path().join("lora"), &base(), 8, &json!({}));
 
-    let ask = |model: &str, rest: &str| {
+    let ask_about = |model: &str, rest: &str| {
         run(&format!(
             "fits {model} --local --json --set enable_lora=true {rest}"
         ))
@@ -290,15 +300,15 @@ fn adapter_gets_verdict_of_base() {
 
     let lora = lora.display().to_string();
 
-    // Ten GiB move to a host of unknown size: that cannot be granted, with or without an adapter.
+    // Moving 10 GiB to a host of unknown size never fits, with or without an adapter.
     let offloaded = "--gpus T4 --context 2048 --set cpu_offload_gb=10";
-    let (plain, with) = (ask(MODEL, offloaded), ask(&lora, offloaded));
+    let (plain, with) = (ask_about(MODEL, offloaded), ask_about(&lora, offloaded));
     assert_eq!(plain["verdict"], "does_not_fit", "{plain}");
     assert_eq!(with["verdict"], plain["verdict"], "{with}");
 
-    // Ranks stay processes: the same way over eight devices, by its own name.
+    // The placement on eight devices is the same with an adapter.
     let many = "--gpus 8xA100-40GB --sequences 24";
-    let (plain, with) = (ask(MODEL, many), ask(&lora, many));
+    let (plain, with) = (ask_about(MODEL, many), ask_about(&lora, many));
 
     for part in ["strategy", "tensor_parallel", "pipeline_parallel"] {
         assert_eq!(with["placement"][part], plain["placement"][part], "{part}");

@@ -1,9 +1,9 @@
-//! Answers on declared devices: as a person reads them, and as a program does.
+//! Answers on declared devices, as text and as JSON.
 
 use super::run::{MODEL, Outcome, program, run};
 
 #[test]
-fn the_first_command_of_the_readme_answers_without_gpu_and_network() {
+fn readme_command_needs_no_gpu() {
     let outcome = run(&format!("fits {MODEL} --gpus 2x24GiB"));
     assert_eq!(outcome.code, 0, "{}", outcome.err);
     insta::assert_snapshot!(outcome.out);
@@ -15,7 +15,7 @@ fn the_first_command_of_the_readme_answers_without_gpu_and_network() {
 }
 
 #[test]
-fn a_no_says_what_is_short_and_what_would_help() {
+fn no_names_shortage_and_help() {
     let outcome = run(&format!("fits {MODEL} --gpus T4 --local"));
     assert_eq!(outcome.code, 1, "{}", outcome.err);
     insta::assert_snapshot!(outcome.out);
@@ -23,7 +23,7 @@ fn a_no_says_what_is_short_and_what_would_help() {
 
 /// One snapshot for every other shape of an answer.
 #[test]
-fn every_shape_of_an_answer_reads_well() {
+fn answer_shapes_match_snapshots() {
     for (name, line, code) in [
         ("tight", "fits {MODEL} --gpus RTX-4090 --context 36000", 0),
         (
@@ -74,10 +74,10 @@ fn every_shape_of_an_answer_reads_well() {
     }
 }
 
-/// A cache that nobody understands is not guessed at.
+/// The need of an unknown cache is never guessed.
 #[test]
-fn an_unknown_architecture_reads_as_unknown() {
-    // Under a name of one length, for text is wrapped.
+fn unknown_architecture_prints_unknown() {
+    // The folder's name has a fixed length, because text is wrapped.
     let parent = tempfile::tempdir().unwrap();
     let folder = parent.path().join("FOLDER");
     std::fs::create_dir(&folder).unwrap();
@@ -104,18 +104,18 @@ fn an_unknown_architecture_reads_as_unknown() {
 }
 
 #[test]
-fn no_line_of_an_answer_is_wider_than_a_terminal() {
+fn answer_lines_fit_terminal_width() {
     for gpus in ["T4", "24GiB", "8xH100", "H100-80GB@30GiB", "4xL4"] {
         let outcome = run(&format!("fits {MODEL} --gpus {gpus} --local"));
-        // What is pasted into a shell is not broken inside a word.
-        let wide =
+        // Words of a shell command are never broken.
+        let is_too_wide =
             |line: &&str| line.chars().count() > 80 && !line.contains("CUDA_VISIBLE_DEVICES");
-        assert_eq!(outcome.out.lines().find(wide), None, "{gpus}");
+        assert_eq!(outcome.out.lines().find(is_too_wide), None, "{gpus}");
     }
 }
 
 #[test]
-fn an_estimate_by_the_logical_minimum_is_exact() {
+fn reference_estimate_is_exact() {
     let outcome = run(&format!(
         "estimate {MODEL} --engine reference --context 32768 --local --json"
     ));
@@ -124,15 +124,15 @@ fn an_estimate_by_the_logical_minimum_is_exact() {
     assert_eq!(answer["model"]["weights_bytes"], 16_381_470_720_u64);
     assert_eq!(answer["model"]["parameters"], 8_190_735_360_u64);
 
-    let of = |name: &str| {
+    let component_bytes = |name: &str| {
         let parts = answer["requirement"]["components"].as_array().unwrap();
         parts.iter().find(|part| part["name"] == name).unwrap()["likely_bytes"].clone()
     };
 
-    assert_eq!(of("weights"), 16_381_470_720_u64);
+    assert_eq!(component_bytes("weights"), 16_381_470_720_u64);
 
     // 36 layers x 8 heads x (128 + 128) elements x 2 bytes x 32768 tokens.
-    assert_eq!(of("kv_cache"), 147_456_u64 * 32_768);
+    assert_eq!(component_bytes("kv_cache"), 147_456_u64 * 32_768);
     assert_eq!(
         answer["requirement"]["kv_cache"]["bytes_per_token"],
         147_456
@@ -140,14 +140,14 @@ fn an_estimate_by_the_logical_minimum_is_exact() {
 }
 
 #[test]
-fn what_a_placement_says_fits_when_it_is_asked_back() {
+fn stated_longest_context_fits() {
     let first = run(&format!(
         "fits {MODEL} --gpus 24GiB --context 4096 --local --json"
     ))
     .json();
     let longest = first["placement"]["max_context"].as_u64().unwrap();
 
-    let asked = |context: u64| {
+    let verdict_of = |context: u64| {
         run(&format!(
             "fits {MODEL} --gpus 24GiB --context {context} --local --json"
         ))
@@ -155,34 +155,34 @@ fn what_a_placement_says_fits_when_it_is_asked_back() {
             .clone()
     };
 
-    assert_eq!(asked(longest), "fits");
-    assert_ne!(asked(longest + 16), "fits");
+    assert_eq!(verdict_of(longest), "fits");
+    assert_ne!(verdict_of(longest + 16), "fits");
 }
 
 #[test]
-fn tight_is_a_yes_unless_strict() {
-    // Between the likely and the high end of the need: found by asking, so that a better estimate
-    // moves it.
-    let total = |end: &str| {
+fn tight_succeeds_unless_strict() {
+    // The size is between the likely and the high need. The test reads both, so that it stays valid
+    // after a change of the estimate.
+    let total_bytes = |end: &str| {
         let answer = run(&format!("estimate {MODEL} --gpus 28GiB --local --json")).json();
         answer["requirement"]["total"][end].as_u64().unwrap()
     };
 
-    let mib = u64::midpoint(total("likely_bytes"), total("high_bytes")) / (1 << 20);
+    let mib = u64::midpoint(total_bytes("likely_bytes"), total_bytes("high_bytes")) / (1 << 20);
     let line = format!("fits {MODEL} --gpus {mib}MiB --context 40960 --local --json");
-    let lax = run(&line);
+    let lenient = run(&line);
     assert_eq!(
-        (lax.code, &lax.json()["verdict"]),
+        (lenient.code, &lenient.json()["verdict"]),
         (0, &"tight".into()),
         "{}",
-        lax.out
+        lenient.out
     );
 
     assert_eq!(run(&format!("{line} --strict")).code, 1);
 }
 
 #[test]
-fn completions_manual_and_help_are_data() {
+fn completions_manual_and_help_print() {
     for line in [
         "completions bash",
         "completions zsh",
@@ -198,9 +198,9 @@ fn completions_manual_and_help_are_data() {
     }
 }
 
-/// Weights that a parameter puts into host memory fit only where it is known how much there is.
+/// Weights that a parameter moves to host memory fit only if the host's memory is known.
 #[test]
-fn host_memory_that_a_parameter_asks_for_must_be_known() {
+fn host_offload_needs_known_memory() {
     for (host, code) in [("", 1), (",host:4GiB", 1), (",host:64GiB", 0)] {
         let line = format!("fits {MODEL} --gpus 24GiB{host} --context 8192 --set cpu_offload_gb=8");
         let outcome = run(&line);
@@ -209,7 +209,7 @@ fn host_memory_that_a_parameter_asks_for_must_be_known() {
 }
 
 #[test]
-fn estimate_judges_nothing() {
+fn estimate_has_no_verdict() {
     let outcome = run(&format!("estimate {MODEL} --json --local"));
     assert_eq!(outcome.code, 0, "{}", outcome.err);
     let answer = outcome.json();
@@ -220,7 +220,7 @@ fn estimate_judges_nothing() {
     assert!(answer["placement"]["devices"][0]["required_bytes"].is_u64());
     assert!(!outcome.out.contains("short_by_bytes"), "{}", outcome.out);
 
-    // Declared devices are judged.
+    // With declared devices, an estimate has a verdict.
     let judged = run(&format!("estimate {MODEL} --gpus T4 --json --local"));
     assert_eq!(
         (judged.code, &judged.json()["reason"]),
@@ -229,9 +229,9 @@ fn estimate_judges_nothing() {
     assert!(judged.json()["short_by_bytes"].as_u64().unwrap() > 0);
 }
 
-/// Every hint that is typed as options leads to the verdict that it names.
+/// Following a hint gives the verdict that it names.
 #[test]
-fn hints_hold_as_typed() {
+fn typed_hints_hold() {
     for line in [
         "--gpus 2xH100 --tensor-parallel 3",
         "--gpus RTX-4090 --set gpu_memory_utilization=0.9",
@@ -263,7 +263,7 @@ fn hints_hold_as_typed() {
     }
 }
 
-/// The hints of an answer, each in one line.
+/// Returns the hints of an answer, each in one line.
 fn hints(out: &str) -> Vec<String> {
     let mut hints: Vec<String> = Vec::new();
     for line in out.lines() {
@@ -277,7 +277,7 @@ fn hints(out: &str) -> Vec<String> {
     hints
 }
 
-/// The options of a hint, and whether it says "tight".
+/// Returns the options of a hint, and whether it says "tight".
 fn options(hint: &str) -> (Vec<&str>, bool) {
     let (typed, _) = hint.split_once(": ").unwrap();
     let (typed, tight) = typed
@@ -286,33 +286,38 @@ fn options(hint: &str) -> (Vec<&str>, bool) {
     (typed.split(' ').collect(), tight)
 }
 
-/// `asked` with the options of a hint: what it names replaces what was asked, what is "without" is
-/// left out.
+/// Returns the options `asked` with those of a hint applied.
+///
+/// The hint's options replace equal ones. Options after "without" are removed.
 fn followed(asked: &[&str], hint: &[&str]) -> Vec<String> {
     let at = hint
         .iter()
         .position(|word| *word == "without")
         .unwrap_or(hint.len());
-    let pairs = |words: &[&str]| -> Vec<(String, String)> {
+    let to_pairs = |words: &[&str]| -> Vec<(String, String)> {
         words
             .chunks(2)
             .map(|pair| (pair[0].to_owned(), pair[1].to_owned()))
             .collect()
     };
 
-    let key = |(flag, value): &(String, String)| match flag.as_str() {
+    let option_name = |(flag, value): &(String, String)| match flag.as_str() {
         "--set" => format!("--set {}", value.split('=').next().unwrap()),
         flag => flag.to_owned(),
     };
 
-    let added = pairs(&hint[..at]);
+    let added = to_pairs(&hint[..at]);
     let left_out = hint.get(at + 1..).unwrap_or_default().join(" ");
-    let mut kept = pairs(asked);
-    kept.retain(|pair| {
-        added.iter().all(|other| key(other) != key(pair)) && !left_out.contains(&key(pair))
+    let mut options_left = to_pairs(asked);
+    options_left.retain(|pair| {
+        added
+            .iter()
+            .all(|other| option_name(other) != option_name(pair))
+            && !left_out.contains(&option_name(pair))
     });
 
-    kept.into_iter()
+    options_left
+        .into_iter()
         .chain(added)
         .flat_map(|(flag, value)| [flag, value])
         .collect()

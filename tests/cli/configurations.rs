@@ -1,5 +1,4 @@
-//! Configurations that contradict themselves: "unknown" with the field's name, exit code 3, and no
-//! figure that could be taken for the model's need.
+//! Contradictory model configurations: "unknown" with the field's name, exit code 3, no total.
 
 use std::fs;
 
@@ -7,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::run::run;
 
-/// A plain model of one tensor that no rule knows, so that only the configuration speaks.
+/// Writes a model with one tensor that no rule knows, so that only the configuration matters.
 fn folder(directory: &std::path::Path, name: &str, config: &Value) -> String {
     let header = r#"{"x.weight":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}  "#;
     let file = [
@@ -32,7 +31,7 @@ fn llama() -> Value {
 }
 
 #[test]
-fn a_contradiction_is_unknown_and_names_its_field() {
+fn contradiction_is_unknown_with_field() {
     let directory = tempfile::tempdir().unwrap();
     let cases = [
         (
@@ -112,11 +111,11 @@ fn a_contradiction_is_unknown_and_names_its_field() {
             let outcome = run(&format!(
                 "fits {folder} --gpus 24GiB --engine {engine} --json"
             ));
-            let said = outcome.json();
+            let answer = outcome.json();
             let found = (
                 outcome.code,
-                said["verdict"].as_str(),
-                said["reason"].as_str(),
+                answer["verdict"].as_str(),
+                answer["reason"].as_str(),
             );
 
             assert_eq!(
@@ -127,33 +126,33 @@ fn a_contradiction_is_unknown_and_names_its_field() {
             );
 
             assert!(
-                said["message"].as_str().unwrap().contains(named),
+                answer["message"].as_str().unwrap().contains(named),
                 "{change}: {}",
-                said["message"]
+                answer["message"]
             );
 
-            assert_eq!(said["requirement"]["total"], Value::Null, "{change}");
+            assert_eq!(answer["requirement"]["total"], Value::Null, "{change}");
         }
     }
 }
 
 #[test]
-fn sizes_beyond_every_machine_are_an_error_and_no_wrapped_sum() {
+fn overflowing_sizes_are_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let mut config = llama();
     config["head_dim"] = json!(2_147_483_648_u64);
     let folder = folder(directory.path(), "giant", &config);
     let outcome = run(&format!("fits {folder} --gpus 24GiB --json"));
-    let said = outcome.json();
+    let answer = outcome.json();
     assert_eq!(
-        (outcome.code, said["reason"].as_str()),
+        (outcome.code, answer["reason"].as_str()),
         (3, Some("missing_metadata")),
         "{}",
         outcome.out
     );
 
     assert!(
-        said["detail"]
+        answer["detail"]
             .as_str()
             .unwrap()
             .contains("larger than 2^64 bytes"),

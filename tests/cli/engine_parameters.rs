@@ -1,4 +1,4 @@
-//! Parameters of an engine by its own names: counted, without effect, not counted yet, or unknown.
+//! Engine parameters by the engine's names: counted, without effect, not counted, or unknown.
 
 use super::run::{MODEL, Outcome, run};
 

@@ -1,5 +1,4 @@
-//! A version of an engine is checked before it is answered for, and the answer says how well it is
-//! known.
+//! Engine versions: invalid and old versions fail, distant versions give a warning.
 
 use std::fs;
 
@@ -110,15 +109,15 @@ fn verified_version_has_no_warning() {
 #[test]
 fn default_engine_takes_version() {
     let folder = tempfile::tempdir().unwrap();
-    let check = |engine: &str| {
+    let check_config = |engine: &str| {
         let file = folder.path().join("daemon.toml");
         fs::write(&file, format!("[engines]\ndefault_engine = \"{engine}\"\n")).unwrap();
         run(&format!("check-config {}", file.display()))
     };
 
-    assert_eq!(check("vllm@0.19").code, 0);
+    assert_eq!(check_config("vllm@0.19").code, 0);
     for engine in ["vllm@banana", "vllm@0.1.0", "reference@1", "nobody"] {
-        let outcome = check(engine);
+        let outcome = check_config(engine);
         assert_eq!(outcome.code, 78, "{engine}: {}", outcome.out);
     }
 }

@@ -1,13 +1,12 @@
-//! Bad input: the documented exit code, a message that names what was wrong, and one JSON object
-//! for programs.
+//! Invalid input: the documented exit code, a message with the cause, and one JSON object.
 
 use std::fs;
 
 use super::run::{MODEL, run};
 
-/// Command line, exit code, reason, what the message must name.
+/// Each case has a command line, an exit code, a reason, and a text that the message must contain.
 #[test]
-fn each_failure_has_its_code_its_reason_and_names_its_cause() {
+fn failures_name_code_reason_and_cause() {
     let cases = [
         ("fits", 2, "usage", "MODEL"),
         ("fits a/b --context none", 2, "usage", "--context"),
@@ -82,7 +81,7 @@ fn each_failure_has_its_code_its_reason_and_names_its_cause() {
             &format!("fits {MODEL} --reserve --wait 500000000000y"),
             2,
             "usage",
-            "hundred years",
+            "100 years",
         ),
         ("health", 69, "daemon_unreachable", "/nonexistent/api.sock"),
         (
@@ -91,8 +90,7 @@ fn each_failure_has_its_code_its_reason_and_names_its_cause() {
             "daemon_unreachable",
             "/nonexistent/api.sock",
         ),
-        // What only the daemon can say takes no flag for going without it; what opens no driver
-        // takes no driver.
+        // Commands that need the daemon reject --local; commands that open no driver reject --nvml.
         ("health --local", 2, "usage", "--local"),
         ("health --nvml /nonexistent", 2, "usage", "--nvml"),
         ("lease list --local", 2, "usage", "--local"),
@@ -114,17 +112,17 @@ fn each_failure_has_its_code_its_reason_and_names_its_cause() {
 
     for (line, code, reason, named) in cases {
         let outcome = run(&format!("{line} --json"));
-        let said = outcome.json();
+        let answer = outcome.json();
         assert_eq!(
-            (outcome.code, said["reason"].as_str()),
+            (outcome.code, answer["reason"].as_str()),
             (code, Some(reason)),
             "{line}: {}",
             outcome.out
         );
 
-        let text = format!("{} {}", said["detail"], said["message"]);
+        let text = format!("{} {}", answer["detail"], answer["message"]);
         assert!(text.contains(named), "{line}: {text}");
-        assert_eq!(said["schema_version"], 1, "{line}");
+        assert_eq!(answer["schema_version"], 1, "{line}");
         let for_people = run(line);
         assert_eq!(for_people.code, code, "{line}");
 
@@ -137,7 +135,7 @@ fn each_failure_has_its_code_its_reason_and_names_its_cause() {
 }
 
 #[test]
-fn going_without_the_daemon_is_advised_only_where_it_can_be_done() {
+fn local_is_suggested_only_if_possible() {
     for line in [
         "health",
         "lease list",
@@ -157,7 +155,7 @@ fn going_without_the_daemon_is_advised_only_where_it_can_be_done() {
 }
 
 #[test]
-fn a_condition_fails_on_everything_but_yes_and_no() {
+fn condition_fails_unless_yes_or_no() {
     for (line, code) in [
         (format!("fits {MODEL} --gpus 2x24GiB --condition"), 0),
         (format!("fits {MODEL} --gpus T4 --condition"), 1),
@@ -178,18 +176,23 @@ fn a_condition_fails_on_everything_but_yes_and_no() {
     }
 }
 
-/// Files that cannot be models, each in a folder of its own.
+/// Each file is no valid model, and has its own folder.
 #[test]
 fn damaged_files_are_refused_by_name() {
     let directory = tempfile::tempdir().unwrap();
-    let header = |length: u64, json: &str| [&length.to_le_bytes()[..], json.as_bytes()].concat();
+    let header_bytes =
+        |length: u64, json: &str| [&length.to_le_bytes()[..], json.as_bytes()].concat();
     let cases: [(&str, Vec<u8>, &str); 5] = [
-        ("truncated", header(1000, "{}"), "1000"),
-        ("endless", header(1 << 63, "{}"), "9223372036854775808"),
-        ("not_json", header(4, "{a:}"), "model.safetensors"),
+        ("truncated", header_bytes(1000, "{}"), "1000"),
+        (
+            "endless",
+            header_bytes(1 << 63, "{}"),
+            "9223372036854775808",
+        ),
+        ("not_json", header_bytes(4, "{a:}"), "model.safetensors"),
         (
             "past_end",
-            header(
+            header_bytes(
                 62,
                 r#"{"a":{"dtype":"F32","shape":[4096],"data_offsets":[0,16384]}}   "#,
             ),
@@ -204,16 +207,16 @@ fn damaged_files_are_refused_by_name() {
         fs::write(folder.join("model.safetensors"), bytes).unwrap();
         fs::write(folder.join("config.json"), "{}").unwrap();
         let outcome = run(&format!("fits {} --gpus 24GiB --json", folder.display()));
-        let said = outcome.json();
+        let answer = outcome.json();
         assert_eq!(
-            (outcome.code, said["reason"].as_str()),
+            (outcome.code, answer["reason"].as_str()),
             (3, Some("missing_metadata")),
             "{name}: {}",
             outcome.out
         );
 
         assert!(
-            said["detail"].as_str().unwrap().contains(named),
+            answer["detail"].as_str().unwrap().contains(named),
             "{name}: {}",
             outcome.out
         );
@@ -221,7 +224,7 @@ fn damaged_files_are_refused_by_name() {
 }
 
 #[test]
-fn an_unknown_architecture_gets_exact_weights_and_no_guess() {
+fn unknown_architecture_has_exact_weights() {
     let directory = tempfile::tempdir().unwrap();
     let json = r#"{"x.weight":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}  "#;
     let file = [
@@ -255,7 +258,7 @@ fn an_unknown_architecture_gets_exact_weights_and_no_guess() {
 }
 
 #[test]
-fn the_example_configuration_is_sound_and_a_wrong_one_is_said() {
+fn check_config_reports_invalid_files() {
     assert_eq!(run("check-config config.example.toml").code, 0);
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("wrong.toml");
@@ -269,7 +272,7 @@ fn the_example_configuration_is_sound_and_a_wrong_one_is_said() {
         outcome.err
     );
 
-    // What can be read, and the daemon would not start with.
+    // These files parse, but the daemon does not start with them.
     for (content, why) in [
         (
             "[engines.profiles.vllm.constants]\nfrobnicate = 1\n",

@@ -1,5 +1,4 @@
-//! A repository of one model in many quantisations, served by the tests' own Hub to the real
-//! binary.
+//! A repository of one model in many quantizations, served by the simulated Hub.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,10 +13,11 @@ use super::run::{Outcome, program};
 
 const LAYERS: u32 = 32;
 
-/// The header and the length of a Llama of eight billion parameters with all matrices in `dtype`,
-/// embedding in `table`.
+/// Returns the header of a Llama with eight billion parameters.
+///
+/// All matrices are in `dtype`, the embedding is in `table`.
 fn llama(dtype: Dtype, table: Dtype, range: std::ops::Range<u32>) -> Header {
-    // Parts behind the first have no metadata but their number.
+    // Parts after the first have only their number as metadata.
     let mut header = if range.start == 0 {
         metadata()
     } else {
@@ -30,15 +30,15 @@ fn llama(dtype: Dtype, table: Dtype, range: std::ops::Range<u32>) -> Header {
             .with("split.count", Kv::U16(2));
     }
 
-    let tensor = |header: Header, name: &str, shape: &[u64], dtype: Dtype| {
+    let add_tensor = |header: Header, name: &str, shape: &[u64], dtype: Dtype| {
         let bytes = dtype.stored(shape.iter().product()).unwrap().get();
         header.tensor(name, shape, dtype.ggml_id().unwrap(), bytes)
     };
 
     if range.start == 0 {
-        header = tensor(header, "token_embd.weight", &[4096, 128_256], table);
-        header = tensor(header, "output_norm.weight", &[4096], Dtype::F32);
-        header = tensor(header, "output.weight", &[4096, 128_256], table);
+        header = add_tensor(header, "token_embd.weight", &[4096, 128_256], table);
+        header = add_tensor(header, "output_norm.weight", &[4096], Dtype::F32);
+        header = add_tensor(header, "output.weight", &[4096, 128_256], table);
     }
 
     for layer in range {
@@ -51,10 +51,10 @@ fn llama(dtype: Dtype, table: Dtype, range: std::ops::Range<u32>) -> Header {
             ("ffn_up", [4096, 14_336]),
             ("ffn_down", [14_336, 4096]),
         ] {
-            header = tensor(header, &format!("blk.{layer}.{name}.weight"), &shape, dtype);
+            header = add_tensor(header, &format!("blk.{layer}.{name}.weight"), &shape, dtype);
         }
 
-        header = tensor(
+        header = add_tensor(
             header,
             &format!("blk.{layer}.attn_norm.weight"),
             &[4096],
@@ -77,11 +77,11 @@ fn metadata() -> Header {
     ] {
         header = header.with(&format!("llama.{key}"), Kv::U32(value));
     }
-    // So much vocabulary that the table lies behind the first mebibyte.
+    // The vocabulary is so large that the tensor table begins after the first MiB.
     header.with("tokenizer.ggml.tokens", Kv::Texts(128_256))
 }
 
-/// A file: the bytes of its header, and how long it is with its data.
+/// A file: its header bytes, and its length with data.
 type File = (Vec<u8>, u64);
 
 fn file(header: &Header) -> File {
@@ -91,26 +91,41 @@ fn file(header: &Header) -> File {
 }
 
 fn repository() -> BTreeMap<String, File> {
-    let whole = |dtype, table| file(&llama(dtype, table, 0..LAYERS));
-    let part = |range| file(&llama(Dtype::Q6_K, Dtype::Q6_K, range));
+    let whole_file = |dtype, table| file(&llama(dtype, table, 0..LAYERS));
+    let part_file = |range| file(&llama(Dtype::Q6_K, Dtype::Q6_K, range));
     let adapter = metadata()
         .with("general.type", Kv::Text("adapter".into()))
         .tensor("blk.0.attn_q.weight.lora_a", &[4096, 8], 0, 4096 * 8 * 4);
 
     BTreeMap::from([
-        ("m-BF16.gguf".to_owned(), whole(Dtype::BF16, Dtype::BF16)),
-        ("m-Q8_0.gguf".to_owned(), whole(Dtype::Q8_0, Dtype::Q8_0)),
-        ("Q6_K/m-Q6_K-00001-of-00002.gguf".to_owned(), part(0..20)),
+        (
+            "m-BF16.gguf".to_owned(),
+            whole_file(Dtype::BF16, Dtype::BF16),
+        ),
+        (
+            "m-Q8_0.gguf".to_owned(),
+            whole_file(Dtype::Q8_0, Dtype::Q8_0),
+        ),
+        (
+            "Q6_K/m-Q6_K-00001-of-00002.gguf".to_owned(),
+            part_file(0..20),
+        ),
         (
             "Q6_K/m-Q6_K-00002-of-00002.gguf".to_owned(),
-            part(20..LAYERS),
+            part_file(20..LAYERS),
         ),
-        ("m-Q4_K_M.gguf".to_owned(), whole(Dtype::Q4_K, Dtype::Q6_K)),
+        (
+            "m-Q4_K_M.gguf".to_owned(),
+            whole_file(Dtype::Q4_K, Dtype::Q6_K),
+        ),
         (
             "m-UD-Q4_K_M.gguf".to_owned(),
-            whole(Dtype::Q4_K, Dtype::Q8_0),
+            whole_file(Dtype::Q4_K, Dtype::Q8_0),
         ),
-        ("m-Q2_K.gguf".to_owned(), whole(Dtype::Q2_K, Dtype::Q4_K)),
+        (
+            "m-Q2_K.gguf".to_owned(),
+            whole_file(Dtype::Q2_K, Dtype::Q4_K),
+        ),
         ("m-lora.gguf".to_owned(), file(&adapter)),
         (
             "m-broken-Q3_K.gguf".to_owned(),
@@ -124,7 +139,7 @@ fn repository() -> BTreeMap<String, File> {
     ])
 }
 
-/// The same files in a folder, their data holes.
+/// Writes the same files into a folder, with holes as data.
 pub(crate) fn write_repository(folder: &Path) {
     for (name, (header, length)) in repository() {
         let path = folder.join(name);
@@ -140,7 +155,7 @@ pub(crate) fn write_repository(folder: &Path) {
     }
 }
 
-/// The requests for ranges: file, first byte, last byte.
+/// Range requests: file, first byte, last byte.
 type Ranges = Arc<Mutex<Vec<(String, u64, u64)>>>;
 
 async fn hub(files: BTreeMap<String, File>) -> (FakeHub, Ranges) {
@@ -169,7 +184,7 @@ async fn hub(files: BTreeMap<String, File>) -> (FakeHub, Ranges) {
         seen.lock().unwrap().push((name.to_owned(), first, last));
         let last = last.min(length - 1);
 
-        let byte = |at: u64| {
+        let byte_at = |at: u64| {
             usize::try_from(at)
                 .ok()
                 .and_then(|at| header.get(at))
@@ -177,7 +192,7 @@ async fn hub(files: BTreeMap<String, File>) -> (FakeHub, Ranges) {
                 .unwrap_or(0)
         };
 
-        let body: Vec<u8> = (first..=last).map(byte).collect();
+        let body: Vec<u8> = (first..=last).map(byte_at).collect();
         let reply = Reply {
             status: 206,
             body,
@@ -204,12 +219,12 @@ async fn ask(hub: &FakeHub, line: &str) -> Outcome {
 }
 
 #[tokio::test]
-async fn every_file_has_a_verdict_and_the_best_that_fits_is_named() {
+async fn every_file_has_verdict() {
     let (hub, ranges) = hub(repository()).await;
     let outcome = ask(&hub, "fits a/b --gpus 11GiB --local --json").await;
     let answer = outcome.json();
     let files = answer["files"]["list"].as_array().unwrap();
-    let told: Vec<(&str, &str, u64)> = files
+    let listed: Vec<(&str, &str, u64)> = files
         .iter()
         .map(|file| {
             let verdict = file["verdict"]
@@ -224,7 +239,7 @@ async fn every_file_has_a_verdict_and_the_best_that_fits_is_named() {
         .collect();
 
     assert_eq!(
-        told,
+        listed,
         [
             ("m-BF16.gguf", "does_not_fit", 1),
             ("m-Q8_0.gguf", "does_not_fit", 1),
@@ -243,35 +258,35 @@ async fn every_file_has_a_verdict_and_the_best_that_fits_is_named() {
         "Q6_K/m-Q6_K-00001-of-00002.gguf"
     );
 
-    // The answer itself stays about what llama.cpp would load of itself.
+    // The answer itself is about the file that llama.cpp loads by default.
     assert_eq!(
         (&answer["model"]["file"], &answer["verdict"], outcome.code),
         (&"m-Q4_K_M.gguf".into(), &"fits".into(), 0)
     );
 
-    // Each figure is that of the file asked for by name.
+    // Each figure equals that of a question about this file.
     for file in files.iter().filter(|file| file["verdict"].is_string()) {
         assert_eq!(file["basis"], "exact");
         let name = file["file"].as_str().unwrap();
-        let alone = ask(
+        let single = ask(
             &hub,
             &format!("fits a/b --gpus 11GiB --local --json --file {name}"),
         )
         .await
         .json();
 
-        assert_eq!(alone["files"], Value::Null);
+        assert_eq!(single["files"], Value::Null);
         assert_eq!(
-            (&alone["verdict"], &alone["model"]["file"]),
+            (&single["verdict"], &single["model"]["file"]),
             (&file["verdict"], &file["file"])
         );
 
         assert_eq!(
-            alone["placement"]["devices"][0]["required_bytes"], file["required_bytes"],
+            single["placement"]["devices"][0]["required_bytes"], file["required_bytes"],
             "{name}"
         );
     }
-    // Beside the one header that was read whole, one small range for each part of each other model.
+    // The answer read one header whole, and one small range of each part of the other models.
     let seen = ranges.lock().unwrap();
 
     let first: Vec<_> = seen
@@ -291,7 +306,7 @@ async fn every_file_has_a_verdict_and_the_best_that_fits_is_named() {
 }
 
 #[tokio::test]
-async fn a_no_suggests_the_file_that_fits() {
+async fn no_suggests_fitting_file() {
     let (hub, _) = hub(repository()).await;
     let answer = ask(&hub, "fits a/b --gpus 7GiB --local --json").await;
     assert_eq!(answer.code, 1, "{}", answer.out);
@@ -303,20 +318,23 @@ async fn a_no_suggests_the_file_that_fits() {
         .find(|it| it["change"] == "file=m-Q2_K.gguf");
 
     let saved = suggested.unwrap()["saves_bytes"].as_u64().unwrap();
-    let alone = ask(&hub, "fits a/b --gpus 7GiB --local --json --file Q2_K").await;
-    assert_eq!(alone.code, 0, "{}", alone.out);
+    let single = ask(&hub, "fits a/b --gpus 7GiB --local --json --file Q2_K").await;
+    assert_eq!(single.code, 0, "{}", single.out);
 
-    let required = |answer: &Value| {
+    let required_bytes = |answer: &Value| {
         answer["placement"]["devices"][0]["required_bytes"]
             .as_u64()
             .unwrap()
     };
 
-    assert_eq!(saved, required(&answer) - required(&alone.json()));
+    assert_eq!(
+        saved,
+        required_bytes(&answer) - required_bytes(&single.json())
+    );
 }
 
 #[tokio::test]
-async fn the_list_is_read_by_a_person_too() {
+async fn file_table_matches_snapshot() {
     let (hub, _) = hub(repository()).await;
     let outcome = ask(&hub, "fits a/b --gpus 11GiB --local").await;
     assert_eq!(outcome.code, 0, "{}", outcome.err);
@@ -324,7 +342,7 @@ async fn the_list_is_read_by_a_person_too() {
 }
 
 #[tokio::test]
-async fn files_are_asked_for_by_path_or_quantisation() {
+async fn file_is_path_or_quantization() {
     let (hub, _) = hub(repository()).await;
     for (asked, found) in [
         ("Q4_K_M", "m-Q4_K_M.gguf"),
@@ -355,18 +373,18 @@ async fn files_are_asked_for_by_path_or_quantisation() {
         );
     }
 
-    let gone = ask(&hub, "fits a/b --gpus 11GiB --local --json --file Q4_K_S").await;
+    let missing = ask(&hub, "fits a/b --gpus 11GiB --local --json --file Q4_K_S").await;
     assert_eq!(
-        (gone.code, &gone.json()["reason"]),
+        (missing.code, &missing.json()["reason"]),
         (5, &"not_found".into())
     );
 
-    let said = gone.json()["message"]
+    let message = missing.json()["message"]
         .as_str()
         .unwrap_or_default()
         .to_owned()
-        + &gone.out;
-    assert!(said.contains("Q4_K_M"), "{said}");
+        + &missing.out;
+    assert!(message.contains("Q4_K_M"), "{message}");
 
     for (file, says) in [
         ("m-lora.gguf", "adapter"),
@@ -383,7 +401,7 @@ async fn files_are_asked_for_by_path_or_quantisation() {
 }
 
 #[tokio::test]
-async fn what_an_engine_does_not_run_is_said_once() {
+async fn unsupported_engine_is_reported_once() {
     let (hub, _) = hub(repository()).await;
     let outcome = ask(&hub, "fits a/b --gpus 11GiB --local --json --engine vllm").await;
     let answer = outcome.json();
@@ -411,7 +429,7 @@ async fn what_an_engine_does_not_run_is_said_once() {
 }
 
 #[tokio::test]
-async fn an_estimate_lists_needs_without_verdicts() {
+async fn estimate_lists_files_without_verdicts() {
     let (hub, _) = hub(repository()).await;
     let outcome = ask(&hub, "estimate a/b --local --json").await;
     let answer = outcome.json();

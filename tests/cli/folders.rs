@@ -1,5 +1,4 @@
-//! Models in the folders of Ollama and LM Studio, asked for by their names there; Ollama's own
-//! defaults.
+//! Models of Ollama and LM Studio by their names there, and Ollama's defaults.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +10,7 @@ use super::run::{Outcome, program};
 
 const CONTEXT: u32 = 131_072;
 
-/// A Llama of two layers with a long context: 4 KiB of cache for each token.
+/// Returns a Llama with two layers and a long context: 4 KiB of cache per token.
 fn llama() -> Header {
     let mut header = Header::default().with("general.architecture", Kv::Text("llama".into()));
     for (key, value) in [
@@ -55,8 +54,10 @@ fn write(path: &Path, header: &Header) {
         .unwrap();
 }
 
-/// A home with `tiny` and `tuned` (an adapter, a projector and a context of its own) in Ollama's
-/// folder, and `some/tiny` in LM Studio's.
+/// Creates a home with models of Ollama and LM Studio.
+///
+/// Ollama has `tiny` and `tuned` (with an adapter, a projector and a context); LM Studio has
+/// `some/tiny`.
 fn home() -> tempfile::TempDir {
     let home = tempfile::tempdir().unwrap();
     let models = home.path().join(".ollama/models");
@@ -127,7 +128,7 @@ fn component(answer: &Value, name: &str) -> u64 {
 }
 
 #[test]
-fn models_are_found_by_the_names_of_the_programs_that_pulled_them() {
+fn models_are_found_by_pulled_names() {
     let home = home();
     for (name, engine) in [
         ("ollama:tiny", "ollama"),
@@ -146,7 +147,7 @@ fn models_are_found_by_the_names_of_the_programs_that_pulled_them() {
             outcome.out
         );
 
-        // Layers and output; the embedding stays on the host.
+        // Layers and output are on the device; the embedding stays on the host.
         assert_eq!(
             component(&answer, "weights"),
             2_048_000 + (4 << 20),
@@ -186,9 +187,9 @@ fn models_are_found_by_the_names_of_the_programs_that_pulled_them() {
 }
 
 #[test]
-fn adapters_projectors_and_parameters_of_a_modelfile_count() {
+fn modelfile_parts_count() {
     let home = home();
-    let asked = |name: &str| {
+    let ask_about = |name: &str| {
         ask(
             home.path(),
             &format!("fits {name} --gpus 24GiB --local --json --engine ollama"),
@@ -196,7 +197,7 @@ fn adapters_projectors_and_parameters_of_a_modelfile_count() {
         .json()
     };
 
-    let (plain, tuned) = (asked("ollama:tiny"), asked("ollama:tuned"));
+    let (plain, tuned) = (ask_about("ollama:tiny"), ask_about("ollama:tuned"));
     let more = component(&tuned, "weights") - component(&plain, "weights");
     let projector = fs::metadata(home.path().join(".ollama/models/blobs/sha256-cc"))
         .unwrap()
@@ -217,7 +218,7 @@ fn adapters_projectors_and_parameters_of_a_modelfile_count() {
 }
 
 #[test]
-fn ollamas_context_follows_the_memory_of_all_devices() {
+fn ollama_context_follows_total_memory() {
     let home = home();
     for (gpus, rest, context) in [
         ("8GiB", "", 4096),

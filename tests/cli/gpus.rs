@@ -1,5 +1,4 @@
-//! `gpus` on the machines that people have: as text, as JSON, and replayed from that JSON byte for
-//! byte.
+//! `gpus` on typical machines: as text, as JSON, and replayed from that JSON byte for byte.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
@@ -10,15 +9,15 @@ use simulated_nvml::{
 };
 use tempfile::TempDir;
 
-use super::daemon::Daemon;
-use super::run::{MODEL, Outcome, program, run_beside};
+use super::daemon_process::Daemon;
+use super::run::{MODEL, Outcome, program, run_with_daemon};
 
 const GIB: u64 = 1 << 30;
 
 /// A host with a driver.
 struct Machine {
     directory: TempDir,
-    /// Where a library may be loaded from, whatever the mount of temporary files forbids.
+    /// A directory to load a library from, even if `/tmp` is mounted `noexec`.
     _drivers: TempDir,
     driver: SimulatedDriver,
     host: FakeHost,
@@ -52,9 +51,9 @@ impl Machine {
             .into()
     }
 
-    /// What `gpus` prints, after checks that hold for every machine.
+    /// Returns the output of `gpus`, after checks that apply to every machine.
     fn shown(&self, options: &str) -> String {
-        let replayed = |written: &str, options: &str| {
+        let run_replayed = |written: &str, options: &str| {
             let file = self.directory.path().join("snapshot.json");
             std::fs::write(&file, written).unwrap();
             self.run(&format!("gpus --gpus {} {options}", file.display()))
@@ -65,14 +64,14 @@ impl Machine {
         assert_eq!(written.code, 0, "{}", written.err);
 
         assert_eq!(
-            replayed(&written.out, "--json"),
+            run_replayed(&written.out, "--json"),
             written.out,
             "byte for byte"
         );
 
         let shown = self.run(&format!("gpus --local {options}"));
         assert_eq!((shown.code, shown.err.as_str()), (0, ""));
-        assert_eq!(replayed(&written.out, options), shown.out);
+        assert_eq!(run_replayed(&written.out, options), shown.out);
 
         for line in shown.out.lines() {
             assert!(line.chars().count() <= 80, "{line}");
@@ -277,7 +276,7 @@ fn desktop() -> Machine {
         )
         .unwrap();
 
-    // A process names itself, and may try to steer the terminal.
+    // A process chooses its own name, which can have terminal escape sequences.
     machine
         .host
         .process(
@@ -320,7 +319,7 @@ fn grace() -> Machine {
     machine
 }
 
-/// Cards of several kinds, two of them bridged, one with many processes.
+/// Returns cards of several kinds: two are bridged, one has many processes.
 fn cards() -> Machine {
     let busy = (0..12).fold(profiles::t4(), |gpu, pid| {
         gpu.process(100 + pid, 512 << 20, HolderKind::Compute)
@@ -338,20 +337,20 @@ fn cards() -> Machine {
         .map(|gpu| gpu.pci_bus_id.clone())
         .collect();
 
-    let bridge = |to: &str| NvLink {
+    let bridge_to = |to: &str| NvLink {
         remote_type: 0,
         remote_pci_bus_id: to.to_owned(),
     };
 
-    scenario.devices[1].links = vec![bridge(&bus_ids[2]); 12];
-    scenario.devices[2].links = vec![bridge(&bus_ids[1]); 12];
+    scenario.devices[1].links = vec![bridge_to(&bus_ids[2]); 12];
+    scenario.devices[2].links = vec![bridge_to(&bus_ids[1]); 12];
     scenario.ancestors = vec![(0, 1, 20), (0, 2, 40), (1, 3, 10)];
 
     Machine::new(&scenario)
 }
 
 #[test]
-fn an_answer_repeats_what_is_worth_knowing_of_the_devices_it_names() {
+fn answer_repeats_device_warnings() {
     let outcome = grace().run(&format!("fits {MODEL} --local --json"));
     let answer = outcome.json();
     let warnings = answer["warnings"].as_array().unwrap();
@@ -364,12 +363,12 @@ fn an_answer_repeats_what_is_worth_knowing_of_the_devices_it_names() {
 }
 
 #[test]
-fn the_reason_is_that_of_the_devices_asked_for() {
+fn reason_is_of_chosen_devices() {
     let machine = Machine::new(&Scenario::of([
         profiles::b200().lost(),
         profiles::l40s().compute_mode(2),
     ]));
-    let reason = |on: &str| {
+    let reason_on = |on: &str| {
         let outcome = machine.run(&format!("fits {MODEL} --local --json {on}"));
         (
             outcome.code,
@@ -377,27 +376,27 @@ fn the_reason_is_that_of_the_devices_asked_for() {
         )
     };
 
-    assert_eq!(reason(""), (4, "gpu_lost".to_owned()));
+    assert_eq!(reason_on(""), (4, "gpu_lost".to_owned()));
     assert_eq!(
-        reason("--on GPU-00000000-0000-4000-8000-000000000001"),
+        reason_on("--on GPU-00000000-0000-4000-8000-000000000001"),
         (4, "prohibited".to_owned())
     );
 }
 
 #[test]
-fn no_gpu_and_no_driver() {
+fn missing_gpu_and_driver_differ() {
     let none = Machine::new(&Scenario::default());
-    let said = none.run("gpus --local");
-    assert_eq!((said.code, said.out.as_str()), (4, ""));
-    insta::assert_snapshot!("no_gpu", said.err);
+    let without_gpu = none.run("gpus --local");
+    assert_eq!((without_gpu.code, without_gpu.out.as_str()), (4, ""));
+    insta::assert_snapshot!("no_gpu", without_gpu.err);
 
-    let alone = program()
+    let without_driver = program()
         .args(["gpus", "--local", "--nvml", "/opt/absent/libnvidia-ml.so.1"])
         .output()
         .unwrap();
-    let alone = Outcome::from(alone);
-    assert_eq!(alone.code, 4);
-    insta::assert_snapshot!("no_driver", alone.err);
+    let without_driver = Outcome::from(without_driver);
+    assert_eq!(without_driver.code, 4);
+    insta::assert_snapshot!("no_driver", without_driver.err);
 }
 
 #[test]
@@ -423,29 +422,29 @@ fn eight_h100_with_processes_and_leases() {
         let ask = format!(
             "fits {MODEL} --engine reference --context 8192 --reserve --holder nightly-{device} {on}"
         );
-        let lease = run_beside(&daemon.socket(), &ask);
+        let lease = run_with_daemon(&daemon.socket(), &ask);
         assert_eq!(lease.code, 0, "{}", lease.err);
     }
 
-    let shown = run_beside(&daemon.socket(), "gpus --topology");
+    let shown = run_with_daemon(&daemon.socket(), "gpus --topology");
     insta::assert_snapshot!(shown.out);
-    let written = run_beside(&daemon.socket(), "gpus --json").out;
+    let written = run_with_daemon(&daemon.socket(), "gpus --json").out;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("snapshot.json");
     std::fs::write(&file, &written).unwrap();
     let replay = format!("gpus --gpus {}", file.display());
     assert_eq!(
-        run_beside(&daemon.socket(), &format!("{replay} --json")).out,
+        run_with_daemon(&daemon.socket(), &format!("{replay} --json")).out,
         written,
         "leases and all"
     );
 
     assert_eq!(
-        run_beside(&daemon.socket(), &format!("{replay} --topology")).out,
+        run_with_daemon(&daemon.socket(), &format!("{replay} --topology")).out,
         shown.out
     );
 
-    // Piped, the watch is one object a line; and it ends when its reader has gone.
+    // A piped watch prints one object per line, and ends when the pipe closes.
     let mut watch = program();
     watch
         .env("HF_MEM_PROBE_SOCKET", daemon.socket())
@@ -464,7 +463,7 @@ fn eight_h100_with_processes_and_leases() {
 }
 
 #[test]
-fn without_a_daemon_the_watch_reads_by_itself() {
+fn watch_reads_without_daemon() {
     let machine = Machine::new(&Scenario::of([profiles::t4()]));
     let mut command = program();
     command

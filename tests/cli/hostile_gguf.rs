@@ -1,5 +1,4 @@
-//! GGUF files that lie, read by the real binary: one JSON object that names the fault, exit code 3,
-//! little memory.
+//! Invalid GGUF files: one JSON object that names the fault, exit code 3, little memory.
 
 use std::fs;
 use std::path::Path;
@@ -8,10 +7,10 @@ use std::process::Command;
 use super::gguf_writer::{Header, Kv};
 use super::run::{Outcome, program};
 
-/// Address space that the process is given: threads' stacks and the program itself take most of it.
+/// The process's limit of address space. Thread stacks and the program itself take most of it.
 const ADDRESS_SPACE_KIB: u64 = 700 << 10;
 
-/// Asks about `path` with no more memory than a bounded reader needs.
+/// Asks about `path` with only as much memory as a bounded reader needs.
 fn ask(path: &Path) -> Outcome {
     let own = program();
     let mut command = Command::new("sh");
@@ -46,7 +45,7 @@ fn text(out: &mut Vec<u8>, value: &str) {
     out.extend(value.as_bytes());
 }
 
-/// A header with one pair of type and bytes as given.
+/// Returns a header with one pair of the given type and bytes.
 fn pair(kind: u32, value: &[u8]) -> Vec<u8> {
     let mut bytes = head(3, 0, 1);
     text(&mut bytes, "a.key");
@@ -55,7 +54,7 @@ fn pair(kind: u32, value: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Type and count of an array's items.
+/// Returns the type and count of an array's items.
 fn array(item: u32, count: u64) -> Vec<u8> {
     [&item.to_le_bytes()[..], &count.to_le_bytes()].concat()
 }
@@ -78,13 +77,13 @@ fn twice(key: &str) -> Vec<u8> {
 }
 
 #[test]
-fn every_lie_is_named_within_a_bound_of_memory() {
+fn invalid_headers_are_named() {
     let mut nested = Vec::new();
     for _ in 0..64 {
         nested.extend(array(9, 1));
     }
 
-    let split = |no: u16, count: u16| {
+    let split_part = |no: u16, count: u16| {
         let header = Header::default()
             .with("split.no", Kv::U16(no))
             .with("split.count", Kv::U16(count));
@@ -97,7 +96,7 @@ fn every_lie_is_named_within_a_bound_of_memory() {
         .bytes()
         .0;
 
-    // The second tensor's offset, which ends the table, says that it lies in the first.
+    // The last bytes of the table are the second tensor's offset, which points into the first.
     let offset = overlapping.len() - overlapping.len() % 32;
     let at = (0..offset)
         .rev()
@@ -105,7 +104,7 @@ fn every_lie_is_named_within_a_bound_of_memory() {
         .unwrap();
     overlapping[at..at + 8].copy_from_slice(&32_u64.to_le_bytes());
 
-    let alignment = |value: u32| {
+    let with_alignment = |value: u32| {
         Header::default()
             .with("general.alignment", Kv::U32(value))
             .tensor("a", &[32], 0, 128)
@@ -167,9 +166,9 @@ fn every_lie_is_named_within_a_bound_of_memory() {
             tensor(&[1 << 20, 1 << 10], 0),
             "incomplete",
         ),
-        ("alignment 0", alignment(0), "power of two"),
-        ("alignment 3", alignment(3), "power of two"),
-        ("part 5 of 3", split(5, 3), "of 3"),
+        ("alignment 0", with_alignment(0), "power of two"),
+        ("alignment 3", with_alignment(3), "power of two"),
+        ("part 5 of 3", split_part(5, 3), "of 3"),
         ("overlap", overlapping, "lies inside|not a multiple"),
     ];
 
@@ -177,8 +176,7 @@ fn every_lie_is_named_within_a_bound_of_memory() {
     for (name, mut bytes, says) in cases {
         let path = folder.path().join("m.gguf");
 
-        // What is read behind the header is data: a kibibyte of it where the case is not about too
-        // little.
+        // The bytes after the header are data. Cases that are not about missing data get 1 KiB.
         if !["empty", "cut", "data beyond the file"].contains(&name) {
             bytes.resize(bytes.len() + 1024, 0);
         }
@@ -201,11 +199,11 @@ fn every_lie_is_named_within_a_bound_of_memory() {
 }
 
 #[test]
-fn a_header_that_claims_sixteen_gibibytes_is_not_read_into_memory() {
+fn huge_header_is_not_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.gguf");
 
-    // The file is as long as its array claims, so only the bound on headers stands against it.
+    // The file is as long as its array claims, so only the header limit rejects it.
     for (item, count) in [(0, 16_u64 << 30), (8, 2 << 30)] {
         fs::write(&path, pair(9, &array(item, count))).unwrap();
         fs::File::options()

@@ -1,5 +1,4 @@
-//! Every parameter of llama-server that is accepted moves a figure; every other one is refused by
-//! name.
+//! llama-server parameters: every accepted one changes a figure, every other one is refused.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +8,7 @@ use serde_json::Value;
 use super::gguf_writer::{Header, Kv};
 use super::run::run;
 
-/// A mixture of four layers, two of which see a window, with a projector beside it.
+/// Writes a mixture of experts of four layers, two of them windowed, and a projector.
 fn mixture(folder: &Path) {
     let mut header = Header::default().with("general.architecture", Kv::Text("gpt-oss".into()));
     for (key, value) in [
@@ -72,18 +71,18 @@ fn mixture(folder: &Path) {
 }
 
 #[test]
-fn accepted_parameters_move_figures_and_others_are_refused() {
+fn accepted_parameters_change_figures() {
     let folder = tempfile::tempdir().unwrap();
     mixture(folder.path());
 
-    let ask = |rest: &str| {
+    let ask_with = |rest: &str| {
         run(&format!(
             "fits {} --gpus 2x24GiB --local --json --offload allow {rest}",
             folder.path().display()
         ))
     };
 
-    let figures = |answer: &Value| {
+    let figures_of = |answer: &Value| {
         let placement = &answer["placement"];
         let devices: Vec<Value> = placement["devices"]
             .as_array()
@@ -99,7 +98,7 @@ fn accepted_parameters_move_figures_and_others_are_refused() {
         )
     };
 
-    let plain = ask("").json();
+    let plain = ask_with("").json();
     for (name, value) in [
         ("n_ctx", "8192"),
         ("n_batch", "256"),
@@ -118,13 +117,13 @@ fn accepted_parameters_move_figures_and_others_are_refused() {
         ("no_mmproj", "on"),
         ("no_mmproj_offload", "on"),
     ] {
-        let outcome = ask(&format!("--set {name}={value}"));
+        let outcome = ask_with(&format!("--set {name}={value}"));
         let set = outcome.json();
         assert_eq!(outcome.code, 0, "{name}: {}", outcome.out);
 
         assert_ne!(
-            figures(&set),
-            figures(&plain),
+            figures_of(&set),
+            figures_of(&plain),
             "{name} = {value} changes nothing"
         );
 
@@ -132,25 +131,26 @@ fn accepted_parameters_move_figures_and_others_are_refused() {
         assert!(flag.contains("llama-server"), "{flag}");
     }
 
-    let short = |rest: &str| figures(&ask(&format!("--context 4096 {rest}")).json());
+    let short_figures =
+        |rest: &str| figures_of(&ask_with(&format!("--context 4096 {rest}")).json());
     assert_ne!(
-        short("--set n_outputs_max=512"),
-        short(""),
+        short_figures("--set n_outputs_max=512"),
+        short_figures(""),
         "logits of every token are the largest part of a short context"
     );
 
-    // These do not change what is allocated but what must be left free, or which ways there are.
-    let required = |answer: &Value| {
+    // These do not change allocations, but the memory to leave free or the possible placements.
+    let required_bytes = |answer: &Value| {
         answer["placement"]["devices"][0]["required_bytes"]
             .as_u64()
             .unwrap()
     };
 
-    assert!(required(&ask("--set fit_target=4096").json()) > required(&plain));
-    assert!(required(&ask("--set fit=off").json()) < required(&plain));
-    let two = ask("--set tensor_split=1,1").json();
+    assert!(required_bytes(&ask_with("--set fit_target=4096").json()) > required_bytes(&plain));
+    assert!(required_bytes(&ask_with("--set fit=off").json()) < required_bytes(&plain));
+    let two = ask_with("--set tensor_split=1,1").json();
     assert_eq!(two["placement"]["devices"].as_array().unwrap().len(), 2);
-    let one = ask("--set split_mode=none --pipeline-parallel 2").json();
+    let one = ask_with("--set split_mode=none --pipeline-parallel 2").json();
     assert_eq!(one["reason"], "no_legal_split", "{}", one["message"]);
 
     for (name, code, says) in [
@@ -162,10 +162,10 @@ fn accepted_parameters_move_figures_and_others_are_refused() {
         ("mmproj", 2, "mmproj-m.gguf"),
         ("n_ubatchs", 2, "n_ubatch"),
     ] {
-        let outcome = ask(&format!("--set {name}=x"));
+        let outcome = ask_with(&format!("--set {name}=x"));
         assert_eq!(outcome.code, code, "{name}: {}", outcome.out);
         assert!(outcome.out.contains(says), "{name}: {}", outcome.out);
     }
 
-    assert_eq!(ask("--set mmproj=mmproj-m.gguf").code, 0);
+    assert_eq!(ask_with("--set mmproj=mmproj-m.gguf").code, 0);
 }

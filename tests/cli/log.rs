@@ -1,5 +1,4 @@
-//! What the daemon's log tells an operator: each turn once, each fact by its name, each request by
-//! its id.
+//! The daemon's log: each state change once, each fact as a field, each request by its id.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -10,11 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::Value;
 use simulated_nvml::{Scenario, SimulatedDriver, profiles};
 
-use super::daemon::Daemon;
+use super::daemon_process::Daemon;
 use super::fake_hub::{FakeHub, Reply, Request};
-use super::run::{MODEL, run_beside};
+use super::run::{MODEL, run_with_daemon};
 
-/// A daemon whose log is JSON, with `filter`.
+/// Starts a daemon with a JSON log and `filter`.
 fn start(filter: &str, arguments: &[&str]) -> Daemon {
     let directory = tempfile::tempdir().unwrap();
     let more = format!("[log]\nformat = \"json\"\nfilter = \"{filter}\"\n");
@@ -22,7 +21,7 @@ fn start(filter: &str, arguments: &[&str]) -> Daemon {
     Daemon::start_in(directory, arguments)
 }
 
-/// One request with an id of its own, and its answer's status and body.
+/// Sends one request with the id `id`, and returns the answer's status and body.
 fn ask_of(socket: &Path, method: &str, path: &str, id: &str, body: &str) -> (u16, Value) {
     let mut stream = UnixStream::connect(socket).unwrap();
     let length = body.len();
@@ -42,15 +41,15 @@ fn ask_of(socket: &Path, method: &str, path: &str, id: &str, body: &str) -> (u16
     (status, serde_json::from_str(body).unwrap())
 }
 
-/// Each line by its fields.
+/// Parses each line of the log.
 fn lines(log: &str) -> Vec<Value> {
     log.lines()
         .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
         .collect()
 }
 
-/// Those lines that say `message`.
-fn saying<'a>(lines: &'a [Value], message: &str) -> Vec<&'a Value> {
+/// Returns the lines with the message `message`.
+fn lines_with<'a>(lines: &'a [Value], message: &str) -> Vec<&'a Value> {
     lines
         .iter()
         .filter(|line| line["message"] == message)
@@ -58,14 +57,14 @@ fn saying<'a>(lines: &'a [Value], message: &str) -> Vec<&'a Value> {
 }
 
 #[test]
-fn a_part_and_a_device_are_told_of_once_when_they_fall_ill_and_once_when_they_are_well() {
+fn each_health_change_is_logged_once() {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let well = Scenario::of([profiles::h100_80(), profiles::h100_80()]);
     let driver = SimulatedDriver::install(directory.path(), &well).unwrap();
     let daemon = start("info", &["--nvml", driver.library().to_str().unwrap()]);
     let socket = daemon.socket();
 
-    let unusable = |status: u16, answer: &Value| {
+    let count_unusable = |status: u16, answer: &Value| {
         assert_eq!(status, 200);
         answer["devices"]
             .as_array()
@@ -75,21 +74,21 @@ fn a_part_and_a_device_are_told_of_once_when_they_fall_ill_and_once_when_they_ar
             .count()
     };
 
-    let until = |count: usize| loop {
+    let wait_for_unusable = |count: usize| loop {
         let (status, answer) = ask_of(&socket, "GET", "/v1/gpus?fresh=true", "reading", "");
-        if unusable(status, &answer) == count {
+        if count_unusable(status, &answer) == count {
             break;
         }
     };
 
-    let looked_at = || {
+    let read_repeatedly = || {
         for _ in 0..20 {
             ask_of(&socket, "GET", "/v1/gpus?fresh=true", "reading", "");
             ask_of(&socket, "GET", "/v1/health", "health", "");
         }
     };
 
-    looked_at();
+    read_repeatedly();
     driver
         .set(&Scenario::of([
             profiles::h100_80(),
@@ -97,11 +96,11 @@ fn a_part_and_a_device_are_told_of_once_when_they_fall_ill_and_once_when_they_ar
         ]))
         .unwrap();
 
-    until(1);
-    looked_at();
+    wait_for_unusable(1);
+    read_repeatedly();
     driver.set(&well).unwrap();
-    until(0);
-    looked_at();
+    wait_for_unusable(0);
+    read_repeatedly();
 
     driver
         .set(
@@ -112,10 +111,10 @@ fn a_part_and_a_device_are_told_of_once_when_they_fall_ill_and_once_when_they_ar
         .unwrap();
 
     while ask_of(&socket, "GET", "/v1/gpus?fresh=true", "reading", "").0 == 200 {}
-    looked_at();
+    read_repeatedly();
     let lines = lines(&daemon.log());
 
-    let ill = saying(&lines, "a device cannot be used");
+    let ill = lines_with(&lines, "a device cannot be used");
     assert_eq!(ill.len(), 1, "{ill:?}");
     let index = ill[0]["index"].as_u64().unwrap();
     assert_eq!(
@@ -129,10 +128,10 @@ fn a_part_and_a_device_are_told_of_once_when_they_fall_ill_and_once_when_they_ar
         ill[0]
     );
 
-    let again = saying(&lines, "a device can be used again");
+    let again = lines_with(&lines, "a device can be used again");
     assert_eq!((again.len(), &again[0]["uuid"]), (1, &ill[0]["uuid"]));
 
-    let degraded = saying(&lines, "a part of the daemon is degraded");
+    let degraded = lines_with(&lines, "a part of the daemon is degraded");
     let causes: Vec<_> = degraded
         .iter()
         .map(|line| (line["part"].as_str(), line["cause"].as_str()))
@@ -156,7 +155,7 @@ fn a_part_and_a_device_are_told_of_once_when_they_fall_ill_and_once_when_they_ar
         degraded[0]
     );
 
-    let well = saying(&lines, "a part of the daemon is well again");
+    let well = lines_with(&lines, "a part of the daemon has recovered");
     assert_eq!(
         (
             well.len(),
@@ -168,16 +167,16 @@ fn a_part_and_a_device_are_told_of_once_when_they_fall_ill_and_once_when_they_ar
 }
 
 #[test]
-fn a_hub_that_fails_is_told_of_once_however_many_ask() {
+fn hub_failure_is_logged_once() {
     let down = Arc::new(AtomicBool::new(true));
     let is_down = Arc::clone(&down);
-    let script = move |_: &Request, _| {
+    let hub_reply = move |_: &Request, _| {
         is_down
             .load(Ordering::SeqCst)
             .then(|| Reply::status(503).with("retry-after", "3600"))
     };
 
-    // On a thread of its own, to the end of the process: this one waits for answers.
+    // The Hub runs on its own thread until the process ends, because this thread blocks.
     let (started, endpoint) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         tokio::runtime::Builder::new_current_thread()
@@ -185,7 +184,9 @@ fn a_hub_that_fails_is_told_of_once_however_many_ask() {
             .build()
             .unwrap()
             .block_on(async {
-                started.send(FakeHub::start(script).await.endpoint).unwrap();
+                started
+                    .send(FakeHub::start(hub_reply).await.endpoint)
+                    .unwrap();
                 std::future::pending::<()>().await;
             });
     });
@@ -197,9 +198,9 @@ fn a_hub_that_fails_is_told_of_once_however_many_ask() {
     let daemon = Daemon::start_in(directory, &["--gpus", "24GiB"]);
     let socket = daemon.socket();
     let question = r#"{"model": {"repo": "a/b"}, "engine": {"name": "reference"}}"#;
-    let ask = || ask_of(&socket, "POST", "/v1/fits", "model", question);
+    let ask_daemon = || ask_of(&socket, "POST", "/v1/fits", "model", question);
     for _ in 0..10 {
-        let (status, answer) = ask();
+        let (status, answer) = ask_daemon();
         assert_eq!(
             (status, answer["reason"].as_str()),
             (502, Some("hub_unreachable")),
@@ -209,34 +210,38 @@ fn a_hub_that_fails_is_told_of_once_however_many_ask() {
 
     down.store(false, Ordering::SeqCst);
     for _ in 0..10 {
-        let (status, answer) = ask();
+        let (status, answer) = ask_daemon();
         assert_ne!(answer["reason"], "hub_unreachable", "{status}: {answer}");
     }
 
     let lines = lines(&daemon.log());
-    let degraded = saying(&lines, "a part of the daemon is degraded");
-    let told: Vec<_> = degraded
+    let degraded = lines_with(&lines, "a part of the daemon is degraded");
+    let causes: Vec<_> = degraded
         .iter()
         .map(|line| (line["part"].as_str(), line["cause"].as_str()))
         .collect();
-    assert_eq!(told, [(Some("hub"), Some(endpoint.as_str()))], "{lines:?}");
+    assert_eq!(
+        causes,
+        [(Some("hub"), Some(endpoint.as_str()))],
+        "{lines:?}"
+    );
 
     assert!(
         degraded[0]["why"]
             .as_str()
             .unwrap()
-            .contains("known models are answered for"),
+            .contains("the daemon answers for known models"),
         "{}",
         degraded[0]
     );
 
-    let well = saying(&lines, "a part of the daemon is well again");
+    let well = lines_with(&lines, "a part of the daemon has recovered");
     assert_eq!((well.len(), well[0]["part"].as_str()), (1, Some("hub")));
     assert!(lines.len() < 10, "nothing for each request: {lines:?}");
 }
 
 #[test]
-fn what_is_wrong_from_the_start_is_told_at_the_start() {
+fn initial_faults_are_logged_at_start() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(
         directory.path().join("more.toml"),
@@ -244,10 +249,10 @@ fn what_is_wrong_from_the_start_is_told_at_the_start() {
     )
     .unwrap();
 
-    // In place of a file that the ledger needs.
+    // A directory blocks the path of a file that the ledger needs.
     std::fs::create_dir_all(directory.path().join("state/leases.lock")).unwrap();
     let lines = lines(&Daemon::start_in(directory, &["--gpus", "24GiB"]).log());
-    let degraded = saying(&lines, "a part of the daemon is degraded");
+    let degraded = lines_with(&lines, "a part of the daemon is degraded");
     assert_eq!(
         (degraded.len(), degraded[0]["part"].as_str()),
         (1, Some("leases")),
@@ -256,7 +261,7 @@ fn what_is_wrong_from_the_start_is_told_at_the_start() {
 }
 
 #[test]
-fn a_release_of_the_driver_is_told_with_who_asked_and_so_is_its_end() {
+fn driver_release_is_logged_with_requester() {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let driver =
         SimulatedDriver::install(directory.path(), &Scenario::of([profiles::h100_80()])).unwrap();
@@ -276,7 +281,7 @@ fn a_release_of_the_driver_is_told_with_who_asked_and_so_is_its_end() {
 
     while ask_of(&socket, "GET", "/v1/gpus?fresh=true", "reading", "").0 != 200 {}
     let lines = lines(&daemon.log());
-    let began = saying(&lines, "the driver is let go of, as this user asked");
+    let began = lines_with(&lines, "driver released at this user's request");
     assert_eq!(began.len(), 1, "{lines:?}");
 
     assert_eq!(
@@ -293,7 +298,7 @@ fn a_release_of_the_driver_is_told_with_who_asked_and_so_is_its_end() {
     );
     assert_eq!(began[0]["pid"].as_u64(), Some(std::process::id().into()));
 
-    let ended = saying(
+    let ended = lines_with(
         &lines,
         "the release of the driver is over: it is opened again when somebody asks",
     );
@@ -305,10 +310,10 @@ fn a_release_of_the_driver_is_told_with_who_asked_and_so_is_its_end() {
 }
 
 #[test]
-fn events_of_leases_have_each_fact_by_its_name_and_the_request_that_caused_them() {
+fn lease_events_have_fields_and_request() {
     let daemon = start("debug", &["--gpus", "80GiB"]);
     let socket = daemon.socket();
-    let reserved = run_beside(
+    let reserved = run_with_daemon(
         &socket,
         &format!("fits {MODEL} --reserve --holder job --json"),
     );
@@ -375,7 +380,7 @@ fn events_of_leases_have_each_fact_by_its_name_and_the_request_that_caused_them(
     assert_eq!(&ids[1..], ["job-7", "job-8"]);
     assert_eq!(events[2]["reason"], "by_owner");
 
-    // One request can be followed: its stages, what came of it, and its end.
+    // The request's id connects its stages, its result and its end.
     let of_grant: Vec<&Value> = lines
         .iter()
         .filter(|line| line["span"]["request_id"] == ids[0] || line["request_id"] == ids[0])
@@ -394,14 +399,14 @@ fn events_of_leases_have_each_fact_by_its_name_and_the_request_that_caused_them(
     }
 
     assert_eq!(
-        saying(&lines, "answered")
+        lines_with(&lines, "answered")
             .iter()
             .filter(|line| line["span"]["request_id"] == ids[0])
             .count(),
         1
     );
 
-    let starting = saying(&lines, "starting");
+    let starting = lines_with(&lines, "starting");
     assert_eq!(starting[0]["config"].as_str(), config.to_str());
     assert!(!log.contains("Some("), "{log}");
 
@@ -415,9 +420,9 @@ fn events_of_leases_have_each_fact_by_its_name_and_the_request_that_caused_them(
 }
 
 #[test]
-fn the_same_facts_stand_in_text() {
+fn text_log_has_same_fields() {
     let daemon = Daemon::start_in(tempfile::tempdir().unwrap(), &["--gpus", "80GiB"]);
-    let reserved = run_beside(
+    let reserved = run_with_daemon(
         &daemon.socket(),
         &format!("fits {MODEL} --reserve --holder job --json"),
     );

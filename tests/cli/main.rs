@@ -1,10 +1,11 @@
-//! The real binary: what a person or a scheduler types, what comes out, and the exit code.
+//! Runs the real binary, and checks its output and exit code.
 #![expect(clippy::unwrap_used, reason = "the helpers of tests may fail them")]
 
 mod adapters;
 mod answers;
 mod configurations;
 mod daemon;
+mod daemon_process;
 mod engine_parameters;
 mod engine_versions;
 mod failures;

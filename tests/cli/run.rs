@@ -1,21 +1,19 @@
-//! Runs the binary with an environment of its own: no Hub, no home, no daemon but the one that is
-//! named.
+//! Runs the binary in a clean environment: no Hub, no home, and only a named daemon.
 
 use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::Value;
 
-/// The model that the repository ships.
+/// The model in the repository.
 pub(crate) const MODEL: &str = "tests/fixtures/Qwen3-8B";
 
-/// The binary in the repository's root, with nothing of the machine's environment that could change
-/// an answer.
+/// Returns a command of the binary in the repository's root, in a clean environment.
 pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hf-mem-probe"));
     command.current_dir(env!("CARGO_MANIFEST_DIR")).env_clear();
 
-    // A Hub that nobody listens at: whoever asks it fails at once.
+    // No Hub listens at this address, so requests to it fail at once.
     command
         .env("HF_ENDPOINT", "http://127.0.0.1:9")
         .env("HF_HUB_OFFLINE", "1")
@@ -25,7 +23,7 @@ pub(crate) fn program() -> Command {
     command
 }
 
-/// What came of a command line.
+/// The result of a command line.
 pub(crate) struct Outcome {
     pub(crate) code: i32,
     pub(crate) out: String,
@@ -33,7 +31,7 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// Standard output as exactly one JSON object.
+    /// Parses standard output as exactly one JSON object.
     pub(crate) fn json(&self) -> Value {
         let value: Value = serde_json::from_str(&self.out)
             .unwrap_or_else(|error| panic!("{error}: {:?}", self.out));
@@ -52,7 +50,7 @@ impl From<Output> for Outcome {
     }
 }
 
-/// Runs `line`, split at spaces.
+/// Runs `line`, which is split at spaces.
 pub(crate) fn run(line: &str) -> Outcome {
     program()
         .args(line.split_whitespace())
@@ -61,8 +59,8 @@ pub(crate) fn run(line: &str) -> Outcome {
         .into()
 }
 
-/// The same beside a daemon at `socket`.
-pub(crate) fn run_beside(socket: &Path, line: &str) -> Outcome {
+/// Runs `line` with a daemon at `socket`.
+pub(crate) fn run_with_daemon(socket: &Path, line: &str) -> Outcome {
     program()
         .env("HF_MEM_PROBE_SOCKET", socket)
         .args(line.split_whitespace())

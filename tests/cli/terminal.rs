@@ -1,5 +1,4 @@
-//! What others wrote, on a terminal: names and messages of other users, processes and hubs are
-//! shown, never obeyed.
+//! Foreign text on a terminal: control characters in names and messages are escaped.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixListener;
@@ -8,43 +7,45 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use super::run::{program, run, run_beside};
+use super::run::{program, run, run_with_daemon};
 
-/// Titles the window, clears the screen, begins a line, turns the direction, and steers by C1.
+/// Sets the window title, clears the screen, breaks the line, changes the text direction, and has
+/// a C1 control.
 const HOSTILE: &str = "job\x1b]0;owned\x07\x1b[2J\nFAKE  root  lease\u{202e}\u{9b}2J";
 
-/// Whether a terminal would act on something in `text`. Of sequences, colours and what draws a
-/// screen anew are ours.
-fn steers(text: &str) -> bool {
+/// Whether a terminal would act on a part of `text`.
+///
+/// Sequences for colors and for redrawing the screen are this program's own.
+fn controls_terminal(text: &str) -> bool {
     let mut rest = text.to_owned();
-    for ours in ["\x1b[H", "\x1b[K", "\x1b[J"] {
-        rest = rest.replace(ours, "");
+    for sequence in ["\x1b[H", "\x1b[K", "\x1b[J"] {
+        rest = rest.replace(sequence, "");
     }
 
-    let colours = rest.split("\x1b[").skip(1).all(|after| {
+    let only_colors = rest.split("\x1b[").skip(1).all(|after| {
         after
             .trim_start_matches(|letter: char| letter.is_ascii_digit() || letter == ';')
             .starts_with('m')
     });
 
-    let controls =
+    let is_forbidden =
         |letter: char| letter.is_control() && !matches!(letter, '\n' | '\r' | '\t' | '\x1b');
 
-    !colours
+    !only_colors
         || rest.contains("\x1b]")
         || rest
             .chars()
-            .any(|letter| controls(letter) || letter == '\u{202e}')
+            .any(|letter| is_forbidden(letter) || letter == '\u{202e}')
 }
 
-/// A daemon of a hostile tongue: the answer to each request.
-struct Tongue {
+/// A daemon with hostile text in its answers.
+struct HostileDaemon {
     _directory: tempfile::TempDir,
     socket: PathBuf,
 }
 
-impl Tongue {
-    fn new(says: impl Fn(&str) -> (u16, Value) + Send + 'static) -> Self {
+impl HostileDaemon {
+    fn new(replies: impl Fn(&str) -> (u16, Value) + Send + 'static) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("api.sock");
         let listener = UnixListener::bind(&socket).unwrap();
@@ -59,14 +60,14 @@ impl Tongue {
                         .strip_prefix("content-length: ")
                         .map_or(length, |bytes| bytes.parse().unwrap());
                 }
-                // All of it: what is left unread would reset the connection.
+                // Reads the whole request: unread bytes would reset the connection.
                 reader.read_exact(&mut vec![0; length]).unwrap();
 
-                let (status, body) = says(head.split(" HTTP").next().unwrap_or_default());
+                let (status, body) = replies(head.split(" HTTP").next().unwrap_or_default());
                 let body = body.to_string();
                 let length = body.len();
 
-                // Who hung up wanted no answer.
+                // A disconnected client needs no answer.
                 let _ = write!(
                     stream,
                     "HTTP/1.1 {status} x\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
@@ -81,15 +82,16 @@ impl Tongue {
     }
 }
 
-/// What a command line shows on a terminal of its own, standard error in it too; `None` where there
-/// is none to be had.
+/// Returns the output of a command line on its own terminal, with standard error.
+///
+/// `None` if no terminal is available.
 #[expect(clippy::print_stderr, reason = "a test that did not run says so")]
 fn on_a_terminal(socket: &Path, words: &[&str]) -> Option<String> {
     let program = program();
-    let quoted = |word: &str| format!("'{}'", word.replace('\'', r"'\''"));
+    let quote_word = |word: &str| format!("'{}'", word.replace('\'', r"'\''"));
     let line: Vec<String> = std::iter::once(program.get_program().to_str().unwrap())
         .chain(words.iter().copied())
-        .map(quoted)
+        .map(quote_word)
         .collect();
     let mut terminal = Command::new("/usr/bin/script");
     terminal.args([
@@ -134,7 +136,7 @@ fn problem() -> Value {
     })
 }
 
-/// Two devices, their names and processes hostile.
+/// Returns two devices with hostile names and processes.
 fn devices() -> Value {
     let mut answer = run("gpus --gpus 2x24GiB --json").json();
     for device in answer["devices"].as_array_mut().unwrap() {
@@ -149,7 +151,7 @@ fn devices() -> Value {
     answer
 }
 
-fn says(devices: &Value) -> impl Fn(&str) -> (u16, Value) + Send + 'static {
+fn replies(devices: &Value) -> impl Fn(&str) -> (u16, Value) + Send + 'static {
     let devices = devices.clone();
     move |request| match request {
         "GET /v1/leases" => (
@@ -169,8 +171,8 @@ fn says(devices: &Value) -> impl Fn(&str) -> (u16, Value) + Send + 'static {
 }
 
 #[test]
-fn what_others_wrote_does_not_steer_the_terminal() {
-    let daemon = Tongue::new(says(&devices()));
+fn foreign_text_cannot_control_terminal() {
+    let daemon = HostileDaemon::new(replies(&devices()));
     let journal = tempfile::tempdir().unwrap();
     let change = json!({
         "device": HOSTILE, "pid": 7, "name": HOSTILE, "uid": 1, "before_bytes": null, "after_bytes": 1, "free_bytes": 1,
@@ -208,20 +210,20 @@ fn what_others_wrote_does_not_steer_the_terminal() {
         };
 
         assert!(shown.contains("job"), "{words:?} shows it: {shown:?}");
-        assert!(!steers(&shown), "{words:?}: {shown:?}");
+        assert!(!controls_terminal(&shown), "{words:?}: {shown:?}");
         let forged = shown
             .lines()
             .any(|line| line.starts_with("FAKE") && words != ["lease", HOSTILE]);
         assert!(!forged, "{words:?}: {shown:?}");
 
-        // Once more as JSON, which means the same to a program.
+        // The JSON output has the same meaning for a program.
         let mut json = words.to_vec();
         json.insert(if words[0] == "lease" { 2 } else { 1 }, "--json");
         let shown = on_a_terminal(&daemon.socket, &json).unwrap();
-        assert!(!steers(&shown), "{json:?}: {shown:?}");
+        assert!(!controls_terminal(&shown), "{json:?}: {shown:?}");
     }
 
-    let list = run_beside(&daemon.socket, "lease list --json").json();
+    let list = run_with_daemon(&daemon.socket, "lease list --json").json();
     assert_eq!(list["leases"][0]["holder"]["name"], HOSTILE);
     let shown = on_a_terminal(&daemon.socket, &["lease", "list"]).unwrap();
     assert!(
@@ -231,7 +233,7 @@ fn what_others_wrote_does_not_steer_the_terminal() {
 }
 
 #[test]
-fn a_holder_that_steers_is_refused_before_anybody_is_asked() {
+fn control_characters_in_holder_are_refused() {
     let refused: super::run::Outcome = program()
         .args([
             "fits",

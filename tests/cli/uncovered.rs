@@ -1,16 +1,16 @@
-//! Headers that leave a large part of their file to no tensor: unknown, whatever the engine and
-//! whoever is asked.
+//! Headers that assign a large part of their file to no tensor: unknown with every engine, with and
+//! without the daemon.
 
 use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::daemon::Daemon;
+use super::daemon_process::Daemon;
 use super::gguf_writer::{Header, Kv};
-use super::run::{run, run_beside};
+use super::run::{run, run_with_daemon};
 
-/// A file of `length` bytes that begins with `header`.
+/// Writes a file of `length` bytes that begins with `header`.
 fn write(path: &Path, header: &[u8], length: u64) {
     fs::write(path, header).unwrap();
     fs::OpenOptions::new()
@@ -21,7 +21,7 @@ fn write(path: &Path, header: &[u8], length: u64) {
         .unwrap();
 }
 
-/// A Llama model whose header names `tensors` and whose file has `length` bytes.
+/// Writes a Llama model with `tensors` in its header and `length` bytes in its file.
 fn llama(folder: &Path, tensors: &Value, length: u64) -> String {
     fs::create_dir(folder).unwrap();
     let config = json!({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64,
@@ -38,14 +38,14 @@ fn llama(folder: &Path, tensors: &Value, length: u64) -> String {
 #[track_caller]
 fn is_unknown(outcome: &super::run::Outcome) {
     let answer = outcome.json();
-    let said = (
+    let fields = (
         outcome.code,
         answer["verdict"].as_str(),
         answer["reason"].as_str(),
     );
 
     assert_eq!(
-        said,
+        fields,
         (3, Some("unknown"), Some("missing_metadata")),
         "{}",
         outcome.out
@@ -91,7 +91,7 @@ fn little_more_than_tensors_is_known() {
         json!({"w": {"dtype": "U8", "shape": [400_000_000], "data_offsets": [0, 400_000_000]}});
     let small = json!({"w": {"dtype": "U8", "shape": [1000], "data_offsets": [0, 1000]}});
 
-    // Below one percent of the file, below 1 MiB, and a file that ends with its header.
+    // Gaps below 1 % of the file or below 1 MiB, and a file that ends with its header.
     let cases = [
         ("percent", &large, 403_000_000),
         ("mebibyte", &small, 1 << 20),
@@ -116,16 +116,16 @@ fn daemon_answers_unknown_and_grants_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let folder = llama(&directory.path().join("model"), &json!({}), 3_400_000);
     let daemon = Daemon::start_in(tempfile::tempdir().unwrap(), &["--gpus", "2x24GiB"]);
-    is_unknown(&run_beside(
+    is_unknown(&run_with_daemon(
         &daemon.socket(),
         &format!("fits {folder} --json"),
     ));
 
-    is_unknown(&run_beside(
+    is_unknown(&run_with_daemon(
         &daemon.socket(),
         &format!("fits {folder} --reserve --json"),
     ));
-    let leases = run_beside(&daemon.socket(), "lease list --json");
+    let leases = run_with_daemon(&daemon.socket(), "lease list --json");
     assert!(leases.out.contains("\"leases\": []"), "{}", leases.out);
 }
 
@@ -133,7 +133,7 @@ fn daemon_answers_unknown_and_grants_nothing() {
 fn gguf_padding_is_no_gap() {
     let directory = tempfile::tempdir().unwrap();
 
-    // Tensors of 64 bytes, each in a MiB of its own behind a header that is padded to one.
+    // Each tensor has 64 bytes in its own MiB, after a header that is padded to 1 MiB.
     let alignment = 1 << 20;
     let header = Header::default()
         .with("general.architecture", Kv::Text("llama".into()))
@@ -145,7 +145,7 @@ fn gguf_padding_is_no_gap() {
     let (bytes, data) = header.bytes();
     let whole = alignment + data;
     let path = directory.path().join("model.gguf");
-    let ask = |length: u64| {
+    let ask_with_length = |length: u64| {
         write(&path, &bytes, length);
         run(&format!(
             "fits {} --gpus 24GiB --engine reference --json",
@@ -153,7 +153,7 @@ fn gguf_padding_is_no_gap() {
         ))
     };
 
-    let padded = ask(whole);
+    let padded = ask_with_length(whole);
     assert_eq!(
         padded.json()["reason"],
         "unsupported_architecture",
@@ -161,5 +161,5 @@ fn gguf_padding_is_no_gap() {
         padded.out
     );
 
-    is_unknown(&ask(whole + (2 << 20)));
+    is_unknown(&ask_with_length(whole + (2 << 20)));
 }

@@ -1,8 +1,7 @@
-//! The daemon as a process of its own: started by the first caller, with its socket and its line to
-//! the service manager handed over as systemd does, and ended by a signal.
+//! The daemon as a process of its own, under socket activation: the first caller starts it, and a
+//! signal stops it.
 //!
-//! `systemd-socket-activate` stands in for systemd. What it starts is this very test program,
-//! running [`child`].
+//! `systemd-socket-activate` replaces systemd. It starts this test program with [`child`].
 
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -14,10 +13,10 @@ use hf_mem_probe::daemon::{Options, boot};
 
 use super::double::Double;
 
-/// A configuration of the test's own, in place of the machine's.
+/// The test's own configuration instead of the machine's.
 const CONFIG: &str = "HF_MEM_PROBE_TEST_CONFIG";
 
-/// The daemon's side; does nothing unless a socket was handed over.
+/// The daemon's side. It does nothing without a handed-over socket.
 #[test]
 #[ignore = "started by the test below"]
 fn child() {
@@ -34,17 +33,17 @@ fn child() {
     assert_eq!(ended.by, "SIGTERM");
 }
 
-/// Ends the process even when an assertion of the test fails.
-struct Reaped(Child);
+/// Ends the process, also when an assertion of the test fails.
+struct ChildGuard(Child);
 
-impl Drop for Reaped {
+impl Drop for ChildGuard {
     fn drop(&mut self) {
         let _ended_already = self.0.kill();
         let _status = self.0.wait();
     }
 }
 
-fn activate(socket: &Path, notify: &Path) -> Option<Reaped> {
+fn activate(socket: &Path, notify: &Path) -> Option<ChildGuard> {
     let config = socket.with_file_name("config.toml");
     std::fs::write(&config, "").unwrap();
 
@@ -63,7 +62,7 @@ fn activate(socket: &Path, notify: &Path) -> Option<Reaped> {
         .spawn();
 
     match started {
-        Ok(child) => Some(Reaped(child)),
+        Ok(child) => Some(ChildGuard(child)),
         Err(error) => {
             println!("skipped: systemd-socket-activate cannot be run: {error}");
             None
@@ -72,7 +71,7 @@ fn activate(socket: &Path, notify: &Path) -> Option<Reaped> {
 }
 
 #[test]
-fn the_first_caller_starts_it_and_sigterm_ends_it() {
+fn first_caller_starts_the_daemon() {
     let folder = tempfile::tempdir().unwrap();
     let (socket, notify) = (
         folder.path().join("api.sock"),
@@ -86,7 +85,7 @@ fn the_first_caller_starts_it_and_sigterm_ends_it() {
         return;
     };
 
-    // The file is there before anybody listens at it.
+    // The file exists before a process listens on it.
     let health = loop {
         match block_on(Client::new(&socket).health()).unwrap() {
             Err(error) if error.daemon_is_absent() => {
@@ -101,34 +100,34 @@ fn the_first_caller_starts_it_and_sigterm_ends_it() {
     };
 
     assert_eq!(health.uptime_seconds, 3);
-    let ready = told(&manager, "READY=1");
+    let ready = notification(&manager, "READY=1");
     assert_eq!(
         ready,
         "READY=1\nSTATUS=answering on the socket unit's socket"
     );
-    told(&manager, "WATCHDOG=1");
+    notification(&manager, "WATCHDOG=1");
 
-    // The tool has become the daemon by exec: one process, one id.
+    // The tool becomes the daemon by exec, so the pid stays the same.
     let pid = rustix::process::Pid::from_child(&process.0);
     rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
-    assert!(told(&manager, "RELOADING=1").contains("MONOTONIC_USEC="));
-    told(&manager, "READY=1");
+    assert!(notification(&manager, "RELOADING=1").contains("MONOTONIC_USEC="));
+    notification(&manager, "READY=1");
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    told(&manager, "STOPPING=1");
+    notification(&manager, "STOPPING=1");
     assert!(process.0.wait().unwrap().success());
 
     assert!(
         socket.exists(),
-        "what was handed over is not ours to remove"
+        "the daemon does not remove a handed-over socket"
     );
 }
 
-/// The next message that starts with `name`.
-fn told(manager: &UnixDatagram, name: &str) -> String {
+/// Returns the next message that starts with `name`.
+fn notification(manager: &UnixDatagram, name: &str) -> String {
     let mut buffer = [0; 4096];
     loop {
         let length = match manager.recv(&mut buffer) {
-            // Who was stopped and goes on hears this of a socket with a time limit.
+            // A process that was stopped and continued gets this from a socket with a timeout.
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
             length => length.unwrap(),
         };

@@ -1,14 +1,15 @@
-//! What is refused, and in which words.
+//! Rejected requests, and the texts of their problems.
 
 use hf_mem_core::report::problem::Reason;
 
-use super::double::{raw, request, roomy, start};
+use super::double::{default_limits, raw, request, start};
 
 const GOOD: &str = r#"{"model": {"repo": "a/b"}}"#;
 
-/// A question with an array of far too many of what `begun` begins.
-fn many(key: &str, table: &str, begun: &str) -> String {
-    let array = format!("{begun}{}]", begun.replace('[', ",").repeat(5000));
+/// Returns a question with an array of far too many items. `start` is the array's beginning up to
+/// its first item.
+fn oversized(key: &str, table: &str, start: &str) -> String {
+    let array = format!("{start}{}]", start.replace('[', ",").repeat(5000));
     let inside = format!("\"{table}\": {{\"{key}\": {array}}}");
     let inside = if table == "parameters" {
         format!("\"engine\": {{{inside}}}")
@@ -19,11 +20,16 @@ fn many(key: &str, table: &str, begun: &str) -> String {
     format!("{{\"model\": {{\"repo\": \"a/b\"}}, {inside}}}")
 }
 
-/// Each bad request, the reason it is refused for, and what the detail must name.
-fn cases() -> Vec<(&'static str, Vec<u8>, Reason, &'static str)> {
-    let post = |path: &str, body: &str| request("POST", path, "", body);
-    let with = |headers: &str| request("POST", "/v1/fits", headers, GOOD);
+fn post(path: &str, body: &str) -> Vec<u8> {
+    request("POST", path, "", body)
+}
 
+fn post_with_headers(headers: &str) -> Vec<u8> {
+    request("POST", "/v1/fits", headers, GOOD)
+}
+
+/// Bad requests: a name, the bytes, the reason, and what the detail must contain.
+fn cases() -> Vec<(&'static str, Vec<u8>, Reason, &'static str)> {
     vec![
         ("no body", post("/v1/fits", ""), Reason::Usage, "no body"),
         (
@@ -90,7 +96,7 @@ fn cases() -> Vec<(&'static str, Vec<u8>, Reason, &'static str)> {
             "no questions",
             post("/v1/fits", r#"{"questions": []}"#),
             Reason::Usage,
-            "holds 0",
+            "`questions` is empty",
         ),
         (
             "lease: field",
@@ -120,7 +126,7 @@ fn cases() -> Vec<(&'static str, Vec<u8>, Reason, &'static str)> {
             "99999",
         ),
         (
-            "lease: a name that steers",
+            "lease: control characters in a name",
             post(
                 "/v1/leases",
                 r#"{"question": {"model": {"repo": "a/b"}}, "holder": {"name": "job\u001b[2J"}}"#,
@@ -138,7 +144,7 @@ fn cases() -> Vec<(&'static str, Vec<u8>, Reason, &'static str)> {
             "`idempotency_key` holds the control character \\u{a}",
         ),
         (
-            "a model's name that steers",
+            "control characters in a model's name",
             post(
                 "/v1/fits",
                 r#"{"model": {"repo": "a\u009b2J", "metadata": {}}}"#,
@@ -148,21 +154,24 @@ fn cases() -> Vec<(&'static str, Vec<u8>, Reason, &'static str)> {
         ),
         (
             "many parts",
-            post("/v1/estimates", &many("devices", "constraints", "[\"\"")),
+            post(
+                "/v1/estimates",
+                &oversized("devices", "constraints", "[\"\""),
+            ),
             Reason::Usage,
-            "the most is 4096",
+            "the maximum is 4096",
         ),
         (
             "many values",
-            post("/v1/fits", &many("x", "parameters", "[1")),
+            post("/v1/fits", &oversized("x", "parameters", "[1")),
             Reason::Usage,
-            "the most is 4096",
+            "the maximum is 4096",
         ),
         (
             "lease: id",
             request("GET", "/v1/leases/..%2f..%2fetc", "", ""),
             Reason::NotFound,
-            "no lease of this id",
+            "no lease with this id",
         ),
         (
             "release: seconds",
@@ -177,19 +186,19 @@ fn cases() -> Vec<(&'static str, Vec<u8>, Reason, &'static str)> {
             "/v2/fits",
         ),
         (
-            "a query of another",
+            "an unknown query key",
             request("GET", "/v1/gpus?frehs=true", "", ""),
             Reason::Usage,
             "frehs",
         ),
         (
-            "a query that is no yes or no",
+            "a query value that is not a boolean",
             request("GET", "/v1/gpus?fresh=maybe", "", ""),
             Reason::Usage,
             "fresh",
         ),
         (
-            "a slash more",
+            "a trailing slash",
             request("GET", "/v1/gpus/", "", ""),
             Reason::NotFoundRoute,
             "/v1/gpus/",
@@ -202,30 +211,30 @@ fn cases() -> Vec<(&'static str, Vec<u8>, Reason, &'static str)> {
         ),
         (
             "a browser",
-            with("Origin: https://evil.example\r\n"),
+            post_with_headers("Origin: https://evil.example\r\n"),
             Reason::Forbidden,
             "`origin`",
         ),
         (
             "a link",
-            with("Referer: http://localhost/\r\n"),
+            post_with_headers("Referer: http://localhost/\r\n"),
             Reason::Forbidden,
             "`referer`",
         ),
         (
             "two hosts",
-            with("Host: evil.example\r\n"),
+            post_with_headers("Host: evil.example\r\n"),
             Reason::Forbidden,
             "evil.example",
         ),
         (
             "basic auth",
-            with("Authorization: Basic aGY6eA==\r\n"),
+            post_with_headers("Authorization: Basic aGY6eA==\r\n"),
             Reason::Usage,
             "authorization",
         ),
         (
-            "a problem of the program",
+            "a problem of the service",
             post("/v1/fits", r#"{"model": {"repo": "gone/x"}}"#),
             Reason::RateLimited,
             "Hub",
@@ -234,14 +243,14 @@ fn cases() -> Vec<(&'static str, Vec<u8>, Reason, &'static str)> {
             "a panic",
             post("/v1/fits", r#"{"model": {"repo": "panic/x"}}"#),
             Reason::Internal,
-            "broke",
+            "panic",
         ),
     ]
 }
 
 #[tokio::test]
-async fn each_bad_request_is_a_problem_that_names_what_is_wrong() {
-    let daemon = start(roomy());
+async fn bad_requests_are_named_problems() {
+    let daemon = start(default_limits());
     for (name, bytes, reason, named) in cases() {
         let problem = raw(&daemon.socket(), &bytes).await.problem();
         assert_eq!(problem.reason, reason, "{name}: {problem:?}");
@@ -254,15 +263,15 @@ async fn each_bad_request_is_a_problem_that_names_what_is_wrong() {
             .await
             .status,
         200,
-        "and it still answers"
+        "the daemon still answers"
     );
 
     daemon.stop().await;
 }
 
 #[tokio::test]
-async fn headers_say_what_the_status_means() {
-    let daemon = start(roomy());
+async fn problem_headers_match_status() {
+    let daemon = start(default_limits());
     let wrong = raw(&daemon.socket(), &request("PUT", "/v1/leases", "", "")).await;
     assert!(wrong.headers.contains("allow: get,head,post"), "{wrong:?}");
 
@@ -276,8 +285,8 @@ async fn headers_say_what_the_status_means() {
 }
 
 #[tokio::test]
-async fn what_is_no_http_gets_a_plain_refusal_and_the_next_caller_an_answer() {
-    let daemon = start(roomy());
+async fn invalid_http_is_rejected() {
+    let daemon = start(default_limits());
     for bytes in [
         &b"hello\r\n\r\n"[..],
         b"GET / HTTP/9.9\r\n\r\n",

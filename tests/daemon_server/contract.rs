@@ -1,20 +1,20 @@
-//! The server holds to its own description: every request body of `GET /v1/openapi.json`, bent in
-//! one place at a time.
+//! The server enforces its own OpenAPI document: the tests change every request body of
+//! `GET /v1/openapi.json` in one place at a time.
 
 use std::collections::BTreeSet;
 
 use hf_mem_core::report::problem::Reason;
 use serde_json::{Value, json};
 
-use super::double::{raw, request, roomy, start};
+use super::double::{default_limits, raw, request, start};
 
-/// A request body that the description allows, and the route that takes it.
+/// A request body that the document allows, and its route.
 struct Example {
     path: String,
     body: Value,
 }
 
-/// Bodies that together have every property and every alternative of every request.
+/// Returns bodies that together have every property and every alternative of every request.
 fn examples(document: &Value) -> Vec<Example> {
     let mut examples = Vec::new();
     for (path, operations) in document["paths"].as_object().unwrap() {
@@ -33,7 +33,8 @@ fn examples(document: &Value) -> Vec<Example> {
     examples
 }
 
-/// Values of `schema`: with the first alternative everywhere, and then with each other one.
+/// Returns values of `schema`: first with the first alternative everywhere, then with each other
+/// one.
 fn values(document: &Value, schema: &Value) -> Vec<Value> {
     if let Some(reference) = schema["$ref"].as_str() {
         return values(document, document.pointer(&reference[1..]).unwrap());
@@ -78,18 +79,17 @@ fn objects(document: &Value, schema: &Value) -> Vec<Value> {
         others.extend(values.map(|value| (name.clone(), value)));
     }
 
-    let bend = |(name, value): (String, Value)| {
-        let mut other = whole.clone();
+    let mut objects = vec![whole];
+    for (name, value) in others {
+        let mut other = objects[0].clone();
         other[name] = value;
-        other
-    };
+        objects.push(other);
+    }
 
-    let bent: Vec<Value> = others.into_iter().map(bend).collect();
-
-    [vec![whole], bent].concat()
+    objects
 }
 
-/// Where `value` has an object, as JSON pointers.
+/// Collects the JSON pointers of all objects in `value`.
 fn objects_in(value: &Value, place: &str, found: &mut Vec<String>) {
     match value {
         Value::Object(map) => {
@@ -107,14 +107,14 @@ fn objects_in(value: &Value, place: &str, found: &mut Vec<String>) {
     }
 }
 
-/// A value just outside of a bound, and its place in a body.
+/// A value just outside a bound, and its place in a body.
 struct Outside {
     place: String,
     keyword: &'static str,
     value: Value,
 }
 
-/// A value outside of each bound that `schema` states, for itself and all that is in it.
+/// Returns a value outside each bound that `schema` and its parts state.
 fn outside(document: &Value, schema: &Value, place: &str) -> Vec<Outside> {
     if let Some(reference) = schema["$ref"].as_str() {
         return outside(document, document.pointer(&reference[1..]).unwrap(), place);
@@ -140,7 +140,7 @@ fn outside(document: &Value, schema: &Value, place: &str) -> Vec<Outside> {
         json!("x")
     };
 
-    let mut add = |keyword: &'static str, wrong: &dyn Fn(usize) -> Option<Value>| {
+    let mut add_value = |keyword: &'static str, wrong: &dyn Fn(usize) -> Option<Value>| {
         // Bounds are whole numbers, some of them written as 1.0.
         let bound = schema[keyword]
             .as_f64()
@@ -154,30 +154,23 @@ fn outside(document: &Value, schema: &Value, place: &str) -> Vec<Outside> {
         }
     };
 
-    add("minimum", &|least| {
-        least.checked_sub(1).map(|value| json!(value))
+    add_value("minimum", &|min| {
+        min.checked_sub(1).map(|value| json!(value))
     });
-    add("maximum", &|most| Some(json!(most + 1)));
-    add("minLength", &|least| {
-        least.checked_sub(1).map(|length| json!("x".repeat(length)))
+    add_value("maximum", &|max| Some(json!(max + 1)));
+    add_value("minLength", &|min| {
+        min.checked_sub(1).map(|length| json!("x".repeat(length)))
     });
-    add("maxLength", &|most| Some(json!("x".repeat(most + 1))));
+    add_value("maxLength", &|max| Some(json!("x".repeat(max + 1))));
 
-    add("minItems", &|least| {
-        least
-            .checked_sub(1)
+    add_value("minItems", &|min| {
+        min.checked_sub(1)
             .map(|length| json!(vec![item.clone(); length]))
     });
 
-    add("maxItems", &|most| {
-        Some(json!(vec![item.clone(); most + 1]))
-    });
-    add("maxProperties", &|most| {
-        Some(
-            (0..=most)
-                .map(|name| (name.to_string(), json!(1)))
-                .collect(),
-        )
+    add_value("maxItems", &|max| Some(json!(vec![item.clone(); max + 1])));
+    add_value("maxProperties", &|max| {
+        Some((0..=max).map(|name| (name.to_string(), json!(1))).collect())
     });
 
     found
@@ -185,7 +178,7 @@ fn outside(document: &Value, schema: &Value, place: &str) -> Vec<Outside> {
 
 #[tokio::test]
 async fn stated_bounds_are_enforced() {
-    let daemon = start(roomy());
+    let daemon = start(default_limits());
     let socket = daemon.socket();
     let document = raw(&socket, &request("GET", "/v1/openapi.json", "", ""))
         .await
@@ -245,14 +238,14 @@ async fn stated_bounds_are_enforced() {
 }
 
 #[tokio::test]
-async fn arrays_for_objects_are_refused() {
-    let daemon = start(roomy());
+async fn arrays_for_objects_are_rejected() {
+    let daemon = start(default_limits());
     let socket = daemon.socket();
     let document = raw(&socket, &request("GET", "/v1/openapi.json", "", ""))
         .await
         .body;
     let document: Value = serde_json::from_str(&document).unwrap();
-    let mut bent = 0;
+    let mut changed = 0;
 
     for Example { path, body } in examples(&document) {
         let allowed = raw(&socket, &request("POST", &path, "", &body.to_string())).await;
@@ -275,18 +268,18 @@ async fn arrays_for_objects_are_refused() {
                 .problem();
             assert_eq!(problem.reason, Reason::Usage, "{path} {wrong}: {problem:?}");
 
-            // serde_json takes an enum of objects for no JSON at all where it is an array.
-            let said = ["expected an object", "expected value"]
+            // For an enum of objects, serde_json reports an array as invalid JSON.
+            let is_named = ["expected an object", "expected value"]
                 .iter()
                 .any(|words| problem.detail.contains(words));
-            assert!(said, "{path}, {place:?} of {wrong}: {problem:?}");
-            bent += 1;
+            assert!(is_named, "{path}, {place:?} of {wrong}: {problem:?}");
+            changed += 1;
         }
     }
 
-    assert!(bent > 20, "{bent}");
+    assert!(changed > 20, "{changed}");
 
-    // In the order of the fields, as serde's derive would take them.
+    // Arrays in the order of the fields, which serde's derive would accept.
     for (path, body) in [
         ("/v1/nvml/release", "[]"),
         ("/v1/nvml/release", "[5]"),

@@ -1,5 +1,4 @@
-//! A program whose answers depend on the model's name alone, the daemon around it, and a raw
-//! caller.
+//! A test double of the service, the daemon around it, and a client that sends raw bytes.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,39 +13,40 @@ use hf_mem_core::report::lease::{Holder, LeaseAnswer, LeasedDevice};
 use hf_mem_core::report::problem::Reason;
 use hf_mem_core::report::question::ModelQuestion;
 use hf_mem_core::report::{Problem, Question, SCHEMA_VERSION};
+use hf_mem_probe::accounts::Accounts;
+use hf_mem_probe::admission::limits::Limits;
 use hf_mem_probe::api::client::Client;
 use hf_mem_probe::api::lease::{LeaseRequest, LeasesAnswer, RenewRequest};
 use hf_mem_probe::api::peer::Caller;
 use hf_mem_probe::api::status::{
     GpusAnswer, HealthAnswer, HealthPart, HealthStatus, NvmlReleaseAnswer,
 };
-use hf_mem_probe::config::{Accounts, Config, SocketConfig};
-use hf_mem_probe::daemon::{
-    Daemon, Ended, Notifier, Options, Program, RunError, Signal, run, socket,
-};
+use hf_mem_probe::config::{Config, SocketConfig};
+use hf_mem_probe::daemon::{Daemon, Ended, Notifier, Options, RunError, Signal, run, socket};
 use hf_mem_probe::metrics::{HubOutcome, Metrics};
-use hf_mem_probe::server::limits::Limits;
-use hf_mem_probe::server::service::{BodyReservation, Service, Written};
+use hf_mem_probe::server::service::{BodyReservation, SerializedAnswer, Service};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
-/// The program. `known/x` was asked before, `slow/...` waits for [`Double::gate`], `panic/...`
-/// panics, `gone/...` is a problem, `wants/token` needs the caller's token.
+/// A service whose answers depend on the model's name alone.
+///
+/// The answer to `known/x` is cached, `slow/...` waits for [`Double::gate`], `panic/...` panics,
+/// `gone/...` is a problem, and `wants/token` needs the caller's token.
 pub(crate) struct Double {
-    /// Permits let slow questions go on.
+    /// Each permit lets one slow question continue.
     pub(crate) gate: Semaphore,
     /// Counts questions that have begun.
     pub(crate) begun: watch::Sender<u64>,
-    /// Moves the devices.
+    /// Changes the devices.
     pub(crate) changes: watch::Sender<u64>,
-    /// What [`Program::liveness`] says.
+    /// The error of [`Service::liveness`].
     pub(crate) stuck: Mutex<Option<String>>,
-    /// Configurations taken over.
+    /// Counts reloaded configurations.
     pub(crate) reloads: watch::Sender<u64>,
-    /// Whether [`Program::stop`] was called.
+    /// Whether [`Service::stop`] was called.
     pub(crate) stopped: Mutex<bool>,
 }
 
@@ -79,7 +79,7 @@ fn answer(repo: &str) -> Answer {
     Answer {
         schema_version: SCHEMA_VERSION,
         verdict: Some(Verdict::Fits),
-        reason: Some(Reason::Fits.word().to_owned()),
+        reason: Some(Reason::Fits.into()),
         message: "It fits.".to_owned(),
         model: ModelAnswer {
             repo: repo.to_owned(),
@@ -132,7 +132,7 @@ impl Double {
             self.gate.acquire().await.unwrap().forget();
         }
 
-        assert!(!repo.starts_with("panic/"), "told to panic");
+        assert!(!repo.starts_with("panic/"), "this model panics");
         if repo.starts_with("gone/") {
             let mut problem =
                 Problem::new(Reason::RateLimited, "the Hub asks to wait").hint("wait");
@@ -155,12 +155,16 @@ impl Double {
 }
 
 impl Service for Double {
-    async fn again(&self, _caller: &Caller, body: &[u8]) -> Result<Option<Written>, Problem> {
+    async fn cached_answer(
+        &self,
+        _caller: &Caller,
+        body: &[u8],
+    ) -> Result<Option<SerializedAnswer>, Problem> {
         let body = std::str::from_utf8(body).unwrap_or_default();
-        assert!(!body.contains("known/panic"), "told to panic");
+        assert!(!body.contains("known/panic"), "this model panics");
         Ok(body
             .contains("\"known/x\"")
-            .then(|| Written::new(&answer("known/x"))))
+            .then(|| SerializedAnswer::new(&answer("known/x"))))
     }
 
     async fn fits(
@@ -168,8 +172,10 @@ impl Service for Double {
         caller: Caller,
         question: Question,
         _body: Option<bytes::Bytes>,
-    ) -> Result<Written, Problem> {
-        Ok(Written::new(&self.answered(caller, question).await?))
+    ) -> Result<SerializedAnswer, Problem> {
+        Ok(SerializedAnswer::new(
+            &self.answered(caller, question).await?,
+        ))
     }
 
     async fn fits_together(
@@ -182,7 +188,8 @@ impl Service for Double {
             answers.push(self.answered(caller.clone(), question).await?);
         }
 
-        let (verdict, reason, message) = (Verdict::Fits, "fits".to_owned(), "They fit.".to_owned());
+        let (verdict, reason, message) =
+            (Verdict::Fits, Reason::Fits.into(), "They fit.".to_owned());
         Ok(TogetherAnswer {
             schema_version: SCHEMA_VERSION,
             verdict,
@@ -234,12 +241,11 @@ impl Service for Double {
         &self,
         caller: Caller,
         request: LeaseRequest,
-        _room: BodyReservation,
+        _reservation: BodyReservation,
     ) -> Result<Answer, Problem> {
         let uid = caller.peer.uid;
         let mut answer = self.answered(caller, request.question).await?;
-        answer.lease =
-            serde_json::to_value(lease("new", uid, request.ttl_seconds.unwrap_or(120))).ok();
+        answer.lease = Some(lease("new", uid, request.ttl_seconds.unwrap_or(120)));
         Ok(answer)
     }
 
@@ -293,9 +299,7 @@ impl Service for Double {
         metrics.set_leases(1, 0);
         metrics.set_hub_requests(HubOutcome::Ok, 1);
     }
-}
 
-impl Program for Double {
     async fn liveness(&self) -> Result<(), String> {
         self.stuck.lock().unwrap().clone().map_or(Ok(()), Err)
     }
@@ -318,20 +322,20 @@ impl Program for Double {
     }
 }
 
-/// Longer than anything here takes, shorter than any deadline that a test leaves alone.
+/// Longer than any test takes, shorter than the default deadlines.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A daemon in a temporary folder.
 pub(crate) struct Running {
     pub(crate) folder: TempDir,
-    pub(crate) program: Arc<Double>,
+    pub(crate) service: Arc<Double>,
     pub(crate) signals: mpsc::Sender<Signal>,
-    pub(crate) told: mpsc::UnboundedReceiver<String>,
+    pub(crate) notifications: mpsc::UnboundedReceiver<String>,
     pub(crate) ended: JoinHandle<Result<Ended, RunError>>,
 }
 
-/// Limits far above what a test takes; tests shorten the one that they are about.
-pub(crate) fn roomy() -> Limits {
+/// Limits far above what a test needs. A test lowers the one that it tests.
+pub(crate) fn default_limits() -> Limits {
     Limits::new(&SocketConfig::default(), Duration::from_secs(3600))
 }
 
@@ -362,24 +366,24 @@ pub(crate) fn start_with(
         ..Options::default()
     };
 
-    let (signals, wanted) = mpsc::channel(4);
-    let (tell, told) = mpsc::unbounded_channel();
-    let notifier = Notifier::to(move |state| drop(tell.send(state.to_owned())), watchdog);
-    let program = Arc::new(Double::default());
+    let (signals, received_signals) = mpsc::channel(4);
+    let (sender, notifications) = mpsc::unbounded_channel();
+    let notifier = Notifier::to(move |state| drop(sender.send(state.to_owned())), watchdog);
+    let service = Arc::new(Double::default());
     let daemon = Daemon {
-        program: Arc::clone(&program),
+        service: Arc::clone(&service),
         metrics: Arc::default(),
         limits,
         notifier,
         options,
     };
 
-    let ended = tokio::spawn(run(daemon, listening, wanted));
+    let ended = tokio::spawn(run(daemon, listening, received_signals));
     Running {
         folder,
-        program,
+        service,
         signals,
-        told,
+        notifications,
         ended,
     }
 }
@@ -400,7 +404,7 @@ impl Running {
 
     /// Waits until `count` questions have begun.
     pub(crate) async fn begun(&self, count: u64) {
-        self.program
+        self.service
             .begun
             .subscribe()
             .wait_for(|begun| *begun >= count)
@@ -408,10 +412,10 @@ impl Running {
             .unwrap();
     }
 
-    /// The next thing that the service manager was told and that starts with `name`.
-    pub(crate) async fn told(&mut self, name: &str) -> String {
+    /// Returns the next message to the service manager that starts with `name`.
+    pub(crate) async fn notification(&mut self, name: &str) -> String {
         loop {
-            let state = self.told.recv().await.unwrap();
+            let state = self.notifications.recv().await.unwrap();
             if state.starts_with(name) {
                 return state;
             }
@@ -419,7 +423,7 @@ impl Running {
     }
 }
 
-/// What came back of raw bytes.
+/// The parsed response to raw bytes.
 #[derive(Debug)]
 pub(crate) struct Raw {
     pub(crate) status: u16,
@@ -428,7 +432,7 @@ pub(crate) struct Raw {
 }
 
 impl Raw {
-    fn of(text: &str) -> Self {
+    fn parse(text: &str) -> Self {
         let (headers, body) = text.split_once("\r\n\r\n").unwrap_or((text, ""));
         let status = headers
             .split(' ')
@@ -443,7 +447,7 @@ impl Raw {
         }
     }
 
-    /// The body as a problem, with everything checked that holds for all of them.
+    /// Returns the body as a problem, after checks that apply to all problems.
     pub(crate) fn problem(&self) -> Problem {
         assert!(
             self.headers
@@ -468,12 +472,12 @@ impl Raw {
 /// Sends `bytes` and reads until the daemon closes.
 pub(crate) async fn raw(socket: &Path, bytes: &[u8]) -> Raw {
     let mut stream = UnixStream::connect(socket).await.unwrap();
-    // The daemon may answer, and close, before it has read all: that is what some tests are about.
+    // The daemon can answer and close before it has read everything. Some tests need that.
     let _refused_early = stream.write_all(bytes).await;
-    Raw::of(&rest(&mut stream).await)
+    Raw::parse(&rest(&mut stream).await)
 }
 
-/// Everything up to the end of the connection.
+/// Reads until the end of the connection.
 pub(crate) async fn rest(stream: &mut UnixStream) -> String {
     let mut text = Vec::new();
     let _reset = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut text))
@@ -482,7 +486,7 @@ pub(crate) async fn rest(stream: &mut UnixStream) -> String {
     String::from_utf8(text).unwrap()
 }
 
-/// A whole request with `connection: close`.
+/// Returns a whole request with `connection: close`.
 pub(crate) fn request(method: &str, path: &str, headers: &str, body: &str) -> Vec<u8> {
     format!(
         "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n{body}",

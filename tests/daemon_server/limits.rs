@@ -1,23 +1,23 @@
-//! What one caller may cost: every bound, shortened until a test can meet it.
+//! The limits on one caller, each lowered so that a test can reach it.
 
 use std::time::Duration;
 
 use hf_mem_core::report::problem::Reason;
+use hf_mem_probe::admission::limits::{Limits, MAX_HEAD_BYTES};
 use hf_mem_probe::api::client::Client;
-use hf_mem_probe::server::limits::{HEAD_BYTES, Limits};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use super::double::{question, raw, request, rest, roomy, start};
+use super::double::{default_limits, question, raw, request, rest, start};
 
 /// Long enough for a busy machine to serve a request, short enough to wait for.
 const SHORT: Duration = Duration::from_millis(200);
 
 #[tokio::test]
-async fn a_caller_that_sends_its_headers_too_slowly_is_closed() {
+async fn slow_headers_close_the_connection() {
     let daemon = start(Limits {
         header_deadline: SHORT,
-        ..roomy()
+        ..default_limits()
     });
     let mut slow = UnixStream::connect(daemon.socket()).await.unwrap();
     slow.write_all(b"GET /v1/hea").await.unwrap();
@@ -29,10 +29,10 @@ async fn a_caller_that_sends_its_headers_too_slowly_is_closed() {
 }
 
 #[tokio::test]
-async fn an_idle_kept_alive_connection_is_closed() {
+async fn idle_connection_is_closed() {
     let daemon = start(Limits {
         header_deadline: SHORT,
-        ..roomy()
+        ..default_limits()
     });
     let mut idle = UnixStream::connect(daemon.socket()).await.unwrap();
     idle.write_all(b"GET /v1/health HTTP/1.1\r\nhost: localhost\r\n\r\n")
@@ -43,10 +43,10 @@ async fn an_idle_kept_alive_connection_is_closed() {
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_arrive_is_told_so() {
+async fn missing_body_times_out() {
     let daemon = start(Limits {
         handler_deadline: SHORT,
-        ..roomy()
+        ..default_limits()
     });
     let head = "POST /v1/fits HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 100\r\n\r\n{";
     let problem = raw(&daemon.socket(), head.as_bytes()).await.problem();
@@ -60,10 +60,10 @@ async fn a_body_that_does_not_arrive_is_told_so() {
 }
 
 #[tokio::test]
-async fn a_body_above_the_cap_is_refused_said_or_unsaid() {
+async fn body_above_the_cap_is_rejected() {
     let daemon = start(Limits {
         body_bytes: 1024,
-        ..roomy()
+        ..default_limits()
     });
     let large = request("POST", "/v1/fits", "", &" ".repeat(1025));
     let problem = raw(&daemon.socket(), &large).await.problem();
@@ -90,9 +90,9 @@ async fn a_body_above_the_cap_is_refused_said_or_unsaid() {
     daemon.stop().await;
 }
 
-/// Asks with a body of 128 KiB that is only announced: the answer's first bytes, which is "100"
-/// where the body may come.
-async fn announced(socket: &std::path::Path) -> (UnixStream, String) {
+/// Announces a body of 128 KiB without sending it. Returns the response's first bytes; status 100
+/// means that the daemon accepts the body.
+async fn announce_large_body(socket: &std::path::Path) -> (UnixStream, String) {
     let mut caller = UnixStream::connect(socket).await.unwrap();
     let head = "POST /v1/fits HTTP/1.1\r\nhost: localhost\r\ncontent-length: 131072\r\nexpect: 100-continue\r\n\r\n";
     caller.write_all(head.as_bytes()).await.unwrap();
@@ -102,48 +102,48 @@ async fn announced(socket: &std::path::Path) -> (UnixStream, String) {
 }
 
 #[tokio::test]
-async fn large_bodies_have_so_much_room_in_all_and_give_it_back() {
+async fn memory_of_large_bodies_is_limited() {
     let daemon = start(Limits {
         body_bytes: 128 << 10,
-        ..roomy()
+        ..default_limits()
     });
     let mut held = Vec::new();
 
-    // Room for 32, and for one more of the daemon's own user, who asks here.
+    // Memory for 32 bodies, and for one more of the daemon's own user, who asks here.
     for _ in 0..33 {
-        let (caller, first) = announced(&daemon.socket()).await;
+        let (caller, first) = announce_large_body(&daemon.socket()).await;
         assert_eq!(first, "HTTP/1.1 100");
         held.push(caller);
     }
 
-    let (mut refused, first) = announced(&daemon.socket()).await;
+    let (mut rejected, first) = announce_large_body(&daemon.socket()).await;
     assert_eq!(first, "HTTP/1.1 503");
 
     assert!(
-        rest(&mut refused)
+        rest(&mut rejected)
             .await
-            .contains("take up all the memory that is kept for them")
+            .contains("take up all the memory that is reserved for them")
     );
 
     let small = request("POST", "/v1/fits", "", r#"{"model": {"repo": "a/b"}}"#);
     assert_eq!(
         raw(&daemon.socket(), &small).await.status,
         200,
-        "small ones need none"
+        "small bodies need no reservation"
     );
 
     held.pop();
 
-    // The room comes back as soon as the daemon has seen the end of the caller.
-    while announced(&daemon.socket()).await.1 != "HTTP/1.1 100" {}
+    // The memory is released as soon as the daemon has seen the caller's end.
+    while announce_large_body(&daemon.socket()).await.1 != "HTTP/1.1 100" {}
     drop(held);
     daemon.stop().await;
 }
 
 #[tokio::test]
-async fn a_head_above_the_cap_is_refused() {
-    let daemon = start(roomy());
-    let padding = format!("x-padding: {}\r\n", "x".repeat(2 * HEAD_BYTES));
+async fn head_above_the_cap_is_rejected() {
+    let daemon = start(default_limits());
+    let padding = format!("x-padding: {}\r\n", "x".repeat(2 * MAX_HEAD_BYTES));
 
     assert_eq!(
         raw(
@@ -167,10 +167,10 @@ async fn a_head_above_the_cap_is_refused() {
 }
 
 #[tokio::test]
-async fn an_answer_that_takes_too_long_is_a_problem() {
+async fn slow_answer_times_out() {
     let daemon = start(Limits {
         handler_deadline: SHORT,
-        ..roomy()
+        ..default_limits()
     });
     let slow = request("POST", "/v1/fits", "", r#"{"model": {"repo": "slow/x"}}"#);
     let problem = raw(&daemon.socket(), &slow).await.problem();
@@ -179,29 +179,30 @@ async fn an_answer_that_takes_too_long_is_a_problem() {
 }
 
 #[tokio::test]
-async fn an_answer_that_nobody_reads_ends_its_connection() {
+async fn unread_answer_closes_the_connection() {
     let daemon = start(Limits {
         write_deadline: SHORT,
         connections: 1,
-        ..roomy()
+        ..default_limits()
     });
-    let mut deaf = UnixStream::connect(daemon.socket()).await.unwrap();
+    let mut stalled = UnixStream::connect(daemon.socket()).await.unwrap();
     let large = format!(r#"{{"model": {{"repo": "large/{}"}}}}"#, 8 << 20);
-    deaf.write_all(&request("POST", "/v1/fits", "", &large))
+    stalled
+        .write_all(&request("POST", "/v1/fits", "", &large))
         .await
         .unwrap();
 
-    // There is one seat: the next caller is served once the deaf one has lost it.
+    // There is one slot: the next caller is served once the stalled one has lost it.
     daemon.client().health().await.unwrap();
-    drop(deaf);
+    drop(stalled);
     daemon.stop().await;
 }
 
 #[tokio::test]
-async fn at_the_cap_the_next_caller_waits_and_is_served_when_one_leaves() {
+async fn callers_wait_at_the_cap() {
     let daemon = start(Limits {
         connections: 2,
-        ..roomy()
+        ..default_limits()
     });
     let mut held = Vec::new();
 
@@ -228,10 +229,10 @@ async fn at_the_cap_the_next_caller_waits_and_is_served_when_one_leaves() {
 }
 
 #[tokio::test]
-async fn a_caller_that_leaves_gives_its_seat_back_at_once() {
+async fn disconnect_frees_the_slot() {
     let daemon = start(Limits {
         connections: 1,
-        ..roomy()
+        ..default_limits()
     });
     let client = daemon.client();
     let leaving = tokio::spawn(async move { client.fits(&question("slow/x")).await });
@@ -242,10 +243,10 @@ async fn a_caller_that_leaves_gives_its_seat_back_at_once() {
 }
 
 #[tokio::test]
-async fn watchers_leave_room_for_questions() {
+async fn watch_streams_leave_free_slots() {
     let daemon = start(Limits {
         connections: 4,
-        ..roomy()
+        ..default_limits()
     });
     let client = daemon.client();
     let mut streams = Vec::new();
@@ -264,8 +265,8 @@ async fn watchers_leave_room_for_questions() {
 }
 
 #[tokio::test]
-async fn a_client_does_not_wait_for_ever_either() {
-    let daemon = start(roomy());
+async fn client_has_a_deadline() {
+    let daemon = start(default_limits());
     let client = Client::new(daemon.socket()).deadline(SHORT);
     let error = client.fits(&question("slow/x")).await.unwrap_err();
     assert!(!error.daemon_is_absent());

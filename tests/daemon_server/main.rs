@@ -1,18 +1,13 @@
-//! The server on a socket in a temporary folder, over a program of the tests' own: what each kind
-//! of caller gets.
+//! Tests of the server on a socket in a temporary folder, over a test double of the service.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "the helpers of tests"
-)]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "test helpers")]
 
 mod activation;
 mod bad_input;
+mod cached;
 mod contract;
 mod double;
-mod ending;
-mod known;
+mod lifecycle;
 mod limits;
 mod routes;
 mod users;

@@ -1,4 +1,4 @@
-//! Each route, through the typed client.
+//! All routes, through the typed client.
 
 use hf_mem_core::report::lease::Holder;
 use hf_mem_core::report::problem::Reason;
@@ -7,11 +7,11 @@ use hf_mem_probe::api::lease::{LeaseRequest, RenewRequest};
 use hf_mem_probe::api::peer::HubToken;
 use hf_mem_probe::api::status::HealthStatus;
 
-use super::double::{question, raw, request, roomy, start};
+use super::double::{default_limits, question, raw, request, start};
 
 #[tokio::test]
 async fn every_route_answers() {
-    let daemon = start(roomy());
+    let daemon = start(default_limits());
     let client = daemon.client();
     assert_eq!(
         client.fits(&question("a/b")).await.unwrap().model.repo,
@@ -57,29 +57,26 @@ async fn every_route_answers() {
 }
 
 #[tokio::test]
-async fn leases_are_held_shown_renewed_and_released() {
-    let daemon = start(roomy());
+async fn lease_routes_answer() {
+    let daemon = start(default_limits());
     let client = daemon.client();
     let holder = Some(Holder::Name("job 7".to_owned()));
 
-    let wanted = LeaseRequest {
+    let lease_request = LeaseRequest {
         question: question("a/b"),
         ttl_seconds: Some(60),
         holder,
         ..LeaseRequest::default()
     };
 
-    let answer = client.create_lease(&wanted).await.unwrap();
+    let answer = client.create_lease(&lease_request).await.unwrap();
     let lease = answer.lease.unwrap();
-    assert_eq!(
-        (lease["id"].as_str(), lease["ttl_seconds"].as_u64()),
-        (Some("new"), Some(60))
-    );
+    assert_eq!((lease.id.as_str(), lease.ttl_seconds), ("new", 60));
     let own_uid = u64::from(rustix::process::geteuid().as_raw());
     assert_eq!(
-        lease["uid"].as_u64(),
-        Some(own_uid),
-        "the kernel says who asks"
+        u64::from(lease.uid),
+        own_uid,
+        "the uid comes from the kernel"
     );
 
     assert_eq!(client.leases().await.unwrap().leases.len(), 1);
@@ -111,13 +108,13 @@ async fn leases_are_held_shown_renewed_and_released() {
     )
     .await;
 
-    assert_eq!(bare.status, 200, "the body may be left out");
+    assert_eq!(bare.status, 200, "the body is optional");
     daemon.stop().await;
 }
 
 #[tokio::test]
-async fn the_callers_own_token_goes_along() {
-    let daemon = start(roomy());
+async fn callers_token_reaches_the_service() {
+    let daemon = start(default_limits());
     let client = daemon.client();
     let ClientError::Problem(problem) = client.fits(&question("wants/token")).await.unwrap_err()
     else {
@@ -135,8 +132,8 @@ async fn the_callers_own_token_goes_along() {
 }
 
 #[tokio::test]
-async fn ids_and_versions_stand_in_every_answer() {
-    let daemon = start(roomy());
+async fn responses_have_id_and_version() {
+    let daemon = start(default_limits());
     let answer = raw(
         &daemon.socket(),
         &request("GET", "/v1/health", "X-Request-Id: job-7\r\n", ""),
@@ -165,8 +162,8 @@ async fn ids_and_versions_stand_in_every_answer() {
 }
 
 #[tokio::test]
-async fn the_contract_and_the_figures_are_served() {
-    let daemon = start(roomy());
+async fn openapi_and_metrics_are_served() {
+    let daemon = start(default_limits());
     let client = daemon.client();
     client.fits(&question("a/b")).await.unwrap();
     client.fits(&question("gone/x")).await.unwrap_err();
@@ -199,7 +196,7 @@ async fn the_contract_and_the_figures_are_served() {
 
     let document: serde_json::Value = serde_json::from_str(&document.body).unwrap();
 
-    // The document names exactly the routes that answer.
+    // The document lists exactly the routes that answer.
     let mut paths: Vec<_> = document["paths"]
         .as_object()
         .unwrap()
@@ -232,8 +229,8 @@ async fn the_contract_and_the_figures_are_served() {
 }
 
 #[tokio::test]
-async fn one_connection_carries_many_requests() {
-    let daemon = start(roomy());
+async fn connections_are_kept_alive() {
+    let daemon = start(default_limits());
     let one = "GET /v1/health HTTP/1.1\r\nhost: localhost\r\n\r\n";
     let last = "GET /v1/health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     let answers = raw(
@@ -245,7 +242,7 @@ async fn one_connection_carries_many_requests() {
     assert_eq!(
         answers.body.matches("HTTP/1.1 200 OK").count(),
         20,
-        "pipelined, and the first one before them"
+        "20 pipelined answers after the first"
     );
 
     daemon.stop().await;

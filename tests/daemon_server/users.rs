@@ -1,8 +1,8 @@
-//! Other users: who may connect, whom the kernel says they are, and how many connections one of
-//! them gets.
+//! Other users: which of them can connect, with which uid, and how many connections one of them
+//! gets.
 //!
-//! Only root can act as someone else; the test says that it skips for anyone else. The other user
-//! is this very test program, running [`child`].
+//! Only root can act as another user; for other users the tests print that they skip. The other
+//! user runs this test program with [`child`].
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
@@ -11,17 +11,17 @@ use std::process::Command;
 
 use hf_mem_core::report::problem::Reason;
 use hf_mem_core::report::{Problem, SCHEMA_VERSION};
+use hf_mem_probe::admission::limits::Limits;
 use hf_mem_probe::api::client::{Client, block_on};
-use hf_mem_probe::server::limits::Limits;
 
-use super::double::{Running, roomy, start};
+use super::double::{Running, default_limits, start};
 
-/// `nobody`, by its usual number.
+/// The usual uid of `nobody`.
 const OTHER_UID: u32 = 65_534;
 const ROLE: &str = "HF_MEM_PROBE_TEST_ROLE";
 const SOCKET: &str = "HF_MEM_PROBE_TEST_SOCKET";
 
-/// The other user's side; does nothing unless it is told which role to play.
+/// The other user's side. It does nothing without a role.
 #[test]
 #[ignore = "started by the tests below"]
 fn child() {
@@ -57,7 +57,7 @@ fn child() {
                 client.health().await.unwrap_err();
                 held.pop();
 
-                // The seat comes back as soon as the daemon has seen the end of the stream.
+                // The slot is free as soon as the daemon has seen the end of the stream.
                 while client.health().await.is_err() {}
             }
             role => panic!("no role {role}"),
@@ -66,8 +66,8 @@ fn child() {
     .unwrap();
 }
 
-/// A daemon whose socket has `mode`, in a folder that all may enter; `None` where the test cannot
-/// act as another user.
+/// Starts a daemon whose socket has `mode`, in a folder that all users can enter. Returns `None` if
+/// the test cannot act as another user.
 fn reachable(limits: Limits, mode: u32) -> Option<Running> {
     if !rustix::process::geteuid().is_root() {
         println!("skipped: only root can act as another user");
@@ -75,9 +75,7 @@ fn reachable(limits: Limits, mode: u32) -> Option<Running> {
     }
 
     let daemon = start(limits);
-    let enterable =
-        |folder: &Path| std::fs::metadata(folder).is_ok_and(|found| found.mode() & 0o001 != 0);
-    if !daemon.folder.path().ancestors().skip(1).all(enterable) {
+    if !daemon.folder.path().ancestors().skip(1).all(all_can_enter) {
         println!("skipped: another user may not enter the folder of temporary files");
         return None;
     }
@@ -88,7 +86,11 @@ fn reachable(limits: Limits, mode: u32) -> Option<Running> {
     Some(daemon)
 }
 
-/// Runs the other user in `role` to its end; `false` where that user cannot even start this
+fn all_can_enter(folder: &Path) -> bool {
+    std::fs::metadata(folder).is_ok_and(|found| found.mode() & 0o001 != 0)
+}
+
+/// Runs the other user in `role` to its end. Returns `false` if that user cannot start this
 /// program.
 async fn other_user(daemon: &Running, role: &'static str) -> bool {
     let socket = daemon.socket();
@@ -121,8 +123,8 @@ async fn other_user(daemon: &Running, role: &'static str) -> bool {
 }
 
 #[tokio::test]
-async fn the_kernel_says_who_asks() {
-    let Some(daemon) = reachable(roomy(), 0o666) else {
+async fn uid_comes_from_the_kernel() {
+    let Some(daemon) = reachable(default_limits(), 0o666) else {
         return;
     };
     other_user(&daemon, "allowed").await;
@@ -130,8 +132,8 @@ async fn the_kernel_says_who_asks() {
 }
 
 #[tokio::test]
-async fn who_is_not_in_the_group_may_not_connect_and_is_told_why() {
-    let Some(daemon) = reachable(roomy(), 0o660) else {
+async fn users_outside_the_group_are_rejected() {
+    let Some(daemon) = reachable(default_limits(), 0o660) else {
         return;
     };
     other_user(&daemon, "forbidden").await;
@@ -139,12 +141,12 @@ async fn who_is_not_in_the_group_may_not_connect_and_is_told_why() {
 }
 
 #[tokio::test]
-async fn one_user_cannot_take_every_connection() {
+async fn connections_per_user_are_limited() {
     let Some(daemon) = reachable(
         Limits {
             connections: 16,
             connections_per_user: 2,
-            ..roomy()
+            ..default_limits()
         },
         0o666,
     ) else {

@@ -1,18 +1,18 @@
-//! The stream of readings.
+//! The watch stream.
 
 use std::time::Duration;
 
-use super::double::{roomy, start};
+use super::double::{default_limits, start};
 
 #[tokio::test]
-async fn a_line_at_once_and_one_for_each_change() {
-    let daemon = start(roomy());
+async fn each_change_sends_a_line() {
+    let daemon = start(default_limits());
     let mut lines = daemon.client().watch_gpus().await.unwrap();
     let reading = lines.next().await.unwrap().unwrap().unwrap();
     assert_eq!(reading.gpus.snapshot.driver_version, Some("0".to_owned()));
 
     for expected in 1..4_u64 {
-        daemon.program.changes.send_replace(expected);
+        daemon.service.changes.send_replace(expected);
         let reading = lines.next().await.unwrap().unwrap().unwrap();
         assert_eq!(
             reading.gpus.snapshot.driver_version,
@@ -21,17 +21,17 @@ async fn a_line_at_once_and_one_for_each_change() {
     }
 
     let quiet = tokio::time::timeout(Duration::from_millis(50), lines.next()).await;
-    assert!(quiet.is_err(), "no change, no line");
+    assert!(quiet.is_err(), "without a change there is no line");
     daemon.stop().await;
 }
 
 #[tokio::test]
-async fn it_ends_when_the_daemon_stops_and_does_not_hold_the_drain_up() {
-    let daemon = start(roomy());
+async fn stream_ends_when_daemon_stops() {
+    let daemon = start(default_limits());
     let mut lines = daemon.client().watch_gpus().await.unwrap();
     lines.next().await.unwrap().unwrap().unwrap();
 
-    // Only ends a test that fails.
+    // The timeout ends a failing test.
     let ended = tokio::time::timeout(Duration::from_secs(60), daemon.stop())
         .await
         .unwrap();
@@ -39,6 +39,6 @@ async fn it_ends_when_the_daemon_stops_and_does_not_hold_the_drain_up() {
 
     assert!(
         lines.next().await.unwrap().is_none(),
-        "a proper end, not a cut"
+        "the stream ends, and is not cut"
     );
 }

@@ -27,7 +27,9 @@ fn user_constants_reach_figures() {
     };
 
     let table = "constants.block_tokens = 64".parse().unwrap();
-    let engine = hf_mem_core::engines::with_constants("vllm", &table)
+    let engine = by_name("vllm")
+        .unwrap()
+        .with_constants(&table)
         .unwrap()
         .unwrap();
     assert_eq!(
@@ -35,7 +37,9 @@ fn user_constants_reach_figures() {
         json!(64)
     );
     let wrong = "constants.block_token = 64".parse().unwrap();
-    let message = hf_mem_core::engines::with_constants("vllm", &wrong)
+    let message = by_name("vllm")
+        .unwrap()
+        .with_constants(&wrong)
         .map(|_| ())
         .unwrap_err()
         .to_string();

@@ -1,20 +1,20 @@
-//! `pack`, and answers from what it wrote: byte for byte those of the Hub, for each kind of
-//! repository, by every way.
+//! `pack`, and answers from its bundles: byte for byte those of the Hub, for each kind of
+//! repository and each way to ask.
 
 use serde_json::json;
 
-use super::asking::{Daemon, User, requests_of};
 use super::fake_hub::FakeHub;
-use super::fake_hub::shelf::{OWNER, Repository, Shelf, decoder, dense, safetensors};
+use super::fake_hub::repositories::{OWNER, Repositories, Repository, decoder, dense, safetensors};
 use super::gguf_writer::{Header, Kv};
+use super::harness::{Daemon, User, requests_of};
 
-/// A repository of each kind, and what `--file` must say of it.
-fn every_kind() -> (Shelf, Vec<(&'static str, &'static str)>) {
+/// Returns a repository of each kind, and the `--file` argument it needs.
+fn every_kind() -> (Repositories, Vec<(&'static str, &'static str)>) {
     let (config, tensors) = decoder();
     let config = config.to_string();
     let (first, second) = tensors.split_at(10);
 
-    let file = |tensors: &[(String, Vec<u64>)]| {
+    let file_of = |tensors: &[(String, Vec<u64>)]| {
         safetensors(
             &tensors
                 .iter()
@@ -35,10 +35,10 @@ fn every_kind() -> (Shelf, Vec<(&'static str, &'static str)>) {
     let sharded = Repository::default()
         .with("config.json", config.clone())
         .with("model.safetensors.index.json", index.to_string())
-        .with(paths[0], file(first))
-        .with(paths[1], file(second));
+        .with(paths[0], file_of(first))
+        .with(paths[1], file_of(second));
 
-    let gguf = |bytes: u64| {
+    let gguf_file = |bytes: u64| {
         let header = Header::default()
             .with("general.architecture", Kv::Text("llama".into()))
             .with("llama.block_count", Kv::U32(1))
@@ -56,9 +56,9 @@ fn every_kind() -> (Shelf, Vec<(&'static str, &'static str)>) {
         file
     };
 
-    let quantised = Repository::default()
-        .with("tiny-Q4_K_M.gguf", gguf(256))
-        .with("tiny-Q8_0.gguf", gguf(512));
+    let quantized = Repository::default()
+        .with("tiny-Q4_K_M.gguf", gguf_file(256))
+        .with("tiny-Q8_0.gguf", gguf_file(512));
     let part = || safetensors(&[("conv_in.weight", "F16", 2, &[32, 4, 3, 3])]);
     let model_index = json!({"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"]});
@@ -103,7 +103,7 @@ fn every_kind() -> (Shelf, Vec<(&'static str, &'static str)>) {
             )]),
         );
 
-    let shelf = Shelf::default()
+    let repositories = Repositories::default()
         .with("kinds/dense", dense())
         .with(
             "kinds/gated",
@@ -113,7 +113,7 @@ fn every_kind() -> (Shelf, Vec<(&'static str, &'static str)>) {
             },
         )
         .with("kinds/sharded", sharded)
-        .with("kinds/gguf", quantised)
+        .with("kinds/gguf", quantized)
         .with("kinds/diffusers", pipeline)
         .with("kinds/embedder", embedder)
         .with("kinds/pickled", pickled)
@@ -131,7 +131,7 @@ fn every_kind() -> (Shelf, Vec<(&'static str, &'static str)>) {
     ];
 
     (
-        shelf,
+        repositories,
         names
             .into_iter()
             .map(|name| (name, if name == "gguf" { "--file Q8_0" } else { "" }))
@@ -140,9 +140,9 @@ fn every_kind() -> (Shelf, Vec<(&'static str, &'static str)>) {
 }
 
 #[tokio::test]
-async fn a_bundle_answers_as_the_hub_does_byte_for_byte() {
-    let (shelf, kinds) = every_kind();
-    let hub = FakeHub::start(move |request, _| Some(shelf.reply(request))).await;
+async fn bundle_answers_as_the_hub_does() {
+    let (repositories, kinds) = every_kind();
+    let hub = FakeHub::start(move |request, _| Some(repositories.reply(request))).await;
     let user = User::of(&hub.endpoint).with("HF_TOKEN", OWNER);
     let offline = User::of("http://127.0.0.1:9").with("HF_HUB_OFFLINE", "1");
     let daemon = Daemon::start(&offline, "offline = true", "", &[]).await;
@@ -217,9 +217,9 @@ async fn a_bundle_answers_as_the_hub_does_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn a_bundle_is_the_same_for_the_same_repository_and_holds_no_secret() {
-    let (shelf, _) = every_kind();
-    let hub = FakeHub::start(move |request, _| Some(shelf.reply(request))).await;
+async fn bundle_is_reproducible_without_secrets() {
+    let (repositories, _) = every_kind();
+    let hub = FakeHub::start(move |request, _| Some(repositories.reply(request))).await;
     let user = User::of(&hub.endpoint).with("HF_TOKEN", OWNER);
     let mut bundles = Vec::new();
 
@@ -257,9 +257,9 @@ async fn a_bundle_is_the_same_for_the_same_repository_and_holds_no_secret() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_packed_or_written_is_said() {
-    let (shelf, _) = every_kind();
-    let hub = FakeHub::start(move |request, _| Some(shelf.reply(request))).await;
+async fn failed_packing_is_reported() {
+    let (repositories, _) = every_kind();
+    let hub = FakeHub::start(move |request, _| Some(repositories.reply(request))).await;
     let user = User::of(&hub.endpoint);
 
     for (line, code, reason, says) in [
@@ -301,11 +301,11 @@ async fn what_cannot_be_packed_or_written_is_said() {
         );
     }
 
-    assert!(!user.path("x").exists(), "nothing half written is left");
+    assert!(!user.path("x").exists(), "no partial file remains");
 }
 
 #[tokio::test]
-async fn an_adapters_bundle_is_for_those_who_may_see_its_base_model() {
+async fn adapter_bundle_is_gated_as_base() {
     let config = r#"{"base_model_name_or_path": "a/gated", "peft_type": "LORA", "r": 8}"#;
     let adapter = Repository::default()
         .with("adapter_config.json", config)
@@ -319,14 +319,14 @@ async fn an_adapters_bundle_is_for_those_who_may_see_its_base_model() {
             )]),
         );
 
-    let shelf = Shelf::default().with("a/lora", adapter).with(
+    let repositories = Repositories::default().with("a/lora", adapter).with(
         "a/gated",
         Repository {
             gated: true,
             ..dense()
         },
     );
-    let hub = FakeHub::start(move |request, _| Some(shelf.reply(request))).await;
+    let hub = FakeHub::start(move |request, _| Some(repositories.reply(request))).await;
     let user = User::of(&hub.endpoint).with("HF_TOKEN", OWNER);
     let packed = user.run("pack a/lora -o lora --json").await;
     assert_eq!(
@@ -336,7 +336,7 @@ async fn an_adapters_bundle_is_for_those_who_may_see_its_base_model() {
     );
 
     assert!(
-        packed.err.contains("is gated: keep lora among those"),
+        packed.err.contains("is gated: share lora only with"),
         "{packed:?}"
     );
 }

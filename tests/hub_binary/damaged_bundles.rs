@@ -1,5 +1,5 @@
-//! Bundles that are damaged, of other programs, of other versions, or made to hurt: each is refused
-//! by name.
+//! Damaged bundles, files of other programs, other versions and malicious files: each fails with
+//! its own message.
 
 use std::io::{Read as _, Write as _};
 
@@ -9,7 +9,7 @@ use flate2::write::GzEncoder;
 use hf_mem_core::model::metadata::VERSION;
 use sha2::{Digest as _, Sha256};
 
-use super::asking::User;
+use super::harness::User;
 
 fn packed(text: &[u8]) -> Vec<u8> {
     let mut packer = GzEncoder::new(Vec::new(), Compression::fast());
@@ -27,7 +27,7 @@ fn with_lead(version: u32, body: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn each_is_refused_for_what_it_is() {
+async fn each_damage_is_named() {
     let user = User::of("http://127.0.0.1:9").with("HF_HUB_OFFLINE", "1");
     let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/Qwen3-8B");
     assert_eq!(
@@ -50,7 +50,7 @@ async fn each_is_refused_for_what_it_is() {
     let middle = flipped.len() / 2;
     flipped[middle] ^= 0x55;
 
-    // A gigabyte of spaces packs into a megabyte; the lead names no hash that they could have.
+    // 64 MiB of spaces pack into some kilobytes. The first line has the right hash.
     let bomb = with_lead(VERSION, &vec![b' '; 64 << 20]);
     let nested = with_lead(VERSION, &vec![b'['; 1 << 20]);
 
@@ -123,10 +123,10 @@ async fn each_is_refused_for_what_it_is() {
     );
 }
 
-/// A bomb costs what a bundle may have, not what it unpacks to: the address space is bounded below
-/// that.
+/// A bomb costs at most the limit of a bundle, not its unpacked size: the test limits the address
+/// space below that.
 #[tokio::test]
-async fn a_bomb_is_not_unpacked() {
+async fn bomb_is_not_unpacked() {
     let user = User::of("http://127.0.0.1:9").with("HF_HUB_OFFLINE", "1");
     std::fs::write(
         user.path("bomb.hfmp"),

@@ -1,15 +1,16 @@
-//! What a Hub may do wrong, through the real binary: fault, reason, exit code, message.
-//! `--nocapture` prints the table.
+//! Faults of a Hub through the real binary: reason, exit code and message. `--nocapture` prints the
+//! table.
 
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use futures_util::{StreamExt as _, stream};
+use hf_mem_core::report::problem::Reason;
 use serde_json::json;
 
-use super::asking::{Daemon, User};
-use super::fake_hub::shelf::{OWNER, Shelf, dense, safetensors};
+use super::fake_hub::repositories::{OWNER, Repositories, dense, safetensors};
 use super::fake_hub::{COMMIT, FakeHub, Reply, Request};
+use super::harness::{Daemon, User};
 
 type Script = Box<dyn Fn(&Request, usize) -> Option<Reply> + Send + Sync>;
 
@@ -41,11 +42,11 @@ fn fault(
     }
 }
 
-fn info(request: &Request) -> bool {
+fn is_info(request: &Request) -> bool {
     request.target.contains("/revision/")
 }
 
-fn header(request: &Request) -> bool {
+fn is_header(request: &Request) -> bool {
     request.store && request.target.contains(".safetensors")
 }
 
@@ -53,7 +54,7 @@ fn coded(status: u16, code: &'static str) -> Reply {
     Reply::status(status).with("x-error-code", code)
 }
 
-/// The Hub's listing of one file of weights.
+/// Returns the Hub's listing of one weight file.
 fn listing(path: &str, length: u64) -> Reply {
     Reply::ok(
         json!({"id": "a/b", "sha": COMMIT, "siblings": [{"rfilename": path, "size": length}]})
@@ -61,7 +62,7 @@ fn listing(path: &str, length: u64) -> Reply {
     )
 }
 
-/// Given up after two attempts; how the second ends is told.
+/// The client gives up after two attempts and reports the second.
 const IMPATIENT: &[(&str, &str)] = &[("HF_HUB_DOWNLOAD_TIMEOUT", "3")];
 const TOKEN: &[(&str, &str)] = &[("HF_TOKEN", "hf_some")];
 const GONE: (i32, &str) = (5, "not_found");
@@ -117,7 +118,7 @@ fn refusals() -> Vec<Fault> {
                 "no such revision",
                 GONE,
                 "revision mian of a/b was not found",
-                |request| info(request).then(|| coded(404, "RevisionNotFound")),
+                |request| is_info(request).then(|| coded(404, "RevisionNotFound")),
             )
         },
         Fault {
@@ -164,7 +165,7 @@ fn outages() -> Vec<Fault> {
             "asks to wait 1",
             |_| {
                 let date = SystemTime::now() + Duration::from_secs(150);
-                Some(Reply::status(429).with("retry-after", http_date(date)))
+                Some(Reply::status(429).with("retry-after", httpdate::fmt_http_date(date)))
             },
         ),
         fault("429, RateLimit", LIMITED, "asks to wait 77 s", |_| {
@@ -180,15 +181,15 @@ fn outages() -> Vec<Fault> {
             "set HF_TOKEN for a higher limit",
             |_| Some(Reply::status(429)),
         ),
-        fault("500 for ever", DOWN, "HTTP 500", |_| {
+        fault("500 every time", DOWN, "HTTP 500", |_| {
             Some(Reply::status(500))
         }),
-        fault("503 for ever", DOWN, "HTTP 503", |_| {
+        fault("503 every time", DOWN, "HTTP 503", |_| {
             Some(Reply::status(503))
         }),
         Fault {
             variables: IMPATIENT,
-            ..fault("no answer", DOWN, "no answer in time", |_| {
+            ..fault("no answer", DOWN, "no response in time", |_| {
                 Some(Reply {
                     silent: true,
                     ..Reply::default()
@@ -197,8 +198,8 @@ fn outages() -> Vec<Fault> {
         },
         Fault {
             variables: IMPATIENT,
-            ..fault("a slow drip", DOWN, "nothing", |request| {
-                info(request).then(|| Reply {
+            ..fault("a slow drip", DOWN, "no data", |request| {
+                is_info(request).then(|| Reply {
                     stall_after: Some(3),
                     ..Reply::ok("{\"id\": 1}")
                 })
@@ -212,15 +213,15 @@ fn outages() -> Vec<Fault> {
         }),
         Fault {
             variables: &[("HF_ENDPOINT", "http://127.0.0.1:9")],
-            ..fault("nobody listens", DOWN, "no connection", |_| None)
+            ..fault("no listener", DOWN, "no connection", |_| None)
         },
         Fault {
-            // The name is asked for at the machine's own resolver, which may not be reached.
+            // The lookup uses the machine's own resolver, which may be unreachable.
             variables: &[
                 ("HF_ENDPOINT", "http://no-such-host.invalid"),
                 ("RES_OPTIONS", "timeout:1 attempts:1"),
             ],
-            ..fault("a name that no one knows", DOWN, "no connection", |_| None)
+            ..fault("an unknown host name", DOWN, "no connection", |_| None)
         },
         Fault {
             variables: &[("HF_HUB_OFFLINE", "1")],
@@ -248,7 +249,7 @@ fn nonsense() -> Vec<Fault> {
             BAD,
             "redirects to nowhere",
             |request| {
-                header_at_hub(request)
+                is_header_at_hub(request)
                     .then(|| Reply::status(302).with("location", "file:///etc/passwd"))
             },
         ),
@@ -257,7 +258,7 @@ fn nonsense() -> Vec<Fault> {
             BAD,
             "the address of a cloud's metadata service",
             |request| {
-                header_at_hub(request).then(|| {
+                is_header_at_hub(request).then(|| {
                     Reply::status(302).with("location", "http://169.254.169.254/latest/meta-data/")
                 })
             },
@@ -267,7 +268,7 @@ fn nonsense() -> Vec<Fault> {
             BAD,
             "the address of a cloud's metadata service",
             |request| {
-                header_at_hub(request)
+                is_header_at_hub(request)
                     .then(|| Reply::status(302).with("location", "http://[64:ff9b::a9fe:a9fe]/"))
             },
         ),
@@ -276,12 +277,12 @@ fn nonsense() -> Vec<Fault> {
             BAD,
             "a link-local address",
             |request| {
-                header_at_hub(request)
+                is_header_at_hub(request)
                     .then(|| Reply::status(302).with("location", "http://[::ffff:169.254.7.7]/"))
             },
         ),
         fault("a wrong Content-Range", DOWN, "Content-Range", |request| {
-            header(request).then(|| {
+            is_header(request).then(|| {
                 Reply {
                     status: 206,
                     ..Reply::ok("x")
@@ -292,9 +293,9 @@ fn nonsense() -> Vec<Fault> {
         fault(
             "an answer that breaks off",
             DOWN,
-            "the answer broke off",
+            "the response broke off",
             |request| {
-                header(request).then(|| Reply {
+                is_header(request).then(|| Reply {
                     cut_after: Some(20),
                     ..super::fake_hub::well_behaved(request, "")
                 })
@@ -305,13 +306,13 @@ fn nonsense() -> Vec<Fault> {
             BAD,
             "claims 9223372036854775808 bytes",
             |request| {
-                header(request)
+                is_header(request)
                     .then(|| super::fake_hub::ranged(&(1_u64 << 63).to_le_bytes(), request))
             },
         ),
         fault("a header that is no JSON", BAD, "JSON", |request| {
             let bytes = [&64_u64.to_le_bytes()[..], &[b'x'; 1 << 20]].concat();
-            header(request).then(|| super::fake_hub::ranged(&bytes, request))
+            is_header(request).then(|| super::fake_hub::ranged(&bytes, request))
         }),
         fault(
             "tensors past the end",
@@ -320,10 +321,10 @@ fn nonsense() -> Vec<Fault> {
             |request| {
                 let mut bytes = safetensors(&[("w", "F32", 4, &[512, 512])]);
                 bytes.truncate(4096);
-                if info(request) {
+                if is_info(request) {
                     Some(listing("model.safetensors", 4096))
                 } else {
-                    header(request).then(|| super::fake_hub::ranged(&bytes, request))
+                    is_header(request).then(|| super::fake_hub::ranged(&bytes, request))
                 }
             },
         ),
@@ -343,24 +344,25 @@ fn nonsense() -> Vec<Fault> {
             BAD,
             "config.json: its 200002 values take",
             |request| {
-                let config = || format!("{{\"a\":[{{\"\":0}}{}]}}", ",{\"\":0}".repeat(99_999));
+                let long_config =
+                    || format!("{{\"a\":[{{\"\":0}}{}]}}", ",{\"\":0}".repeat(99_999));
                 request
                     .target
                     .ends_with("config.json")
-                    .then(|| Reply::ok(config()))
+                    .then(|| Reply::ok(long_config()))
             },
         ),
         fault("no weights", BAD, "no weights", |request| {
-            info(request).then(|| listing("README.md", 1))
+            is_info(request).then(|| listing("README.md", 1))
         }),
     ]
 }
 
-fn header_at_hub(request: &Request) -> bool {
+fn is_header_at_hub(request: &Request) -> bool {
     !request.store && request.target.contains(".safetensors")
 }
 
-/// Faults that must not keep the answer away.
+/// Returns faults that must not prevent an answer.
 fn survived() -> Vec<Fault> {
     vec![
         fault("each request fails once, 429 or 503", FINE, "", {
@@ -374,8 +376,8 @@ fn survived() -> Vec<Fault> {
             }
         }),
         fault("Range ignored (200)", FINE, "", |request| {
-            // It never sends the rest: who waited for it would not answer.
-            header(request).then(|| Reply {
+            // It never sends the rest: a client that waited for it would not answer.
+            is_header(request).then(|| Reply {
                 stall_after: Some(140_000),
                 ..Reply::ok(super::fake_hub::weights())
             })
@@ -387,14 +389,14 @@ fn survived() -> Vec<Fault> {
             })
         }),
         fault("a list of 2 MiB", FINE, "", |request| {
-            info(request).then(|| {
+            is_info(request).then(|| {
                 let mut reply = super::fake_hub::well_behaved(request, "");
                 reply.body.splice(0..0, vec![b' '; 2 << 20]);
                 reply
             })
         }),
         fault("a list in pages", FINE, "", |request| {
-            if info(request) {
+            if is_info(request) {
                 return Some(Reply::ok(
                     json!({"id": "a/b", "sha": COMMIT, "siblings": [{"rfilename": "x"}]})
                         .to_string(),
@@ -418,7 +420,7 @@ fn survived() -> Vec<Fault> {
                 })
         }),
         fault("files in Xet", FINE, "", |request| {
-            header_at_hub(request).then(|| {
+            is_header_at_hub(request).then(|| {
                 super::fake_hub::well_behaved(request, &request.store_endpoint)
                     .with("x-xet-hash", "00ff")
                     .with(
@@ -431,13 +433,13 @@ fn survived() -> Vec<Fault> {
 }
 
 #[tokio::test]
-async fn each_fault_has_its_message_and_its_exit_code() {
+async fn each_fault_has_message_and_code() {
     let rows = refusals()
         .into_iter()
         .chain(outages())
         .chain(nonsense())
         .chain(survived());
-    let asked = rows.map(
+    let reports = rows.map(
         |Fault {
              name,
              script,
@@ -449,15 +451,15 @@ async fn each_fault_has_its_message_and_its_exit_code() {
          }| async move {
             let hub = FakeHub::start(script).await;
 
-            // What is answered takes as long as it takes; what lasts is given up soon.
+            // A success may take as long as it needs; a lasting fault ends soon.
             let lasts = [DOWN, LIMITED].contains(&(code, reason));
             let budget = if lasts { "8s" } else { "60s" };
             let mut user = User::of(&hub.endpoint).with("HF_MEM_PROBE_HUB_BUDGET", budget);
             for (variable, value) in variables {
                 user = user.with(variable, value);
             }
-            // The reference engine needs no architecture, which the well-behaved Hub's small model
-            // has none of.
+            // The reference engine needs no architecture, and the well-behaved Hub's small model
+            // has none.
             let outcome = user
                 .run(&format!("{line} --engine reference --local --json"))
                 .await;
@@ -489,8 +491,7 @@ async fn each_fault_has_its_message_and_its_exit_code() {
             }
 
             match reason {
-                // The small model has no configuration, so that its weights are all the answer
-                // there is.
+                // The small model has no configuration, so its weights are the whole answer.
                 "" => format!("| {name} | - | as ever | answered, every byte right |"),
                 _ => format!("| {name} | {reason} | {} | {detail} |", outcome.code),
             }
@@ -498,35 +499,17 @@ async fn each_fault_has_its_message_and_its_exit_code() {
     );
 
     println!("| fault | reason | exit | message |\n| --- | --- | --- | --- |");
-    let mut rows = stream::iter(asked).buffered(16);
+    let mut rows = stream::iter(reports).buffered(16);
 
     while let Some(row) = rows.next().await {
         println!("{row}");
     }
 }
 
-/// `Wed, 21 Oct 2026 07:28:00 GMT`.
-fn http_date(time: SystemTime) -> String {
-    let text = humantime::format_rfc3339_seconds(time).to_string();
-    let (date, clock) = text.split_once('T').expect("a time");
-    let parts: Vec<&str> = date.split('-').collect();
-    let months = [
-        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-    ];
-    let month = months[parts[1].parse::<usize>().expect("a month") - 1];
-
-    format!(
-        "Wed, {} {month} {} {} GMT",
-        parts[2],
-        parts[0],
-        clock.trim_end_matches('Z')
-    )
-}
-
 #[tokio::test]
-async fn a_stale_answer_is_given_and_said_to_be_stale_when_the_hub_is_down() {
+async fn unavailable_hub_gets_stale_answer() {
     let down = std::sync::Arc::new(Mutex::new(false));
-    let shelf = Shelf::default().with("a/dense", dense());
+    let repositories = Repositories::default().with("a/dense", dense());
 
     let hub = FakeHub::start({
         let down = std::sync::Arc::clone(&down);
@@ -534,7 +517,7 @@ async fn a_stale_answer_is_given_and_said_to_be_stale_when_the_hub_is_down() {
             Some(if *down.lock().expect("locked") {
                 Reply::status(503)
             } else {
-                shelf.reply(request)
+                repositories.reply(request)
             })
         }
     })
@@ -573,11 +556,11 @@ async fn a_stale_answer_is_given_and_said_to_be_stale_when_the_hub_is_down() {
     );
 }
 
-/// 200 who ask a daemon for one cold model cost what one costs; then it is known.
+/// 200 callers that ask a daemon for one uncached model cost as much as one.
 #[tokio::test]
-async fn two_hundred_askers_cost_one_reading() {
-    let shelf = Shelf::default().with("a/dense", dense());
-    let hub = FakeHub::start(move |request, _| Some(shelf.reply(request))).await;
+async fn concurrent_requests_share_one_reading() {
+    let repositories = Repositories::default().with("a/dense", dense());
+    let hub = FakeHub::start(move |request, _| Some(repositories.reply(request))).await;
     let user = User::of(&hub.endpoint).with("HF_TOKEN", OWNER);
     assert_eq!(user.run("estimate a/dense --local --json").await.code, 0);
     let one = hub.requests().len();
@@ -594,14 +577,17 @@ async fn two_hundred_askers_cost_one_reading() {
         }
     });
 
-    // No more at once than a system's queue of connections may hold, which may be no longer than
-    // 128.
+    // At most 100 at once: a system's connection backlog may be as short as 128.
     let answers: Vec<_> = stream::iter(asked).buffer_unordered(100).collect().await;
     assert!(
         answers
             .iter()
-            .all(|answer| answer.reason.as_deref() == Some("fits"))
+            .all(|answer| answer.known_reason() == Some(Reason::Fits))
     );
 
-    assert_eq!(hub.requests().len() - one, one, "one asker's requests");
+    assert_eq!(
+        hub.requests().len() - one,
+        one,
+        "the requests of one caller"
+    );
 }

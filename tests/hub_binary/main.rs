@@ -1,17 +1,17 @@
-//! The real binary before a Hub: bundles, failures, places, privacy, TLS and proxies. What is
-//! typed, what comes out, the exit code, and what the Hub saw of it.
+//! The real binary with a Hub: bundles, failures, settings, privacy, TLS and proxies. Each test
+//! checks the command line, the output, the exit code and the Hub's requests.
 
 #[path = "../support/fake_hub/mod.rs"]
 mod fake_hub;
 #[path = "../support/gguf_writer.rs"]
 mod gguf_writer;
 
-mod again;
-mod asking;
+mod answer_cache;
 mod bundles;
 mod damaged_bundles;
 mod faults;
-mod places;
+mod harness;
 mod privacy;
-mod secure;
+mod settings_sources;
 mod special_files;
+mod tls_and_proxy;

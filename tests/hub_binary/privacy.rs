@@ -1,7 +1,6 @@
-//! Who sees what through a shared daemon, and that tokens stand nowhere that anything is written
-//! to.
+//! Checks what users of a shared daemon can see, and that no token is ever written.
 //!
-//! Only root can act as another user; for anyone else the tests of other users say that they skip.
+//! Only root can act as another user. Without root, the tests of other users print that they skip.
 
 #![expect(
     clippy::print_stdout,
@@ -12,15 +11,15 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::asking::{Daemon, User};
-use super::fake_hub::shelf::{OWNER, Repository, STRANGER, Shelf, dense};
+use super::fake_hub::repositories::{OWNER, Repositories, Repository, STRANGER, dense};
 use super::fake_hub::{COMMIT, FakeHub};
+use super::harness::{Daemon, User};
 
-/// `nobody`, by its usual number.
+/// The usual uid of `nobody`.
 const NOBODY: u32 = 65_534;
 
-fn shelf() -> Shelf {
-    Shelf::default()
+fn repositories() -> Repositories {
+    Repositories::default()
         .with("a/dense", dense())
         .with(
             "a/gated",
@@ -39,11 +38,12 @@ fn shelf() -> Shelf {
 }
 
 async fn start() -> FakeHub {
-    let shelf = shelf();
-    FakeHub::start(move |request, _| Some(shelf.reply(request))).await
+    let repositories = repositories();
+    FakeHub::start(move |request, _| Some(repositories.reply(request))).await
 }
 
-/// A daemon with the owner's token, whose socket all may reach; `more` is of its configuration.
+/// Starts a daemon with the owner's token and a socket that is open to all. `more` extends its
+/// configuration.
 async fn daemon(user: &User, more: &str) -> Daemon {
     let token = user.path("hub-token");
     fs::write(&token, OWNER).expect("written");
@@ -60,28 +60,27 @@ async fn daemon(user: &User, more: &str) -> Daemon {
     daemon
 }
 
-fn may_act_as_others(program: &Path) -> bool {
-    // Every folder above the binary, and above the folders of sockets and homes, must let others
-    // through.
-    let open =
+fn can_act_as_others(program: &Path) -> bool {
+    // Other users must be able to enter every folder above the binary, the sockets and the homes.
+    let is_open =
         |path: &Path| fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o001 != 0);
-    let may = rustix::process::geteuid().is_root()
-        && program.ancestors().all(open)
-        && std::env::temp_dir().ancestors().all(open);
-    if !may {
+    let can_act = rustix::process::geteuid().is_root()
+        && program.ancestors().all(is_open)
+        && std::env::temp_dir().ancestors().all(is_open);
+    if !can_act {
         println!(
             "skipped: only root can act as another user, and only where others may run the binary and enter the folder of temporary files"
         );
     }
 
-    may
+    can_act
 }
 
 #[tokio::test]
-async fn what_the_daemons_token_opened_is_as_absent_to_others_as_it_was_before() {
+async fn daemon_token_opens_nothing_to_others() {
     let hub = start().await;
     let user = User::of(&hub.endpoint);
-    if !may_act_as_others(Path::new(user.program().get_program())) {
+    if !can_act_as_others(Path::new(user.program().get_program())) {
         return;
     }
 
@@ -106,7 +105,7 @@ async fn what_the_daemons_token_opened_is_as_absent_to_others_as_it_was_before()
             before.push((who, repo, ask(who, repo).await));
         }
     }
-    // Root may use the daemon's token: now both are known to the daemon, in memory and on disk.
+    // Root may use the daemon's token. Now the daemon has both in memory and on disk.
     for repo in ["a/gated", "a/private"] {
         let seen = ask("root", repo).await;
         assert_eq!(
@@ -134,7 +133,7 @@ async fn what_the_daemons_token_opened_is_as_absent_to_others_as_it_was_before()
     }
 
     for who in ["nobody", "stranger"] {
-        // A private repository reads as one that does not exist.
+        // A private repository looks like an absent one.
         let (private, absent) = (ask(who, "a/private").await, ask(who, "a/absent").await);
         assert_eq!(
             private.out.replace("a/private", "X"),
@@ -142,7 +141,7 @@ async fn what_the_daemons_token_opened_is_as_absent_to_others_as_it_was_before()
             "{who}"
         );
     }
-    // Other users who are named, and users with a token of their own.
+    // Also check users that the configuration names, and users with their own token.
     let owner = User::of(&hub.endpoint).with("HF_TOKEN", OWNER);
 
     let own = owner
@@ -157,7 +156,7 @@ async fn what_the_daemons_token_opened_is_as_absent_to_others_as_it_was_before()
     assert_eq!(named.code, 0, "{named:?}");
 }
 
-/// Every file below `folder`, as it is and unpacked.
+/// Collects every file below `folder`, as it is and unpacked.
 fn texts(folder: &Path, into: &mut Vec<(PathBuf, String)>) {
     for entry in fs::read_dir(folder).expect("listed").flatten() {
         let path = entry.path();
@@ -181,13 +180,13 @@ fn texts(folder: &Path, into: &mut Vec<(PathBuf, String)>) {
     }
 }
 
-/// Two canaries, the daemon's token and a user's, and the store's signature: searched for in
-/// everything that is written.
+/// Searches everything that is written for the tokens of the daemon and a user, and for the store's
+/// signature.
 #[tokio::test]
-async fn tokens_stand_nowhere() {
-    let faulty = shelf();
+async fn tokens_are_never_written() {
+    let faulty = repositories();
     let hub = FakeHub::start(move |request, before| {
-        // Some failures on the way, for what is logged of them.
+        // Some requests fail, so that the log contains failures.
         let fails = before % 5 == 3;
         Some(if fails {
             super::fake_hub::Reply::status(503)
@@ -231,7 +230,7 @@ async fn tokens_stand_nowhere() {
     searched.push("stdout, stderr and errors of fits, estimate, reserve, lease, health and pack");
     assert!(
         user.path("bundle").exists() || found.iter().any(|(_, text)| text.contains("gated")),
-        "something was asked"
+        "the daemon received requests"
     );
 
     let metrics = hf_mem_probe::api::client::Client::new(daemon.socket())
@@ -248,7 +247,7 @@ async fn tokens_stand_nowhere() {
 
     assert!(
         daemon.log().contains("a request to the Hub failed"),
-        "the log has what it must not leak in"
+        "the log reports failed requests"
     );
     for (folder, what) in [
         ("cache", "the daemon's cache"),
@@ -264,8 +263,8 @@ async fn tokens_stand_nowhere() {
     }
 
     searched.push("users' caches and bundles");
-    let holds = |secret: &str| {
-        // The file that the daemon was given its token in is where it comes from.
+    let places_of = |secret: &str| {
+        // The daemon's own token file is the source of the token.
         let own = user.path("hub-token");
         found
             .iter()
@@ -275,13 +274,13 @@ async fn tokens_stand_nowhere() {
     };
 
     for secret in [OWNER, STRANGER, "hf_bad_canary_11", "secret-signature"] {
-        assert_eq!(holds(secret), Vec::<String>::new(), "{secret}");
+        assert_eq!(places_of(secret), Vec::<String>::new(), "{secret}");
     }
 
     assert!(found.len() > 40, "{} places", found.len());
     println!("searched {} texts: {}", found.len(), searched.join("; "));
 
-    // What a crash would leave: no core at all under the unit.
+    // A crash must leave no core file: the unit forbids it.
     let unit = fs::read_to_string(
         Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/hf-mem-probe.service"),
     )
@@ -289,8 +288,8 @@ async fn tokens_stand_nowhere() {
     assert!(unit.contains("LimitCORE=0"));
 }
 
-/// A model of `q/m` in a Hugging Face cache that the daemon's user downloaded; everyone may enter
-/// its folders.
+/// Creates a model `q/m` in a Hugging Face cache as the daemon's user would download it. All users
+/// may enter its folders.
 fn downloaded(cache: &Path) -> PathBuf {
     let model = cache.join("models--q--m");
     let snapshot = model.join("snapshots").join(COMMIT);
@@ -319,10 +318,10 @@ fn downloaded(cache: &Path) -> PathBuf {
 }
 
 #[tokio::test]
-async fn the_hugging_face_cache_is_shown_by_permission() {
-    // No Hub answers, and there is no token: what was downloaded is all that is known.
+async fn huggingface_cache_follows_permissions() {
+    // No Hub answers and there is no token, so the downloaded files are the only source.
     let user = User::of("http://127.0.0.1:9");
-    if !may_act_as_others(Path::new(user.program().get_program())) {
+    if !can_act_as_others(Path::new(user.program().get_program())) {
         return;
     }
 
@@ -341,7 +340,10 @@ async fn the_hugging_face_cache_is_shown_by_permission() {
     assert_eq!(absent.code, 75, "{absent:?}");
 
     let open = ask(Some(NOBODY), "q/m").await;
-    assert_eq!(open.code, 0, "who can read the files is answered: {open:?}");
+    assert_eq!(
+        open.code, 0,
+        "a user who can read the files gets an answer: {open:?}"
+    );
     let config = snapshot.join("config.json");
     for (path, closed, opened) in [
         (config.as_path(), 0o640, 0o644),
@@ -350,8 +352,7 @@ async fn the_hugging_face_cache_is_shown_by_permission() {
     ] {
         fs::set_permissions(path, fs::Permissions::from_mode(closed)).expect("set");
 
-        // Root is answered before and after, so that nothing that it brought into memory is shown
-        // to another.
+        // Root asks before and after, so that a leak from memory to another user would show.
         for _ in 0..2 {
             let own = ask(None, "q/m").await;
             assert_eq!(own.code, 0, "{own:?}");
@@ -367,7 +368,7 @@ async fn the_hugging_face_cache_is_shown_by_permission() {
     assert_eq!(ask(Some(NOBODY), "q/m").await.code, 0);
     drop(daemon);
 
-    // Users of the daemon's token are trusted with what was downloaded, too.
+    // Users of the daemon's token may also read what was downloaded.
     fs::set_permissions(&config, fs::Permissions::from_mode(0o600)).expect("set");
     let trusting = Daemon::start(
         &user,

@@ -1,4 +1,4 @@
-//! Pipes and devices where a file is expected: the daemon goes on, and the command line ends with
+//! Pipes and devices in place of files: the daemon keeps running, and the command line fails with
 //! an error.
 
 use std::fs;
@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
-use super::asking::{Daemon, Outcome, User};
-use super::fake_hub::shelf::{Shelf, dense};
+use super::fake_hub::repositories::{Repositories, dense};
 use super::fake_hub::{COMMIT, FakeHub};
+use super::harness::{Daemon, Outcome, User};
 
-/// What a daemon may take to stop with nothing in flight: its drain deadline.
+/// Drain deadline of a daemon with no request in flight.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 
 fn fixture() -> PathBuf {
@@ -22,7 +22,7 @@ fn pipe(path: &Path) {
     mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a pipe");
 }
 
-/// A Hugging Face cache in `root` that holds `q/m`, with the fixture as its snapshot.
+/// Creates a Hugging Face cache in `root` that holds `q/m`, with the fixture as its snapshot.
 fn hugging_face_cache(root: &Path) -> PathBuf {
     let model = root.join("models--q--m");
     fs::create_dir_all(model.join("snapshots")).expect("made");
@@ -31,8 +31,9 @@ fn hugging_face_cache(root: &Path) -> PathBuf {
     model
 }
 
-/// Health, a lease and the end of `daemon` while it may be busy with a special file.
-async fn goes_on(daemon: &mut Daemon, user: &User) {
+/// Asserts that `daemon` still answers health, grants a lease and stops, even if a special file
+/// blocks a thread.
+async fn assert_responsive(daemon: &mut Daemon, user: &User) {
     let socket = daemon.socket();
     let health = user.ask(&socket, None, "health --json").await;
     assert_eq!(health.code, 0, "{health:?}");
@@ -54,7 +55,7 @@ async fn goes_on(daemon: &mut Daemon, user: &User) {
 }
 
 #[tokio::test]
-async fn a_pipe_as_reference_holds_up_nothing() {
+async fn pipe_as_reference_blocks_nothing() {
     let user = User::of("http://127.0.0.1:9");
     let cache = user.path("hf");
     let model = hugging_face_cache(&cache);
@@ -76,11 +77,11 @@ async fn a_pipe_as_reference_holds_up_nothing() {
         by_commit.code, 0,
         "the snapshot itself is fine: {by_commit:?}"
     );
-    goes_on(&mut daemon, &user).await;
+    assert_responsive(&mut daemon, &user).await;
 }
 
 #[tokio::test]
-async fn a_pipe_as_document_holds_up_nothing() {
+async fn pipe_as_document_blocks_nothing() {
     let user = User::of("http://127.0.0.1:9");
     let cache = user.path("hf");
     let model = cache.join("models--q--m");
@@ -100,16 +101,16 @@ async fn a_pipe_as_document_holds_up_nothing() {
 
     let refused = user.ask(&daemon.socket(), None, "fits q/m --json").await;
     assert_eq!(refused.code, 3, "{refused:?}");
-    goes_on(&mut daemon, &user).await;
+    assert_responsive(&mut daemon, &user).await;
 }
 
 #[tokio::test]
-async fn a_pipe_as_cache_entry_holds_up_nothing() {
-    let shelf = Shelf::default().with("a/dense", dense());
-    let hub = FakeHub::start(move |request, _| Some(shelf.reply(request))).await;
+async fn pipe_as_cache_entry_blocks_nothing() {
+    let repositories = Repositories::default().with("a/dense", dense());
+    let hub = FakeHub::start(move |request, _| Some(repositories.reply(request))).await;
     let user = User::of(&hub.endpoint);
 
-    // Each question looks at the disk again.
+    // Each request reads the disk again.
     let mut daemon = Daemon::start(&user, "branch_age = \"0s\"", "", &[]).await;
     let ask = async |line: &str| user.ask(&daemon.socket(), None, line).await;
     let first = ask("fits a/dense --json").await;
@@ -129,18 +130,18 @@ async fn a_pipe_as_cache_entry_holds_up_nothing() {
         assert_eq!((again.code, &again.out), (0, &first.out), "{kind}");
     }
 
-    goes_on(&mut daemon, &user).await;
+    assert_responsive(&mut daemon, &user).await;
 }
 
-/// Runs `line`, which must end by itself, and soon.
-async fn ends(user: &User, line: &str) -> Outcome {
+/// Runs `line`, which must end by itself within 30 s.
+async fn run_to_end(user: &User, line: &str) -> Outcome {
     tokio::time::timeout(Duration::from_secs(30), user.run(line))
         .await
         .unwrap_or_else(|_| panic!("{line} hangs"))
 }
 
 #[tokio::test]
-async fn the_command_line_refuses_special_files() {
+async fn command_line_rejects_special_files() {
     let user = User::of("http://127.0.0.1:9");
     for name in ["pipe", "pipe.gguf", "pipe.hfmp"] {
         pipe(&user.path(name));
@@ -152,7 +153,7 @@ async fn the_command_line_refuses_special_files() {
     pipe(&folder.join("model.safetensors"));
 
     for name in ["./pipe", "./pipe.gguf", "./pipe.hfmp", "/dev/zero"] {
-        let refused = ends(&user, &format!("estimate {name} --local --json")).await;
+        let refused = run_to_end(&user, &format!("estimate {name} --local --json")).await;
         assert_eq!(
             (refused.code, refused.json()["reason"].as_str()),
             (3, Some("missing_metadata")),
@@ -161,14 +162,14 @@ async fn the_command_line_refuses_special_files() {
         assert!(refused.out.contains("not a regular file"), "{refused:?}");
     }
 
-    let refused = ends(&user, "estimate ./folder --local --json").await;
+    let refused = run_to_end(&user, "estimate ./folder --local --json").await;
     assert_eq!(refused.code, 3, "no weights: {refused:?}");
-    let gpus = ends(&user, "fits a/b --gpus ./pipe --local --json").await;
+    let gpus = run_to_end(&user, "fits a/b --gpus ./pipe --local --json").await;
     assert!(
         gpus.code != 0 && gpus.out.contains("not a regular file"),
         "{gpus:?}"
     );
-    let config = ends(&user, "check-config ./pipe").await;
+    let config = run_to_end(&user, "check-config ./pipe").await;
     assert!(
         config.code == 78 && config.err.contains("not a regular file"),
         "{config:?}"
@@ -176,7 +177,7 @@ async fn the_command_line_refuses_special_files() {
 }
 
 #[tokio::test]
-async fn a_special_token_file_is_refused_unread() {
+async fn special_token_file_is_rejected() {
     let user = User::of("http://127.0.0.1:9");
     pipe(&user.path("pipe"));
     let at = user.path("pipe").display().to_string();
@@ -184,7 +185,7 @@ async fn a_special_token_file_is_refused_unread() {
     for path in ["/dev/zero", at.as_str()] {
         let user = User::of("http://127.0.0.1:9").with("HF_TOKEN_PATH", path);
 
-        // A bound on memory that reading a device to its end would break.
+        // A memory limit that reading a device to its end would exceed.
         let mut command = std::process::Command::new("sh");
         command
             .arg("-c")

@@ -1,4 +1,5 @@
-//! Cards whose memory the test's holders take and give back; the simulated driver shows it.
+//! Simulated GPUs. The test's holders take and release their memory, and the simulated driver shows
+//! it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};
@@ -9,15 +10,15 @@ use simulated_nvml::{HolderKind, Scenario, SimulatedDriver, profiles};
 
 const GIB: u64 = 1 << 30;
 
-/// Who holds what.
+/// The memory that processes hold.
 #[derive(Default)]
 struct Held {
-    /// By process and card: what was promised to it.
-    promised: BTreeMap<(u32, usize), u64>,
-    /// By process and card: what was not.
-    wild: BTreeMap<(u32, usize), u64>,
-    /// The last files that the driver read, kept open so that no new file can be taken for one of
-    /// them.
+    /// Memory within a lease, by process and card.
+    leased: BTreeMap<(u32, usize), u64>,
+    /// Memory without a lease, by process and card.
+    unleased: BTreeMap<(u32, usize), u64>,
+    /// The last files that the driver read. They stay open, so that no new file gets one of their
+    /// inodes.
     files: VecDeque<File>,
     written: u64,
 }
@@ -31,7 +32,7 @@ pub(crate) struct Cards {
 }
 
 impl Cards {
-    /// Four unequal cards, on each of which a stranger holds two GiB.
+    /// Four unequal cards; on each another process holds 2 GiB.
     pub(crate) fn install(directory: &Path) -> Self {
         let gpus = [
             profiles::rtx_4090(),
@@ -55,13 +56,13 @@ impl Cards {
         &self.library
     }
 
-    /// Takes promised memory; whether the card had it. What others took without a promise counts as
-    /// if it were not there: the ledger answers for what it promised.
+    /// Takes leased memory. Returns whether the card had enough. Memory that was taken without a
+    /// lease does not count, because the ledger is not responsible for it.
     pub(crate) fn take(&self, pid: u32, uuid: &str, bytes: u64) -> bool {
         let card = self.card(uuid);
         let mut held = self.held.lock().unwrap();
         let used: u64 = held
-            .promised
+            .leased
             .iter()
             .filter(|((_, on), _)| *on == card)
             .map(|(_, bytes)| *bytes)
@@ -70,28 +71,28 @@ impl Cards {
         let memory = &self.bare.devices[card].memory;
         let had = used + bytes + memory.used_bytes + memory.reserved_bytes <= memory.total_bytes;
         if had && bytes > 0 {
-            *held.promised.entry((pid, card)).or_default() += bytes;
+            *held.leased.entry((pid, card)).or_default() += bytes;
             self.show(&mut held);
         }
 
         had
     }
 
-    /// Takes memory that nobody promised.
+    /// Takes memory without a lease.
     pub(crate) fn take_more(&self, pid: u32, uuid: &str, bytes: u64) {
         let mut held = self.held.lock().unwrap();
-        *held.wild.entry((pid, self.card(uuid))).or_default() += bytes;
+        *held.unleased.entry((pid, self.card(uuid))).or_default() += bytes;
         self.show(&mut held);
     }
 
-    /// Gives all of a process's memory back.
+    /// Releases all memory of a process.
     pub(crate) fn drop_all(&self, pid: u32) {
         let mut held = self.held.lock().unwrap();
-        let before = held.promised.len() + held.wild.len();
-        held.promised.retain(|(holder, _), _| *holder != pid);
-        held.wild.retain(|(holder, _), _| *holder != pid);
+        let before = held.leased.len() + held.unleased.len();
+        held.leased.retain(|(holder, _), _| *holder != pid);
+        held.unleased.retain(|(holder, _), _| *holder != pid);
 
-        if held.promised.len() + held.wild.len() < before {
+        if held.leased.len() + held.unleased.len() < before {
             self.show(&mut held);
         }
     }
@@ -104,11 +105,11 @@ impl Cards {
             .unwrap()
     }
 
-    /// In one step, so that the driver sees all of it or nothing.
+    /// Shows the state to the driver in one step.
     fn show(&self, held: &mut Held) {
         let mut scenario = self.bare.clone();
         let mut sums: BTreeMap<(u32, usize), u64> = BTreeMap::new();
-        for (key, bytes) in held.promised.iter().chain(&held.wild) {
+        for (key, bytes) in held.leased.iter().chain(&held.unleased) {
             *sums.entry(*key).or_default() += bytes;
         }
 
@@ -120,9 +121,9 @@ impl Cards {
         }
 
         for gpu in &mut scenario.devices {
-            // More than the card has cannot be shown in use.
-            let most = gpu.memory.total_bytes - gpu.memory.reserved_bytes;
-            gpu.memory.used_bytes = gpu.memory.used_bytes.min(most);
+            // The driver cannot show more in use than the card has.
+            let max_used = gpu.memory.total_bytes - gpu.memory.reserved_bytes;
+            gpu.memory.used_bytes = gpu.memory.used_bytes.min(max_used);
         }
 
         held.written += 1;

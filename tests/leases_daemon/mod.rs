@@ -1,5 +1,5 @@
-//! The real daemon as a process, on a driver of the test's own: started, killed as by `kill -9`,
-//! started again on what it left behind.
+//! The real daemon as a process on a simulated driver: the test starts it, kills it like `kill -9`,
+//! and starts it again on the files that it left.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's own machinery")]
 #![allow(dead_code, reason = "each test file uses its own part")]
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// A daemon, its folder, and how to start it again.
+/// A running daemon, its folder and its arguments.
 pub(crate) struct Daemon {
     program: PathBuf,
     directory: PathBuf,
@@ -24,13 +24,12 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts `program` in `directory` with `arguments` behind `daemon`, and waits until it may be
-    /// asked.
+    /// Starts `program daemon` in `directory` with more `arguments`, and waits until it is ready.
     pub(crate) fn start(program: &Path, directory: &Path, arguments: &[&str]) -> Self {
         Self::start_with(program, directory, arguments, "")
     }
 
-    /// The same with lines of the configuration that stand behind those of `[devices]`.
+    /// Does the same with more lines of configuration after those of `[devices]`.
     pub(crate) fn start_with(
         program: &Path,
         directory: &Path,
@@ -72,18 +71,18 @@ impl Daemon {
         self.child.id()
     }
 
-    /// What it wrote to its log so far.
+    /// The log so far.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.directory.join("log")).unwrap_or_default()
     }
 
-    /// `kill -9`: it has no say in it.
+    /// Kills it like `kill -9`.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// SIGTERM, and its exit code.
+    /// Sends SIGTERM. Returns the exit code.
     pub(crate) fn stop(&mut self) -> Option<i32> {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
@@ -96,8 +95,7 @@ impl Daemon {
     }
 }
 
-/// `command` with nothing of the machine's environment that could change what a program does or
-/// says.
+/// Removes everything from the environment of `command` that could change its behavior or output.
 pub(crate) fn bare(command: &mut Command) -> &mut Command {
     command.env_clear();
     for name in ["PATH", "TMPDIR"] {
@@ -111,7 +109,7 @@ pub(crate) fn bare(command: &mut Command) -> &mut Command {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // It may be gone already.
+        // It may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -119,7 +117,7 @@ impl Drop for Daemon {
 
 #[allow(
     clippy::zombie_processes,
-    reason = "its owner waits for it, and here who panics"
+    reason = "the caller waits for it, or the test panics"
 )]
 fn spawn(program: &Path, directory: &Path, arguments: &[String]) -> Child {
     let notify = directory.join("notify.sock");
@@ -158,7 +156,7 @@ fn spawn(program: &Path, directory: &Path, arguments: &[String]) -> Child {
         match notices.recv(&mut notice) {
             Ok(length) if notice[..length].starts_with(b"READY=1") => return child,
             Ok(_) => {}
-            // Who was stopped and goes on hears this of a socket with a time limit.
+            // A process that was stopped and continued gets this from a socket with a timeout.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => {
                 let _ = child.kill();

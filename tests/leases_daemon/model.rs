@@ -1,4 +1,4 @@
-//! A small made-up model whose need grows with the context: 64 KiB a token, and little else.
+//! A small fake model whose memory grows with the context: 64 KiB per token, and little else.
 
 use std::fs;
 use std::path::Path;
@@ -18,7 +18,7 @@ const VOCABULARY: u64 = 1024;
 const HEADS: u64 = 64;
 const WIDTH: u64 = 64;
 
-/// Writes it into `directory`, and makes a question of it that holds all that the daemon needs.
+/// Writes the model to `directory`. Returns a question that contains its metadata.
 pub(crate) async fn question(directory: &Path, now: SystemTime) -> Question {
     let folder = directory.join("model");
     write(&folder);
@@ -31,7 +31,7 @@ pub(crate) async fn question(directory: &Path, now: SystemTime) -> Question {
         .read(&reference, &Auth::Anonymous, now)
         .await
         .unwrap();
-    let metadata = Some(RawJson::of(&metadata).unwrap());
+    let metadata = Some(RawJson::new(&metadata).unwrap());
     let model = ModelQuestion {
         repo: "a/model".to_owned(),
         metadata,
@@ -47,7 +47,7 @@ pub(crate) async fn question(directory: &Path, now: SystemTime) -> Question {
     question
 }
 
-/// A folder that holds what the headers of a model say, and no weights.
+/// Writes a folder with the headers of a model, and no weights.
 pub(crate) fn write(folder: &Path) {
     fs::create_dir_all(folder).unwrap();
     let config = json!({

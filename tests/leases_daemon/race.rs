@@ -1,6 +1,6 @@
-//! Askers by the dozen against the real daemon on its socket: holders are real processes, their
-//! memory is taken late, in part, not at all or beyond what was promised, and goes when they crash;
-//! the daemon is killed and started again.
+//! Many clients against the real daemon on its socket. Holders are real processes. They take memory
+//! late, in part, not at all or beyond their lease, and free it when they crash. The test kills the
+//! daemon and starts it again.
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use hf_mem_core::report::Question;
 use hf_mem_core::report::lease::EndReason;
-use hf_mem_core::report::lease::{Holder, LeaseAnswer};
+use hf_mem_core::report::lease::Holder;
 use hf_mem_core::report::problem::Reason;
 use hf_mem_core::report::question::ContextQuestion;
 use hf_mem_probe::api::client::{Client, ClientError};
@@ -22,9 +22,9 @@ use super::cards::Cards;
 use super::model;
 
 const MIB: u64 = 1 << 20;
-/// Time to live of leases whose holders let them run out. Long beside the time in which they take
-/// their memory, which a slow machine draws out.
-const RUNS_OUT_AFTER: Duration = Duration::from_secs(10);
+/// The time to live of leases that expire. It is long compared with the time in which holders take
+/// their memory, also on a slow machine.
+const EXPIRES_AFTER: Duration = Duration::from_secs(10);
 
 /// SplitMix64 (Steele, Lea and Flood, 2014).
 struct Random(u64);
@@ -43,48 +43,48 @@ impl Random {
     }
 }
 
-/// What a race came to.
+/// The outcome of a race.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Outcome {
     pub(crate) granted: u64,
-    /// Of which on several cards.
-    pub(crate) over_cards: u64,
+    /// Granted leases on several cards.
+    pub(crate) multi_card: u64,
     pub(crate) refused: u64,
-    /// Holders killed with their memory.
+    /// Holders that were killed while they held memory.
     pub(crate) crashed: u64,
-    /// Leases that were never used nor given back.
+    /// Leases that were neither used nor released.
     pub(crate) abandoned: u64,
-    /// Leases that ran out while their memory was held.
-    pub(crate) ran_out: u64,
+    /// Leases that expired while their memory was held.
+    pub(crate) expired: u64,
     pub(crate) took_less: u64,
     pub(crate) took_more: u64,
-    /// Daemons killed.
+    /// How often the daemon was killed.
     pub(crate) kills: u64,
-    /// Answers that a kill cut off, and that were asked for again.
-    pub(crate) asked_again: u64,
-    /// A holder ran out of memory within its promise.
+    /// Requests that were repeated because a kill cut off the answer.
+    pub(crate) retried: u64,
+    /// Holders that ran out of memory within their lease.
     pub(crate) over_commits: u64,
-    /// A lease was gone while its holder counted on it.
+    /// Leases that ended while their holder relied on them.
     pub(crate) lost: u64,
-    /// Leases alive after everyone went home.
+    /// Leases that are live after all clients ended.
     pub(crate) leaked: u64,
 }
 
-/// How hard it is raced.
+/// The size of a race.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Terms {
+pub(crate) struct RaceConfig {
     pub(crate) clients: u64,
     pub(crate) rounds: u64,
     pub(crate) seed: u64,
-    /// How many answers a daemon lives for, at most.
-    pub(crate) killed_within: u64,
+    /// The maximum number of answers before the daemon is killed.
+    pub(crate) max_answers_per_daemon: u64,
 }
 
 struct Race {
     cards: Cards,
     client: Client,
     question: Question,
-    terms: Terms,
+    config: RaceConfig,
     outcome: RefCell<Outcome>,
     /// Counts answers.
     answers: watch::Sender<u64>,
@@ -95,7 +95,7 @@ impl Race {
         what(&mut self.outcome.borrow_mut());
     }
 
-    /// Asks until a daemon answers; another may have taken its place.
+    /// Repeats a call until a daemon answers; the daemon may be restarted meanwhile.
     async fn persist<T>(
         &self,
         call: impl AsyncFn() -> Result<T, ClientError>,
@@ -114,29 +114,34 @@ impl Race {
             };
 
             if error.daemon_is_leaving() || is_late(&error) {
-                self.count(|outcome| outcome.asked_again += 1);
+                self.count(|outcome| outcome.retried += 1);
             }
 
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
-    async fn asker(self: Rc<Self>, number: u64) {
-        let mut random = Random(self.terms.seed.wrapping_mul(1_000_003).wrapping_add(number));
+    async fn run_client(self: Rc<Self>, number: u64) {
+        let mut random = Random(
+            self.config
+                .seed
+                .wrapping_mul(1_000_003)
+                .wrapping_add(number),
+        );
         let mut child = HolderProcess::start();
 
-        for round in 0..self.terms.rounds {
+        for round in 0..self.config.rounds {
             if self
                 .round(
                     &mut random,
                     child.id(),
-                    &format!("{}-{number}-{round}", self.terms.seed),
+                    &format!("{}-{number}-{round}", self.config.seed),
                 )
                 .await
                 .is_err()
             {
                 child.kill();
-                // The driver frees what a dead process held a moment later.
+                // The driver frees the memory of a process a moment after its exit.
                 pause(&mut random).await;
                 self.cards.drop_all(child.id());
                 child = HolderProcess::start();
@@ -148,20 +153,20 @@ impl Race {
         self.cards.drop_all(child.id());
     }
 
-    /// One lease; an error where its holder crashes.
+    /// Requests and uses one lease. It returns an error if the holder crashes.
     async fn round(&self, random: &mut Random, pid: u32, key: &str) -> Result<(), ()> {
-        let (abandons, runs_out) = (random.one_in(200), random.one_in(400));
+        let (abandons, expires) = (random.one_in(200), random.one_in(400));
         let mut question = self.question.clone();
-        let largest = largest(random);
+        let max_gib = max_gib(random);
         question.workload.context = Some(ContextQuestion::Tokens(
-            16_384 * (1 + random.below(largest)),
+            16_384 * (1 + random.below(max_gib)),
         ));
 
         let request = LeaseRequest {
             question,
-            ttl_seconds: Some(match (abandons, runs_out) {
+            ttl_seconds: Some(match (abandons, expires) {
                 (true, _) => 2,
-                (_, true) => RUNS_OUT_AFTER.as_secs(),
+                (_, true) => EXPIRES_AFTER.as_secs(),
                 _ => 600,
             }),
             holder: Some(Holder::Pid(pid)),
@@ -170,19 +175,19 @@ impl Race {
             strict: false,
         };
 
-        // Before the lease was there: its time is not up before that much after this.
-        let asked = tokio::time::Instant::now();
+        // Taken before the grant, so the lease cannot expire earlier than its time to live after
+        // this.
+        let requested_at = tokio::time::Instant::now();
         let answer = self
             .persist(async || self.client.create_lease(&request).await)
             .await;
         let lease = match answer {
-            Ok(answer) => answer
-                .lease
-                .map(|lease| serde_json::from_value::<LeaseAnswer>(lease).unwrap()),
-            Err(ClientError::Problem(problem)) if problem.reason == Reason::Busy => None, // The line is full.
-            // A short one ran out before its asker heard of it.
+            Ok(answer) => answer.lease,
+            // The queue is full.
+            Err(ClientError::Problem(problem)) if problem.reason == Reason::Busy => None,
+            // A short lease expired before its client received it.
             Err(ClientError::Problem(problem))
-                if problem.detail.contains("has ended") && (abandons || runs_out) =>
+                if problem.detail.contains("has ended") && (abandons || expires) =>
             {
                 None
             }
@@ -197,7 +202,7 @@ impl Race {
 
         self.count(|outcome| outcome.granted += 1);
         if lease.devices.len() > 1 {
-            self.count(|outcome| outcome.over_cards += 1);
+            self.count(|outcome| outcome.multi_card += 1);
         }
 
         if abandons {
@@ -218,9 +223,9 @@ impl Race {
 
             let first = random.below(wanted + 1);
             for bytes in [first, wanted - first] {
-                // One that ran out holds no promise any more.
-                let counts = !runs_out || asked.elapsed() < Duration::from_millis(1500);
-                if counts && !self.cards.take(pid, &device.uuid, bytes) {
+                // An expired lease guarantees nothing.
+                let is_valid = !expires || requested_at.elapsed() < Duration::from_millis(1500);
+                if is_valid && !self.cards.take(pid, &device.uuid, bytes) {
                     self.count(|outcome| outcome.over_commits += 1);
                 }
                 pause(random).await;
@@ -238,9 +243,9 @@ impl Race {
             return Err(());
         }
 
-        if runs_out {
-            self.count(|outcome| outcome.ran_out += 1);
-            tokio::time::sleep(RUNS_OUT_AFTER + Duration::from_millis(500)).await;
+        if expires {
+            self.count(|outcome| outcome.expired += 1);
+            tokio::time::sleep(EXPIRES_AFTER + Duration::from_millis(500)).await;
             self.cards.drop_all(pid);
             return Ok(());
         }
@@ -257,10 +262,10 @@ impl Race {
     }
 }
 
-/// A slow machine: to be asked again, with the same key.
+/// Whether the machine is slow. The client then repeats the request with the same key.
 fn is_late(error: &ClientError) -> bool {
     match error {
-        ClientError::Late { .. } => true,
+        ClientError::TimedOut { .. } => true,
         ClientError::Problem(problem) => {
             matches!(
                 problem.reason,
@@ -271,8 +276,8 @@ fn is_late(error: &ClientError) -> bool {
     }
 }
 
-/// In GiB: mostly small ones, some that need a whole card, some that need two.
-fn largest(random: &mut Random) -> u64 {
+/// The largest size in GiB: mostly small, sometimes a whole card, sometimes two cards.
+fn max_gib(random: &mut Random) -> u64 {
     [16, 16, 48, 48, 120][usize::try_from(random.below(5)).unwrap()]
 }
 
@@ -284,7 +289,7 @@ async fn pause(random: &mut Random) {
     }
 }
 
-/// A process that holds memory. It ends with the test, however that ends.
+/// A process that holds memory. It ends with the test.
 struct HolderProcess(Child);
 
 impl HolderProcess {
@@ -310,14 +315,19 @@ impl HolderProcess {
 
 impl Drop for HolderProcess {
     fn drop(&mut self) {
-        // It may be gone already.
+        // It may have exited already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Runs one to its end, everything in `directory` but the driver, which is put into `drivers`.
-pub(crate) fn race(program: &Path, directory: &Path, drivers: &Path, terms: Terms) -> Outcome {
+/// Runs a race to its end. All files are in `directory`, except the driver, which is in `drivers`.
+pub(crate) fn race(
+    program: &Path,
+    directory: &Path,
+    drivers: &Path,
+    config: RaceConfig,
+) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -333,36 +343,38 @@ pub(crate) fn race(program: &Path, directory: &Path, drivers: &Path, terms: Term
             cards,
             client,
             question,
-            terms,
+            config,
             outcome: RefCell::default(),
             answers: watch::Sender::new(0),
         });
 
-        let mut askers = tokio::task::JoinSet::new();
-        for number in 0..terms.clients {
-            askers.spawn_local(Rc::clone(&race).asker(number));
+        let mut clients_left = tokio::task::JoinSet::new();
+        for number in 0..config.clients {
+            clients_left.spawn_local(Rc::clone(&race).run_client(number));
         }
 
-        let mut random = Random(terms.seed);
+        let mut random = Random(config.seed);
         loop {
-            let all_home = async {
-                while let Some(done) = askers.join_next().await {
+            let all_ended = async {
+                while let Some(done) = clients_left.join_next().await {
                     done.unwrap();
                 }
             };
 
-            let lives_until = *race.answers.borrow() + 1 + random.below(terms.killed_within);
+            let max_answers =
+                *race.answers.borrow() + 1 + random.below(config.max_answers_per_daemon);
             let mut answers = race.answers.subscribe();
             tokio::select! {
-                () = all_home => break,
-                _ = answers.wait_for(|answers| *answers >= lives_until) => {}
+                () = all_ended => break,
+                _ = answers.wait_for(|answers| *answers >= max_answers) => {}
             }
 
             daemon.kill();
             race.count(|outcome| outcome.kills += 1);
             daemon.start_again();
         }
-        // Abandoned leases live for two seconds; deaths are told at once.
+
+        // Abandoned leases live for two seconds; process exits end leases at once.
         let until = tokio::time::Instant::now() + Duration::from_secs(60);
 
         let left = loop {

@@ -1,4 +1,4 @@
-//! A made-up host: a clock, processes, and devices that are read when the test says so.
+//! A simulated host: a clock, processes, and devices that the test reads.
 
 #![allow(clippy::unwrap_used, reason = "a test's own host")]
 #![allow(dead_code, reason = "each test file uses its own part")]
@@ -9,17 +9,17 @@ use std::time::{Duration, SystemTime};
 use hf_mem_core::bytes::Bytes;
 use hf_mem_core::device::{Device, DeviceFacts, DeviceKind, Process, ProcessKind, Snapshot};
 use hf_mem_probe::leases::attribution::HolderReading;
-use hf_mem_probe::leases::clock::{Boottime, Now};
+use hf_mem_probe::leases::clock::{Boottime, Timestamp};
 use hf_mem_probe::leases::holder::{Ancestry, ProcessIdentity, Stat};
 use hf_mem_probe::leases::lease::{Holder, Lease, QuestionSummary};
 use hf_mem_probe::leases::ledger::{GrantError, GrantRequest, Granted, Ledger};
 
-/// So many GiB.
+/// Converts GiB.
 pub(crate) fn gib(count: u64) -> Bytes {
     Bytes::gib(count)
 }
 
-/// Two minutes of memory for a process of uid 1000.
+/// A request of uid 1000 for two minutes, held by a process.
 pub(crate) fn request(holder: ProcessIdentity, devices: &[(&str, u64)]) -> GrantRequest {
     GrantRequest {
         devices: devices
@@ -47,14 +47,14 @@ struct Running {
     holds: BTreeMap<String, u64>,
 }
 
-/// The host. What processes do is seen in the next `sample` only.
+/// The host. Only the next [`Host::sample`] shows what processes did.
 pub(crate) struct Host {
     totals: BTreeMap<String, u64>,
     order: Vec<String>,
     processes: BTreeMap<u32, Running>,
     next_pid: u32,
     next_ticks: u64,
-    now: Now,
+    now: Timestamp,
     /// The last reading.
     pub(crate) snapshot: Snapshot,
     taken_at: Boottime,
@@ -62,7 +62,7 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// Idle devices of so many GiB.
+    /// Idle devices, each with its size in GiB.
     pub(crate) fn new(devices: &[(&str, u64)]) -> Self {
         let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_000_000);
         let snapshot = Snapshot {
@@ -84,7 +84,7 @@ impl Host {
             processes: BTreeMap::new(),
             next_pid: 100,
             next_ticks: 1_000,
-            now: Now {
+            now: Timestamp {
                 boottime: Boottime::from_millis(1_000_000),
                 wall,
             },
@@ -97,19 +97,19 @@ impl Host {
         host
     }
 
-    pub(crate) fn now(&self) -> Now {
+    pub(crate) fn now(&self) -> Timestamp {
         self.now
     }
 
-    /// Time goes by, on both clocks.
+    /// Advances both clocks.
     pub(crate) fn pass(&mut self, time: Duration) {
-        self.now = Now {
+        self.now = Timestamp {
             boottime: self.now.boottime.after(time),
             wall: self.now.wall + time,
         };
     }
 
-    /// Somebody sets the wall's clock.
+    /// Steps the wall clock.
     pub(crate) fn step_wall(&mut self, by: Duration, forward: bool) {
         self.now.wall = if forward {
             self.now.wall + by
@@ -118,10 +118,10 @@ impl Host {
         };
     }
 
-    /// Everything dies, and the clock since boot starts anew; `down` by the wall's clock.
+    /// Ends all processes and restarts the boot clock. The wall clock advances by `down`.
     pub(crate) fn reboot(&mut self, down: Duration) {
         self.processes.clear();
-        self.now = Now {
+        self.now = Timestamp {
             boottime: Boottime::from_millis(20_000),
             wall: self.now.wall + down,
         };
@@ -135,7 +135,7 @@ impl Host {
         self.spawn(parent.pid, None)
     }
 
-    /// A process ends, and another gets its pid.
+    /// Ends a process and starts another with its pid.
     pub(crate) fn replace(&mut self, process: ProcessIdentity) -> ProcessIdentity {
         self.exit(process);
         self.spawn(1, Some(process.pid))
@@ -162,7 +162,7 @@ impl Host {
         identity
     }
 
-    /// The parent is gone: init takes over.
+    /// Makes init the parent.
     pub(crate) fn orphan(&mut self, process: ProcessIdentity) {
         self.processes.get_mut(&process.pid).unwrap().parent = 1;
     }
@@ -184,7 +184,7 @@ impl Host {
             .is_some_and(|running| running.start_ticks == process.start_ticks)
     }
 
-    /// Whether the device had the memory.
+    /// Allocates memory. Returns whether the device had enough.
     pub(crate) fn try_allocate(
         &mut self,
         process: ProcessIdentity,
@@ -232,7 +232,7 @@ impl Host {
         self.totals[uuid]
     }
 
-    /// Reads the devices; a millisecond goes by.
+    /// Reads the devices. It takes two milliseconds.
     pub(crate) fn sample(&mut self) {
         self.pass(Duration::from_millis(1));
         self.taken_at = self.now.boottime;
@@ -240,17 +240,14 @@ impl Host {
         self.snapshot.stale = false;
         self.snapshot.devices = self.order.iter().map(|uuid| self.device(uuid)).collect();
 
-        let stat = |running: &Running| Stat {
-            parent_pid: running.parent,
-            start_ticks: running.start_ticks,
-            dead: false,
-        };
-
-        self.ancestry = Ancestry::new(
-            self.processes
-                .iter()
-                .map(|(pid, running)| (*pid, stat(running))),
-        );
+        self.ancestry = Ancestry::new(self.processes.iter().map(|(pid, running)| {
+            let stat = Stat {
+                parent_pid: running.parent,
+                start_ticks: running.start_ticks,
+                has_exited: false,
+            };
+            (*pid, stat)
+        }));
 
         self.pass(Duration::from_millis(1));
     }
@@ -259,7 +256,7 @@ impl Host {
         let mut device = Device::idle(DeviceFacts {
             uuid: uuid.to_owned(),
             index: 0,
-            name: "made up".to_owned(),
+            name: "simulated".to_owned(),
             kind: DeviceKind::Gpu,
             total_bytes: Bytes::new(self.totals[uuid]),
             reserved_bytes: Some(Bytes::ZERO),
@@ -272,24 +269,23 @@ impl Host {
         device.used_bytes = Some(Bytes::new(self.used(uuid)));
         device.free_bytes = Some(Bytes::new(self.totals[uuid] - self.used(uuid)));
 
-        let holders = self
+        device.processes = self
             .processes
             .iter()
-            .filter(|(_, running)| running.holds.contains_key(uuid));
-        let process = |(pid, running): (&u32, &Running)| Process {
-            pid: *pid,
-            used_bytes: Some(Bytes::new(running.holds[uuid])),
-            kind: ProcessKind::Compute,
-            name: None,
-            uid: Some(1000),
-            user: None,
-            unit: running.unit.clone(),
-            container: None,
-            cgroup: running.cgroup.clone(),
-            start_ticks: Some(running.start_ticks),
-        };
-
-        device.processes = holders.map(process).collect();
+            .filter(|(_, running)| running.holds.contains_key(uuid))
+            .map(|(pid, running)| Process {
+                pid: *pid,
+                used_bytes: Some(Bytes::new(running.holds[uuid])),
+                kind: ProcessKind::Compute,
+                name: None,
+                uid: Some(1000),
+                user: None,
+                unit: running.unit.clone(),
+                container: None,
+                cgroup: running.cgroup.clone(),
+                start_ticks: Some(running.start_ticks),
+            })
+            .collect();
         device
     }
 
@@ -316,7 +312,7 @@ impl Host {
         request: GrantRequest,
     ) -> Result<Lease, GrantError> {
         match ledger.grant(request, &self.reading(), self.now)? {
-            Granted::Now(lease) | Granted::Before(lease) => Ok(lease),
+            Granted::New(lease) | Granted::Existing(lease) => Ok(lease),
         }
     }
 }

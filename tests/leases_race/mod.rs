@@ -1,6 +1,6 @@
-//! Askers by the dozen against the ledger's owner and its real store: holders are real processes,
-//! their memory is made up, is taken late, in part or not at all, and goes when they crash; the
-//! owner is stopped and started anew in between.
+//! Many clients against the lease broker with its real store. Holders are real processes with
+//! simulated memory. They take it late, in part or not at all, and free it when they crash. The
+//! test stops and restarts the broker.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a race's own machinery")]
 
@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use hf_mem_core::bytes::Bytes;
 use hf_mem_core::device::{Device, DeviceFacts, DeviceKind, Process, ProcessKind, Snapshot};
+use hf_mem_core::placement::Strategy;
 use hf_mem_core::report::Problem;
 use hf_mem_core::report::answer::{Answer, DeviceShare, PlacementAnswer, Verdict};
 use hf_mem_core::report::lease::EndReason;
@@ -40,12 +41,12 @@ impl Random {
 
 const CARDS: [(&str, u64); 4] = [("GPU-a", 24), ("GPU-b", 24), ("GPU-c", 80), ("GPU-d", 16)];
 
-/// The cards, and who holds what on them.
+/// The cards, and the memory that processes hold on them.
 #[derive(Default)]
 pub(crate) struct Cards(Mutex<BTreeMap<(u32, &'static str), u64>>);
 
 impl Cards {
-    /// Whether the card had it.
+    /// Takes memory. Returns whether the card had enough.
     fn take(&self, pid: u32, uuid: &str, bytes: u64) -> bool {
         let (name, gib) = CARDS
             .iter()
@@ -83,7 +84,7 @@ impl Devices for Cards {
             let mut device = Device::idle(DeviceFacts {
                 uuid: (*uuid).to_owned(),
                 index: u32::try_from(place).unwrap(),
-                name: "made up".to_owned(),
+                name: "simulated".to_owned(),
                 kind: DeviceKind::Gpu,
                 total_bytes: Bytes::gib(*gib),
                 reserved_bytes: Some(Bytes::ZERO),
@@ -94,16 +95,17 @@ impl Devices for Cards {
                 numa_node: None,
             });
 
-            let here = || {
-                held.iter()
-                    .filter(|((_, on), bytes)| on == uuid && **bytes > 0)
-            };
+            let on_card: Vec<_> = held
+                .iter()
+                .filter(|((_, card), bytes)| card == uuid && **bytes > 0)
+                .collect();
 
-            let used: u64 = here().map(|(_, bytes)| *bytes).sum();
+            let used: u64 = on_card.iter().map(|(_, bytes)| **bytes).sum();
             device.used_bytes = Some(Bytes::new(used));
             device.free_bytes = Bytes::gib(*gib).less(Bytes::new(used));
 
-            device.processes = here()
+            device.processes = on_card
+                .into_iter()
                 .map(|((pid, _), bytes)| Process {
                     pid: *pid,
                     used_bytes: Some(Bytes::new(*bytes)),
@@ -122,7 +124,7 @@ impl Devices for Cards {
         };
 
         let snapshot = Snapshot {
-            source: "made up".to_owned(),
+            source: "simulated".to_owned(),
             sampled_at: SystemTime::now(),
             stale: false,
             driver_version: None,
@@ -131,7 +133,7 @@ impl Devices for Cards {
             host: None,
         };
 
-        // The reading takes a while, in which others go on.
+        // The reading takes a while, and other tasks continue.
         Box::pin(async move {
             tokio::task::yield_now().await;
             Ok(Arc::new(snapshot))
@@ -143,7 +145,7 @@ impl Devices for Cards {
     }
 }
 
-/// So many bytes on as many of the first cards that have them.
+/// A plan for `bytes` on each of the first `cards` cards that have them.
 fn plan(cards: usize, bytes: u64) -> Plan {
     Box::new(move |snapshot, claims| {
         let available = |device: &Device| {
@@ -182,7 +184,7 @@ fn plan(cards: usize, bytes: u64) -> Plan {
         let fits = devices.len() == cards;
 
         let placement = PlacementAnswer {
-            strategy: "single".to_owned(),
+            strategy: Strategy::Single.into(),
             tensor_parallel: 1,
             pipeline_parallel: 1,
             devices,
@@ -207,7 +209,7 @@ fn plan(cards: usize, bytes: u64) -> Plan {
     })
 }
 
-/// What a race came to.
+/// The outcome of a race.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Outcome {
     pub(crate) granted: u64,
@@ -215,17 +217,17 @@ pub(crate) struct Outcome {
     pub(crate) crashed: u64,
     pub(crate) abandoned: u64,
     pub(crate) restarts: u64,
-    /// A holder ran out of memory within its promise.
+    /// Holders that ran out of memory within their lease.
     pub(crate) over_commits: u64,
-    /// A lease was gone while its holder counted on it.
+    /// Leases that ended while their holder relied on them.
     pub(crate) lost: u64,
-    /// Leases alive after everyone went home.
+    /// Leases that are live after all clients ended.
     pub(crate) leaked: u64,
 }
 
 struct Race {
     cards: Arc<Cards>,
-    office: watch::Receiver<BrokerHandle>,
+    broker: watch::Receiver<BrokerHandle>,
     outcome: Mutex<Outcome>,
     /// Counts answers.
     answers: watch::Sender<u64>,
@@ -236,13 +238,13 @@ impl Race {
         what(&mut self.outcome.lock().unwrap());
     }
 
-    /// Asks again wherever the owner is being restarted.
+    /// Repeats a call while the broker is restarted.
     async fn persist<T, F>(&self, mut call: impl FnMut(BrokerHandle) -> F) -> Result<T, Problem>
     where
         F: Future<Output = Result<T, Problem>>,
     {
         loop {
-            let handle = self.office.borrow().clone();
+            let handle = self.broker.borrow().clone();
             match call(handle).await {
                 Err(problem) if ["busy", "daemon_stopping"].contains(&problem.reason.word()) => {}
                 done => {
@@ -269,22 +271,20 @@ impl Race {
             let abandons = random.below(200) == 0;
             let ttl = Duration::from_secs(if abandons { 1 } else { 600 });
             let answer = self
-                .persist(|office| {
-                    let ask = ask(pid, ttl, key.clone(), plan(cards, bytes));
-                    async move { office.grant(ask).await }
+                .persist(|broker| {
+                    let command = grant_command(pid, ttl, key.clone(), plan(cards, bytes));
+                    async move { broker.grant(command).await }
                 })
                 .await;
 
             let lease = match answer {
                 Ok(answer) => answer.lease,
-                // A short one ran out before its asker heard of it.
+                // A short lease expired before its client received it.
                 Err(problem) if abandons && problem.detail.contains("has ended") => None,
                 Err(problem) => panic!("{problem}"),
             };
 
-            let Some(lease) =
-                lease.map(|lease| serde_json::from_value::<LeaseAnswer>(lease).unwrap())
-            else {
+            let Some(lease) = lease else {
                 self.count(|outcome| outcome.refused += 1);
                 tokio::task::yield_now().await;
                 continue;
@@ -295,7 +295,7 @@ impl Race {
                 self.count(|outcome| outcome.abandoned += 1);
                 continue;
             }
-            // The memory is taken late, in steps, sometimes not all of it.
+            // The holder takes memory late, in steps, and sometimes only part of it.
             for device in &lease.devices {
                 pause(&mut random).await;
                 let wanted = if random.below(8) == 0 {
@@ -323,7 +323,7 @@ impl Race {
 
             self.cards.drop_all(pid);
             let id = lease.id.clone();
-            let released = self.persist(|office| {
+            let released = self.persist(|broker| {
                 let id = id.clone();
                 let by = Caller {
                     peer: peer(pid),
@@ -332,19 +332,19 @@ impl Race {
                 };
 
                 async move {
-                    office
+                    broker
                         .release(id, &by)
                         .await
-                        .map_or_else(forgotten, |lease| Ok(Some(lease)))
+                        .map_or_else(lost_or_restarted, |lease| Ok(Some(lease)))
                 }
             });
 
-            let counted_on = released
+            let was_live = released
                 .await
                 .unwrap()
                 .is_some_and(|lease| lease.reason == Some(EndReason::ByOwner));
 
-            if !counted_on {
+            if !was_live {
                 self.count(|outcome| outcome.lost += 1);
             }
         }
@@ -356,8 +356,8 @@ impl Race {
 
 type Released = Result<Option<LeaseAnswer>, Problem>;
 
-/// A lease that the ledger does not know any more is lost; anything else is a restart.
-fn forgotten(problem: Problem) -> Released {
+/// Distinguishes a lost lease, which the ledger does not know, from a restart.
+fn lost_or_restarted(problem: Problem) -> Released {
     if problem.reason.word() == "not_found" {
         Ok(None)
     } else {
@@ -385,7 +385,7 @@ fn peer(pid: u32) -> Peer {
     }
 }
 
-/// A process that holds memory. It ends with the test, however that ends.
+/// A process that holds memory. It ends with the test.
 struct HolderProcess(Child);
 
 impl HolderProcess {
@@ -411,13 +411,13 @@ impl HolderProcess {
 
 impl Drop for HolderProcess {
     fn drop(&mut self) {
-        // It may be gone already.
+        // It may have exited already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-fn ask(pid: u32, ttl: Duration, key: String, plan: Plan) -> GrantCommand {
+fn grant_command(pid: u32, ttl: Duration, key: String, plan: Plan) -> GrantCommand {
     GrantCommand {
         peer: peer(pid),
         request_id: "".into(),
@@ -436,24 +436,25 @@ fn ask(pid: u32, ttl: Duration, key: String, plan: Plan) -> GrantCommand {
 }
 
 fn start(directory: &Path, cards: &Arc<Cards>) -> (BrokerHandle, std::thread::JoinHandle<()>) {
-    let settings = BrokerConfig {
-        read_every: Duration::from_millis(20),
+    let config = BrokerConfig {
+        read_interval: Duration::from_millis(20),
         ..BrokerConfig::default()
     };
 
     let rules = LedgerConfig {
-        most_ended: 64,
+        max_ended: 64,
         ..LedgerConfig::default()
     };
 
-    let (keeper, trouble) = open(directory, rules, Path::new("/proc"));
-    assert!(trouble.is_none(), "{trouble:?}");
+    let (durable, error) = open(directory, rules, Path::new("/proc"));
+    assert!(error.is_none(), "{error:?}");
     let devices: Arc<dyn Devices> = Arc::clone(cards) as _;
 
-    LeaseBroker::start(settings, keeper, devices).unwrap()
+    LeaseBroker::start(config, durable, devices).unwrap()
 }
 
-/// Runs one to its end, the ledger in `directory`; an owner gives so many answers.
+/// Runs a race to its end with the ledger in `directory`. The broker restarts after `restart_every`
+/// answers.
 pub(crate) fn race(
     directory: &Path,
     clients: u64,
@@ -469,31 +470,31 @@ pub(crate) fn race(
     tasks.block_on(&runtime, async {
         let cards = Arc::new(Cards::default());
         let (handle, mut thread) = start(directory, &cards);
-        let (current, office) = watch::channel(handle);
+        let (current, broker) = watch::channel(handle);
         let race = Rc::new(Race {
             cards: Arc::clone(&cards),
-            office,
+            broker,
             outcome: Mutex::default(),
             answers: watch::Sender::new(0),
         });
 
-        let mut askers = tokio::task::JoinSet::new();
+        let mut clients_left = tokio::task::JoinSet::new();
         for number in 0..clients {
-            askers.spawn_local(Rc::clone(&race).client(number, rounds, seed));
+            clients_left.spawn_local(Rc::clone(&race).client(number, rounds, seed));
         }
 
         loop {
-            let all_home = async {
-                while let Some(done) = askers.join_next().await {
+            let all_ended = async {
+                while let Some(done) = clients_left.join_next().await {
                     done.unwrap();
                 }
             };
 
-            let lives_until = *race.answers.borrow() + restart_every;
+            let max_answers = *race.answers.borrow() + restart_every;
             let mut answers = race.answers.subscribe();
             tokio::select! {
-                () = all_home => break,
-                _ = answers.wait_for(|answers| *answers >= lives_until) => {}
+                () = all_ended => break,
+                _ = answers.wait_for(|answers| *answers >= max_answers) => {}
             }
 
             let old = current.borrow().clone();
@@ -505,25 +506,20 @@ pub(crate) fn race(
             race.count(|outcome| outcome.restarts += 1);
         }
 
-        let office = current.borrow().clone();
-        let mut standing = office.standing();
+        let broker = current.borrow().clone();
+        let mut status = broker.status();
 
-        // Abandoned leases live for a second; deaths are told at once.
-        // Not to be kept: a standing that is looked at holds its owner up.
-        let quiet = async {
-            standing
-                .wait_for(|standing| standing.leases == 0)
-                .await
-                .is_ok()
-        };
+        // Abandoned leases live for a second; process exits end leases at once. Do not keep the
+        // borrowed status: the broker cannot publish while it is borrowed.
+        let no_leases = async { status.wait_for(|status| status.leases == 0).await.is_ok() };
 
-        let left = tokio::time::timeout(Duration::from_secs(60), quiet).await;
+        let left = tokio::time::timeout(Duration::from_secs(60), no_leases).await;
         if left != Ok(true) {
-            let leaked = office.list().await.unwrap().leases.len() as u64;
+            let leaked = broker.list().await.unwrap().leases.len() as u64;
             race.count(|outcome| outcome.leaked += leaked);
         }
 
-        office.stop().await;
+        broker.stop().await;
         thread.join().unwrap();
 
         *race.outcome.lock().unwrap()

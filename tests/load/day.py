@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""A day of a busy host in a fixed, shorter time; what the daemon holds at every hour of it.
+"""A day of a busy host, compressed into a shorter time, and the daemon's memory at every hour of it.
 
     tests/load/day.py BINARY libsimulated_nvml.so [--seconds 1500]
 
-A day, compressed: 86 400 readings of the driver, 86 400 questions (known models, models of the Hub that are new, bodies
-with a model in them, mistakes), a lease a minute (given back, run out, or left by a holder that dies), metrics and health
-as a monitor asks for them, a reload, an outage of the Hub, a fault of the driver and a watcher each hour. Branches are
-checked anew as often as a day has them. Standard library only; everything is of this script's own. Exits with 1 where
-an answer was not one of those expected, or where the last hours hold more than the first ones did.
+The day has 86 400 readings of the driver and 86 400 questions: known models, new models of the Hub, bodies with a model in
+them, and mistakes. It has a lease a minute (released, expired, or left by a holder that dies), and metrics and health requests
+at a monitor's rate. Each hour has a reload, an outage of the Hub, a driver fault and a watch stream. Branches are revalidated
+as often as in a real day. Standard library only; everything is this script's own. Exits with 1 if an answer is not one of the
+expected ones, or if the last hours hold more memory than the first ones.
 """
 
 import argparse
@@ -26,13 +26,13 @@ from load import Daemon, Driver, question, request
 from speed import Hub
 
 HOURS, DAY_S = 24, 86_400
-MODELS = 600  # more than are kept in memory
+MODELS = 600  # more than the memory cache holds
 QUESTIONS, LEASES, SCRAPES, CHECKS = DAY_S, 1440, 5760, 8640
 ALLOWED_KIB = 2048
 
 
 class Outages(Hub):
-    """The Hub, which is away at times."""
+    """A Hub with outages."""
 
     away = False
 
@@ -43,14 +43,14 @@ class Outages(Hub):
 
 
 class Quiet(ThreadingHTTPServer):
-    """Askers that hang up, as they do when their time is over, are no news."""
+    """Ignores clients that disconnect, as they do after a timeout."""
 
     def handle_error(self, *_):
         pass
 
 
 class Worker(threading.Thread):
-    """Does `count` pieces of work, spread evenly over the day; keeps what came of them."""
+    """Runs `count` pieces of work, spread evenly over the day, and records their results."""
 
     def __init__(self, day, name, count, work):
         super().__init__(name=name, daemon=True)
@@ -67,7 +67,7 @@ class Worker(threading.Thread):
                 return
             try:
                 self.outcomes[self.work(number)] += 1
-            except Exception as error:  # counted, and judged at the end
+            except Exception as error:  # counted, and checked at the end
                 self.error = repr(error)
                 self.outcomes["error"] += 1
             self.done += 1
@@ -83,7 +83,7 @@ class Day:
         branch_age = max(10, int(300 * seconds / DAY_S * 1000))
         settings = f'[devices]\nsample_interval = "{interval}ms"\nmax_age = "1s"\nread_deadline = "1s"\n'
         self.daemon = Daemon(binary, gpus=None, settings=settings, hub=f"http://127.0.0.1:{self.hub.server_port}",
-                             environment={"MALLOC_ARENA_MAX": "1"},  # as the unit sets it
+                             environment={"MALLOC_ARENA_MAX": "1"},  # as in the unit
                              arguments=["--nvml", str(self.driver.folder / "libnvidia-ml.so.1")])
         config = self.daemon.config.read_text().replace("[hub]\n", f'[hub]\nbranch_age = "{branch_age}ms"\ncache_size = "4MiB"\n')
         self.daemon.config.write_text(config)
@@ -95,7 +95,7 @@ class Day:
         self.local = threading.local()
 
     def ask(self, method, path, body=b""):
-        """On this thread's connection, made anew now and then as callers do."""
+        """Sends a request on this thread's connection, which is replaced now and then."""
         caller = getattr(self.local, "caller", None)
         if caller is None or self.local.used >= 50:
             if caller is not None:
@@ -117,7 +117,7 @@ class Day:
         if kind < 0.05:
             path = "/v1/estimates" if number % 2 else "/v1/fits"
             return f"{self.ask('POST', path, self.sent)[0]} sent"
-        # Mostly the same few, at times any of them.
+        # Mostly the same few models, sometimes any of them.
         name = self.random.randrange(10) if kind < 0.97 else self.random.randrange(MODELS)
         asked = {"model": {"repo": f"owner/model-{name}"}, "workload": {"context": 1024 * (1 + number % 8)}}
         status, text = self.ask("POST", "/v1/fits", json.dumps(asked).encode())
@@ -147,7 +147,7 @@ class Day:
                 holder.wait()
 
     def hour(self, number):
-        """What happens once an hour, one after the other: each takes its minute or so of the compressed day."""
+        """Runs the hourly events one after the other. Each takes about a minute of the compressed day."""
         minute = self.seconds / HOURS / 60
         Outages.away = True
         time.sleep(4 * minute)
@@ -215,7 +215,7 @@ def main():
         if line.startswith(("hf_mem_probe_latency_seconds_count", "hf_mem_probe_hub_requests_total", "hf_mem_probe_nvml_errors_total"))
     }
     left = json.loads(day.daemon.ask("GET", "/v1/leases")[1])["leases"]
-    # Callers are gone, leases have run out, connections to the Hub are let go: what is left is the daemon's own.
+    # Callers have disconnected, leases have expired, and connections to the Hub are closed: the rest is the daemon's own.
     day.local.caller.close()
     day.daemon.settled_descriptors(started_with[1], seconds=120)
     ended_with = day.daemon.figures()

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""The unit's limits, kept and overstepped; run by tests/systemd_limits.sh in a machine of its own, as root.
+"""Tests the unit's limits; tests/systemd_limits.sh runs it as root in a virtual machine.
 
-Each step prints what it found, and the exit status is 1 where something did not hold.
+Each step prints its result. The exit status is 1 if a check fails.
 """
 
 import grp
@@ -45,7 +45,7 @@ def mib(number):
 
 def connect(timeout=30):
     caller = socket.socket(socket.AF_UNIX)
-    # With a timeout set, Python does not wait where the kernel's queue is full, but fails (EAGAIN).
+    # With a timeout set, Python does not wait while the kernel's queue is full, but fails (EAGAIN).
     caller.connect(SOCKET)
     caller.settimeout(timeout)
     return caller
@@ -58,7 +58,7 @@ def ask(method="GET", path="/v1/health", body=b""):
 
 
 def inside(code, *arguments):
-    """Runs Python in the service's control group; it may not live to tell."""
+    """Runs Python in the service's control group. The kernel can kill it."""
     join = f"open('{GROUP}/cgroup.procs', 'w').write(str(__import__('os').getpid()))\n"
     return subprocess.run([sys.executable, "-c", join + code, *arguments], capture_output=True, text=True, timeout=120)
 
@@ -112,7 +112,7 @@ def models(count):
 
 
 class Watch:
-    """The most tasks, and how long a health question takes, while something goes on."""
+    """Records the most tasks and the slowest health request during some work."""
 
     def __init__(self):
         self.tasks, self.slowest, self.failed, self.asked, self.going = 0, 0.0, [], 0, True
@@ -148,7 +148,8 @@ def loaded(what, work):
            health_failed=watch.failed[:3], slowest_health_ms=round(watch.slowest * 1e3), throttled=events()["high"])
 
 
-# As another user, so that the cap for each user leaves the rest for the one who watches: full bodies, all but a byte.
+# Sends full bodies without their last byte. It runs as other users, so that the cap for each user
+# leaves connections for the watching one.
 HOLD = """
 import os, socket, sys, time
 os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[1]))
@@ -179,11 +180,11 @@ def full_bodies():
     users = [pwd.getpwnam(name).pw_uid for name in ("alice", "daemon", "games")]
     holders = [subprocess.Popen([sys.executable, "-c", HOLD, str(uid), str(group), str(BODY_CAP), "42"], stdout=subprocess.PIPE, text=True)
                for uid in users]
-    told = [holder.communicate(timeout=120)[0].split() for holder in holders]
-    return {"bodies_of_4_mib": sum(int(words[0]) for words in told), "refused": sum(int(words[-1]) for words in told)}
+    counts = [holder.communicate(timeout=120)[0].split() for holder in holders]
+    return {"bodies_of_4_mib": sum(int(words[0]) for words in counts), "refused": sum(int(words[-1]) for words in counts)}
 
 
-# As another user too: beyond its share it is told to come back, and others are not.
+# Runs as another user too: beyond its limit this user gets 503, and other users do not.
 FLOOD = """
 import socket, time
 callers = []
@@ -238,7 +239,7 @@ def leases():
 
 
 def back(before):
-    """Seconds until it answers with the leases it had."""
+    """Returns the seconds until the daemon answers with its earlier leases."""
     began = time.monotonic()
     while time.monotonic() - began < 60:
         try:
@@ -251,16 +252,16 @@ def back(before):
 
 
 def overeat(held):
-    """Something in the group eats past MemoryMax=."""
+    """A process in the group exceeds MemoryMax=."""
     restarts = int(shown("NRestarts"))
     began = time.monotonic()
     eaten = inside("import sys\nheld = []\nfor n in range(1, 2000):\n    held.append(bytearray(b'x' * (1 << 20)))\n    print(n, flush=True)")
-    took = round(time.monotonic() - began, 1)
+    elapsed = round(time.monotonic() - began, 1)
     after = back(held)
     log = subprocess.run(["journalctl", "-u", UNIT, "-o", "cat", "--no-pager"], capture_output=True, text=True).stdout
-    said = [line for line in log.splitlines() if "OOM" in line or "oom" in line]
-    report("eaten past MemoryMax: killed, back with its leases", eaten.returncode == -9 and after is not None and int(shown("NRestarts")) == restarts + 1,
-           eaten_mib=(eaten.stdout.split() or ["0"])[-1], killed_after_seconds=took, back_after_seconds=after, restarts=shown("NRestarts"), journal=said[-1:])
+    lines = [line for line in log.splitlines() if "OOM" in line or "oom" in line]
+    report("MemoryMax exceeded: killed, restarted with its leases", eaten.returncode == -9 and after is not None and int(shown("NRestarts")) == restarts + 1,
+           eaten_mib=(eaten.stdout.split() or ["0"])[-1], killed_after_seconds=elapsed, back_after_seconds=after, restarts=shown("NRestarts"), journal=lines[-1:])
 
 
 def tasks():

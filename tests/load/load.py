@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Load and faults against a running daemon; prints figures, and exits with 1 where something did not hold.
+"""Load and faults against a running daemon. Prints figures, and exits with 1 if a check fails.
 
     tests/load/load.py BINARY [--driver libsimulated_nvml.so] [--soak SECONDS] [SCENARIO ...]
 
@@ -63,7 +63,7 @@ class Daemon:
         self.start()
 
     def start(self):
-        """Starts it; seconds until it answered."""
+        """Starts the daemon. Returns the seconds until it answered."""
         notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         notify = self.folder / "notify"
         notify.unlink(missing_ok=True)
@@ -89,7 +89,7 @@ class Daemon:
         return caller
 
     def ask(self, method="GET", path="/v1/health", body=b"", caller=None, timeout=10.0):
-        """Status and body of one request."""
+        """Returns status and body of one request."""
         own = caller is None
         caller = caller or self.connect(timeout)
         try:
@@ -100,7 +100,7 @@ class Daemon:
                 caller.close()
 
     def figures(self):
-        """Resident KiB, descriptors, threads."""
+        """Returns resident KiB, descriptors and threads."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         read = {line.split(":")[0]: line.split()[1] for line in status.splitlines() if len(line.split()) > 1}
         descriptors = len(os.listdir(f"/proc/{self.process.pid}/fd"))
@@ -132,7 +132,7 @@ def request(method, path, body=b"", extra=""):
 
 
 def answer(caller, rest=b""):
-    """Reads one answer: (status, body)."""
+    """Reads one answer. Returns (status, body)."""
     held = rest
     while b"\r\n\r\n" not in held:
         more = caller.recv(65536)
@@ -154,7 +154,7 @@ def answer(caller, rest=b""):
 
 
 def question(binary):
-    """The body that the command line itself sends for a local model: caught by a socket that answers nothing."""
+    """Returns the body that the command line sends for a local model, from a socket that does not answer."""
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/api.sock"
         listener = socket.socket(socket.AF_UNIX)
@@ -174,7 +174,7 @@ def question(binary):
                     body += caller.recv(65536)
                 if head.startswith(b"POST"):
                     caught.append(body)
-                    listener.close()  # or the question would be asked once more, and wait
+                    listener.close()  # otherwise the client would retry and wait
                 caller.close()
 
         thread = threading.Thread(target=catch, daemon=True)
@@ -185,7 +185,7 @@ def question(binary):
 
 
 def connections(binary, options):
-    """10 000 callers at once: the cap holds, the rest waits or is refused, nothing leaks."""
+    """10 000 callers at once: the cap holds, the rest waits or is rejected, nothing leaks."""
     daemon = Daemon(binary)
     daemon.ask()
     before = daemon.figures()
@@ -214,7 +214,7 @@ def connections(binary, options):
     took = time.monotonic() - began
     settled = daemon.settled_descriptors(before[1])
     status, _ = daemon.ask()
-    # socket.connections are served, as many again wait accepted, and a sixteenth is kept for root.
+    # socket.connections are served, as many more are accepted and wait, and a sixteenth is reserved for root.
     most = 128 + 128 + 128 // 16
     report("connections", settled <= before[1] and status == 200 and peak <= before[1] + most, tried=10_000,
            connected=len(held), would_wait=refused, seconds=round(took, 1), descriptors_before=before[1],
@@ -224,7 +224,7 @@ def connections(binary, options):
 
 
 def slow_loris(binary, options):
-    """Callers that send one byte of a header every half second are cut at the header deadline (2 s here)."""
+    """Callers that send one header byte every half second are closed at the header deadline (2 s in this test)."""
     daemon = Daemon(binary)
     before = daemon.figures()
     callers = [daemon.connect() for _ in range(60)]
@@ -253,7 +253,7 @@ def slow_loris(binary, options):
 
 
 def half_open(binary, options):
-    """Callers that say nothing, or close their sending half, are let go of."""
+    """Callers that send nothing, or close their sending half, are disconnected."""
     daemon = Daemon(binary)
     before = daemon.figures()
     silent = [daemon.connect() for _ in range(30)]
@@ -273,7 +273,7 @@ def half_open(binary, options):
 
 
 def giant_bodies(binary, options):
-    """Bodies over the cap, declared or chunked, deep JSON and endless headers are refused without being held."""
+    """Bodies over the cap, declared or chunked, deep JSON and endless headers are rejected, and not kept in memory."""
     daemon = Daemon(binary)
     daemon.ask()
     before = daemon.figures()
@@ -310,7 +310,7 @@ def giant_bodies(binary, options):
 
 
 def pipelining(binary, options):
-    """Many requests in one write: answered in order, none lost."""
+    """Many requests in one write: all are answered, in order."""
     daemon = Daemon(binary)
     caller = daemon.connect()
     count = 200
@@ -331,7 +331,7 @@ def pipelining(binary, options):
 
 
 def kill_under_load(binary, options):
-    """kill -9 while eight callers ask; a new daemon takes over the stale socket."""
+    """kill -9 while eight callers ask. A new daemon replaces the stale socket."""
     daemon = Daemon(binary)
     body = question(binary)
     stop, counts, lock = threading.Event(), {"answered": 0, "failed": 0, "wrong": 0}, threading.Lock()
@@ -386,7 +386,7 @@ def on_small_disk(scenario, binary, prepare):
         lease_status, lease = daemon.ask("POST", "/v1/leases", json.dumps(asked).encode())
         held = json.loads(daemon.ask("GET", "/v1/leases")[1])["leases"]
         reasons = degraded(daemon)
-        # What could not be written down was not promised, and health says so.
+        # A lease that cannot be persisted is not granted, and health reports it.
         refused = lease_status != 200 and not held and "leases" in reasons
         report(scenario, status == 200 and refused and daemon.process.poll() is None,
                fits=f"{status} {json.loads(text).get('verdict')}", lease=f"{lease_status} {json.loads(lease).get('reason')}",
@@ -397,7 +397,7 @@ def on_small_disk(scenario, binary, prepare):
 
 
 def disk_full(binary, options):
-    """State and cache on a full disk: questions are answered all the same."""
+    """State and cache on a full disk: questions are still answered."""
 
     def fill(folder):
         try:
@@ -411,13 +411,13 @@ def disk_full(binary, options):
 
 
 def read_only(binary, options):
-    """State and cache on a read-only disk: the same."""
+    """State and cache on a read-only disk: questions are still answered."""
     on_small_disk("read_only", binary,
                   lambda folder: subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True))
 
 
 def hub_down(binary, options):
-    """Nobody listens at the Hub: those who ask for a repository are told soon, others notice nothing."""
+    """No process listens at the Hub's address: questions about repositories fail soon, other questions are unaffected."""
     daemon = Daemon(binary)
     local = question(binary)
     unknown = json.dumps({"model": {"repo": "owner/name"}}).encode()
@@ -453,14 +453,14 @@ PLAIN = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_s
 
 
 def weights(tensors, name):
-    """The header of a file of one-byte tensors, and the length of the file."""
+    """Returns the header of a file of one-byte tensors, and the length of the file."""
     entry = '"%s":{"dtype":"U8","shape":[1],"data_offsets":[%d,%d]}'
     text = ("{" + ",".join(entry % (name % at, at, at + 1) for at in range(tensors)) + "}").encode()
     return len(text).to_bytes(8, "little") + text, 8 + len(text) + tensors
 
 
 def hostile_repositories():
-    """What an author can write, by name: files with their content and their length."""
+    """Hostile repositories by name: files with their content and their length."""
     whole = lambda text: (text, len(text))
     plain = whole(json.dumps(PLAIN).encode())
     many, kinds = weights(1_000_000, "layers.%x.w"), weights(1_000_000, "%x")
@@ -472,7 +472,7 @@ def hostile_repositories():
     pipeline = whole(json.dumps({"_class_name": "P", **{part: ["diffusers", "X"] for part in parts}}).encode())
     index = whole(b'{"weight_map":{' + b",".join(b'"%x":"m"' % at for at in range(4_000_000)) + b"}}")
     small = weights(1, "w%d")
-    # A vocabulary of ten million empty words: the header goes on and on.
+    # A vocabulary of ten million empty words makes a very long header.
     key = b"tokenizer.ggml.tokens"
     gguf = whole(b"GGUF" + struct.pack("<IQQQ", 3, 1, 1, len(key)) + key + struct.pack("<IIQ", 9, 8, 10_000_000) + bytes(80_000_000))
     return {
@@ -491,7 +491,7 @@ def hostile_repositories():
 
 
 def serve_repositories(repositories):
-    """A Hub with these repositories; its server and its address."""
+    """Starts a Hub with these repositories. Returns its server and its address."""
 
     class Answers(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -529,7 +529,7 @@ def serve_repositories(repositories):
         request_queue_size = 128
 
         def handle_error(self, *_):
-            """Whoever has read enough hangs up."""
+            """A client that has read enough disconnects."""
 
     server = Server(("127.0.0.1", 0), Answers)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -537,10 +537,10 @@ def serve_repositories(repositories):
 
 
 def hostile_hub(binary, options):
-    """Repositories that are written to take memory and time, asked for one by one and all at once."""
+    """Repositories that are made to take memory and time, requested one by one and all at once."""
     repositories = hostile_repositories()
     hub, address = serve_repositories(repositories)
-    # An allocator that gives back what is large, as the service's unit has it.
+    # An allocator that returns large blocks to the system, as in the service unit.
     daemon = Daemon(binary, hub=address, patience=("120s", "110s"), environment={"MALLOC_ARENA_MAX": "1"})
     figure = lambda name: int(re.search(rf"{name}:\s+(\d+)", Path(f"/proc/{daemon.process.pid}/status").read_text())[1]) >> 10
     slowest, going = [0.0], [True]
@@ -583,7 +583,7 @@ def hostile_hub(binary, options):
 
 
 class Driver:
-    """The simulated driver: a folder with the library and the scenario that it plays."""
+    """The simulated driver: a folder with the library and its scenario."""
 
     def __init__(self, library):
         self.folder = Path(tempfile.mkdtemp(prefix="load-driver-"))
@@ -609,7 +609,7 @@ class Driver:
 
 
 def degraded(daemon):
-    """The parts that are not well, each with its reason."""
+    """Returns the degraded parts, each with its reason."""
     health = json.loads(daemon.ask()[1])
     parts = {part["name"]: part["reason"] for part in health["parts"] if part["status"] != "ok"}
     assert (health["status"] == "degraded") == bool(parts)
@@ -617,7 +617,7 @@ def degraded(daemon):
 
 
 def until(what, seconds=8):
-    """Waits until `what()` gives something; that."""
+    """Waits until `what()` returns something, and returns it."""
     end = time.monotonic() + seconds
     while not (found := what()) and time.monotonic() < end:
         time.sleep(0.05)
@@ -625,7 +625,7 @@ def until(what, seconds=8):
 
 
 def health(binary, options):
-    """Every cause that can make a part unwell is named in its part, and leaves it again."""
+    """Every cause that can degrade a part is reported for that part, until it has ended."""
     if not options.driver:
         print("skip health: no --driver")
         return
@@ -641,7 +641,7 @@ def health(binary, options):
         print(f"     {name}: {part}: {found}")
 
     daemon.ask("POST", "/v1/nvml/release", b'{"seconds": 2}')
-    causes["released"] = "" if "let go of" in degraded(daemon).get("devices", "") else str(degraded(daemon))
+    causes["released"] = "" if "is released" in degraded(daemon).get("devices", "") else str(degraded(daemon))
     time.sleep(2.1)
     driver.play(lost=(2,))
     cause("one GPU lost", "devices", "1 of 2 devices cannot be used")
@@ -651,7 +651,7 @@ def health(binary, options):
     cause("driver hangs", "devices", "has not answered")
     driver.play()
     back = lambda: daemon.ask("GET", "/v1/gpus", timeout=30)[0] == 200 and not degraded(daemon)
-    causes["well again"] = "" if until(back, 20) else str(degraded(daemon))
+    causes["recovered"] = "" if until(back, 20) else str(degraded(daemon))
     daemon.ask("POST", "/v1/fits", json.dumps({"model": {"repo": "owner/name"}}).encode(), timeout=30)
     cause("Hub down", "hub", "did not answer")
     text = daemon.ask("GET", "/metrics")[1]
@@ -662,7 +662,7 @@ def health(binary, options):
     for name in ("state", "cache"):
         shutil.rmtree(daemon.folder / name)
     daemon.start()
-    cause("no cache folder", "cache", "is not there")
+    cause("no cache folder", "cache", "does not exist")
     cause("no state folder", "leases", "cannot open")
     wrong = {name: what for name, what in causes.items() if what}
     report("health", not wrong and counted, causes=len(causes), wrong=wrong, counted_in_metrics=counted, stopped_with=daemon.end())
@@ -670,7 +670,7 @@ def health(binary, options):
 
 
 def promtool(binary, options):
-    """`/metrics` in the eyes of Prometheus' own parser, after something of everything has happened."""
+    """Checks `/metrics` with Prometheus' own parser, after every kind of event has happened."""
     if not shutil.which("promtool"):
         print("skip promtool: it is not installed (Debian: prometheus)")
         return
@@ -689,7 +689,7 @@ def promtool(binary, options):
 
 
 def long_questions(binary, options):
-    """Eight callers ask what takes seconds to work out; the others are answered meanwhile."""
+    """Eight callers send questions that take seconds to plan. Others are answered meanwhile."""
     daemon = Daemon(binary)
     one = json.loads(question(binary))
     one["gpus"] = "64xH100-80GB"
@@ -717,7 +717,7 @@ FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
 
 
 def clock_steps(binary, options):
-    """The wall's clock goes a day forward, two back, and stands still: leases live by the clock since boot."""
+    """The wall clock goes a day forward, two back, and stops: leases depend on the clock since boot."""
     if not os.path.exists(FAKETIME):
         print("skip clock_steps: libfaketime is not installed (Debian: faketime)")
         return
@@ -736,14 +736,14 @@ def clock_steps(binary, options):
         left.append([lease["expires_in_seconds"] for lease in leases])
         shown.append([lease["expires_at"][:10] for lease in leases][0:1])
     lived = all(len(each) == 1 and 570 <= each[0] <= 600 for each in left)
-    stepped = len({str(day) for day in shown}) >= 4  # or the steps did not reach the daemon, and nothing was shown
+    stepped = len({str(day) for day in shown}) >= 4  # otherwise the steps did not reach the daemon, and the test shows nothing
     report("clock_steps", lived and stepped and set(statuses) == {200}, seconds_left=left, expires_by_the_wall=shown,
            statuses=statuses, stopped_with=daemon.end())
     shutil.rmtree(step.parent)
 
 
 def nvml_hung(binary, options):
-    """The driver's library hangs: the daemon answers, says so, and stops when told."""
+    """The driver's library hangs: the daemon answers, reports it, and stops on a signal."""
     if not options.driver:
         print("skip nvml_hung: no --driver")
         return
@@ -769,7 +769,7 @@ def nvml_hung(binary, options):
 
 
 def soak(binary, options):
-    """A fixed length of mixed work: resident memory, descriptors and threads at start and end."""
+    """Mixed work for a fixed time: resident memory, descriptors and threads at start and end."""
     daemon = Daemon(binary)
     body = question(binary)
     for _ in range(300):
@@ -803,7 +803,7 @@ def soak(binary, options):
     after = daemon.figures()
     names = ("rss_kib", "descriptors", "threads")
     figures = {name: f"{before[n]} / {(middle or before)[n]} / {after[n]}" for n, name in enumerate(names)}
-    # Threads for long work live on for ten seconds after the last of it.
+    # Threads for long work end ten seconds after the last of it.
     held = settled <= before[1] and after[2] <= before[2] + 2 and after[0] < before[0] + 4096
     report("soak", held, seconds=options.soak, requests=count, start_middle_end="", **figures, stopped_with=daemon.end())
 
@@ -825,7 +825,7 @@ def main():
             continue
         try:
             scenario(os.path.abspath(options.binary), options)
-        except Exception as error:  # one scenario's fault must not hide the others
+        except Exception as error:  # an error in one scenario must not hide the others
             report(scenario.__name__, False, error=repr(error))
     return 1 if failures else 0
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Resident memory of the daemon on a Hub look-alike: idle, after DeepSeek-V3, after every model there, and the highest meanwhile.
+"""Measures the daemon's resident memory on a Hub look-alike: idle, after DeepSeek-V3, after every model, and its peak.
 
     cargo build --release --bin hf-mem-probe
     tests/load/memory.py target/release/hf-mem-probe [--hub ../shared/hub] [--models N] [--check]
 
-Standard library only. Each model is asked for once through the socket, with declared GPUs and nothing cached before, in a daemon
-whose environment has `MALLOC_ARENA_MAX=1`, as the service unit sets it. `--check` compares the figures with the bars of
-docs/performance.md and exits with 1 where one is missed. Without the look-alike the script says so and exits with 0.
+Standard library only. The script requests each model once through the socket, with declared GPUs and an empty cache. The daemon
+runs with `MALLOC_ARENA_MAX=1`, as in the service unit. `--check` compares the figures with the bars of docs/performance.md and
+exits with 1 if one is exceeded. Without the look-alike the script prints that and exits with 0.
 """
 
 import argparse
@@ -22,19 +22,19 @@ from pathlib import Path
 from load import ROOT, Daemon
 
 LARGE = "deepseek-ai/DeepSeek-V3"
-# MiB: idle, after all models, at the highest.
+# MiB: idle, after all models, peak.
 BARS = {"idle": 10, "after all": 30, "highest": 64}
 
 
 def resident(daemon):
-    """VmRSS, VmHWM and the anonymous part of VmRSS, in MiB."""
+    """Returns VmRSS, VmHWM and the anonymous part of VmRSS, in MiB."""
     status = Path(f"/proc/{daemon.process.pid}/status").read_text()
     read = {line.split(":")[0]: line.split()[1] for line in status.splitlines() if len(line.split()) > 1}
     return [int(read[name]) / 1024 for name in ("VmRSS", "VmHWM", "RssAnon")]
 
 
 def settled(daemon, seconds):
-    """The figures once they stay the same for a second, or after `seconds`."""
+    """Returns the figures once they are stable for a second, or after `seconds`."""
     end, last, since = time.monotonic() + seconds, None, time.monotonic()
     while time.monotonic() < end:
         now = resident(daemon)
@@ -47,7 +47,7 @@ def settled(daemon, seconds):
 
 
 def serve(folder, port):
-    """The look-alike, listening."""
+    """Starts the look-alike and waits until it listens."""
     ready = Path(tempfile.mkdtemp(prefix="memory-")) / "ready"
     command = [sys.executable, folder / "serve.py", "--port", str(port), "--quiet", "--ready-file", ready]
     server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
@@ -64,10 +64,10 @@ def main():
     parser.add_argument("binary")
     parser.add_argument("--hub", default=ROOT.parent / "shared/hub", type=Path)
     parser.add_argument("--port", type=int, default=8897)
-    parser.add_argument("--models", type=int, help="only the first so many")
-    parser.add_argument("--only", help="only models with this in their name")
-    parser.add_argument("--check", action="store_true", help="exit with 1 where a bar is missed")
-    parser.add_argument("--verbose", action="store_true", help="the figures after each model")
+    parser.add_argument("--models", type=int, help="only the first N models")
+    parser.add_argument("--only", help="only models whose name contains this")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a bar is exceeded")
+    parser.add_argument("--verbose", action="store_true", help="print the figures after each model")
     options = parser.parse_args()
     if not (options.hub / "serve.py").exists():
         print(f"skipped: no Hub look-alike in {options.hub}")
@@ -115,7 +115,7 @@ def measure(options, address):
 
 
 def daemon_ask(daemon, name):
-    """The verdict on one model."""
+    """Returns the verdict on one model."""
     status, text = daemon.ask("POST", "/v1/fits", json.dumps({"model": {"repo": name}}).encode(), timeout=120)
     if status != 200:
         sys.exit(f"{name}: {status} {text[:300]}")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs what the pages show for curl, Python and systemd, word for word, against a daemon of its own.
+"""Runs the examples of the documentation for curl, Python and systemd, unchanged, against its own daemon.
 
     tests/load/pages.py BINARY
 
@@ -26,13 +26,13 @@ SOCKET = "/run/hf-mem-probe/api.sock"
 
 
 def blocks(page, language, about):
-    """The fenced blocks of a page in a language that hold a word."""
+    """Returns the fenced blocks of a page in a language that contain a word."""
     fenced = re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
     return [block for block in fenced if about in block]
 
 
 def objects(text):
-    """All JSON objects in a row."""
+    """Parses consecutive JSON objects."""
     decoder, found, text = json.JSONDecoder(), [], text.strip()
     while text:
         value, end = decoder.raw_decode(text)
@@ -41,7 +41,7 @@ def objects(text):
     return found
 
 
-def here(block, daemon):
+def for_daemon(block, daemon):
     return block.replace(SOCKET, str(daemon.socket)).replace("owner/name", "Qwen/Qwen3-8B")
 
 
@@ -51,7 +51,7 @@ def run(command, text, environment):
 
 
 def commands(block):
-    """Its commands one by one, without the one that starts a daemon: there is one."""
+    """Returns the block's commands without the one that starts a daemon, since one runs already."""
     joined = [command for command in re.split(r"(?<!\\)\n", block) if command.strip()]
     return [command for command in joined if not command.startswith("hf-mem-probe daemon")]
 
@@ -59,7 +59,7 @@ def commands(block):
 def curl(page, daemon, environment):
     for number, block in enumerate(blocks(page, "sh", "curl"), 1):
         kinds, codes, lease = [], [], "ID"
-        for command in commands(here(block, daemon)):
+        for command in commands(for_daemon(block, daemon)):
             code, out, err = run(["bash"], command.replace("/ID", f"/{lease}"), environment)
             answers = objects(out) if out.lstrip().startswith("{") else []
             codes.append(code)
@@ -72,12 +72,12 @@ def curl(page, daemon, environment):
 
 def python(page, daemon, environment):
     for number, block in enumerate(blocks(page, "python", "http.client"), 1):
-        code, out, err = run([sys.executable, "-I", "-"], here(block, daemon), environment)
+        code, out, err = run([sys.executable, "-I", "-"], for_daemon(block, daemon), environment)
         report(f"{page}, Python {number}", (code, out) == (0, "fits fits\n"), printed=repr(out), errors=err[-200:])
 
 
 def systemd(page, binary, environment):
-    """The unit as it stands: its keys are known, and its condition gives the codes that the page tells of."""
+    """Checks that systemd knows the unit's keys, and that its condition has the documented exit codes."""
     for number, block in enumerate(blocks(page, "ini", "ExecCondition"), 1):
         condition = re.search(r"^ExecCondition=\S+ (.*)$", block, re.MULTILINE).group(1)
         arguments = condition.replace("/srv/models/Qwen3-8B", str(MODEL)).split()
@@ -95,7 +95,7 @@ def systemd(page, binary, environment):
             except FileNotFoundError:
                 print("skip systemd-analyze: not installed")
                 continue
-            # An unknown key only warns.
+            # An unknown key is only a warning.
             report(f"{page}, unit {number}", (code, err.strip()) == (0, ""), code=code, said=repr(err.strip()[:200]))
 
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""The figures of docs/performance.md that need the daemon as a process.
+"""Measures the figures of docs/performance.md that need the daemon as a process.
 
     cargo build --release --bin hf-mem-probe --example socket_speed
     tests/load/speed.py target/release/hf-mem-probe target/release/examples/socket_speed [--models 200]
 
-Standard library only. Models come from a Hub of this script's own on the loopback: the shipped Qwen3-8B by many names.
-Daemon, echo and callers are pinned to one processor for one caller, so that they cost what they do and not what waking
-another processor does; for many callers they may use all.
+Standard library only. Models come from this script's own Hub on the loopback: the shipped Qwen3-8B under many names.
+For one caller, daemon, echo and caller are pinned to one processor, so that the figures exclude the cost of waking another
+processor. For many callers they use all processors.
 """
 
 import argparse
@@ -24,7 +24,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub(BaseHTTPRequestHandler):
-    """Any repository's metadata and files: those of the shipped Qwen3-8B."""
+    """Serves the metadata and files of the shipped Qwen3-8B for any repository."""
 
     protocol_version = "HTTP/1.1"
 
@@ -91,7 +91,7 @@ def main():
         if processor:
             everywhere = f"0-{os.cpu_count() - 1}"
             subprocess.run(["taskset", "-a", "-p", "-c", everywhere, str(daemon.process.pid)], capture_output=True, check=True)
-    print("model's headers sent with the question (planned anew each time):")
+    print("model's headers sent with the question (planned each time):")
     subprocess.run([speed, str(daemon.socket), str(sent), "one"], check=True)
 
     for what, model in (("known to the daemon", "owner/model-0"), ("local, its headers read and sent", str(MODEL))):
@@ -101,7 +101,7 @@ def main():
             subprocess.run([binary, "fits", model, "--socket", str(daemon.socket)], capture_output=True, check=True)
             times.append((time.perf_counter() - began) * 1e3)
         print(f"fits as a whole process, model {what}: median {statistics.median(times):.1f} ms, least {min(times):.1f} ms")
-    print(f"resident after all this: {daemon.figures()[0] / 1024:.1f} MiB")
+    print(f"resident after all requests: {daemon.figures()[0] / 1024:.1f} MiB")
     daemon.end()
 
 

@@ -1,4 +1,4 @@
-//! A small, honest engine and hosts for it: every byte can be worked out by hand.
+//! A small fake engine and hosts for it. Every byte can be computed by hand.
 #![allow(dead_code, reason = "each test and bench uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
@@ -17,9 +17,10 @@ use hf_mem_core::model::architecture::{Architecture, FeedForward, Layer, Mixer, 
 use hf_mem_core::model::{Format, Inventory, Model};
 use hf_mem_core::placement::{Ask, Availability, Available, Constraints, Policy};
 
-/// What a model costs. Layers may differ; `uneven` is the llama.cpp way (layer split with the
-/// output layer as layer L), otherwise tensor degrees divide `heads` and stages follow an equal
-/// rule.
+/// A model and its costs. Layers may differ.
+///
+/// `uneven` splits by layers as llama.cpp does, with the output layer as layer L. Otherwise tensor
+/// degrees divide `heads`, and stages are equal.
 #[derive(Clone, Debug)]
 pub(crate) struct Fake {
     pub(crate) name: &'static str,
@@ -34,7 +35,7 @@ pub(crate) struct Fake {
     /// Every rank is a process, as in vLLM.
     pub(crate) processes: bool,
     pub(crate) buffer: u64,
-    /// Likely and high of a rank's buffer, in percent of it.
+    /// Likely and high size of a rank's buffer, in percent.
     pub(crate) doubt: (u64, u64),
     pub(crate) least_capability: u32,
     pub(crate) offload: bool,
@@ -136,6 +137,17 @@ impl Engine for Fake {
         None
     }
 
+    fn is_runnable(&self) -> bool {
+        true
+    }
+
+    fn with_constants(
+        &self,
+        _constants: &toml::Table,
+    ) -> Result<Option<Box<dyn Engine>>, EngineError> {
+        Ok(None)
+    }
+
     fn prepare<'a>(
         &self,
         case: &EngineRequest<'a>,
@@ -185,16 +197,25 @@ impl Engine for Fake {
             _case: std::marker::PhantomData,
         }))
     }
+
+    fn prepare_with_adapter<'a>(
+        &self,
+        _request: &EngineRequest<'a>,
+        _adapter: &'a hf_mem_core::model::Adapter,
+    ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
+        Err(hf_mem_core::engines::lora::not_counted(self.name))
+    }
 }
 
 impl Ready<'_> {
-    /// The layers of a rank.
+    /// Returns the layers of a rank.
     fn range(split: &Split, rank: usize) -> Range<usize> {
         let range = split.stage_of(rank).1;
         range.start as usize..range.end as usize
     }
 
-    /// Layers of the rank whose cache, and whose dense and expert weights, are on the device.
+    /// Returns whether the dense weights and cache of a layer, and its expert weights, are on the
+    /// device.
     fn on_device(split: &Split, layer: usize) -> (bool, bool) {
         match split.offload {
             Offload::Experts { layers } => (true, layer >= layers as usize),
@@ -471,7 +492,7 @@ impl PreparedEngine for Ready<'_> {
     }
 }
 
-/// A GPU of `total` with `free` available.
+/// Returns a GPU of `total` with `free` available.
 pub(crate) fn gpu(uuid: &str, name: &str, total: Bytes, free: Bytes) -> Available {
     let facts = DeviceFacts {
         uuid: uuid.into(),
@@ -497,19 +518,19 @@ pub(crate) fn gpu(uuid: &str, name: &str, total: Bytes, free: Bytes) -> Availabl
     }
 }
 
-/// A host of whole free GPUs of these GiB.
+/// Returns a host of entirely free GPUs of these GiB.
 pub(crate) fn host(gib: &[u64]) -> Availability {
-    let device = |(at, gib): (usize, &u64)| {
+    let devices = gib.iter().enumerate().map(|(index, gib)| {
         gpu(
-            &format!("GPU-{at:02}"),
+            &format!("GPU-{index:02}"),
             &format!("card {gib}"),
             Bytes::gib(*gib),
             Bytes::gib(*gib),
         )
-    };
+    });
 
     Availability {
-        devices: gib.iter().enumerate().map(device).collect(),
+        devices: devices.collect(),
         links: Vec::new(),
         host: None,
     }
@@ -533,7 +554,7 @@ pub(crate) fn link(a: &str, b: &str, kind: LinkKind) -> Link {
     }
 }
 
-/// A question with engine defaults.
+/// Returns a question with engine defaults.
 pub(crate) fn ask<'a>(
     fake: &'a Fake,
     model: &'a Model,

@@ -1,10 +1,8 @@
-//! A count of bytes: an integer that cannot wrap and is turned into GiB only when a person reads
-//! it.
+//! A count of bytes with arithmetic that cannot wrap.
 //!
-//! Sizes here come from files that anyone may have written. So arithmetic never wraps and never
-//! panics: what leaves the range of 64 bits becomes [`Bytes::OVERFLOW`] and stays it, whatever is
-//! done to it afterwards. It compares as larger than any device, so that a sum gone wrong can only
-//! ever refuse.
+//! Sizes come from untrusted files, so arithmetic never wraps and never panics. A result beyond 64
+//! bits becomes [`Bytes::OVERFLOW`] and stays so in all further arithmetic. It is larger than any
+//! device, so an overflow can only lead to a rejection. GiB are computed only for display.
 
 use std::fmt;
 use std::iter::Sum;
@@ -20,54 +18,54 @@ use serde::{Deserialize, Serialize};
 pub struct Bytes(u64);
 
 impl Bytes {
-    /// No bytes at all: a true zero, never a stand-in for "unknown".
+    /// No bytes: a true zero, never "unknown".
     pub const ZERO: Self = Self(0);
-    /// A sum or product that left 64 bits; absorbing under addition and multiplication.
+    /// A sum or product beyond 64 bits; absorbing under addition and multiplication.
     pub const OVERFLOW: Self = Self(u64::MAX);
 
-    /// `count` bytes.
+    /// Returns `count` bytes.
     pub const fn new(count: u64) -> Self {
         Self(count)
     }
 
-    /// `count` MiB (2^20 bytes each).
+    /// Returns `count` MiB (2^20 bytes each).
     pub const fn mib(count: u64) -> Self {
         Self(count.saturating_mul(1 << 20))
     }
 
-    /// `count` GiB (2^30 bytes each).
+    /// Returns `count` GiB (2^30 bytes each).
     pub const fn gib(count: u64) -> Self {
         Self(count.saturating_mul(1 << 30))
     }
 
-    /// The count as an integer.
+    /// Returns the count as an integer.
     pub const fn get(self) -> u64 {
         self.0
     }
 
-    /// Whether a calculation on the way here left the range.
+    /// Whether the calculation overflowed.
     pub const fn overflowed(self) -> bool {
         self.0 == u64::MAX
     }
 
-    /// The product of sizes, such as a shape times an element's bytes.
+    /// Returns the product of sizes, such as a shape times an element's bytes.
     pub fn product(factors: impl IntoIterator<Item = u64>) -> Self {
         factors
             .into_iter()
             .fold(Self(1), |bytes, factor| bytes * factor)
     }
 
-    /// `self - other`, or zero where `other` is the larger; `None` when either overflowed.
+    /// Returns `self - other`, or zero if `other` is larger; `None` if either overflowed.
     pub fn less(self, other: Self) -> Option<Self> {
         (!self.overflowed() && !other.overflowed()).then(|| Self(self.0.saturating_sub(other.0)))
     }
 
-    /// `self - other`, where that is not negative.
+    /// Returns `self - other`, or `None` if that is negative.
     pub fn checked_sub(self, other: Self) -> Option<Self> {
         self.0.checked_sub(other.0).map(Self)
     }
 
-    /// `self / parts`, rounded up; overflow stays overflow.
+    /// Returns `self / parts`, rounded up; overflow stays overflow.
     pub fn div_ceil(self, parts: u64) -> Self {
         if self.overflowed() || parts == 0 {
             Self::OVERFLOW
@@ -76,7 +74,7 @@ impl Bytes {
         }
     }
 
-    /// `self * numerator / denominator` through 128 bits, rounded up.
+    /// Returns `self * numerator / denominator`, computed with 128 bits and rounded up.
     pub fn scale(self, numerator: u64, denominator: u64) -> Self {
         if self.overflowed() || denominator == 0 {
             return Self::OVERFLOW;
@@ -85,12 +83,12 @@ impl Bytes {
         u64::try_from(wide).map_or(Self::OVERFLOW, Self)
     }
 
-    /// Rounded up to a whole multiple of `step` bytes.
+    /// Rounds up to a whole multiple of `step` bytes.
     pub fn round_up(self, step: u64) -> Self {
         self.div_ceil(step) * step
     }
 
-    /// As GiB, for print and never for arithmetic.
+    /// Returns the count in GiB, for display only.
     #[expect(clippy::cast_precision_loss, reason = "print only")]
     pub fn as_gib(self) -> f64 {
         self.0 as f64 / f64::from(1 << 30)
@@ -113,7 +111,7 @@ impl AddAssign for Bytes {
 impl Mul<u64> for Bytes {
     type Output = Self;
     fn mul(self, factor: u64) -> Self {
-        // Zero times an overflow stays an overflow: the other factor was never known.
+        // Zero times an overflow stays an overflow: the true factor is unknown.
         if self.overflowed() {
             self
         } else {
@@ -128,7 +126,7 @@ impl Sum for Bytes {
     }
 }
 
-/// A person's reading: in GiB, MiB, KiB or B, the largest of which there is one.
+/// Formats the count for people, in the largest of GiB, MiB, KiB and B that it reaches.
 impl fmt::Display for Bytes {
     #[expect(clippy::cast_precision_loss, reason = "print only")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

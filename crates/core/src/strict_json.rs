@@ -1,11 +1,11 @@
-//! JSON in which an object is an object.
+//! JSON in which only an object is an object.
 //!
-//! serde's derive reads a struct from an array too, field by field: `[5]` would be a
-//! `{"seconds": 5}`, and a client that mixes the two up would get an answer to a question that it
-//! did not ask. [`from_slice`] and [`from_str`] refuse that for every struct at every depth. They
-//! wrap serde_json's deserializer and pass everything else through.
+//! serde's derive also reads a struct from an array, field by field: `[5]` is read as
+//! `{"seconds": 5}`. A client that confuses the two would get an answer to another question.
+//! [`from_slice`] and [`from_str`] reject arrays for every struct at every depth. They wrap
+//! serde_json's deserializer and forward everything else.
 //!
-//! Two attributes make serde buffer values out of the wrapper's sight. A field with
+//! Two attributes make serde buffer values, which bypasses the wrapper. A field with
 //! `#[serde(flatten)]` needs `deserialize_with = "strict_json::nested"` as well, and so does a
 //! struct inside an internally tagged enum; the field that holds such an enum needs
 //! `deserialize_with = "strict_json::tagged"`.
@@ -19,16 +19,16 @@ use serde::de::{
 
 /// Reads `json`, as [`serde_json::from_slice`] does.
 pub fn from_slice<T: DeserializeOwned>(json: &[u8]) -> serde_json::Result<T> {
-    whole(serde_json::Deserializer::from_slice(json))
+    read_all(serde_json::Deserializer::from_slice(json))
 }
 
 /// Reads `json`, as [`serde_json::from_str`] does.
 pub fn from_str<T: DeserializeOwned>(json: &str) -> serde_json::Result<T> {
-    whole(serde_json::Deserializer::from_str(json))
+    read_all(serde_json::Deserializer::from_str(json))
 }
 
-/// One value and nothing after it.
-fn whole<'de, T: DeserializeOwned>(
+/// Reads one value and rejects trailing text.
+fn read_all<'de, T: DeserializeOwned>(
     mut deserializer: serde_json::Deserializer<impl serde_json::de::Read<'de>>,
 ) -> serde_json::Result<T> {
     let value = nested(&mut deserializer)?;
@@ -37,39 +37,40 @@ fn whole<'de, T: DeserializeOwned>(
     Ok(value)
 }
 
-/// Reads a value from a deserializer that serde made of buffered values: for `deserialize_with`.
+/// Reads a value from a deserializer of buffered values; use it with `deserialize_with`.
 pub fn nested<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     T::deserialize(Strict {
         inner: deserializer,
-        any: Arrays::Taken,
+        any: Arrays::Accepted,
     })
 }
 
-/// Reads an internally tagged enum, or `None` where there is none: for `deserialize_with`. serde
-/// asks for any value there and would take an array whose first item is the tag.
+/// Reads an internally tagged enum, or `None`; use it with `deserialize_with`.
+///
+/// For such an enum serde asks for any value, and would accept an array whose first item is the
+/// tag.
 pub fn tagged<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     T::deserialize(Strict {
         inner: deserializer,
-        any: Arrays::Refused,
+        any: Arrays::Rejected,
     })
 }
 
-/// Whether an array may stand where a visitor is given it.
+/// Whether a visitor accepts an array.
 #[derive(Clone, Copy)]
 enum Arrays {
-    Taken,
-    Refused,
+    Accepted,
+    Rejected,
 }
 
-/// A part of serde's machinery that refuses arrays in place of structs in all that is read through
-/// it.
+/// A wrapper of a serde type that rejects arrays in place of structs in everything read through it.
 struct Strict<I> {
     inner: I,
-    /// What becomes of an array where any value is asked for.
+    /// Whether an array is accepted if any value is requested.
     any: Arrays,
 }
 
@@ -77,12 +78,12 @@ impl<I> Strict<I> {
     fn new(inner: I) -> Self {
         Self {
             inner,
-            any: Arrays::Taken,
+            any: Arrays::Accepted,
         }
     }
 }
 
-/// A visitor that hands on what it is given, but for an array where a struct must be.
+/// A visitor that forwards everything, but rejects an array in place of a struct.
 struct Guard<V> {
     inner: V,
     arrays: Arrays,
@@ -92,14 +93,14 @@ impl<V> Guard<V> {
     fn new(inner: V) -> Self {
         Self {
             inner,
-            arrays: Arrays::Taken,
+            arrays: Arrays::Accepted,
         }
     }
 
     fn objects_only(inner: V) -> Self {
         Self {
             inner,
-            arrays: Arrays::Refused,
+            arrays: Arrays::Rejected,
         }
     }
 }
@@ -107,7 +108,7 @@ impl<V> Guard<V> {
 /// A seed whose value is read through [`Strict`].
 struct Seed<S>(S);
 
-/// The deserializer's methods that take nothing but a visitor.
+/// The methods of the deserializer that take only a visitor.
 macro_rules! forward_deserializer {
     ($($method:ident)+) => {
         $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
@@ -134,7 +135,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<D> {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
-        // What is in it is read as this would be.
+        // The content of an option is read by the same rule.
         self.inner.deserialize_option(Guard {
             inner: visitor,
             arrays: self.any,
@@ -202,7 +203,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<D> {
     }
 }
 
-/// The visitor's methods for plain values.
+/// The methods of the visitor for plain values.
 macro_rules! forward_visitor {
     ($($method:ident: $type:ty,)+) => {
         $(fn $method<E: Error>(self, value: $type) -> Result<V::Value, E> {
@@ -265,8 +266,8 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Guard<V> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<V::Value, A::Error> {
         match self.arrays {
-            Arrays::Taken => self.inner.visit_seq(Strict::new(list)),
-            Arrays::Refused => Err(Error::custom("invalid type: an array, expected an object")),
+            Arrays::Accepted => self.inner.visit_seq(Strict::new(list)),
+            Arrays::Rejected => Err(Error::custom("invalid type: an array, expected an object")),
         }
     }
 
@@ -429,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn objects_are_read_as_before() {
+    fn objects_are_read() {
         let text = good().to_string();
         let read: Everything = from_str(&text).unwrap();
         assert_eq!(read.point, Some(Point { x: 1 }));
@@ -469,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn arrays_are_refused_at_every_depth() {
+    fn arrays_are_rejected_at_every_depth() {
         for path in [
             "/point",
             "/points/0",

@@ -1,7 +1,7 @@
-//! Options of `run` that reach the server, and those that do not.
+//! Options of `run` that do not reach the server.
 //!
-//! Without `{args}` and `--flags` a server gets its own flags alone: an option that they do not
-//! carry would shrink the lease, and not what the server takes.
+//! Without `{args}` and `--flags` a server gets only its own flags. An option that these do not
+//! repeat would shrink the lease, but not the memory that the server takes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::server_line::Server;
 
-/// Parameters of Ollama that `run` passes to the server in variables.
+/// Ollama parameters that `run` passes to the server in environment variables.
 const SET_BY_VARIABLES: &[&str] = &[
     "num_ctx",
     "num_parallel",
@@ -29,8 +29,9 @@ const OFFLOADS: &[&str] = &[
     "no_kv_offload",
 ];
 
-/// Takes out of `question` the options that `carried`, the parameters of the command, have no value
-/// for. Returns a note that names them.
+/// Removes the options of `question` that are not in `carried`, the command's own parameters.
+///
+/// Returns a note that names the removed options.
 pub(super) fn drop_uncarried(
     question: &mut Question,
     server: Server,
@@ -47,10 +48,10 @@ pub(super) fn drop_uncarried(
         });
     }
 
-    let holds_sequences = |wanted: u64| by_variables || most_sequences(carried) >= Some(wanted);
+    let max_sequences = max_sequences(carried);
     if let Some(sequences) = workload
         .sequences
-        .take_if(|wanted| !holds_sequences(*wanted))
+        .take_if(|wanted| !by_variables && max_sequences < Some(*wanted))
     {
         dropped.push(format!("--sequences {sequences}"));
     }
@@ -76,23 +77,18 @@ pub(super) fn drop_uncarried(
     }
 
     Some(format!(
-        "CMD does not carry {}: the lease is computed without; give CMD the flags for it, or add --flags",
+        "CMD does not set {}, so the lease ignores it: add the flags to CMD, or use --flags",
         dropped.join(", ")
     ))
 }
 
-/// The same for `--set`.
+/// Removes the parameters of `--set` that do not reach the server.
 fn drop_parameters(
     question: &mut Question,
     server: Server,
     carried: &BTreeMap<String, Value>,
 ) -> Vec<String> {
-    let reaches = |name: &str| {
-        let by_variable = server == Server::Ollama && SET_BY_VARIABLES.contains(&name);
-        carried.contains_key(name) || by_variable
-    };
-
-    // `--set ctx-size=4096` says the same as `-c 4096`.
+    // `--set ctx-size=4096` means the same as `-c 4096`.
     let carried_names: BTreeSet<&str> = carried
         .keys()
         .map(|name| server.canonical_name(name))
@@ -100,21 +96,28 @@ fn drop_parameters(
 
     let mut dropped = Vec::new();
     question.engine.parameters.retain(|name, value| {
-        let canonical = server.canonical_name(name);
-        let keeps =
-            reaches(name) && (carried.contains_key(name) || !carried_names.contains(canonical));
-        if !keeps && !carried_names.contains(canonical) {
+        if carried.contains_key(name) {
+            return true;
+        }
+
+        // The command's own value replaces one under another spelling of the name.
+        if carried_names.contains(server.canonical_name(name)) {
+            return false;
+        }
+
+        let is_variable = server == Server::Ollama && SET_BY_VARIABLES.contains(&name.as_str());
+        if !is_variable {
             dropped.push(format!("--set {name}={value}"));
         }
-        keeps
+
+        is_variable
     });
 
     dropped
 }
 
-/// How many sequences the command holds at once, where it says so and the engine takes more than
-/// are asked for.
-fn most_sequences(carried: &BTreeMap<String, Value>) -> Option<u64> {
+/// Returns the command's limit of sequences, for engines whose limit may exceed `--sequences`.
+fn max_sequences(carried: &BTreeMap<String, Value>) -> Option<u64> {
     ["max_num_seqs", "max_running_requests"]
         .iter()
         .find_map(|name| carried.get(*name)?.as_u64())

@@ -1,29 +1,30 @@
-//! The command with the engine's arguments in it.
+//! The command to start, with the engine's arguments inserted.
 
 use std::ffi::OsString;
 
 use hf_mem_core::report::Problem;
 use hf_mem_core::report::problem::Reason;
 
-/// What stands for the engine's arguments in a command.
-pub(super) const PLACE: &str = "{args}";
+/// The placeholder for the engine's arguments in a command.
+pub(super) const PLACEHOLDER: &str = "{args}";
 
-/// What to start.
+/// A program and its arguments.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct CommandLine {
     pub(super) program: OsString,
     pub(super) arguments: Vec<OsString>,
 }
 
-/// `words`, with each `{args}` replaced by the options of `launch`, or with them at the end if
-/// `append` says so. The engine's command, subcommand and model are not options: those the words
-/// name themselves.
-pub(super) fn words(
+/// Replaces each `{args}` in `words` with the options of `launch`, or appends them with `append`.
+///
+/// The engine's command, subcommand and model are not options: `words` name these themselves.
+pub(super) fn insert_arguments(
     words: &[OsString],
     launch: Option<&[String]>,
     append: bool,
 ) -> Result<CommandLine, Problem> {
-    let wanted = append || words.iter().any(|word| word == PLACE);
+    let has_placeholder = words.iter().any(|word| word == PLACEHOLDER);
+    let wanted = append || has_placeholder;
     let options = match launch {
         Some(args) => args
             .iter()
@@ -31,23 +32,22 @@ pub(super) fn words(
             .map(OsString::from)
             .collect(),
         None if wanted => {
-            let detail = "the engine's arguments are asked for, but none are known for this engine";
-            return Err(Problem::new(Reason::Usage, detail).hint("leave out --flags and {args}"));
+            let detail = "the answer has no arguments for this engine";
+            return Err(Problem::new(Reason::Usage, detail).hint("remove --flags and {args}"));
         }
         None => Vec::new(),
     };
 
-    let placed = words.iter().any(|word| word == PLACE);
     let mut line = Vec::with_capacity(words.len().saturating_add(options.len()));
     for word in words {
-        if word == PLACE {
+        if word == PLACEHOLDER {
             line.extend(options.iter().cloned());
         } else {
             line.push(word.clone());
         }
     }
 
-    if append && !placed {
+    if append && !has_placeholder {
         line.extend(options);
     }
 
@@ -70,7 +70,7 @@ mod tests {
         let launch =
             ["vllm", "serve", "owner/name", "--tensor-parallel-size", "2"].map(str::to_owned);
         let command: Vec<OsString> = command.iter().map(OsString::from).collect();
-        let line = words(&command, Some(&launch), append).unwrap();
+        let line = insert_arguments(&command, Some(&launch), append).unwrap();
 
         std::iter::once(line.program)
             .chain(line.arguments)
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn options_go_where_they_are_asked_for() {
+    fn options_replace_placeholder_or_append() {
         assert_eq!(line(&["serve", "x"], false), ["serve", "x"]);
         assert_eq!(
             line(&["serve", "x"], true),
@@ -94,13 +94,13 @@ mod tests {
     }
 
     #[test]
-    fn options_that_are_not_known_are_not_made_up() {
-        let command = [OsString::from("serve"), OsString::from(PLACE)];
+    fn unknown_options_are_rejected() {
+        let command = [OsString::from("serve"), OsString::from(PLACEHOLDER)];
         assert_eq!(
-            words(&command, None, false).unwrap_err().reason,
+            insert_arguments(&command, None, false).unwrap_err().reason,
             Reason::Usage
         );
-        assert!(words(&command[..1], None, false).is_ok());
-        assert!(words(&[], None, false).is_err());
+        assert!(insert_arguments(&command[..1], None, false).is_ok());
+        assert!(insert_arguments(&[], None, false).is_err());
     }
 }

@@ -1,24 +1,24 @@
-//! From a word of a command line to the flag of the server that it means.
+//! Finds the server flag that a word of a command line means.
 
 use std::collections::BTreeSet;
 
 use super::server_flags::FlagMeaning;
 use super::server_line::Server;
 
-/// A flag as it is written.
+/// A flag, as typed.
 #[derive(Debug)]
 pub(super) struct FlagWord<'w> {
     word: &'w str,
-    /// Without dashes before it and with dashes inside.
+    /// The name without leading dashes, and with `-` for `_`.
     name: String,
-    /// The text behind its `=`.
-    pub(super) given: Option<String>,
+    /// The text after `=`.
+    pub(super) value: Option<String>,
 }
 
-/// A flag as the server reads it.
+/// A flag, as the server reads it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Lookup {
-    /// `on` is false where `no-` turns a switch off.
+    /// A flag of the server. `on` is false if `no-` turns a switch off.
     Known {
         meaning: FlagMeaning,
         on: bool,
@@ -30,28 +30,28 @@ pub(super) enum Lookup {
     },
     /// A name in the engine's list of parameters.
     Listed(String),
-    /// The beginning of several flags.
+    /// An abbreviation of several flags.
     Ambiguous(Vec<String>),
     Unknown,
 }
 
 impl<'w> FlagWord<'w> {
-    /// The flag in `word`, if it is one.
-    pub(super) fn of(word: &'w str) -> Option<Self> {
+    /// Parses `word`; returns `None` if it is not a flag.
+    pub(super) fn parse(word: &'w str) -> Option<Self> {
         if !is_flag(word) {
             return None;
         }
 
-        let (name, given) = match word.split_once('=') {
-            Some((name, given)) => (name, Some(given.to_owned())),
+        let (name, value) = match word.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
             None => (word, None),
         };
 
         let name = name.trim_start_matches('-').replace('_', "-");
-        Some(Self { word, name, given })
+        Some(Self { word, name, value })
     }
 
-    /// Looks the flag up in the memory flags of `server`, and then in its engine's list.
+    /// Looks up the flag in the memory flags of `server`, then in its engine's list.
     pub(super) fn look_up(&self, server: Server) -> Lookup {
         if let Some((meaning, on)) = known(server, &self.name) {
             return Lookup::Known { meaning, on };
@@ -62,7 +62,7 @@ impl<'w> FlagWord<'w> {
         }
 
         if let Some((name, _)) = self.name.split_once('.').filter(|_| server == Server::Vllm) {
-            return part_of(server, name);
+            return nested_flag(server, name);
         }
 
         if !server.abbreviates() {
@@ -70,13 +70,13 @@ impl<'w> FlagWord<'w> {
         }
 
         if self.word.starts_with("--") {
-            return completed(server, &self.name);
+            return abbreviated_flag(server, &self.name);
         }
 
         self.attached(server).unwrap_or(Lookup::Unknown)
     }
 
-    /// `-n2` is `-n 2`.
+    /// Reads a value attached to a letter: `-n2` means `-n 2`.
     fn attached(&self, server: Server) -> Option<Lookup> {
         let letter = self.name.get(..1)?;
         let (meaning, _) = known(server, letter)?;
@@ -85,8 +85,8 @@ impl<'w> FlagWord<'w> {
     }
 }
 
-/// vLLM's `--speculative-config.method x` sets a part of a value.
-fn part_of(server: Server, name: &str) -> Lookup {
+/// Looks up a flag that sets part of a value, such as vLLM's `--speculative-config.method x`.
+fn nested_flag(server: Server, name: &str) -> Lookup {
     if known(server, name).is_some() {
         let meaning = FlagMeaning::NotFollowed("parts of a value are not read");
         return Lookup::Known { meaning, on: true };
@@ -99,14 +99,14 @@ fn part_of(server: Server, name: &str) -> Lookup {
     Lookup::Unknown
 }
 
-/// The flag that begins with `start`, where there is one: argparse takes any length.
-fn completed(server: Server, start: &str) -> Lookup {
+/// Looks up the flag that begins with `start`, as argparse does.
+fn abbreviated_flag(server: Server, start: &str) -> Lookup {
     let (start, on) = match start.strip_prefix("no-") {
         Some(start) => (start, false),
         None => (start, true),
     };
 
-    let begun: Vec<_> = server
+    let matches: Vec<_> = server
         .flags()
         .iter()
         .filter_map(|flag| {
@@ -114,12 +114,12 @@ fn completed(server: Server, start: &str) -> Lookup {
             (on || is_switch(flag.meaning)).then_some((*name, flag.meaning))
         })
         .collect();
-    if let [(_, meaning)] = begun[..] {
+    if let [(_, meaning)] = matches[..] {
         return Lookup::Known { meaning, on };
     }
 
     let listed = server.parameters().map(|list| list.flags_starting(start));
-    let names: BTreeSet<String> = begun
+    let names: BTreeSet<String> = matches
         .iter()
         .map(|(name, _)| (*name).to_owned())
         .chain(listed.into_iter().flatten())
@@ -138,13 +138,13 @@ fn completed(server: Server, start: &str) -> Lookup {
     }
 }
 
-/// Whether a word is a flag: a dash, and no number behind it.
+/// Whether a word is a flag: dashes and then a letter, so that `-1` is a value.
 pub(super) fn is_flag(word: &str) -> bool {
     let name = word.trim_start_matches('-');
     word.starts_with('-') && name.starts_with(|first: char| first.is_ascii_alphabetic())
 }
 
-/// Whether a word may be the value of a switch.
+/// Whether a word can be the value of a switch.
 pub(super) fn is_choice(word: &str) -> bool {
     matches!(
         word,
@@ -152,22 +152,22 @@ pub(super) fn is_choice(word: &str) -> bool {
     )
 }
 
-/// What the memory flag `name` of `server` means, and whether it is on: `no-` turns a switch off.
+/// Returns the meaning of the memory flag `name`, and whether it is on: `no-` turns a switch off.
 pub(super) fn known(server: Server, name: &str) -> Option<(FlagMeaning, bool)> {
-    let find = |name: &str| {
-        let flag = server
-            .flags()
-            .iter()
-            .find(|flag| flag.names.contains(&name))?;
-        Some(flag.meaning)
-    };
-
-    if let Some(meaning) = find(name) {
+    if let Some(meaning) = find_meaning(server, name) {
         return Some((meaning, true));
     }
 
-    let meaning = find(name.strip_prefix("no-")?)?;
+    let meaning = find_meaning(server, name.strip_prefix("no-")?)?;
     is_switch(meaning).then_some((meaning, false))
+}
+
+fn find_meaning(server: Server, name: &str) -> Option<FlagMeaning> {
+    let flag = server
+        .flags()
+        .iter()
+        .find(|flag| flag.names.contains(&name))?;
+    Some(flag.meaning)
 }
 
 fn is_switch(meaning: FlagMeaning) -> bool {

@@ -1,8 +1,8 @@
-//! Values of flags as the engine's parameters take them.
+//! Flag values as engine parameters.
 
 use serde_json::Value;
 
-/// A value as the engine's parameters take it.
+/// Parses a value as JSON, with Python's `True` and `False`; any other text is a string.
 pub(super) fn value(text: &str) -> Value {
     match serde_json::from_str::<Value>(text) {
         Ok(parsed) => parsed,
@@ -14,7 +14,7 @@ pub(super) fn value(text: &str) -> Value {
     }
 }
 
-/// A length as vLLM takes it: `32k` is 32000, `32K` is 32768 (`human_readable_int`).
+/// Parses a length as vLLM does: `32k` is 32000, `32K` is 32768 (`human_readable_int`).
 pub(super) fn tokens(text: &str) -> Value {
     let units = [
         ('k', 1_000),
@@ -38,11 +38,11 @@ pub(super) fn tokens(text: &str) -> Value {
         .zip(parsed)
         .and_then(|(scale, parsed)| Some(parsed.checked_mul(factor)? / scale));
 
-    // What is no length is the engine's to refuse, with its words.
+    // The engine itself rejects an invalid length.
     tokens.map_or_else(|| Value::String(text.to_owned()), Value::from)
 }
 
-/// The largest of a list with one number for each device; other texts as they are.
+/// Returns the largest number of a list with one number per device; other text stays as it is.
 pub(super) fn largest(text: &str) -> Value {
     let numbers: Result<Vec<u64>, _> = text.split(',').map(|part| part.trim().parse()).collect();
     let largest = numbers.ok().and_then(|numbers| numbers.into_iter().max());

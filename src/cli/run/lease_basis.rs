@@ -1,4 +1,4 @@
-//! What the lease of a `run` is for: the model's need, or all that the command will take.
+//! The memory that the lease of `run` covers: the model's need, or all that the command takes.
 
 use std::ffi::OsString;
 
@@ -8,56 +8,59 @@ use hf_mem_core::report::{Problem, Question};
 use serde_json::Value;
 
 use super::carried_options::drop_uncarried;
-use super::command::PLACE;
+use super::command::PLACEHOLDER;
 use super::loaded_model::settle_model;
 use super::server_line::{self, Server, ServerLine};
 use super::wrapper::Variables;
 use crate::cli::arguments::LeaseBasis;
 
-/// What was found out about the command.
+/// Remarks about the command for the user.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Basis {
-    /// For the user, a sentence each.
+pub(super) struct CommandFindings {
+    /// Notes, one line each.
     pub(super) notes: Vec<String>,
-    /// What helps where the answer is a no.
+    /// A hint to print if the model does not fit.
     pub(super) hint: Option<String>,
 }
 
 /// How the command is started.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Start<'a> {
+pub(super) struct CommandStart<'a> {
     pub(super) command: &'a [OsString],
     /// `--flags`.
     pub(super) flags: bool,
     /// `--lease`.
     pub(super) asked: Option<LeaseBasis>,
-    /// Whether a lease is taken at all.
-    pub(super) leased: bool,
+    /// Whether the command gets a lease.
+    pub(super) is_leased: bool,
 }
 
-impl Start<'_> {
-    /// Whether the lease holds the share of the device that `server` takes.
+impl CommandStart<'_> {
+    /// Whether the lease covers the share of the device that `server` takes.
     fn holds_share(&self, server: Server) -> bool {
         let asked = self.asked == Some(LeaseBasis::Share) || !self.gets_arguments();
         asked && server.default_share().is_some()
     }
 
-    /// Whether the command gets the arguments of the plan, which keep it to what the plan needs.
+    /// Whether the command gets the placement's arguments, which limit it to the need.
     fn gets_arguments(&self) -> bool {
-        self.flags || self.command.iter().any(|word| word == PLACE)
+        self.flags || self.command.iter().any(|word| word == PLACEHOLDER)
     }
 }
 
-/// Flags that no figure follows are for a lease of the share alone, which is most of the device.
-fn refuse_uncounted(line: &ServerLine, start: Start<'_>) -> Result<(), Problem> {
+/// The hint for flags whose memory no lease covers.
+const NEED_HINT: &str =
+    "remove the flag from CMD, or lease only the model's need with --lease need";
+
+/// Rejects flags with unknown memory use, unless the lease covers the engine's whole share.
+fn refuse_uncounted(line: &ServerLine, start: CommandStart<'_>) -> Result<(), Problem> {
     if line.uncounted.is_empty() || start.holds_share(line.server) {
         return Ok(());
     }
 
     let flags = line.uncounted.join(", ");
-    let detail = format!("CMD's {flags} cannot be leased for: not counted");
-    let hint = "leave the flag out, or hold the need alone with --lease need";
-    Err(Problem::new(Reason::Usage, detail).hint(hint))
+    let detail = format!("the lease cannot count the memory of CMD's {flags}");
+    Err(Problem::new(Reason::Usage, detail).hint(NEED_HINT))
 }
 
 fn uncounted_note(line: &ServerLine) -> Option<String> {
@@ -67,21 +70,21 @@ fn uncounted_note(line: &ServerLine) -> Option<String> {
 
     let flags = line.uncounted.join(", ");
     Some(format!(
-        "warning: CMD may take more than the lease holds; not counted: {flags}"
+        "warning: CMD may take more memory than the lease covers; not counted: {flags}"
     ))
 }
 
-/// Puts into `question` what the command's own flags say of what it will take.
+/// Updates `question` with the memory flags of the command.
 pub(super) fn settle(
     question: &mut Question,
-    start: Start<'_>,
+    start: CommandStart<'_>,
     variables: Variables,
-) -> Result<Basis, Problem> {
+) -> Result<CommandFindings, Problem> {
     let Some(line) = server_line::read(start.command, variables)? else {
-        return unrecognised(question, start);
+        return settle_unknown(question, start);
     };
 
-    let mut basis = Basis::default();
+    let mut findings = CommandFindings::default();
 
     let engine = line.server.engine();
     if let Some(asked) = question
@@ -90,40 +93,39 @@ pub(super) fn settle(
         .as_ref()
         .filter(|asked| asked.as_str() != engine)
     {
-        let differs = format!("CMD starts {engine}, and --engine says {asked}");
+        let conflict = format!("CMD starts {engine}, but --engine is {asked}");
         if start.asked == Some(LeaseBasis::Share) {
-            let detail = format!("{differs}: --lease share cannot hold the share of both");
-            let hint = format!("leave out --engine, or name {engine}");
+            let detail = format!("{conflict}: --lease share needs one engine");
+            let hint = format!("remove --engine, or set it to {engine}");
             return Err(Problem::new(Reason::Usage, detail).hint(hint));
         }
 
-        let note = format!("{differs}: its own flags are not read");
-        basis.notes.push(note);
-        return Ok(basis);
+        let note = format!("warning: {conflict}: the lease ignores CMD's flags");
+        findings.notes.push(note);
+        return Ok(findings);
     }
 
     question.engine.name = Some(engine.to_owned());
-    basis.notes.extend(settle_model(question, &line));
-    settle_split(question, &line, start, &mut basis);
+    findings.notes.extend(settle_model(question, &line));
+    settle_split(question, &line, start, &mut findings);
 
     if start.asked == Some(LeaseBasis::Need) {
-        basis.notes.extend(uncounted_note(&line));
-        return Ok(basis);
+        findings.notes.extend(uncounted_note(&line));
+        return Ok(findings);
     }
 
     refuse_uncounted(&line, start)?;
     if let Some(why) = &line.refused {
-        let hint = "leave the flag out, or hold the need alone with --lease need";
-        return Err(Problem::new(Reason::Usage, why.clone()).hint(hint));
+        return Err(Problem::new(Reason::Usage, why.clone()).hint(NEED_HINT));
     }
 
-    basis.notes.extend(uncounted_note(&line));
-    basis.notes.extend(line.notes.iter().cloned());
-    settle_parameters(question, &line, &mut basis);
+    findings.notes.extend(uncounted_note(&line));
+    findings.notes.extend(line.notes.iter().cloned());
+    settle_parameters(question, &line, &mut findings);
 
     if !start.gets_arguments() {
         let note = drop_uncarried(question, line.server, &line.parameters);
-        basis.notes.extend(note);
+        findings.notes.extend(note);
     }
 
     let share = line
@@ -133,76 +135,96 @@ pub(super) fn settle(
     if let Some((name, value)) = share
         && start.holds_share(line.server)
     {
-        set(question, name, &Value::from(value), &mut basis);
+        set_parameter(question, name, &Value::from(value), &mut findings);
     }
 
-    Ok(basis)
+    Ok(findings)
 }
 
-/// A command that is not known here: a script, a container.
-fn unrecognised(question: &mut Question, start: Start<'_>) -> Result<Basis, Problem> {
-    let mut basis = Basis::default();
+/// Updates `question` for a command that is no known server, such as a script or a container.
+fn settle_unknown(
+    question: &mut Question,
+    start: CommandStart<'_>,
+) -> Result<CommandFindings, Problem> {
+    let mut findings = CommandFindings::default();
     match start.asked {
         Some(LeaseBasis::Need) => {}
         Some(LeaseBasis::Share) => {
             let server = question.engine.name.as_deref().and_then(Server::of_engine);
             let Some(server) = server else {
-                let detail = "--lease share: CMD is not a server that is known here";
-                let hint = "name its engine with --engine vllm or --engine sglang";
+                let detail = "--lease share needs the engine, and CMD is not a known server";
+                let hint = "add --engine vllm or --engine sglang";
                 return Err(Problem::new(Reason::Usage, detail).hint(hint));
             };
             if let Some((name, value)) = server.default_share() {
-                set(question, name, &Value::from(value), &mut basis);
+                set_parameter(question, name, &Value::from(value), &mut findings);
             }
         }
-        None if start.leased && !start.gets_arguments() => basis.notes.push(
-            "CMD is not a server that is known here: the lease holds what the model needs, and an engine that takes a \
-             share of the device takes more (--flags limits it, --lease share holds the share)"
+        None if start.is_leased && !start.gets_arguments() => findings.notes.push(
+            "warning: CMD is not a known server, so the lease covers only what the model needs; \
+             an engine that takes a share of the GPU takes more: limit it with --flags, or lease \
+             its share with --lease share"
                 .to_owned(),
         ),
         None => {}
     }
 
-    Ok(basis)
+    Ok(findings)
 }
 
-/// The split that the command will use: as many devices as its flags say, whatever is visible.
-fn settle_split(question: &mut Question, line: &ServerLine, start: Start<'_>, basis: &mut Basis) {
+/// Sets the split to that of the command's flags.
+///
+/// Without such flags, vLLM and SGLang use one device, even if they see more.
+fn settle_split(
+    question: &mut Question,
+    line: &ServerLine,
+    start: CommandStart<'_>,
+    findings: &mut CommandFindings,
+) {
     let (tensor, pipeline) = (line.tensor_parallel, line.pipeline_parallel);
-    let by_default = line.server.needs_parallel_flags() && !start.gets_arguments();
-    let in_force = |flag: Option<u32>| flag.or_else(|| by_default.then_some(1));
+    let uses_default = line.server.needs_parallel_flags() && !start.gets_arguments();
+    let default_degree = uses_default.then_some(1);
 
     let constraints = &mut question.constraints;
-    let mut constrain = |asked: &mut Option<u32>, flag: Option<u32>, option: &str| {
-        let Some(degree) = in_force(flag) else { return };
-        if let Some(asked) = asked.filter(|asked| *asked != degree) {
-            basis.notes.push(format!(
-                "{option} is {asked}, and CMD runs with {degree}: the lease follows CMD"
-            ));
-        }
-        *asked = Some(degree);
-    };
-
-    constrain(
+    set_degree(
         &mut constraints.tensor_parallel,
-        tensor,
+        tensor.or(default_degree),
         "--tensor-parallel",
+        findings,
     );
-
-    constrain(
+    set_degree(
         &mut constraints.pipeline_parallel,
-        pipeline,
+        pipeline.or(default_degree),
         "--pipeline-parallel",
+        findings,
     );
 
-    if by_default && tensor.is_none() && pipeline.is_none() {
-        let hint = "CMD has no flag for more than one device, so it was placed on one; --flags adds what a split needs";
-        basis.hint = Some(hint.to_owned());
+    if uses_default && tensor.is_none() && pipeline.is_none() {
+        let hint =
+            "CMD has no flag for several GPUs, so it was placed on one: split it with --flags";
+        findings.hint = Some(hint.to_owned());
     }
 }
 
-/// The command's parameters go into the question, and take the place of options that mean the same.
-fn settle_parameters(question: &mut Question, line: &ServerLine, basis: &mut Basis) {
+/// Sets a parallel degree to the command's, with a note if `option` asked for another.
+fn set_degree(
+    asked: &mut Option<u32>,
+    degree: Option<u32>,
+    option: &str,
+    findings: &mut CommandFindings,
+) {
+    let Some(degree) = degree else { return };
+    if let Some(asked) = asked.filter(|asked| *asked != degree) {
+        findings.notes.push(format!(
+            "{option} is {asked}, but CMD runs with {degree}: the lease follows CMD"
+        ));
+    }
+
+    *asked = Some(degree);
+}
+
+/// Sets the command's parameters in the question. They replace options with the same meaning.
+fn settle_parameters(question: &mut Question, line: &ServerLine, findings: &mut CommandFindings) {
     for (name, value) in &line.parameters {
         let workload = &mut question.workload;
         let asked = match name.as_str() {
@@ -221,27 +243,32 @@ fn settle_parameters(question: &mut Question, line: &ServerLine, basis: &mut Bas
         };
 
         if let Some(asked) = asked.filter(|asked| asked != value) {
-            basis.notes.push(differs(name, &asked, value));
+            findings.notes.push(conflict_note(name, &asked, value));
         }
 
-        set(question, name, value, basis);
+        set_parameter(question, name, value, findings);
     }
 }
 
-/// Sets a parameter; one of `--set` that the command does not have is not in force.
-fn set(question: &mut Question, name: &str, value: &Value, basis: &mut Basis) {
+/// Sets a parameter, with a note if `--set` asked for another value.
+fn set_parameter(
+    question: &mut Question,
+    name: &str,
+    value: &Value,
+    findings: &mut CommandFindings,
+) {
     if let Some(asked) = question
         .engine
         .parameters
         .insert(name.to_owned(), value.clone())
         && asked != *value
     {
-        basis.notes.push(differs(name, &asked, value));
+        findings.notes.push(conflict_note(name, &asked, value));
     }
 }
 
-fn differs(name: &str, asked: &Value, value: &Value) -> String {
-    format!("{name} was asked for as {asked}, and is {value} in CMD: the lease follows CMD")
+fn conflict_note(name: &str, asked: &Value, value: &Value) -> String {
+    format!("you set {name} to {asked}, but CMD uses {value}: the lease follows CMD")
 }
 
 #[cfg(test)]
@@ -253,8 +280,8 @@ mod tests {
 
     fn settled(
         command: &str,
-        change: impl FnOnce(&mut Question, &mut Start<'_>),
-    ) -> (Question, Basis) {
+        change: impl FnOnce(&mut Question, &mut CommandStart<'_>),
+    ) -> (Question, CommandFindings) {
         let words: Vec<OsString> = command.split(' ').map(OsString::from).collect();
         let model = ModelQuestion {
             repo: "a/b".to_owned(),
@@ -266,22 +293,26 @@ mod tests {
             ..Question::default()
         };
 
-        let mut start = Start {
-            command: &words,
+        let mut start = start_of(&words);
+        change(&mut question, &mut start);
+        let findings = settle(&mut question, start, Variables::new()).unwrap();
+
+        (question, findings)
+    }
+
+    /// Returns a leased start without flags.
+    fn start_of(command: &[OsString]) -> CommandStart<'_> {
+        CommandStart {
+            command,
             flags: false,
             asked: None,
-            leased: true,
-        };
-
-        change(&mut question, &mut start);
-        let basis = settle(&mut question, start, Variables::new()).unwrap();
-
-        (question, basis)
+            is_leased: true,
+        }
     }
 
     #[test]
     fn default_share_is_leased_without_flag() {
-        let (question, basis) = settled("vllm serve a/b", |_, _| {});
+        let (question, findings) = settled("vllm serve a/b", |_, _| {});
         assert_eq!(question.engine.name.as_deref(), Some("vllm"));
 
         assert_eq!(
@@ -296,7 +327,10 @@ mod tests {
             (Some(1), Some(1))
         );
 
-        assert!(basis.notes.is_empty() && basis.hint.is_some(), "{basis:?}");
+        assert!(
+            findings.notes.is_empty() && findings.hint.is_some(),
+            "{findings:?}"
+        );
 
         let (question, _) = settled(
             "sglang serve --model a/b --tp 2 --mem-fraction-static 0.7",
@@ -317,7 +351,7 @@ mod tests {
 
     #[test]
     fn command_wins_over_options() {
-        let (question, basis) = settled(
+        let (question, findings) = settled(
             "vllm serve a/b -tp 2 --max-model-len 8192",
             |question, _| {
                 question.workload.context = Some(ContextQuestion::Tokens(4096));
@@ -341,7 +375,7 @@ mod tests {
             "default"
         );
         assert_eq!(question.engine.parameters["max_model_len"], 8192);
-        assert_eq!(basis.notes.len(), 3, "{basis:?}");
+        assert_eq!(findings.notes.len(), 3, "{findings:?}");
     }
 
     fn with_options(question: &mut Question) {
@@ -360,68 +394,71 @@ mod tests {
             "vllm serve a/b",
             "sglang serve --model a/b --context-length 8192",
         ] {
-            let (question, basis) = settled(command, |question, _| with_options(question));
+            let (question, findings) = settled(command, |question, _| with_options(question));
             let workload = &question.workload;
             assert_eq!(*workload, WorkloadQuestion::default(), "{command}");
             assert!(!question.engine.parameters.contains_key("n_gpu_layers"));
-            let named = basis.notes.last().unwrap();
+            let named = findings.notes.last().unwrap();
             assert!(
                 named.contains("--set n_gpu_layers=0") && named.contains("--flags"),
                 "{command}: {named}"
             );
         }
 
-        let (_, basis) = settled("llama-server -hf a/b", |question, _| with_options(question));
+        let (_, findings) = settled("llama-server -hf a/b", |question, _| with_options(question));
         assert!(
-            basis.notes[0].contains("--context 4096, --sequences 2, --kv-cache-dtype q8_0"),
-            "{basis:?}"
+            findings.notes[0].contains("--context 4096, --sequences 2, --kv-cache-dtype q8_0"),
+            "{findings:?}"
         );
     }
 
     #[test]
     fn options_that_reach_server_stay() {
-        let (question, basis) = settled("llama-server -hf a/b", |question, start| {
+        let (question, findings) = settled("llama-server -hf a/b", |question, start| {
             with_options(question);
             start.flags = true;
         });
         assert_eq!(question.workload.sequences, Some(2));
         assert_eq!(question.engine.parameters["n_gpu_layers"], 0);
-        assert!(basis.notes.is_empty(), "{basis:?}");
+        assert!(findings.notes.is_empty(), "{findings:?}");
 
-        // `run` sets Ollama's variables: its options are in force.
-        let (question, basis) = settled("ollama serve", |question, _| with_options(question));
+        // `run` sets Ollama's variables, so its options apply.
+        let (question, findings) = settled("ollama serve", |question, _| with_options(question));
         assert_eq!(question.workload.sequences, Some(2));
         assert!(question.workload.context.is_some() && question.engine.parameters.is_empty());
-        assert_eq!(basis.notes.len(), 1, "{basis:?}");
+        assert_eq!(findings.notes.len(), 1, "{findings:?}");
     }
 
     #[test]
     fn other_spelling_of_flag_is_carried() {
-        let (question, basis) = settled("llama-server -hf a/b -c 8192", |question, _| {
+        let (question, findings) = settled("llama-server -hf a/b -c 8192", |question, _| {
             let set = &mut question.engine.parameters;
             set.insert("ctx-size".to_owned(), json!(8192));
         });
         assert_eq!(json!(question.engine.parameters), json!({ "n_ctx": 8192 }));
-        assert!(basis.notes.is_empty(), "{basis:?}");
+        assert!(findings.notes.is_empty(), "{findings:?}");
     }
 
     #[test]
     fn uncarried_offload_is_dropped() {
-        let asked = |command: &str| {
+        let settled_rule = |command: &str| {
             let (question, _) = settled(command, |question, _| {
                 question.constraints.offload = OffloadRule::Allow;
             });
             question.constraints.offload
         };
 
-        assert_eq!(asked("llama-server -hf a/b"), OffloadRule::Deny);
-        assert_eq!(asked("llama-server -hf a/b -ngl 9"), OffloadRule::Allow);
+        assert_eq!(settled_rule("llama-server -hf a/b"), OffloadRule::Deny);
+        assert_eq!(
+            settled_rule("llama-server -hf a/b -ngl 9"),
+            OffloadRule::Allow
+        );
     }
 
     #[test]
     fn arguments_of_plan_limit_the_share() {
         for command in ["vllm serve a/b {args}", "vllm serve a/b --enforce-eager"] {
-            let (question, basis) =
+            let (question, findings) =
                 settled(command, |_, start| start.flags = !command.contains("args"));
             assert!(
                 !question
@@ -432,8 +469,8 @@ mod tests {
             );
 
             assert_eq!(
-                (question.constraints.tensor_parallel, basis),
-                (None, Basis::default()),
+                (question.constraints.tensor_parallel, findings),
+                (None, CommandFindings::default()),
                 "{command}"
             );
         }
@@ -462,10 +499,10 @@ mod tests {
 
     #[test]
     fn unknown_command_is_warned_of() {
-        let (question, basis) = settled("sh -c ./serve", |_, _| {});
+        let (question, findings) = settled("sh -c ./serve", |_, _| {});
         assert!(
-            question.engine.parameters.is_empty() && basis.notes.len() == 1,
-            "{basis:?}"
+            question.engine.parameters.is_empty() && findings.notes.len() == 1,
+            "{findings:?}"
         );
 
         assert!(
@@ -476,7 +513,7 @@ mod tests {
         );
 
         assert!(
-            settled("sh -c ./serve", |_, start| start.leased = false)
+            settled("sh -c ./serve", |_, start| start.is_leased = false)
                 .1
                 .notes
                 .is_empty()
@@ -499,11 +536,9 @@ mod tests {
             "default"
         );
         let words = [OsString::from("./serve")];
-        let start = Start {
-            command: &words,
-            flags: false,
+        let start = CommandStart {
             asked: Some(LeaseBasis::Share),
-            leased: true,
+            ..start_of(&words)
         };
 
         let refused = settle(&mut Question::default(), start, Variables::new()).unwrap_err();
@@ -512,8 +547,8 @@ mod tests {
 
     #[test]
     fn other_model_is_warned_of() {
-        let (_, basis) = settled("vllm serve a/c", |_, _| {});
-        assert!(basis.notes[0].contains("a/c"), "{basis:?}");
+        let (_, findings) = settled("vllm serve a/c", |_, _| {});
+        assert!(findings.notes[0].contains("a/c"), "{findings:?}");
     }
 
     #[test]
@@ -527,11 +562,9 @@ mod tests {
     #[test]
     fn share_of_other_engine_is_refused() {
         let words = ["vllm", "serve", "a/b"].map(OsString::from);
-        let mut start = Start {
-            command: &words,
-            flags: false,
+        let mut start = CommandStart {
             asked: Some(LeaseBasis::Share),
-            leased: true,
+            ..start_of(&words)
         };
 
         let mut question = Question::default();
@@ -552,12 +585,18 @@ mod tests {
 
     #[test]
     fn uncounted_flag_is_never_silent() {
-        let (_, basis) = settled("vllm serve a/b --enable-sleep-mode", |_, _| {});
-        assert!(basis.notes[0].contains("--enable-sleep-mode"), "{basis:?}");
-        let (_, basis) = settled("llama-server --spec-draft-model x", |_, start| {
+        let (_, findings) = settled("vllm serve a/b --enable-sleep-mode", |_, _| {});
+        assert!(
+            findings.notes[0].contains("--enable-sleep-mode"),
+            "{findings:?}"
+        );
+        let (_, findings) = settled("llama-server --spec-draft-model x", |_, start| {
             start.asked = Some(LeaseBasis::Need);
         });
-        assert!(basis.notes[0].contains("--spec-draft-model"), "{basis:?}");
+        assert!(
+            findings.notes[0].contains("--spec-draft-model"),
+            "{findings:?}"
+        );
 
         for (command, flags) in [
             ("llama-server --spec-draft-model x", false),
@@ -565,11 +604,9 @@ mod tests {
             ("sglang serve --speculative-algorithm x", true),
         ] {
             let words: Vec<OsString> = command.split(' ').map(OsString::from).collect();
-            let start = Start {
-                command: &words,
+            let start = CommandStart {
                 flags,
-                asked: None,
-                leased: true,
+                ..start_of(&words)
             };
 
             let refused = settle(&mut Question::default(), start, Variables::new()).unwrap_err();
@@ -583,17 +620,12 @@ mod tests {
         let words: Vec<OsString> = ["vllm", "serve", "--kv-cache-memory-bytes", "1"]
             .map(OsString::from)
             .to_vec();
-        let start = Start {
-            command: &words,
-            flags: false,
-            asked: None,
-            leased: true,
-        };
+        let start = start_of(&words);
 
         let refused = settle(&mut Question::default(), start, Variables::new()).unwrap_err();
         assert!(refused.hint.unwrap().contains("--lease need"));
 
-        let need = Start {
+        let need = CommandStart {
             asked: Some(LeaseBasis::Need),
             ..start
         };

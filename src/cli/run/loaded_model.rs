@@ -1,4 +1,4 @@
-//! The model and the file that the command loads, and those that the question is about.
+//! Compares the model and file that the command loads with those of the question.
 
 use std::path::PathBuf;
 
@@ -7,15 +7,16 @@ use hf_mem_core::report::Question;
 use super::server_line::ServerLine;
 use crate::files::{self, Disk};
 
-/// Puts the file that the command loads into `question`. Returns a note where the command loads
-/// something else than was asked about.
+/// Sets the file that the command loads in `question`.
+///
+/// Returns a note if the command loads another model or file than the options name.
 pub(super) fn settle_model(question: &mut Question, line: &ServerLine) -> Option<String> {
     let loaded = line.model.as_deref()?;
     if let Some(note) = other_model(loaded, question) {
         return Some(note);
     }
 
-    let named = line.file.as_deref().or_else(|| quantisation(loaded));
+    let named = line.file.as_deref().or_else(|| quantization_tag(loaded));
     if named.is_none() && !line.from_repository {
         return None;
     }
@@ -29,12 +30,12 @@ pub(super) fn settle_model(question: &mut Question, line: &ServerLine) -> Option
 
     let loads = named.unwrap_or("the default file");
     Some(format!(
-        "--file is {asked}, and CMD loads {loads} of {loaded}: the lease follows CMD"
+        "--file is {asked}, but CMD loads {loads} of {loaded}: the lease follows CMD"
     ))
 }
 
-/// The quantisation in `owner/name:Q4_K_M`; `latest` stands for none.
-fn quantisation(loaded: &str) -> Option<&str> {
+/// Returns the quantization in `owner/name:Q4_K_M`; `latest` means none.
+fn quantization_tag(loaded: &str) -> Option<&str> {
     if loaded.starts_with(['.', '/']) {
         return None;
     }
@@ -42,43 +43,50 @@ fn quantisation(loaded: &str) -> Option<&str> {
     (repo.contains('/') && !tag.is_empty() && !tag.eq_ignore_ascii_case("latest")).then_some(tag)
 }
 
-/// A note where the command loads another model than the question is about.
+/// Returns a note if the command loads another model than the question's.
 fn other_model(loaded: &str, question: &Question) -> Option<String> {
     let asked = question.model.repo.as_str();
-    let bare = |name: &str| {
-        let name = name.trim_end_matches('/');
-        let name = name.strip_prefix("./").unwrap_or(name);
-        name.split_once('@')
-            .map_or(name, |(repo, _)| repo)
-            .to_owned()
-    };
+    let (asked_name, loaded_name) = (bare_name(asked), bare_name(loaded));
 
-    let (ours, theirs) = (bare(asked), bare(loaded));
-
-    // llama-server takes `owner/name:Q4_K_M`.
-    let theirs_alone = theirs
+    // llama-server accepts `owner/name:Q4_K_M`.
+    let loaded_repo = loaded_name
         .split_once(':')
-        .map_or(theirs.as_str(), |(repo, _)| repo);
-    let file = question
+        .map_or(loaded_name, |(repo, _)| repo);
+    let is_same_file = question
         .model
         .file
         .as_deref()
-        .is_some_and(|file| theirs.ends_with(file));
+        .is_some_and(|file| loaded_name.ends_with(file));
 
-    if ours == theirs || ours == theirs_alone || file || is_same_path(asked, loaded) {
+    if asked_name == loaded_name
+        || asked_name == loaded_repo
+        || is_same_file
+        || is_same_path(asked, loaded)
+    {
         return None;
     }
 
-    Some(format!("CMD loads {loaded}, and the lease is for {asked}"))
+    Some(format!(
+        "warning: CMD loads {loaded}, but the lease is for {asked}"
+    ))
 }
 
-/// Whether both name one file or folder; `false` where that cannot be told.
+/// Returns a model's name without its revision, a leading `./` and a trailing `/`.
+fn bare_name(name: &str) -> &str {
+    let name = name.trim_end_matches('/');
+    let name = name.strip_prefix("./").unwrap_or(name);
+    name.split_once('@').map_or(name, |(repo, _)| repo)
+}
+
+/// Whether both names mean the same file or folder; `false` if unknown.
 fn is_same_path(one: &str, other: &str) -> bool {
     let (one, other) = (PathBuf::from(one), PathBuf::from(other));
     let place = one.clone();
 
-    let canonical = move |disk: &Disk| Ok(disk.canonical(&one)? == disk.canonical(&other)?);
-    files::try_wait(&place, canonical).unwrap_or(false)
+    files::try_wait(&place, move |disk: &Disk| {
+        Ok(disk.canonical(&one)? == disk.canonical(&other)?)
+    })
+    .unwrap_or(false)
 }
 
 #[cfg(test)]
@@ -91,7 +99,7 @@ mod tests {
     use super::super::wrapper::Variables;
     use super::*;
 
-    /// The file in the question and the note, for `command` and what `--file` was.
+    /// Returns the question's file and the note, for `command` and the file of `--file`.
     fn settled(command: &str, file: Option<&str>) -> (Option<String>, Option<String>) {
         let words: Vec<OsString> = command.split(' ').map(OsString::from).collect();
         let line = server_line::read(&words, Variables::new())

@@ -1,9 +1,9 @@
-//! `run`: waits for room, holds it, and runs a command there.
+//! `run`: waits for memory, leases it, and runs a command on it.
 //!
-//! Two processes of this program take part. The first stays: it passes signals on, renews the lease
-//! and ends as the command ended. The second asks for the lease, so that it holds it itself, and
-//! then *becomes* the command: whatever happens to the first, the lease ends with the command and
-//! never before. Should the first be killed, the command gets SIGTERM.
+//! Two processes of this program take part. The supervisor forwards signals, renews the lease, and
+//! exits with the command's exit code. Its child requests the lease, so that the child is the
+//! holder, and then *becomes* the command. The lease therefore ends with the command, never before,
+//! whatever happens to the supervisor. If the supervisor is killed, the command gets SIGTERM.
 
 mod carried_options;
 mod command;
@@ -22,48 +22,48 @@ mod wrapper;
 
 use std::os::unix::process::CommandExt as _;
 
-use hf_mem_core::report::lease::LeaseAnswer;
 use hf_mem_core::report::problem::Reason;
 use hf_mem_core::report::{Answer, Problem};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
-use self::lease_basis::Start;
+use self::lease_basis::CommandStart;
 use self::wrapper::Variables;
 use super::arguments::{QuestionArguments, RunArguments};
-use super::fits::{Asking, ask};
+use super::fits::{QuestionKind, ask};
 use super::output::{self, Output};
-use super::reserve::{Terms, lease};
+use super::reserve::{LeaseTerms, request_lease};
 use super::{exit, question, text};
 use crate::leases::ADVISORY;
 
-/// The command was found and could not be run; and was not found: what shells exit with.
-const NOT_RUN: u8 = 126;
+/// The exit code if the command was found but cannot be run, as in shells.
+const CANNOT_RUN: u8 = 126;
+/// The exit code if the command was not found, as in shells.
 const NOT_FOUND: u8 = 127;
-/// The supervisor ended before it could be told of: nobody sees this code. As if by the signal that
-/// it then sends.
+/// The exit code if the supervisor ended first, as after SIGTERM. No process reads it.
 const ORPHANED: u8 = 143;
 
-/// Runs the command to its end. What is printed on standard output is the command's own, unless it
-/// never started.
+/// Runs `run` until the command ends.
+///
+/// Standard output is the command's own, unless the command never started.
 pub(super) fn run(arguments: RunArguments) -> u8 {
     let output = Output {
         json: arguments.connection.json,
     };
 
-    if let Some(supervisor) = arguments.becomes_command {
+    if let Some(supervisor) = arguments.supervisor {
         return become_command(supervisor, arguments, output);
     }
 
     supervise::supervise(&arguments).unwrap_or_else(|problem| output.problem(&problem))
 }
 
-/// Comes back only where the command did not start.
+/// Becomes the command. Returns an exit code only if the command did not start.
 fn become_command(supervisor: i32, arguments: RunArguments, output: Output) -> u8 {
-    // Who is killed can pass nothing on: then the kernel ends the command, so that nobody's server
-    // stays on the card.
+    // A killed supervisor cannot forward signals. The kernel then ends the command, so that no
+    // orphaned server keeps GPU memory.
     if let Err(error) = set_parent_process_death_signal(Some(Signal::TERM)) {
         output::remark(&format!(
-            "the command would outlive its supervisor: {error}"
+            "warning: the command will outlive a killed supervisor: {error}"
         ));
     }
 
@@ -79,46 +79,44 @@ fn become_command(supervisor: i32, arguments: RunArguments, output: Output) -> u
         flags,
         lease: asked_basis,
         no_lease,
-        tell,
-        here,
+        lease_id_socket,
+        host,
         connection,
         command,
         ..
     } = arguments;
 
-    let mut asked = question::question(&model, &options);
-    let start = Start {
+    let mut question = question::question(&model, &options);
+    let start = CommandStart {
         command: &command,
         flags,
         asked: asked_basis,
-        leased: !no_lease,
+        is_leased: !no_lease,
     };
 
-    let basis = match lease_basis::settle(&mut asked, start, variables()) {
-        Ok(basis) => basis,
+    let findings = match lease_basis::settle(&mut question, start, variables()) {
+        Ok(findings) => findings,
         Err(problem) => return output.problem(&problem),
     };
 
-    for note in &basis.notes {
+    for note in &findings.notes {
         output::remark(note);
     }
-    // A model on this host is read by these.
-    options.file.clone_from(&asked.model.file);
+
+    // A local model is read with these options.
+    options.file.clone_from(&question.model.file);
 
     let arguments = QuestionArguments { model, options };
     let answered = if no_lease {
-        ask(Asking::Fits, asked, &arguments, &here, &connection).map(|asked| asked.answer)
+        ask(QuestionKind::Fits, question, &arguments, &host, &connection)
+            .map(|outcome| outcome.answer)
     } else {
-        lease(
-            asked,
-            &arguments,
-            Terms {
-                ttl: Some(ttl),
-                wait,
-                ..Terms::default()
-            },
-            &connection,
-        )
+        let terms = LeaseTerms {
+            ttl: Some(ttl),
+            wait,
+            ..LeaseTerms::default()
+        };
+        request_lease(question, &arguments, terms, &connection)
     };
 
     let answer = match answered {
@@ -129,40 +127,45 @@ fn become_command(supervisor: i32, arguments: RunArguments, output: Output) -> u
     let code = exit::of_answer(&answer, false);
     if code != Reason::Fits.exit_code() {
         output.data(&answer, text::answer::answer);
-        if let Some(hint) = &basis.hint {
+        if let Some(hint) = &findings.hint {
             output::remark(hint);
         }
         return code;
     }
 
-    let mut start = match prepared(&answer, &command, flags, no_lease) {
-        Ok(start) => start,
+    let mut prepared = match prepare_command(&answer, &command, flags, no_lease) {
+        Ok(prepared) => prepared,
         Err(problem) => return output.problem(&problem),
     };
 
-    // Before anything of it runs: a lease that nobody renews would end under the command.
-    if let (Some(name), Some(lease)) = (tell, lease_id(&answer))
-        && let Err(error) = handover::tell(&name, &lease)
+    // The command must not start before the supervisor can renew its lease.
+    if let (Some(name), Some(lease)) = (lease_id_socket, lease_id(&answer))
+        && let Err(error) = handover::send_lease_id(&name, &lease)
     {
-        let detail = format!("the supervisor cannot be told of the lease: {error}");
+        let detail = format!("cannot send the lease's id to the supervisor: {error}");
         return output.problem(&Problem::new(Reason::Internal, detail));
     }
-    // Only a failure comes back.
-    let error = start.exec();
+
+    replace_process(&mut prepared)
+}
+
+/// Replaces this process with the command. Returns an exit code only on failure.
+fn replace_process(prepared: &mut std::process::Command) -> u8 {
+    let error = prepared.exec();
 
     output::failure(&format!(
-        "error: {} cannot be run: {error}\n",
-        start.get_program().display()
+        "error: cannot run {}: {error}\n",
+        prepared.get_program().display()
     ));
 
     if error.kind() == std::io::ErrorKind::NotFound {
         NOT_FOUND
     } else {
-        NOT_RUN
+        CANNOT_RUN
     }
 }
 
-/// The variables that the command will find, those that are text.
+/// Returns the command's environment variables that are valid UTF-8.
 fn variables() -> Variables {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
@@ -170,60 +173,57 @@ fn variables() -> Variables {
 }
 
 fn lease_id(answer: &Answer) -> Option<String> {
-    Some(
-        serde_json::from_value::<LeaseAnswer>(answer.lease.clone()?)
-            .ok()?
-            .id,
-    )
+    answer.lease.as_ref().map(|lease| lease.id.clone())
 }
 
-fn prepared(
+/// Prints the answer and its lease, and returns the command with its arguments and environment.
+fn prepare_command(
     answer: &Answer,
     words: &[std::ffi::OsString],
     flags: bool,
     no_lease: bool,
 ) -> Result<std::process::Command, Problem> {
     let lease = lease_id(answer);
-    let said = |answer: &str, of_lease: &str| {
-        output::remark(answer);
-        output::remark(of_lease);
-    };
-
-    match &lease {
-        Some(lease) => said(&answer.message, &format!("lease {lease}. {ADVISORY}")),
-        None if no_lease => said(&answer.message, "no lease is held"),
+    let lease_remark = match &lease {
+        Some(lease) => format!("lease {lease}. {ADVISORY}"),
+        None if no_lease => "running without a lease".to_owned(),
         None => {
             return Err(Problem::new(
                 Reason::Internal,
-                "the daemon answered yes and gave no lease",
+                "the daemon's answer has no lease",
             ));
         }
-    }
+    };
+
+    output::remark(&answer.message);
+    output::remark(&lease_remark);
 
     let launch = answer
         .placement
         .as_ref()
         .and_then(|placement| placement.launch.as_ref());
-    let line = command::words(words, launch.map(|launch| launch.args.as_slice()), flags)?;
-    let mut start = std::process::Command::new(&line.program);
-    start.args(&line.arguments);
+    let line =
+        command::insert_arguments(words, launch.map(|launch| launch.args.as_slice()), flags)?;
+    let mut prepared = std::process::Command::new(&line.program);
+    prepared.args(&line.arguments);
 
     if let Some(placement) = &answer.placement {
-        // By UUID, whatever order the driver counts in; the engine's own environment may say more.
+        // UUIDs do not depend on the driver's device order. The engine's own variables can
+        // override these below.
         let devices: Vec<&str> = placement
             .devices
             .iter()
             .map(|device| device.uuid.as_str())
             .collect();
-        start
+        prepared
             .env("CUDA_VISIBLE_DEVICES", devices.join(","))
             .env("CUDA_DEVICE_ORDER", "PCI_BUS_ID");
     }
 
-    start.envs(launch.map(|launch| &launch.env).into_iter().flatten());
+    prepared.envs(launch.map(|launch| &launch.env).into_iter().flatten());
     if let Some(lease) = lease {
-        start.env("HF_MEM_PROBE_LEASE", lease);
+        prepared.env("HF_MEM_PROBE_LEASE", lease);
     }
 
-    Ok(start)
+    Ok(prepared)
 }

@@ -1,4 +1,4 @@
-//! The lease of the command's process: told of while it waits in line, renewed while it is held.
+//! The supervisor's work for the lease: reports the queue position, then renews the lease.
 
 use std::time::Duration;
 
@@ -12,79 +12,78 @@ use crate::api::lease::RenewRequest;
 use crate::cli::arguments::RunArguments;
 use crate::cli::output;
 
-/// How long a renewal may take; the next try is not far.
+/// The time limit of one request. A failed renewal is repeated soon.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// How often the place in line is looked up.
-const LOOK: Duration = Duration::from_secs(1);
+/// The interval between reads of the queue position.
+const QUEUE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Renews the lease that the command's process holds, twice in its time to live.
+/// Renews the lease of the command's process, twice within its time to live.
 pub(super) struct Renewal {
     client: Client,
     pid: Option<u32>,
-    every: Duration,
+    interval: Duration,
     next: Instant,
-    /// Says the lease's id, once it is held.
-    told: mpsc::Receiver<String>,
+    /// Receives the lease's id when the lease is granted.
+    lease_ids: mpsc::Receiver<String>,
     stage: RenewalStage,
-    /// The place in line that was last told.
-    place: Option<(u64, usize)>,
-    /// The trouble that was last told.
-    trouble: Option<Reason>,
+    /// The last reported queue position and queue length.
+    reported_position: Option<(u64, usize)>,
+    /// The last reported failure.
+    reported_failure: Option<Reason>,
 }
 
-/// What there is to do.
+/// The stage of the lease.
 #[derive(Debug, PartialEq, Eq)]
 enum RenewalStage {
-    /// Nothing, until the id comes.
-    Asked,
-    /// The place in line is looked up meanwhile.
-    InLine,
-    /// The lease of this id is renewed.
-    Held(String),
-    /// Nothing any more.
-    Over,
+    /// The request is under way, and cannot enter the queue.
+    Requested,
+    /// The request may wait in the queue.
+    Queued,
+    /// The lease of this id is granted.
+    Granted(String),
+    /// There is no lease to renew.
+    Done,
 }
 
 impl Renewal {
-    /// For the process `pid`, whose lease's id `told` will say.
+    /// Returns the renewal for the process `pid`, whose lease id arrives on `lease_ids`.
     pub(super) fn new(
         arguments: &RunArguments,
         pid: Option<u32>,
-        told: mpsc::Receiver<String>,
+        lease_ids: mpsc::Receiver<String>,
     ) -> Self {
-        let every = (arguments.ttl / 2).max(Duration::from_millis(500));
+        let interval = (arguments.ttl / 2).max(Duration::from_millis(500));
         let client = Client::new(&arguments.connection.socket).deadline(DEADLINE);
 
         let stage = match (arguments.no_lease, arguments.wait.is_zero()) {
-            (true, _) => RenewalStage::Over,
-            (false, true) => RenewalStage::Asked,
-            (false, false) => RenewalStage::InLine,
+            (true, _) => RenewalStage::Done,
+            (false, true) => RenewalStage::Requested,
+            (false, false) => RenewalStage::Queued,
         };
 
         Self {
             client,
             pid,
-            every,
-            next: Instant::now() + LOOK,
-            told,
+            interval,
+            next: Instant::now() + QUEUE_INTERVAL,
+            lease_ids,
             stage,
-            place: None,
-            trouble: None,
+            reported_position: None,
+            reported_failure: None,
         }
     }
 
-    /// Goes on for as long as there is something to renew. May be dropped and begun again at any
-    /// time.
+    /// Works until dropped. Cancel safe: it can be dropped and called again at any time.
     pub(super) async fn run(&mut self) {
         loop {
             tokio::select! {
-                Some(id) = self.told.recv() => {
-                    self.stage = RenewalStage::Held(id);
-                    self.next = Instant::now() + self.every;
+                Some(id) = self.lease_ids.recv() => {
+                    self.stage = RenewalStage::Granted(id);
+                    self.next = Instant::now() + self.interval;
                 }
-                () = due(&self.stage, self.next) => {
-                    // From now on, also where this is dropped in the middle.
-                    self.next = Instant::now() + LOOK.min(self.every);
+                () = wait_until_due(&self.stage, self.next) => {
+                    // Set before the step, because the caller can drop this future during it.
+                    self.next = Instant::now() + QUEUE_INTERVAL.min(self.interval);
                     self.step().await;
                 }
             }
@@ -93,13 +92,13 @@ impl Renewal {
 
     async fn step(&mut self) {
         match &self.stage {
-            // No more than a service: who cannot be told of the line now is told later.
-            RenewalStage::InLine => drop(self.look().await),
-            RenewalStage::Held(id) => {
+            // The position is only information, so a failure is ignored.
+            RenewalStage::Queued => drop(self.report_position().await),
+            RenewalStage::Granted(id) => {
                 let id = id.clone();
                 self.renew(&id).await;
             }
-            RenewalStage::Asked | RenewalStage::Over => {}
+            RenewalStage::Requested | RenewalStage::Done => {}
         }
     }
 
@@ -110,28 +109,30 @@ impl Renewal {
             .await
             .map_err(Problem::from);
         let Err(problem) = renewed else {
-            self.trouble = None;
-            self.next = Instant::now() + self.every;
+            self.reported_failure = None;
+            self.next = Instant::now() + self.interval;
             return;
         };
 
-        // After a failure sooner: the daemon may be restarting.
-        self.next = Instant::now() + self.every / 4;
-        if self.is_lost(id, &problem).await {
-            self.stage = RenewalStage::Over;
+        // Retries sooner after a failure, because the daemon may be restarting.
+        self.next = Instant::now() + self.interval / 4;
+        if self.has_ended(id, &problem).await {
+            self.stage = RenewalStage::Done;
             output::remark(&format!(
-                "the lease is lost: {problem}; the command goes on without one, and others may be promised its memory"
+                "warning: the lease is lost: {problem}; the command continues without a lease, \
+                 and its memory may be leased to others"
             ));
-        } else if self.trouble.replace(problem.reason) != Some(problem.reason) {
-            // Each kind of trouble is told once.
+        } else if self.reported_failure.replace(problem.reason) != Some(problem.reason) {
+            // Repeats of the same failure are not reported.
             output::remark(&format!(
-                "the lease could not be renewed: {problem}; the command goes on, and so do renewals"
+                "warning: cannot renew the lease: {problem}; the command continues, and renewal \
+                 is retried"
             ));
         }
     }
 
-    /// Whether the lease that could not be renewed has ended.
-    async fn is_lost(&self, id: &str, problem: &Problem) -> bool {
+    /// Whether the lease whose renewal failed has ended.
+    async fn has_ended(&self, id: &str, problem: &Problem) -> bool {
         match problem.reason {
             Reason::NotFound => true,
             Reason::Usage => self
@@ -143,32 +144,34 @@ impl Renewal {
         }
     }
 
-    /// Tells the place in line. The line is by pid as the daemon numbers processes: in a
-    /// container's own numbers nothing is found, and nothing told.
-    async fn look(&mut self) -> Result<(), Problem> {
-        let held = self.client.leases().await?;
-        let waits = held
+    /// Prints the queue position after a change.
+    ///
+    /// The queue has pids in the daemon's pid namespace, so in a container nothing is found and
+    /// nothing is printed.
+    async fn report_position(&mut self) -> Result<(), Problem> {
+        let leases = self.client.leases().await?;
+        let own_request = leases
             .waiting
             .iter()
             .find(|waiting| waiting.pid.is_some() && waiting.pid == self.pid);
-        let place = waits.map(|waiting| (waiting.position, held.waiting.len()));
-        if let Some((position, all)) = place
-            && self.place != place
+        let current = own_request.map(|waiting| (waiting.position, leases.waiting.len()));
+        if let Some((position, length)) = current
+            && self.reported_position != current
         {
             output::remark(&format!(
-                "waiting for memory: place {position} of {all} in line"
+                "waiting for memory: place {position} of {length} in the queue"
             ));
         }
 
-        self.place = place.or(self.place);
+        self.reported_position = current.or(self.reported_position);
         Ok(())
     }
 }
 
-/// When the next step is due: never where there is none.
-async fn due(stage: &RenewalStage, next: Instant) {
+/// Sleeps until the next step is due; forever in a stage without steps.
+async fn wait_until_due(stage: &RenewalStage, next: Instant) {
     match stage {
-        RenewalStage::InLine | RenewalStage::Held(_) => tokio::time::sleep_until(next).await,
-        RenewalStage::Asked | RenewalStage::Over => std::future::pending().await,
+        RenewalStage::Queued | RenewalStage::Granted(_) => tokio::time::sleep_until(next).await,
+        RenewalStage::Requested | RenewalStage::Done => std::future::pending().await,
     }
 }

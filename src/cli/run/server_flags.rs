@@ -1,40 +1,39 @@
-//! The memory flags of the engines' servers, as their command lines have them.
+//! The memory flags of the engines' servers.
 
-/// What a flag means for the lease.
+/// The meaning of a flag for the lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FlagMeaning {
     /// The model.
     Model,
-    /// The model, as a repository of the Hub; `owner/name:QUANT` names a file of it.
+    /// The model as a Hub repository; `owner/name:QUANT` names a file of it.
     Repository,
     /// One file of the repository.
     File,
-    /// A parameter of the engine with a value.
+    /// An engine parameter with a value.
     Parameter(&'static str),
-    /// A length in tokens, which may be written as `32k`: a parameter of the engine.
+    /// An engine parameter with a length in tokens, such as `32k`.
     Tokens(&'static str),
-    /// A parameter of the engine that is on where the flag is there; with `no-` before it, off.
+    /// An engine parameter that the flag turns on, and that `no-` before the flag turns off.
     Switch(&'static str),
-    /// A switch that may have a word behind it (`on`, `off`, `auto`).
+    /// A switch with an optional value (`on`, `off`, `auto`).
     Choice(&'static str),
-    /// A parameter of the engine that may be a list with one number for each device.
+    /// An engine parameter that can be a list with one number per device.
     Largest(&'static str),
-    /// It takes no device memory, or memory of the host alone.
+    /// A flag that takes no device memory, at most host memory.
     NoDeviceMemory,
     /// The tensor-parallel degree.
     Tensor,
     /// The number of pipeline stages.
     Pipeline,
-    /// How often the whole model is loaded, or over how many hosts: no lease of one placement
-    /// covers more than 1.
+    /// The number of model copies or hosts. One lease covers one placement, so it must be 1.
     Copies,
-    /// It changes what is taken, and the lease does not follow it: said in a note.
+    /// A flag that changes the memory taken, which the lease ignores with a note.
     NotFollowed(&'static str),
-    /// It takes memory that the lease would not cover.
+    /// A flag that takes memory that no lease covers.
     Refused(&'static str),
 }
 
-/// A flag by all its names, without dashes before them and with dashes inside.
+/// A flag by all its names, without leading dashes and with `-` for `_`.
 #[derive(Debug)]
 pub(super) struct Flag {
     pub(super) names: &'static [&'static str],
@@ -106,7 +105,7 @@ pub(super) const VLLM: &[Flag] = &[
     ),
     flag(
         &["kv-cache-memory-bytes"],
-        Refused("it sizes the cache beyond the share that the lease covers"),
+        Refused("it sizes the cache beyond the leased share"),
     ),
     flag(&["config"], NotFollowed(IN_A_FILE)),
 ];
@@ -144,11 +143,11 @@ pub(super) const SGLANG: &[Flag] = &[
     flag(&["disable-radix-cache"], Switch("disable_radix_cache")),
     flag(
         &["max-total-tokens"],
-        NotFollowed("the lease holds the whole share, also where the pool stays below it"),
+        NotFollowed("the lease covers the whole share, even if the pool is smaller"),
     ),
     flag(
         &["enable-dp-attention"],
-        Refused("data-parallel attention is not answered for"),
+        Refused("data-parallel attention is not supported"),
     ),
     flag(&["config"], NotFollowed(IN_A_FILE)),
 ];
@@ -160,11 +159,11 @@ pub(super) const LLAMA_SERVER: &[Flag] = &[
     flag(&["hff", "hf-file"], File),
     flag(
         &["mu", "model-url"],
-        Refused("the file behind an address is not read; name its repository with -hf"),
+        Refused("the file at a URL is not read; name its repository with -hf"),
     ),
     flag(
         &["mmu", "mmproj-url"],
-        Refused("the file behind an address is not read; name one of the repository with --mmproj"),
+        Refused("the file at a URL is not read; name a file of the repository with --mmproj"),
     ),
     flag(&["c", "ctx-size"], Parameter("n_ctx")),
     flag(&["b", "batch-size"], Parameter("n_batch")),
@@ -198,7 +197,7 @@ pub(super) const LLAMA_SERVER: &[Flag] = &[
     ),
     flag(
         &["ot", "override-tensor"],
-        NotFollowed("tensors moved by a pattern are not followed"),
+        NotFollowed("tensors moved by a pattern are not counted"),
     ),
     flag(
         &["lora", "lora-scaled", "control-vector"],
@@ -206,7 +205,7 @@ pub(super) const LLAMA_SERVER: &[Flag] = &[
     ),
     flag(&["mg", "main-gpu"], NotFollowed("choose devices with --on")),
     flag(&["dev", "device"], NotFollowed("choose devices with --on")),
-    flag(&["rpc"], NotFollowed("devices of other hosts are not seen")),
+    flag(&["rpc"], NotFollowed("devices of other hosts are not read")),
     flag(
         &[
             "mlock",

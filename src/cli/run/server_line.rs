@@ -1,5 +1,4 @@
-//! The command line of an engine's server: which engine it starts, on what model, and with which
-//! memory flags.
+//! The command line of an engine's server: its engine, model and memory flags.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -10,12 +9,13 @@ use hf_mem_core::report::Problem;
 use hf_mem_core::report::problem::Reason;
 use serde_json::Value;
 
+use super::command::PLACEHOLDER;
 use super::flag_lookup::{FlagWord, Lookup, is_choice, is_flag};
 use super::flag_value::{largest, tokens, value};
 use super::server_flags::{Flag, FlagMeaning, LLAMA_SERVER, SGLANG, VLLM};
 use super::wrapper::{Unwrapped, Variables, unwrap};
 
-/// A server that is known here.
+/// A known server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Server {
     Vllm,
@@ -25,7 +25,7 @@ pub(super) enum Server {
 }
 
 impl Server {
-    /// The engine by the name that `--engine` takes.
+    /// Returns the engine's name, as in `--engine`.
     pub(super) fn engine(self) -> &'static str {
         match self {
             Self::Vllm => "vllm",
@@ -35,15 +35,16 @@ impl Server {
         }
     }
 
-    /// The server of the engine with this name.
+    /// Returns the server of the engine `name`.
     pub(super) fn of_engine(name: &str) -> Option<Self> {
         [Self::Vllm, Self::Sglang, Self::Llama, Self::Ollama]
             .into_iter()
             .find(|server| server.engine() == name)
     }
 
-    /// The parameter and the value by which an engine is asked to be leased with all that it takes
-    /// by default. `None` for one that takes what it needs.
+    /// Returns the parameter and value that mean the engine's default share of the device.
+    ///
+    /// `None` for an engine that takes only what the model needs.
     pub(super) fn default_share(self) -> Option<(&'static str, &'static str)> {
         match self {
             Self::Vllm => Some(("gpu_memory_utilization", "default")),
@@ -52,17 +53,17 @@ impl Server {
         }
     }
 
-    /// Whether it runs on one device unless a flag says otherwise, however many it sees.
+    /// Whether the server uses one device without parallel flags, even if it sees more.
     pub(super) fn needs_parallel_flags(self) -> bool {
         matches!(self, Self::Vllm | Self::Sglang)
     }
 
-    /// What the engine's list says of its parameters.
+    /// Returns the list of the engine's parameters.
     pub(super) fn parameters(self) -> Option<&'static ParameterList> {
         ParameterList::of_engine(self.engine())
     }
 
-    /// The engine's own name for a parameter; an unknown name as it is.
+    /// Returns the engine's own name for a parameter; an unknown name stays as it is.
     pub(super) fn canonical_name(self, name: &str) -> &str {
         let known = self.parameters().and_then(|list| list.canonical_name(name));
         known.unwrap_or(name)
@@ -77,35 +78,34 @@ impl Server {
         }
     }
 
-    /// Whether flags may be shortened to a beginning that means one of them, as argparse does.
+    /// Whether the server accepts unambiguous abbreviations of flags, as argparse does.
     pub(super) fn abbreviates(self) -> bool {
         matches!(self, Self::Vllm | Self::Sglang)
     }
 }
 
-/// What a server's command line says.
+/// The contents of a server's command line.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct ServerLine {
     pub(super) server: Server,
     pub(super) model: Option<String>,
-    /// Whether the model is a repository of the Hub, of which the server takes one file.
+    /// Whether the model is a Hub repository, of which the server loads one file.
     pub(super) from_repository: bool,
-    /// The file of it, where a flag names one.
+    /// The file of the repository, if a flag names one.
     pub(super) file: Option<String>,
-    /// Parameters by the engine's own names.
+    /// Engine parameters by the engine's own names.
     pub(super) parameters: BTreeMap<String, Value>,
     pub(super) tensor_parallel: Option<u32>,
     pub(super) pipeline_parallel: Option<u32>,
-    /// Flags that the lease does not follow, and why, a sentence each.
+    /// Flags that the lease ignores, and why, one line each.
     pub(super) notes: Vec<String>,
-    /// Flags that may change what is taken, and that no figure follows.
+    /// Flags whose memory is not counted.
     pub(super) uncounted: Vec<String>,
     /// A flag whose memory no lease covers, and why.
     pub(super) refused: Option<String>,
 }
 
-/// Reads `command`; `None` where it starts no server that is known here. `variables` are those that
-/// the command will find.
+/// Reads `command`, which runs with `variables`. Returns `None` if it starts no known server.
 pub(super) fn read(
     command: &[OsString],
     variables: Variables,
@@ -115,7 +115,7 @@ pub(super) fn read(
         .map(|word| word.to_string_lossy().into_owned())
         .collect();
     let Unwrapped { words, variables } = unwrap(&words, variables)?;
-    let Some((server, rest)) = recognised(words) else {
+    let Some((server, rest)) = recognize(words) else {
         return Ok(None);
     };
 
@@ -141,10 +141,10 @@ pub(super) fn read(
         Server::Vllm | Server::Sglang => {}
     }
 
-    // `vllm serve MODEL`: the flags come after.
+    // In `vllm serve MODEL`, the model comes before all flags.
     if let Some(model) = rest
         .first()
-        .filter(|word| server == Server::Vllm && !is_flag(word) && *word != "{args}")
+        .filter(|word| server == Server::Vllm && !is_flag(word) && *word != PLACEHOLDER)
     {
         line.model = Some(model.clone());
     }
@@ -162,26 +162,26 @@ impl ServerLine {
                 break;
             }
 
-            let Some(flag) = FlagWord::of(word) else {
+            let Some(flag) = FlagWord::parse(word) else {
                 continue;
             };
 
-            let mut given = flag.given.clone();
+            let mut attached = flag.value.clone();
             let next = words.peek().filter(|next| !is_flag(next));
 
             let (meaning, on) = match flag.look_up(self.server) {
                 Lookup::Known { meaning, on } => (meaning, on),
                 Lookup::Attached { meaning, value } => {
-                    given = Some(value);
+                    attached = Some(value);
                     (meaning, true)
                 }
                 Lookup::Listed(name) => {
-                    let given = given.or_else(|| next.map(|next| (*next).clone()));
-                    self.take_listed(word, &name, given.as_deref());
+                    let text = attached.or_else(|| next.map(|next| (*next).clone()));
+                    self.take_listed(word, &name, text.as_deref());
                     continue;
                 }
                 Lookup::Ambiguous(names) => {
-                    let why = format!("it begins {}", names.join(" and "));
+                    let why = format!("it can mean {}", names.join(" or "));
                     self.notes.push(not_followed(word, &why));
                     continue;
                 }
@@ -191,38 +191,36 @@ impl ServerLine {
                 }
             };
 
-            let takes_word = match meaning {
+            let takes_next = match meaning {
                 FlagMeaning::Switch(_) => false,
                 FlagMeaning::Choice(_) => next.is_some_and(|next| is_choice(next)),
                 _ => next.is_some(),
             };
 
-            let given = given.or_else(|| words.next_if(|_| takes_word).cloned());
-            self.take(word, meaning, on, given)?;
+            let text = attached.or_else(|| words.next_if(|_| takes_next).cloned());
+            self.take(word, meaning, on, text)?;
         }
 
         if !unknown.is_empty() {
-            let why = "not known here";
-            self.notes.push(not_followed(&unknown.join(", "), why));
+            self.notes
+                .push(not_followed(&unknown.join(", "), "unknown flags"));
         }
 
         Ok(())
     }
 
-    /// A flag that is in the engine's list alone. Returns whether it has the name.
-    pub(super) fn take_listed(&mut self, word: &str, name: &str, given: Option<&str>) -> bool {
+    /// Records a flag that only the engine's list has. Returns whether the list has it.
+    pub(super) fn take_listed(&mut self, word: &str, name: &str, text: Option<&str>) -> bool {
         let list = self.server.parameters();
-        let Some(effect) = list.and_then(|list| list.effect(name, given)) else {
+        let Some(effect) = list.and_then(|list| list.effect(name, text)) else {
             return false;
         };
 
         match effect {
             ParameterEffect::Counted(counted) => {
                 let is_off = name.starts_with("no-") && !counted.starts_with("no_");
-                let given = given
-                    .filter(|_| !is_off)
-                    .map_or(Value::Bool(!is_off), value);
-                self.set(counted, Some(given));
+                let parsed = text.filter(|_| !is_off).map_or(Value::Bool(!is_off), value);
+                self.set(counted, Some(parsed));
             }
             ParameterEffect::NoEffect => {}
             ParameterEffect::NotCounted(why) => {
@@ -235,66 +233,57 @@ impl ServerLine {
         true
     }
 
+    /// Records a flag with a known meaning and the text of its value.
     pub(super) fn take(
         &mut self,
         word: &str,
         meaning: FlagMeaning,
         on: bool,
-        given: Option<String>,
+        text: Option<String>,
     ) -> Result<(), Problem> {
-        let degree = |given: Option<&String>| {
-            let number = given
-                .and_then(|text| text.parse::<u32>().ok())
-                .filter(|number| *number > 0);
-            number.ok_or_else(|| {
-                Problem::new(
-                    Reason::Usage,
-                    format!("CMD's {word}: not a number of at least 1"),
-                )
-            })
-        };
-
         match meaning {
-            // Of llama-server's two the repository wins: the other is where its file goes.
+            // With a repository, llama-server's model flag is the path to download its file to.
             FlagMeaning::Model if self.from_repository => {}
-            FlagMeaning::Model => self.model = given.or_else(|| self.model.take()),
+            FlagMeaning::Model => self.model = text.or_else(|| self.model.take()),
             FlagMeaning::Repository => {
                 self.from_repository = true;
-                self.model = given;
+                self.model = text;
             }
-            FlagMeaning::File => self.file = given,
-            FlagMeaning::Tensor => self.tensor_parallel = Some(degree(given.as_ref())?),
-            FlagMeaning::Pipeline => self.pipeline_parallel = Some(degree(given.as_ref())?),
+            FlagMeaning::File => self.file = text,
+            FlagMeaning::Tensor => {
+                self.tensor_parallel = Some(parse_degree(word, text.as_deref())?);
+            }
+            FlagMeaning::Pipeline => {
+                self.pipeline_parallel = Some(parse_degree(word, text.as_deref())?);
+            }
             FlagMeaning::Copies => {
-                let copies = degree(given.as_ref())?;
+                let copies = parse_degree(word, text.as_deref())?;
                 if copies > 1 {
-                    let why =
-                        format!("CMD's {word} {copies} takes more devices than one lease holds");
-                    return Err(
-                        Problem::new(Reason::Usage, why).hint("start one `run` for each copy")
-                    );
+                    let detail =
+                        format!("CMD's {word} {copies} takes more GPUs than one lease covers");
+                    let hint = "start one hf-mem-probe run per copy";
+                    return Err(Problem::new(Reason::Usage, detail).hint(hint));
                 }
             }
-            FlagMeaning::Parameter(name) => self.set(name, given.as_deref().map(value)),
-            FlagMeaning::Largest(name) => self.set(name, given.as_deref().map(largest)),
+            FlagMeaning::Parameter(name) => self.set(name, text.as_deref().map(value)),
+            FlagMeaning::Largest(name) => self.set(name, text.as_deref().map(largest)),
             FlagMeaning::NoDeviceMemory => {}
-            FlagMeaning::Tokens(name) => match given.as_deref() {
-                // The engine takes as many as fit: the question leaves the length to the engine
-                // too.
+            FlagMeaning::Tokens(name) => match text.as_deref() {
+                // The engine takes as many tokens as fit, which is also the question's default.
                 Some("auto" | "-1") => {}
-                given => self.set(name, given.map(tokens)),
+                text => self.set(name, text.map(tokens)),
             },
             FlagMeaning::Switch(name) => {
-                // `--flag=false`, as some parsers take it.
-                let off = given.is_some_and(|given| value(&given) == Value::Bool(false));
+                // Some parsers accept `--flag=false`.
+                let off = text.is_some_and(|text| value(&text) == Value::Bool(false));
                 self.set(name, Some(Value::Bool(on && !off)));
             }
             FlagMeaning::Choice(name) => {
-                self.set(name, Some(given.as_deref().map_or(Value::Bool(on), value)));
+                self.set(name, Some(text.as_deref().map_or(Value::Bool(on), value)));
             }
             FlagMeaning::NotFollowed(why) => self.notes.push(not_followed(word, why)),
             FlagMeaning::Refused(why) => {
-                self.refused = Some(format!("CMD's {word} cannot be leased for: {why}"));
+                self.refused = Some(format!("no lease covers CMD's {word}: {why}"));
             }
         }
 
@@ -308,31 +297,47 @@ impl ServerLine {
     }
 }
 
-pub(super) fn not_followed(what: &str, why: &str) -> String {
-    format!("the lease does not follow CMD's {what}: {why}")
+/// Parses a parallel degree: a number of at least 1.
+fn parse_degree(word: &str, text: Option<&str>) -> Result<u32, Problem> {
+    let number = text
+        .and_then(|text| text.parse::<u32>().ok())
+        .filter(|number| *number > 0);
+
+    number.ok_or_else(|| {
+        Problem::new(
+            Reason::Usage,
+            format!("CMD's {word} needs a number of at least 1"),
+        )
+    })
 }
 
-/// The server that the words start, and the words behind its name.
-fn recognised(words: &[String]) -> Option<(Server, &[String])> {
+/// Returns the note about a flag or variable that the lease ignores.
+pub(super) fn not_followed(what: &str, why: &str) -> String {
+    format!("warning: the lease ignores CMD's {what}: {why}")
+}
+
+/// Returns the server that the words start, and the words after its name.
+fn recognize(words: &[String]) -> Option<(Server, &[String])> {
     let (program, rest) = words.split_first()?;
     let program = Path::new(program).file_name()?.to_str()?;
 
-    let served = |server| match rest.split_first() {
-        Some((word, rest)) if word == "serve" => Some((server, rest)),
-        _ => None,
-    };
-
     match program {
-        "vllm" => served(Server::Vllm),
-        "sglang" => served(Server::Sglang),
-        "ollama" => served(Server::Ollama),
+        "vllm" => Some((Server::Vllm, after_serve(rest)?)),
+        "sglang" => Some((Server::Sglang, after_serve(rest)?)),
+        "ollama" => Some((Server::Ollama, after_serve(rest)?)),
         "llama-server" => Some((Server::Llama, rest)),
-        _ if is_python(program) => module(rest),
+        _ if is_python(program) => recognize_module(rest),
         _ => None,
     }
 }
 
-/// `python`, `python3`, `python3.12`.
+/// Returns the words after the subcommand `serve`.
+fn after_serve(words: &[String]) -> Option<&[String]> {
+    let (word, rest) = words.split_first()?;
+    (word == "serve").then_some(rest)
+}
+
+/// Whether a program is `python`, `python3`, `python3.12` or the like.
 fn is_python(program: &str) -> bool {
     program.strip_prefix("python").is_some_and(|version| {
         version
@@ -341,14 +346,14 @@ fn is_python(program: &str) -> bool {
     })
 }
 
-/// The server in a module that Python is to run: `-m vllm.entrypoints.openai.api_server`.
-fn module(words: &[String]) -> Option<(Server, &[String])> {
+/// Returns the server in a Python module: `-m vllm.entrypoints.openai.api_server`.
+fn recognize_module(words: &[String]) -> Option<(Server, &[String])> {
     let mut rest = words;
     loop {
         let (word, behind) = rest.split_first()?;
         rest = match word.as_str() {
             "-m" => break,
-            // These have a word of their own behind them.
+            // These flags have a value.
             "-X" | "-W" => behind.get(1..)?,
             flag if flag.starts_with('-') => behind,
             _ => return None,
@@ -361,10 +366,7 @@ fn module(words: &[String]) -> Option<(Server, &[String])> {
         name if name.starts_with("vllm.entrypoints.") && name.ends_with("api_server") => {
             Some((Server::Vllm, rest))
         }
-        "vllm.entrypoints.cli.main" | "vllm" => {
-            let (word, rest) = rest.split_first()?;
-            (word == "serve").then_some((Server::Vllm, rest))
-        }
+        "vllm.entrypoints.cli.main" | "vllm" => Some((Server::Vllm, after_serve(rest)?)),
         _ => None,
     }
 }
@@ -386,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn servers_of_engines_are_recognised() {
+    fn servers_of_engines_are_recognized() {
         for (command, server) in [
             ("vllm serve a/b", Some(Server::Vllm)),
             ("/opt/venv/bin/vllm serve a/b --port 1", Some(Server::Vllm)),
@@ -634,7 +636,7 @@ mod tests {
         let sleep = line("vllm serve a/b --enable-sl").unwrap();
         assert_eq!(sleep.uncounted.len(), 1, "{sleep:?}");
 
-        // llama-server takes whole flags only.
+        // llama-server does not accept abbreviations.
         assert_eq!(parameters("llama-server --ctx 4096"), json!({}));
     }
 

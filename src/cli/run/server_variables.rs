@@ -1,4 +1,4 @@
-//! The variables that servers take in place of flags.
+//! Environment variables that servers read in place of flags.
 
 use hf_mem_core::engines::shared::parameter_names::{ParameterEffect, switch};
 use hf_mem_core::report::Problem;
@@ -10,14 +10,14 @@ use super::server_line::{ServerLine, not_followed};
 use super::wrapper::Variables;
 
 impl ServerLine {
-    /// Variables of Ollama: the counted ones are parameters, the others that matter are noted.
+    /// Reads Ollama's variables: counted ones become parameters, others give notes.
     pub(super) fn take_ollama_variables(&mut self, variables: &Variables) {
         let list = self.server.parameters();
-        let ours = variables
+        let set_variables = variables
             .iter()
-            .filter(|(name, _)| name.starts_with("OLLAMA_"));
+            .filter(|(name, text)| name.starts_with("OLLAMA_") && !text.is_empty());
 
-        for (name, text) in ours.filter(|(_, text)| !text.is_empty()) {
+        for (name, text) in set_variables {
             match list.and_then(|list| list.effect(name, Some(text))) {
                 Some(ParameterEffect::Counted(_)) => self.set(name, Some(value(text))),
                 Some(ParameterEffect::NoEffect) => {}
@@ -26,12 +26,12 @@ impl ServerLine {
                         .push(not_followed(name, why.unwrap_or("it is not counted")));
                 }
                 Some(ParameterEffect::Elsewhere(why)) => self.notes.push(not_followed(name, why)),
-                None => self.notes.push(not_followed(name, "it is unknown here")),
+                None => self.notes.push(not_followed(name, "unknown variable")),
             }
         }
     }
 
-    /// Variables of llama-server mean its flags, which win where both are there.
+    /// Reads llama-server's variables as flags. A flag overrides its variable.
     pub(super) fn take_llama_variables(&mut self, variables: &Variables) -> Result<(), Problem> {
         for (variable, text) in variables {
             let Some(name) = llama_flag(variable) else {
@@ -40,15 +40,15 @@ impl ServerLine {
 
             let Some((meaning, on)) = known(self.server, &name) else {
                 if !self.take_listed(variable, &name, Some(text)) {
-                    self.notes
-                        .push(not_followed(variable, "it is unknown here"));
+                    self.notes.push(not_followed(variable, "unknown variable"));
                 }
                 continue;
             };
 
             let is_no = variable.starts_with("LLAMA_ARG_NO_");
             match (meaning, switch(&value(text))) {
-                // `LLAMA_ARG_NO_X` is in force by its presence, or where it is true: by release.
+                // Releases differ: `LLAMA_ARG_NO_X` applies if it is present, or only if it is
+                // true.
                 (FlagMeaning::Switch(_), Some(true)) if is_no => {
                     self.take(variable, meaning, on, None)?;
                 }
@@ -68,7 +68,9 @@ impl ServerLine {
     }
 }
 
-/// The flag that a variable of llama-server means, without dashes before it (`common/arg.cpp`).
+/// Returns the flag that a llama-server variable means, without leading dashes.
+///
+/// Source: `common/arg.cpp`.
 fn llama_flag(variable: &str) -> Option<String> {
     let name = variable.strip_prefix("LLAMA_ARG_")?;
     Some(match name {

@@ -1,4 +1,4 @@
-//! The process that stays: signals on, exit code back, lease renewed.
+//! The supervisor: forwards signals, renews the lease, returns the command's exit code.
 
 use std::process::ExitStatus;
 
@@ -13,9 +13,9 @@ use super::handover::LeaseIdListener;
 use super::renewal::Renewal;
 use crate::api::client::block_on;
 use crate::cli::arguments::RunArguments;
-use crate::cli::output;
+use crate::cli::output::{self, runtime_problem};
 
-/// Signals that mean the command, not us.
+/// The signals to forward to the command.
 const FORWARDED: [(SignalKind, Signal); 7] = [
     (SignalKind::terminate(), Signal::TERM),
     (SignalKind::interrupt(), Signal::INT),
@@ -25,29 +25,28 @@ const FORWARDED: [(SignalKind, Signal); 7] = [
     (SignalKind::user_defined1(), Signal::USR1),
     (SignalKind::user_defined2(), Signal::USR2),
 ];
-/// Signals that may be under way to the command.
-const SIGNALS: usize = 64;
+/// The most signals that can wait for forwarding.
+const MAX_PENDING_SIGNALS: usize = 64;
 
-/// Starts the process that becomes the command, and ends as it ends.
+/// Starts the process that becomes the command, and returns its exit code.
 pub(super) fn supervise(arguments: &RunArguments) -> Result<u8, Problem> {
-    let internal = |what: &str, error: std::io::Error| {
-        Problem::new(Reason::Internal, format!("{what}: {error}"))
-    };
-
     let supervised = async {
-        // Before the start: a signal in between would end us, and not the command.
-        let mut signals = signals().map_err(|error| internal("signals cannot be taken", error))?;
-        let ear = LeaseIdListener::open()
-            .map_err(|error| internal("the lease's id cannot be taken over", error))?;
-        let mut child = start(ear.name())
-            .map_err(|error| internal("this program cannot start itself", error))?;
-        let told = ear.listen(child.id().unwrap_or_default());
-        let mut renewal = Renewal::new(arguments, child.id(), told);
+        // Handlers come first: a signal before them would end this process and not the command.
+        let mut signals =
+            receive_signals().map_err(|error| internal("cannot handle signals", &error))?;
+        let listener = LeaseIdListener::open()
+            .map_err(|error| internal("cannot open the socket for the lease's id", &error))?;
+        let mut child = start(listener.name())
+            .map_err(|error| internal("this program cannot start itself", &error))?;
+        let lease_ids = listener.listen(child.id().unwrap_or_default());
+        let mut renewal = Renewal::new(arguments, child.id(), lease_ids);
 
         loop {
             tokio::select! {
                 ended = child.wait() => {
-                    return ended.map(code).map_err(|error| internal("the command is lost", error));
+                    return ended
+                        .map(exit_code)
+                        .map_err(|error| internal("cannot wait for the command", &error));
                 }
                 Some(signal) = signals.recv() => forward(&child, signal),
                 () = renewal.run() => {}
@@ -55,30 +54,35 @@ pub(super) fn supervise(arguments: &RunArguments) -> Result<u8, Problem> {
         }
     };
 
-    block_on(supervised).map_err(|error| internal("no runtime", error))?
+    block_on(supervised).map_err(|error| runtime_problem(&error))?
 }
 
-/// The same command line again, for the process that becomes the command and says its lease to
-/// `ear`.
-fn start(ear: &str) -> std::io::Result<Child> {
+fn internal(what: &str, error: &std::io::Error) -> Problem {
+    Problem::new(Reason::Internal, format!("{what}: {error}"))
+}
+
+/// Starts this program again with the same command line, as the process that becomes the command.
+///
+/// It sends the id of its lease to the socket `lease_id_socket`.
+fn start(lease_id_socket: &str) -> std::io::Result<Child> {
     let mut line = std::env::args_os().skip(1);
     let own = std::env::current_exe()?;
     tokio::process::Command::new(own)
         .args(line.next())
         .arg("--become")
         .arg(std::process::id().to_string())
-        .args(["--tell", ear])
+        .args(["--tell", lease_id_socket])
         .args(line)
         .spawn()
 }
 
-fn signals() -> std::io::Result<mpsc::Receiver<Signal>> {
-    let (sender, receiver) = mpsc::channel(SIGNALS);
-    for (kind, meant) in FORWARDED {
-        let mut taken = signal(kind)?;
+fn receive_signals() -> std::io::Result<mpsc::Receiver<Signal>> {
+    let (sender, receiver) = mpsc::channel(MAX_PENDING_SIGNALS);
+    for (kind, forwarded) in FORWARDED {
+        let mut stream = signal(kind)?;
         let sender = sender.clone();
         tokio::spawn(async move {
-            while taken.recv().await.is_some() && sender.send(meant).await.is_ok() {}
+            while stream.recv().await.is_some() && sender.send(forwarded).await.is_ok() {}
         });
     }
 
@@ -86,12 +90,13 @@ fn signals() -> std::io::Result<mpsc::Receiver<Signal>> {
 }
 
 fn forward(child: &Child, signal: Signal) {
-    // The terminal's own signals reach all of the foreground, the command too: twice would mean
-    // something else.
+    // The terminal itself sends these to its whole foreground group, so the command already got
+    // them. A second one could have another meaning.
     if matches!(signal, Signal::INT | Signal::QUIT | Signal::WINCH) && in_foreground() {
         return;
     }
-    // While it is not waited for, its pid is its own.
+
+    // The pid cannot be reused before `wait` returns.
     let pid = child
         .id()
         .and_then(|pid| i32::try_from(pid).ok())
@@ -101,13 +106,15 @@ fn forward(child: &Child, signal: Signal) {
         && let Err(error) = kill_process(pid, signal)
     {
         output::remark(&format!(
-            "signal {signal:?} could not be passed on: {error}"
+            "warning: cannot forward signal {signal:?}: {error}"
         ));
     }
 }
 
-/// Whether this process is in its terminal's foreground (proc(5) stat: field 5 is the process
-/// group, field 8 that of the terminal's foreground).
+/// Whether this process is in its terminal's foreground.
+///
+/// In `/proc/self/stat` (proc(5)), field 5 is the process group and field 8 is the terminal's
+/// foreground process group.
 fn in_foreground() -> bool {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let mut fields = stat
@@ -121,10 +128,10 @@ fn in_foreground() -> bool {
     group.is_some() && group == fields.nth(2)
 }
 
-fn code(status: ExitStatus) -> u8 {
+fn exit_code(status: ExitStatus) -> u8 {
     use std::os::unix::process::ExitStatusExt as _;
 
-    // As shells do: 128 and the signal's number.
+    // As shells do: 128 plus the signal number.
     let code = status
         .code()
         .or_else(|| status.signal().map(|signal| signal.saturating_add(128)));

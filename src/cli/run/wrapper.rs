@@ -1,4 +1,4 @@
-//! Programs that only prepare the start of another: `env`, `setsid`, `nohup`.
+//! Wrappers that start another program: `env`, `setsid`, `nohup`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,12 +6,12 @@ use std::path::Path;
 use hf_mem_core::report::Problem;
 use hf_mem_core::report::problem::Reason;
 
-/// Variables by name.
+/// Environment variables by name.
 pub(super) type Variables = BTreeMap<String, String>;
 
-/// `run` sets these to the devices of the lease.
+/// The variables that `run` sets to the devices of the lease.
 const DEVICES: [&str; 2] = ["CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"];
-/// `run` sets these too, where the engine is Ollama.
+/// The variables that `run` also sets for Ollama.
 const OLLAMA: [&str; 4] = [
     "OLLAMA_CONTEXT_LENGTH",
     "OLLAMA_NUM_PARALLEL",
@@ -19,17 +19,17 @@ const OLLAMA: [&str; 4] = [
     "OLLAMA_FLASH_ATTENTION",
 ];
 
-/// The command behind all wrappers, and the variables that it finds.
+/// The command after all wrappers, and its environment variables.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Unwrapped<'w> {
     pub(super) words: &'w [String],
     pub(super) variables: Variables,
 }
 
-/// Looks through the wrappers at the head of `words`.
+/// Skips the wrappers at the start of `words`.
 ///
-/// Fails where a wrapper takes the command out of the lease: by other devices, or by ending before
-/// the command does.
+/// Fails if a wrapper detaches the command from the lease: by choosing other devices, or by ending
+/// before the command does.
 pub(super) fn unwrap(words: &[String], variables: Variables) -> Result<Unwrapped<'_>, Problem> {
     let mut unwrapped = Unwrapped { words, variables };
     while let Some((program, rest)) = unwrapped.words.split_first() {
@@ -37,9 +37,9 @@ pub(super) fn unwrap(words: &[String], variables: Variables) -> Result<Unwrapped
             .file_name()
             .and_then(|name| name.to_str());
         unwrapped.words = match program {
-            Some("env") => behind_env(rest, &mut unwrapped.variables)?,
-            Some("setsid") => behind_setsid(rest)?,
-            Some("nohup") => behind_flags(rest),
+            Some("env") => after_env(rest, &mut unwrapped.variables)?,
+            Some("setsid") => after_setsid(rest)?,
+            Some("nohup") => after_flags(rest),
             _ => break,
         };
     }
@@ -47,8 +47,8 @@ pub(super) fn unwrap(words: &[String], variables: Variables) -> Result<Unwrapped
     Ok(unwrapped)
 }
 
-/// The words behind the flags of a program whose flags have no words of their own.
-fn behind_flags(words: &[String]) -> &[String] {
+/// Returns the words after the flags of a program whose flags have no separate values.
+fn after_flags(words: &[String]) -> &[String] {
     let flags = words
         .iter()
         .take_while(|word| word.starts_with('-'))
@@ -56,34 +56,35 @@ fn behind_flags(words: &[String]) -> &[String] {
     words.get(flags..).unwrap_or_default()
 }
 
-/// With `--fork` and without `--wait` it ends at once, and with it the lease.
-fn behind_setsid(words: &[String]) -> Result<&[String], Problem> {
-    let behind = behind_flags(words);
-    let flags = words.len().saturating_sub(behind.len());
+/// Returns the words after `setsid` and its flags.
+///
+/// Fails with `--fork` but without `--wait`: setsid then ends at once, and the lease with it.
+fn after_setsid(words: &[String]) -> Result<&[String], Problem> {
+    let command = after_flags(words);
+    let flags = words.len().saturating_sub(command.len());
+    let flags = words.get(..flags).unwrap_or_default();
 
-    let has = |letter: char, long: &str| {
-        words
-            .iter()
-            .take(flags)
-            .any(|word| match word.strip_prefix("--") {
-                Some(name) => !name.is_empty() && long.starts_with(name),
-                None => word.contains(letter),
-            })
-    };
-
-    if has('f', "fork") && !has('w', "wait") {
+    if has_flag(flags, 'f', "fork") && !has_flag(flags, 'w', "wait") {
         let detail = "CMD's setsid --fork ends at once, and the lease would end with it";
-        let hint = "leave out --fork, or add --wait";
+        let hint = "remove --fork, or add --wait";
         return Err(Problem::new(Reason::Usage, detail).hint(hint));
     }
 
-    Ok(behind)
+    Ok(command)
 }
 
-/// Takes over the assignments of `env` (coreutils), and returns the words behind them.
-fn behind_env<'w>(words: &'w [String], variables: &mut Variables) -> Result<&'w [String], Problem> {
+/// Whether `flags` has a flag, by its letter or by its long name or a prefix of that.
+fn has_flag(flags: &[String], letter: char, long: &str) -> bool {
+    flags.iter().any(|word| match word.strip_prefix("--") {
+        Some(name) => !name.is_empty() && long.starts_with(name),
+        None => word.contains(letter),
+    })
+}
+
+/// Applies the assignments of `env` (coreutils) to `variables`, and returns the words after them.
+fn after_env<'w>(words: &'w [String], variables: &mut Variables) -> Result<&'w [String], Problem> {
     let mut rest = words;
-    while let Some((word, behind)) = rest.split_first() {
+    while let Some((word, tail)) = rest.split_first() {
         let flags = match word.strip_prefix("--") {
             Some(long) => long_flag(long),
             None => word.strip_prefix('-').map_or(Vec::new(), short_flags),
@@ -96,18 +97,18 @@ fn behind_env<'w>(words: &'w [String], variables: &mut Variables) -> Result<&'w 
 
             refuse_devices(name)?;
 
-            // An empty variable is as good as none.
+            // Ollama treats an empty variable as unset.
             if value.is_empty() && OLLAMA.contains(&name) {
-                return Err(taken_back(word));
+                return Err(removes_variables(word));
             }
 
             variables.insert(name.to_owned(), value.to_owned());
         }
 
-        rest = behind;
+        rest = tail;
         for flag in flags {
             match flag {
-                EnvFlag::Clear => return Err(taken_back(word)),
+                EnvFlag::Clear => return Err(removes_variables(word)),
                 EnvFlag::Split(text) => {
                     let text = text.as_ref().or(rest.first());
                     if let Some(name) = DEVICES
@@ -116,14 +117,14 @@ fn behind_env<'w>(words: &'w [String], variables: &mut Variables) -> Result<&'w 
                     {
                         refuse_devices(name)?;
                     }
-                    // What it starts is not read: the command is not recognised.
+                    // The split text is not parsed, so the command is unknown.
                     return Ok(&[]);
                 }
                 EnvFlag::Unset(name) => {
                     let name = name.or_else(|| take_word(&mut rest));
                     let name = name.unwrap_or_default();
                     if DEVICES.iter().chain(&OLLAMA).any(|set| *set == name) {
-                        return Err(taken_back(&name));
+                        return Err(removes_variables(&name));
                     }
                     variables.remove(&name);
                 }
@@ -158,7 +159,7 @@ fn long_flag(flag: &str) -> Vec<EnvFlag> {
 
     let flag = match name {
         "" => EnvFlag::Other,
-        // Any beginning of a flag is the flag (getopt_long).
+        // getopt_long accepts any prefix of a flag.
         name if "unset".starts_with(name) => EnvFlag::Unset(value),
         name if "split-string".starts_with(name) => EnvFlag::Split(value),
         name if "ignore-environment".starts_with(name) => EnvFlag::Clear,
@@ -169,7 +170,7 @@ fn long_flag(flag: &str) -> Vec<EnvFlag> {
     vec![flag]
 }
 
-/// Flags of one letter, of which the last may have its value attached: `-vuNAME`.
+/// Returns the flags of a word of letters. The last can have its value attached: `-vuNAME`.
 fn short_flags(letters: &str) -> Vec<EnvFlag> {
     if letters.is_empty() {
         return vec![EnvFlag::Clear];
@@ -201,8 +202,8 @@ fn short_flags(letters: &str) -> Vec<EnvFlag> {
 }
 
 fn take_word(rest: &mut &[String]) -> Option<String> {
-    let (word, behind) = rest.split_first()?;
-    *rest = behind;
+    let (word, tail) = rest.split_first()?;
+    *rest = tail;
     Some(word.clone())
 }
 
@@ -210,14 +211,15 @@ fn refuse_devices(name: &str) -> Result<(), Problem> {
     if !DEVICES.contains(&name) {
         return Ok(());
     }
-    let detail = format!("CMD sets {name}, and the lease is for devices that run sets there");
-    Err(Problem::new(Reason::Usage, detail).hint("choose devices with --on"))
+    let detail = format!("CMD sets {name}, but hf-mem-probe run sets it to the leased GPUs");
+    Err(Problem::new(Reason::Usage, detail).hint("choose GPUs with --on"))
 }
 
-fn taken_back(what: &str) -> Problem {
-    let detail = format!("CMD's env {what} removes variables that run sets for the lease");
+fn removes_variables(what: &str) -> Problem {
+    let detail =
+        format!("CMD's env {what} removes variables that hf-mem-probe run sets for the lease");
     Problem::new(Reason::Usage, detail)
-        .hint("remove variables before run: env -u NAME hf-mem-probe run …")
+        .hint("remove variables before run: env -u NAME hf-mem-probe run ...")
 }
 
 #[cfg(test)]
@@ -229,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn wrappers_are_looked_through() {
+    fn wrappers_are_skipped() {
         for (command, program, a) in [
             ("vllm serve", "vllm", Some("0")),
             ("env A=1 B=2 setsid -w vllm serve", "vllm", Some("1")),
@@ -259,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn wrappers_that_leave_lease_are_refused() {
+    fn detaching_wrappers_are_refused() {
         for command in [
             "env CUDA_VISIBLE_DEVICES=1 vllm serve",
             "nohup env A=1 CUDA_DEVICE_ORDER=FASTEST_FIRST ./serve",

@@ -1,20 +1,21 @@
-//! An answer as a person reads it.
+//! Answers as text.
 
 use std::fmt::Write as _;
 
 use hf_mem_core::engines::ComponentName;
 use hf_mem_core::report::answer::{
-    Alternative, Answer, ComponentAnswer, DeviceShare, PlacementAnswer, Requirement, Suggestion,
-    Verdict,
+    Answer, ComponentAnswer, DeviceShare, PlacementAnswer, Requirement, Verdict,
 };
 
 use super::bar::{BarParts, LEGEND, bar};
-use super::{WIDTH, grouped, size, wrapped};
+use super::launch::launch;
+use super::suggestion::{alternative_lines, suggestion_line};
+use super::{grouped, size, wrapped};
 
-/// With this many, the longest note ("short by 100.04 GiB") still ends within 80 columns.
+/// The columns of a bar. The longest note ("short by 100.04 GiB") then ends within 80 columns.
 const BAR: usize = 28;
 
-/// The whole answer.
+/// Returns the whole answer.
 pub fn answer(answer: &Answer) -> String {
     let mut out = String::new();
     let head = match answer.verdict {
@@ -106,7 +107,7 @@ fn devices(out: &mut String, placement: &PlacementAnswer) {
             out,
             "  {:>3} {name:<22} {} {note}",
             share.index,
-            bar(&parts(share), BAR)
+            bar(&bar_parts(share), BAR)
         );
     }
 
@@ -128,8 +129,9 @@ fn devices(out: &mut String, placement: &PlacementAnswer) {
     }
 }
 
-/// A product name in 22 characters: without the maker's, and of a MIG instance the card's first
-/// word and the profile.
+/// Returns a product name in at most 22 characters, without the vendor.
+///
+/// The name of a MIG instance is the first word of its card, and its profile.
 fn short_name(name: &str) -> String {
     let name = name.strip_prefix("NVIDIA ").unwrap_or(name);
     let short = match name.split_once(" MIG ") {
@@ -142,20 +144,11 @@ fn short_name(name: &str) -> String {
     short.chars().take(22).collect()
 }
 
-fn parts(share: &DeviceShare) -> BarParts {
-    let of = |wanted: &[ComponentName]| -> u64 {
-        share
-            .components
-            .iter()
-            .filter(|part| wanted.contains(&part.name))
-            .map(|part| part.high_bytes)
-            .sum()
-    };
+fn bar_parts(share: &DeviceShare) -> BarParts {
+    let weights = high_bytes(share, &[ComponentName::Weights]);
 
-    let weights = of(&[ComponentName::Weights]);
-
-    // What a share adds to the cache is the less the larger the weights turn out.
-    let cache = of(&[ComponentName::KvCache, ComponentName::State])
+    // Heavier weights leave the cache a smaller part of the engine's share.
+    let cache = high_bytes(share, &[ComponentName::KvCache, ComponentName::State])
         .min(share.required_bytes.saturating_sub(weights));
 
     BarParts {
@@ -171,6 +164,16 @@ fn parts(share: &DeviceShare) -> BarParts {
             .saturating_sub(cache),
         total: share.total_bytes,
     }
+}
+
+/// Returns the sum of the upper bounds of the components with these names.
+fn high_bytes(share: &DeviceShare, names: &[ComponentName]) -> u64 {
+    share
+        .components
+        .iter()
+        .filter(|part| names.contains(&part.name))
+        .map(|part| part.high_bytes)
+        .sum()
 }
 
 fn components(out: &mut String, requirement: &Requirement) {
@@ -199,8 +202,8 @@ fn components(out: &mut String, requirement: &Requirement) {
 }
 
 fn component(out: &mut String, part: &ComponentAnswer) {
-    let name = word(&part.name);
-    let basis = word(&part.basis);
+    let name = wire_word(&part.name);
+    let basis = wire_word(&part.basis);
     let detail = wrapped(&part.detail, 41, 41);
     let line = format!(
         "  {name:<14} {:>11}  {basis:<10} {detail}",
@@ -209,8 +212,8 @@ fn component(out: &mut String, part: &ComponentAnswer) {
     let _ = writeln!(out, "{}", line.trim_end());
 }
 
-/// The wire word of an enum, as serde writes it.
-fn word(value: &impl serde::Serialize) -> String {
+/// Returns the wire word of an enum, as serde writes it.
+fn wire_word(value: &impl serde::Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(word)) => word,
         _ => String::new(),
@@ -226,8 +229,8 @@ fn reach(out: &mut String, answer: &Answer, placement: &PlacementAnswer) {
     };
 
     let line = match (placement.max_context, placement.max_sequences, context) {
-        (Some(0), ..) if surely.is_empty() => Some("no context at all fits this way".to_owned()),
-        (Some(0), ..) => Some("no context is sure to fit this way".to_owned()),
+        (Some(0), ..) if surely.is_empty() => Some("no context length fits this way".to_owned()),
+        (Some(0), ..) => Some("no context length is sure to fit this way".to_owned()),
         (Some(longest), Some(sequences @ 1..), Some(context)) => Some(format!(
             "{surely}longest context {} at 1 sequence; {} at {} tokens",
             grouped(longest),
@@ -243,7 +246,7 @@ fn reach(out: &mut String, answer: &Answer, placement: &PlacementAnswer) {
 
     let lines: Vec<String> = line
         .into_iter()
-        .chain(capacity(placement, context))
+        .chain(cache_capacity(placement, context))
         .collect();
     for (place, line) in lines.iter().enumerate() {
         let before = if place == 0 { "\n" } else { "" };
@@ -260,13 +263,11 @@ fn reach(out: &mut String, answer: &Answer, placement: &PlacementAnswer) {
     }
 }
 
-/// The cache of the engine once it is started, in the words of vLLM's log.
-fn capacity(placement: &PlacementAnswer, context: Option<u64>) -> Option<String> {
+/// Returns the KV cache capacity of the started engine, in the words of vLLM's log.
+fn cache_capacity(placement: &PlacementAnswer, context: Option<u64>) -> Option<String> {
     let (tokens, concurrency) = (placement.kv_cache_tokens?, placement.max_concurrency?);
     let least = placement.kv_cache_low_tokens.filter(|low| *low < tokens);
-    let least = least.map_or_else(String::new, |low| {
-        format!(" ({} at the least)", grouped(low))
-    });
+    let least = least.map_or_else(String::new, |low| format!(" (at least {})", grouped(low)));
     let context = grouped(context?);
 
     Some(format!(
@@ -275,7 +276,7 @@ fn capacity(placement: &PlacementAnswer, context: Option<u64>) -> Option<String>
     ))
 }
 
-/// `1 sequence`, `3 sequences`.
+/// Returns a count with its noun: `1 sequence`, `3 sequences`.
 fn plural(count: u64, thing: &str) -> String {
     format!(
         "{} {thing}{}",
@@ -284,257 +285,28 @@ fn plural(count: u64, thing: &str) -> String {
     )
 }
 
-fn launch(out: &mut String, placement: &PlacementAnswer) {
-    let Some(launch) = placement
-        .launch
-        .as_ref()
-        .filter(|launch| !launch.args.is_empty())
-    else {
-        return;
-    };
-
-    out.push('\n');
-    for (name, value) in &launch.env {
-        let _ = writeln!(out, "  {name}={} \\", quoted(value));
-    }
-
-    out.push_str("  ");
-    let mut column = 2;
-
-    for (place, argument) in launch.args.iter().enumerate() {
-        let value = launch
-            .args
-            .get(place + 1)
-            .filter(|next| !next.starts_with('-'))
-            .map_or(0, |next| next.len() + 1);
-
-        let argument = quoted(argument);
-
-        // A flag and its value stay on one line.
-        if place > 0 && argument.starts_with('-') && column + argument.len() + value > WIDTH - 2 {
-            out.push_str("\\\n    ");
-            column = 4;
-        }
-
-        column += argument.len() + 1;
-        out.push_str(&argument);
-        out.push(' ');
-    }
-
-    let length = out.trim_end().len();
-    out.truncate(length);
-    out.push('\n');
-
-    let takes: Vec<u64> = placement
-        .devices
-        .iter()
-        .filter_map(|share| share.takes_bytes)
-        .collect();
-
-    if let Some(line) = takes_line(&takes) {
-        let _ = writeln!(out, "\n  {}", wrapped(&line, 2, 2));
-    }
-}
-
-/// What the engine will take when started so, where that is its own choice.
-fn takes_line(takes: &[u64]) -> Option<String> {
-    let first = *takes.first()?;
-    if takes.iter().all(|bytes| *bytes == first) {
-        let each = if takes.len() > 1 {
-            " on each device"
-        } else {
-            ""
-        };
-        return Some(format!("started so it takes {}{each}", size(first)));
-    }
-
-    let each: Vec<String> = takes.iter().map(|bytes| size(*bytes)).collect();
-    Some(format!("started so it takes {}", each.join(", ")))
-}
-
-/// An argument as a POSIX shell takes it.
-fn quoted(argument: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_=/.,:@%+".contains(&byte);
-    if !argument.is_empty() && argument.bytes().all(plain) {
-        argument.to_owned()
-    } else {
-        format!("'{}'", argument.replace('\'', r"'\''"))
-    }
-}
-
 fn tail(out: &mut String, answer: &Answer) {
-    let mut section = |title: &str, lines: Vec<String>| {
-        for (place, line) in lines.into_iter().enumerate() {
-            if place == 0 {
-                out.push('\n');
-            }
-            let _ = writeln!(out, "{}", wrapped(&format!("{title}: {line}"), 0, 2));
-        }
-    };
-
-    section("assumed", answer.assumptions.clone());
     let mut warnings = answer.warnings.clone();
     if let (true, Some(at)) = (answer.stale, &answer.sampled_at) {
         warnings.push(format!(
-            "this rests on what was read at {at}, which is older than it should be"
+            "the device reading is out of date: it was taken at {at}"
         ));
     }
 
-    section("warning", warnings);
-    section("or", other_ways(&answer.alternatives));
-    section("hint", answer.suggestions.iter().map(hint).collect());
+    let hints: Vec<String> = answer.suggestions.iter().map(suggestion_line).collect();
+
+    section(out, "assumed", &answer.assumptions);
+    section(out, "warning", &warnings);
+    section(out, "or", &alternative_lines(&answer.alternatives));
+    section(out, "hint", &hints);
 }
 
-/// The best of each other kind of way that would do; more of them would only be more of the same.
-fn other_ways(alternatives: &[Alternative]) -> Vec<String> {
-    let mut seen: Vec<&str> = Vec::new();
-    let mut lines = Vec::new();
-
-    for way in alternatives.iter().filter(|way| !way.devices.is_empty()) {
-        if !seen.contains(&&*way.strategy) {
-            seen.push(&way.strategy);
-            lines.extend(other_way(way));
+/// Appends `lines` after an empty line, each with its title.
+fn section(out: &mut String, title: &str, lines: &[String]) {
+    for (place, line) in lines.iter().enumerate() {
+        if place == 0 {
+            out.push('\n');
         }
-    }
-
-    lines.truncate(3);
-    lines
-}
-
-/// Another way that would do, in a line: `tensor parallel 8 on 8 devices: fits too, ...`.
-fn other_way(way: &Alternative) -> Option<String> {
-    if way.verdict > Verdict::Tight {
-        return None;
-    }
-
-    let degrees = match (way.tensor_parallel, way.pipeline_parallel) {
-        (1, 1) => String::new(),
-        (tensor, 1) => format!(" {tensor}"),
-        (1, stages) => format!(" {stages}"),
-        (tensor, stages) => format!(" {tensor} x {stages}"),
-    };
-
-    let devices = if way.devices.len() == 1 {
-        "1 device".to_owned()
-    } else {
-        format!("{} devices", way.devices.len())
-    };
-
-    Some(format!(
-        "{}{degrees} on {devices}: {}",
-        way.strategy.replace('_', " "),
-        way.reason
-    ))
-}
-
-/// A suggestion as it is typed, with what it leads to.
-fn hint(suggestion: &Suggestion) -> String {
-    let tight = if suggestion.verdict == Verdict::Tight {
-        " (tight)"
-    } else {
-        ""
-    };
-
-    format!(
-        "{}{tight}: {}",
-        typed(&suggestion.change),
-        suggestion.message
-    )
-}
-
-/// The options that make a change: `--engine sglang without --set gpu_memory_utilization`.
-fn typed(change: &str) -> String {
-    // A file's name may have spaces.
-    if let Some(file) = change.strip_prefix("file=") {
-        return format!("--file {}", quoted(file));
-    }
-    // Only changes of the question are several words of `name=value`.
-    let Some(words) = change
-        .split(' ')
-        .map(|word| word.split_once('='))
-        .collect::<Option<Vec<_>>>()
-    else {
-        return change.to_owned();
-    };
-
-    let mut added: Vec<String> = Vec::new();
-    let mut left_out: Vec<String> = Vec::new();
-
-    for (name, value) in words {
-        let option = match name {
-            "devices" if value != "null" => {
-                added.push(format!(
-                    "{value} device{}",
-                    if value == "1" { "" } else { "s" }
-                ));
-                continue;
-            }
-            "host_memory_bytes" => {
-                added.push("with host memory".to_owned());
-                continue;
-            }
-            "devices" => "--on".to_owned(),
-            "context" | "sequences" | "kv_cache_dtype" | "dtype" | "offload" | "engine"
-            | "tensor_parallel" | "pipeline_parallel" => format!("--{}", name.replace('_', "-")),
-            parameter if value == "null" => format!("--set {parameter}"),
-            parameter => {
-                added.push(format!("--set {}", quoted(&format!("{parameter}={value}"))));
-                continue;
-            }
-        };
-
-        if value == "null" {
-            left_out.push(option);
-        } else {
-            added.push(format!("{option} {}", quoted(value)));
-        }
-    }
-
-    if !left_out.is_empty() {
-        added.push(format!("without {}", left_out.join(" ")));
-    }
-
-    added.join(" ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn change_reads_as_options() {
-        let cases = [
-            ("context=22528", "--context 22528"),
-            (
-                "quantization=fp8 context=512",
-                "--set quantization=fp8 --context 512",
-            ),
-            (
-                "tensor_parallel=null devices=null",
-                "without --tensor-parallel --on",
-            ),
-            (
-                "engine=sglang max_num_seqs=null",
-                "--engine sglang without --set max_num_seqs",
-            ),
-            ("devices=4", "4 devices"),
-            (
-                "offload=allow host_memory_bytes=1",
-                "--offload allow with host memory",
-            ),
-            ("file=my model.gguf", "--file 'my model.gguf'"),
-            ("stop pid 7, stop pid 8", "stop pid 7, stop pid 8"),
-        ];
-
-        for (change, options) in cases {
-            assert_eq!(typed(change), options);
-        }
-    }
-
-    #[test]
-    fn shell_words_survive() {
-        assert_eq!(quoted("GPU-1,GPU-2"), "GPU-1,GPU-2");
-        assert_eq!(quoted("it's"), r"'it'\''s'");
-        assert_eq!(quoted(""), "''");
+        let _ = writeln!(out, "{}", wrapped(&format!("{title}: {line}"), 0, 2));
     }
 }

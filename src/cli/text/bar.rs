@@ -1,6 +1,6 @@
-//! A device as a bar: what is in use, what is promised, what this model would take, what is left.
+//! A device's memory as a bar: in use, leased, needed by the model, left.
 
-/// Letters of the parts, in order, with their meaning for the legend.
+/// The letters of the parts, in order, with their legend.
 pub const LEGEND: [(char, &str); 6] = [
     ('#', "in use"),
     ('%', "leased"),
@@ -10,25 +10,27 @@ pub const LEGEND: [(char, &str); 6] = [
     ('.', "left"),
 ];
 
-/// Bytes of a device by part, in the order of [`LEGEND`]; what is left is the rest of `total`.
+/// A device's bytes by part, in the order of [`LEGEND`]. The rest of `total` is left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BarParts {
-    /// Bytes in use by anyone.
+    /// Bytes in use by all processes.
     pub used: u64,
-    /// Bytes promised to leases and not yet in use.
+    /// Bytes leased and not yet in use.
     pub leased: u64,
-    /// Weights of the model in question.
+    /// Weights of the model.
     pub weights: u64,
-    /// Its cache and states.
+    /// KV cache and states of the model.
     pub cache: u64,
-    /// The rest of its need.
+    /// The rest of the model's requirement.
     pub other: u64,
     /// The device's total.
     pub total: u64,
 }
 
-/// The bar, `width` characters between its brackets. A part that is there at all gets at least one
-/// character; parts that pass the total are cut, with a `>` in place of the closing bracket.
+/// Returns the bar, with `width` characters between its brackets.
+///
+/// A part above zero gets at least one character. Parts beyond the total are cut, and a `>`
+/// replaces the closing bracket.
 pub fn bar(parts: &BarParts, width: usize) -> String {
     let mut out = String::with_capacity(width + 2);
     out.push('[');
@@ -92,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_part_is_still_seen_and_an_overflow_is_marked() {
+    fn small_part_and_overflow_show() {
         assert_eq!(
             bar(
                 &BarParts {

@@ -1,23 +1,23 @@
-//! What happened to leases, as a person reads it.
+//! Lease events as text.
 
 use hf_mem_core::bytes::Bytes;
 use hf_mem_core::report::lease::EndReason;
 
 use super::size;
-use crate::api::status::LeaseEvent;
+use crate::api::event::LeaseEvent;
 use crate::leases::event::{Event, Subject};
 
-/// One line, with its time.
-pub fn dated(event: &LeaseEvent) -> String {
-    format!("{}  {}\n", event.at, happened(&event.event))
+/// Returns the line of an event, with its time.
+pub fn dated_line(event: &LeaseEvent) -> String {
+    format!("{}  {}\n", event.at, description(&event.event))
 }
 
-/// A lease: whose, for what, how much of it is in use.
+/// Returns a lease's holder, model, and leased and used memory.
 pub fn subject(lease: &Subject) -> String {
-    let whose = match (&lease.pid, &lease.name) {
+    let holder = match (&lease.pid, &lease.name) {
         (Some(pid), _) => format!("pid {pid}"),
         (None, Some(name)) => format!("\"{name}\""),
-        (None, None) => "nobody".to_owned(),
+        (None, None) => "no holder".to_owned(),
     };
 
     let devices = lease.granted_bytes.iter().map(|(uuid, granted)| {
@@ -27,7 +27,7 @@ pub fn subject(lease: &Subject) -> String {
             .copied()
             .unwrap_or(Bytes::ZERO);
         format!(
-            "{} on {uuid} ({} seen in use)",
+            "{} on {uuid} ({} in use)",
             size(granted.get()),
             size(seen.get())
         )
@@ -35,13 +35,13 @@ pub fn subject(lease: &Subject) -> String {
     let devices = devices.collect::<Vec<_>>().join(", ");
 
     format!(
-        "lease {} of uid {} for {whose}, {}: {devices}",
+        "lease {} of uid {} for {holder}, {}: {devices}",
         lease.lease, lease.uid, lease.model
     )
 }
 
-/// An event in words.
-pub fn happened(event: &Event) -> String {
+/// Returns an event in words.
+pub fn description(event: &Event) -> String {
     match event {
         Event::Granted(lease) => format!("granted  {}", subject(lease)),
         Event::Settling(lease) => format!("settling {}", subject(lease)),
@@ -50,11 +50,11 @@ pub fn happened(event: &Event) -> String {
         Event::Renewed(lease) => format!("renewed  {}", subject(lease)),
         Event::Ended { lease, reason } => {
             let why = match reason {
-                EndReason::ByOwner => "given back",
-                EndReason::HolderDied => "its holder ended",
-                EndReason::TtlPassed => "its time was up",
-                EndReason::HolderGoneAtRestart => "its holder was gone at the daemon's restart",
-                EndReason::Rebooted => "the host was restarted",
+                EndReason::ByOwner => "released",
+                EndReason::HolderDied => "its holder exited",
+                EndReason::TtlPassed => "expired",
+                EndReason::HolderGoneAtRestart => "its holder exited before the daemon restarted",
+                EndReason::Rebooted => "the host rebooted",
             };
             format!("ended    ({why}) {}", subject(lease))
         }
@@ -69,32 +69,34 @@ pub fn happened(event: &Event) -> String {
                     .used_bytes
                     .map_or_else(|| "?".to_owned(), |bytes| size(bytes.get()));
                 format!(
-                    "pid {} ({}) holds {used}",
+                    "pid {} ({}) uses {used}",
                     stranger.pid,
                     stranger.name.as_deref().unwrap_or("?")
                 )
             });
             let strangers = strangers.collect::<Vec<_>>().join(", ");
             format!(
-                "{device} is short by {} of what is promised to {}; without a lease: {strangers}",
+                "{device} is {} short of the memory leased to {}; without a lease: {strangers}",
                 size(short_by_bytes.get()),
                 leases.join(", ")
             )
         }
-        Event::Recovered { device } => format!("{device} covers what is promised again"),
+        Event::Recovered { device } => {
+            format!("{device} has enough free memory for its leases again")
+        }
         Event::Waiting {
             ticket,
             uid,
             position,
-        } => format!("uid {uid} waits, ticket {ticket}, place {position}"),
+        } => format!("uid {uid} waits in the queue: ticket {ticket}, place {position}"),
         Event::WaitEnded {
             ticket,
             timed_out: true,
-        } => format!("ticket {ticket} waited in vain"),
+        } => format!("ticket {ticket} timed out"),
         Event::WaitEnded {
             ticket,
             timed_out: false,
-        } => format!("ticket {ticket} hung up"),
+        } => format!("ticket {ticket} left the queue: the client disconnected"),
         Event::Warning { message } => message.clone(),
     }
 }

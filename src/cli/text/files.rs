@@ -1,11 +1,13 @@
-//! The files of a repository of many quantisations, one line each.
+//! The table of a repository's files, one line per quantization.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use hf_mem_core::engines::Basis;
+use hf_mem_core::placement::Strategy;
 use hf_mem_core::report::answer::Verdict;
 use hf_mem_core::report::file::{FileAnswer, FileKind, FilesAnswer};
+use hf_mem_core::wire_word::WireWord;
 
 use super::answer::verdict_words;
 use super::{WIDTH, size, wrapped};
@@ -13,7 +15,7 @@ use super::{WIDTH, size, wrapped};
 /// Columns of a name.
 const NAME: usize = 26;
 
-/// The table, and which file to take.
+/// Appends the table, and the file to choose.
 pub(super) fn files(out: &mut String, files: &FilesAnswer) {
     let _ = writeln!(
         out,
@@ -26,7 +28,7 @@ pub(super) fn files(out: &mut String, files: &FilesAnswer) {
         .filter_map(|file| file.quantization.as_ref())
         .collect();
 
-    let told_apart = labels.len()
+    let labels_differ = labels.len()
         == files
             .list
             .iter()
@@ -45,7 +47,7 @@ pub(super) fn files(out: &mut String, files: &FilesAnswer) {
         let (stored, needed) = (figure(file.stored_bytes), figure(file.required_bytes));
         let line = format!(
             "{mark} {:<NAME$} {bits:>5}  {stored:>10}  {needed:>10}  ",
-            name(file, told_apart)
+            name(file, labels_differ)
         );
         let line = format!("{line}{}", wrapped(&verdict(file), line.len(), 6));
         let _ = writeln!(out, "{}", line.trim_end());
@@ -58,16 +60,14 @@ pub(super) fn files(out: &mut String, files: &FilesAnswer) {
     let rule = match &files.recommended {
         Some(name) => format!("> --file {name}: {}", files.rule),
         None if files.list.iter().any(|file| file.short_by_bytes.is_some()) => {
-            "none of them fits".to_owned()
+            "no file fits".to_owned()
         }
         None => String::new(),
     };
 
-    let answered =
-        "* the file that this answer is about, which llama.cpp takes where none is named"
-            .to_owned();
+    let answered = "* the file of this answer, which llama.cpp loads by default".to_owned();
     let lengths = if assumed {
-        "~ sized by its length: its tensor table was not read".to_owned()
+        "~ sized by file length: the tensor table was not read".to_owned()
     } else {
         String::new()
     };
@@ -84,10 +84,10 @@ fn figure(bytes: Option<u64>) -> String {
     bytes.map_or_else(String::new, size)
 }
 
-/// The quantisation where the files are told apart by it, else the end of its path.
-fn name(file: &FileAnswer, told_apart: bool) -> String {
+/// Returns the quantization if it is unique among the files, else the end of the path.
+fn name(file: &FileAnswer, labels_differ: bool) -> String {
     let name = match (&file.quantization, file.kind) {
-        (Some(label), FileKind::Model) if told_apart => label.clone(),
+        (Some(label), FileKind::Model) if labels_differ => label.clone(),
         _ => file.file.clone(),
     };
 
@@ -121,15 +121,16 @@ fn verdict(file: &FileAnswer) -> String {
         (None, FileKind::Model) => String::new(),
         (None, FileKind::Projector) => "projector".to_owned(),
         (None, FileKind::Adapter) => "adapter".to_owned(),
-        (None, FileKind::Other) => "no model".to_owned(),
+        (None, FileKind::Other) => "not a model".to_owned(),
     };
 
     let host = file
         .strategy
-        .as_deref()
-        .is_some_and(|strategy| strategy.ends_with("offload"));
+        .as_ref()
+        .and_then(WireWord::known)
+        .is_some_and(Strategy::is_offload);
     let how = match (file.devices, host) {
-        (_, true) => ", part on the host".to_owned(),
+        (_, true) => ", partly in host memory".to_owned(),
         (Some(devices), _) if devices > 1 => format!(", {devices} devices"),
         _ => String::new(),
     };

@@ -1,4 +1,4 @@
-//! What is free and who holds it, as a person reads it.
+//! Devices, free memory and processes as text.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,21 +10,24 @@ use super::bar::{BarParts, bar};
 use super::wrapped;
 use crate::devices::holders::pod;
 
-/// Columns of a bar, of a device's name, and before what is said below a device.
+/// The columns of a bar.
 const BAR: usize = 26;
+/// The columns of a device's name.
 const NAME: usize = 26;
+/// The indent of the lines below a device.
 const INDENT: usize = 6;
-/// Processes listed for one device; the rest are summed up.
-const LISTED: usize = 8;
-/// Less than this in use by nobody that is listed needs no explanation: contexts and the driver's
-/// own.
-const UNEXPLAINED: Bytes = Bytes::mib(256);
+/// The most processes listed for one device. One line sums up the rest.
+const MAX_PROCESSES: usize = 8;
+/// The most memory in use by no listed process that needs no line of its own.
+///
+/// CUDA contexts and the driver itself use that much.
+const MAX_UNEXPLAINED: Bytes = Bytes::mib(256);
 
-/// The table of devices, with a line for each process and each reason why a device is not used.
+/// Returns the table of devices, with a line per process and per reason why a device is unusable.
 pub fn gpus(snapshot: &Snapshot, leased: &BTreeMap<String, Bytes>) -> String {
     let mut out = heading(snapshot, leased.values().copied().sum());
     for device in &snapshot.devices {
-        one(
+        device_lines(
             &mut out,
             device,
             leased
@@ -42,11 +45,11 @@ pub fn gpus(snapshot: &Snapshot, leased: &BTreeMap<String, Bytes>) -> String {
         );
     }
 
-    let bars = snapshot
+    let has_bars = snapshot
         .devices
         .iter()
         .any(|device| device.unusable.is_none());
-    if bars {
+    if has_bars {
         let leases = if leased.is_empty() { "" } else { "   % leased" };
         let _ = writeln!(out, "# in use{leases}   . free");
     }
@@ -87,48 +90,48 @@ fn heading(snapshot: &Snapshot, leased: Bytes) -> String {
     wrapped(&words.join(", "), 0, 2) + "\n"
 }
 
-fn one(out: &mut String, device: &Device, leased: Bytes) {
+fn device_lines(out: &mut String, device: &Device, leased: Bytes) {
     let facts = &device.facts;
-    let instance = facts.kind == DeviceKind::MigInstance;
+    let is_instance = facts.kind == DeviceKind::MigInstance;
 
-    // An instance repeats the index of its GPU, which stands above it.
-    let index = if instance && facts.parent_uuid.is_some() {
+    // An instance has the index of its GPU, which is already in the table above it.
+    let index = if is_instance && facts.parent_uuid.is_some() {
         "-".to_owned()
     } else {
         facts.index.to_string()
     };
 
-    let (drawn, state) = match (&device.unusable, device.free_bytes) {
-        (None, Some(free)) => (filled(device, free, leased), format!("{free} free")),
+    let (bar, state) = match (&device.unusable, device.free_bytes) {
+        (None, Some(free)) => (device_bar(device, free, leased), format!("{free} free")),
         (Some(_), Some(_)) => (format!("[{:-<BAR$}]", ""), "not usable".to_owned()),
         (_, None) => (format!("[{:?<BAR$}]", ""), "unknown".to_owned()),
     };
 
     let _ = writeln!(
         out,
-        "{index:>4}  {:<NAME$} {drawn} {state:>15}",
+        "{index:>4}  {:<NAME$} {bar} {state:>15}",
         short_name(&facts.name)
     );
 
-    below(out, &about(device, leased));
+    indented_line(out, &facts_text(device, leased));
     if let Some(unusable) = &device.unusable {
-        below(
+        indented_line(
             out,
             &format!("not usable ({}): {}", unusable.reason, unusable.message),
         );
     }
 
     for warning in &device.warnings {
-        below(
+        indented_line(
             out,
             &format!("note ({}): {}", warning.reason, warning.message),
         );
     }
 
-    holders(out, device);
+    process_lines(out, device);
 }
 
-fn filled(device: &Device, free: Bytes, leased: Bytes) -> String {
+fn device_bar(device: &Device, free: Bytes, leased: Bytes) -> String {
     let total = device.facts.total_bytes.get();
     let parts = BarParts {
         used: total.saturating_sub(free.get()),
@@ -140,7 +143,7 @@ fn filled(device: &Device, free: Bytes, leased: Bytes) -> String {
     bar(&parts, BAR)
 }
 
-/// A name without its maker, and of an instance only what tells it from its card.
+/// Returns a name without the vendor, and of a MIG instance only the profile.
 fn short_name(name: &str) -> String {
     let name = name.strip_prefix("NVIDIA ").unwrap_or(name);
     let name = name
@@ -153,11 +156,10 @@ fn short_name(name: &str) -> String {
     name.chars().take(NAME - 3).chain("...".chars()).collect()
 }
 
-fn about(device: &Device, leased: Bytes) -> String {
+fn facts_text(device: &Device, leased: Bytes) -> String {
     let facts = &device.facts;
     let mut words = vec![facts.uuid.clone()];
-    words
-        .extend((facts.total_bytes > Bytes::ZERO).then(|| format!("{} in all", facts.total_bytes)));
+    words.extend((facts.total_bytes > Bytes::ZERO).then(|| format!("{} total", facts.total_bytes)));
 
     words.extend(
         facts
@@ -167,38 +169,41 @@ fn about(device: &Device, leased: Bytes) -> String {
 
     words.extend(facts.numa_node.map(|node| format!("NUMA node {node}")));
     words.extend(
-        (facts.kind == DeviceKind::UnifiedMemory).then(|| "one pool with the host".to_owned()),
+        (facts.kind == DeviceKind::UnifiedMemory).then(|| "shared with the host".to_owned()),
     );
     words.extend((leased > Bytes::ZERO).then(|| format!("{leased} leased")));
     words.extend(
-        (device.margin_bytes > Bytes::ZERO).then(|| format!("{} kept back", device.margin_bytes)),
+        (device.margin_bytes > Bytes::ZERO).then(|| format!("{} reserved", device.margin_bytes)),
     );
 
     words.join(", ")
 }
 
-/// The processes, the greatest first, and what is in use beside them.
-fn holders(out: &mut String, device: &Device) {
+/// Appends the processes, the largest first, and the memory in use by no listed process.
+fn process_lines(out: &mut String, device: &Device) {
     let mut processes: Vec<&Process> = device.processes.iter().collect();
     processes.sort_by_key(|process| (std::cmp::Reverse(process.used_bytes), process.pid));
 
-    for process in processes.iter().take(LISTED) {
+    for process in processes.iter().take(MAX_PROCESSES) {
         let _ = writeln!(
             out,
             "{:INDENT$}{:>10}  {}",
             "",
-            bytes(process.used_bytes),
-            continued(&holder(process))
+            size_or_unknown(process.used_bytes),
+            wrapped(&process_text(process), INDENT + 12, INDENT + 12)
         );
     }
 
-    if let Some(rest) = processes.get(LISTED..).filter(|rest| !rest.is_empty()) {
+    if let Some(rest) = processes
+        .get(MAX_PROCESSES..)
+        .filter(|rest| !rest.is_empty())
+    {
         let sum = rest.iter().filter_map(|process| process.used_bytes).sum();
         let _ = writeln!(
             out,
             "{:INDENT$}{:>10}  {} more processes",
             "",
-            bytes(Some(sum)),
+            size_or_unknown(Some(sum)),
             rest.len()
         );
     }
@@ -207,34 +212,39 @@ fn holders(out: &mut String, device: &Device) {
         .iter()
         .filter_map(|process| process.used_bytes)
         .sum();
-    let all_say = processes.iter().all(|process| process.used_bytes.is_some());
-    let unified = device.facts.kind == DeviceKind::UnifiedMemory;
+    let all_known = processes.iter().all(|process| process.used_bytes.is_some());
+    let is_unified = device.facts.kind == DeviceKind::UnifiedMemory;
 
     let rest = device
         .used_bytes
         .and_then(|used| used.checked_sub(listed))
-        .filter(|rest| *rest >= UNEXPLAINED);
+        .filter(|rest| *rest >= MAX_UNEXPLAINED);
 
-    if let (Some(rest), true) = (rest, all_say) {
-        let whose = if unified {
-            "the rest of the host"
+    if let (Some(rest), true) = (rest, all_known) {
+        let owner = if is_unified {
+            "the host"
         } else {
-            "nobody who is listed"
+            "not in a listed process"
         };
-        let _ = writeln!(out, "{:INDENT$}{:>10}  {whose}", "", bytes(Some(rest)));
+        let _ = writeln!(
+            out,
+            "{:INDENT$}{:>10}  {owner}",
+            "",
+            size_or_unknown(Some(rest))
+        );
     }
 }
 
-fn bytes(bytes: Option<Bytes>) -> String {
+fn size_or_unknown(bytes: Option<Bytes>) -> String {
     bytes.map_or_else(|| "?".to_owned(), |bytes| bytes.to_string())
 }
 
-fn holder(process: &Process) -> String {
+fn process_text(process: &Process) -> String {
     let mut words: Vec<String> = process.name.iter().cloned().collect();
     words.push(format!("pid {}", process.pid));
     words.extend(process.user.as_ref().map(|user| format!("user {user}")));
 
-    // A container's scope is named after the container, which is said anyway.
+    // A container's scope unit is named after the container, which is listed below.
     let unit = process.unit.as_ref().filter(|unit| {
         process
             .container
@@ -267,13 +277,8 @@ fn holder(process: &Process) -> String {
     words.join(", ")
 }
 
-fn below(out: &mut String, text: &str) {
+fn indented_line(out: &mut String, text: &str) {
     let _ = writeln!(out, "{:INDENT$}{}", "", wrapped(text, INDENT, INDENT + 2));
-}
-
-/// What stands after the bytes of a holder.
-fn continued(text: &str) -> String {
-    wrapped(text, INDENT + 12, INDENT + 12)
 }
 
 #[cfg(test)]
@@ -281,7 +286,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_short() {
+    fn device_names_are_shortened() {
         assert_eq!(
             short_name("NVIDIA H100 80GB HBM3 MIG 3g.40gb"),
             "MIG 3g.40gb"

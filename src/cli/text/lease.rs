@@ -1,4 +1,4 @@
-//! Leases as a person reads them.
+//! Leases as text.
 
 use hf_mem_core::report::Answer;
 use hf_mem_core::report::lease::{Holder, LeaseAnswer};
@@ -7,11 +7,11 @@ use super::{size, wrapped};
 use crate::api::lease::LeasesAnswer;
 use crate::leases::ADVISORY;
 
-/// All leases, who waits, and what a lease is not.
+/// Returns all leases, the queue, and the note that leases are advisory.
 pub fn list(answer: &LeasesAnswer) -> String {
     let mut out = String::new();
     for lease in &answer.leases {
-        out.push_str(&one(lease));
+        out.push_str(&lease_lines(lease));
     }
 
     for waiting in &answer.waiting {
@@ -32,20 +32,20 @@ pub fn list(answer: &LeasesAnswer) -> String {
     out + &note()
 }
 
-/// The lease of an answer, if it has one.
+/// Returns the lines about an answer's lease, or nothing if it has none.
 pub fn of_answer(answer: &Answer) -> String {
-    let lease = answer
-        .lease
-        .clone()
-        .and_then(|lease| serde_json::from_value::<LeaseAnswer>(lease).ok());
-    lease.map_or_else(String::new, |lease| format!("\n{}{}", one(&lease), note()))
+    let Some(lease) = &answer.lease else {
+        return String::new();
+    };
+
+    format!("\n{}{}", lease_lines(lease), note())
 }
 
 fn note() -> String {
     wrapped(ADVISORY, 0, 0) + "\n"
 }
 
-fn one(lease: &LeaseAnswer) -> String {
+fn lease_lines(lease: &LeaseAnswer) -> String {
     let holder = match &lease.holder {
         Holder::Name(name) => format!("\"{name}\""),
         Holder::Pid(pid) => format!("pid {pid}"),
@@ -61,7 +61,7 @@ fn one(lease: &LeaseAnswer) -> String {
     );
     for device in &lease.devices {
         out.push_str(&format!(
-            "  {}  {}, of which {} is in use\n",
+            "  {}  {} leased, {} in use\n",
             device.uuid,
             size(device.granted_bytes),
             size(device.visible_bytes)

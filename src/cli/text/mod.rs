@@ -1,21 +1,24 @@
-//! Answers as a person reads them: 80 columns, no meaning in colour alone.
+//! Answers as text: 80 columns, and no meaning in color alone.
 
 pub mod answer;
 pub mod bar;
 pub mod event;
 mod files;
 pub mod gpus;
+mod launch;
 pub mod lease;
 pub mod problem;
+mod suggestion;
 pub mod topology;
 
 use hf_mem_core::bytes::Bytes;
 
-/// Bytes as a short figure that lines up in a column: `12.34 GiB`.
+/// Returns bytes as a short figure that aligns in columns: `12.34 GiB`.
 pub fn size(bytes: u64) -> String {
     Bytes::new(bytes).to_string()
 }
-/// A number with thin groups of three, so that token counts can be read: `131,072`.
+
+/// Returns a number in groups of three digits: `131,072`.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
@@ -29,11 +32,12 @@ pub fn grouped(number: u64) -> String {
     out
 }
 
-/// Columns of a line.
+/// The columns of a line.
 pub const WIDTH: usize = 80;
 
-/// Wraps `text`, which starts in column `start`, at [`WIDTH`]; further lines are indented by
-/// `indent` spaces.
+/// Wraps `text`, which starts in column `start`, at [`WIDTH`].
+///
+/// Further lines are indented by `indent` spaces.
 pub fn wrapped(text: &str, start: usize, indent: usize) -> String {
     let mut out = String::new();
     let mut column = start;
@@ -67,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_keep_to_the_width() {
+    fn wrapped_lines_keep_width() {
         let text = wrapped(&"word ".repeat(60), 30, 4);
         assert!(
             text.lines()

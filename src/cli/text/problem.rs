@@ -1,4 +1,4 @@
-//! A failure as a person reads it.
+//! Failures as text.
 
 use std::borrow::Cow;
 
@@ -7,10 +7,10 @@ use hf_mem_core::report::problem::Reason;
 
 use crate::cli::terminal::value;
 
-/// `error: ...` and the cure on a line of its own.
+/// Returns `error: ...`, and each hint on a line of its own.
 pub fn problem(problem: &Problem) -> String {
-    // What others wrote may stand in a problem, and must not look like a line of ours. A
-    // configuration is the reader's own, and is shown with the place of its error marked below it.
+    // A problem can quote foreign text, which must not look like a line of ours. A configuration
+    // error quotes the user's own file, and marks the position on a line below.
     let detail = match problem.reason {
         Reason::BadConfiguration => Cow::Borrowed(problem.detail.as_str()),
         _ => value(&problem.detail),

@@ -1,4 +1,4 @@
-//! How devices are joined, as a person reads it.
+//! The connections between devices as text.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -7,14 +7,15 @@ use hf_mem_core::device::{Device, Link, LinkKind, Snapshot};
 
 use super::wrapped;
 
-/// Devices whose matrix fits into a line.
-const MOST_COLUMNS: usize = 12;
-const LEGEND: &str = "NVn: n NVLinks, PIX: one PCIe switch, PXB: several, PHB: a host bridge, NODE: one NUMA node, \
-                      SYS: across NUMA nodes, ?: not known; *: no peer access, copies go through the host";
+/// The most devices whose matrix fits the line width.
+const MAX_COLUMNS: usize = 12;
+const LEGEND: &str = "NVn: n NVLinks, PIX: one PCIe switch, PXB: several, PHB: a host bridge, \
+                      NODE: one NUMA node, SYS: across NUMA nodes, ?: unknown; \
+                      *: no peer access, copies go through the host";
 
-/// Words for how each pair is joined: a matrix, or for many devices a line for each.
+/// Returns the connection of each pair: a matrix, or one line per device if there are many.
 pub fn topology(snapshot: &Snapshot) -> String {
-    // Instances of MIG have no peers.
+    // MIG instances have no peers.
     let devices: Vec<&Device> = snapshot
         .devices
         .iter()
@@ -22,7 +23,7 @@ pub fn topology(snapshot: &Snapshot) -> String {
         .collect();
 
     let links = Links::of(snapshot);
-    let mut out = if devices.len() <= MOST_COLUMNS {
+    let mut out = if devices.len() <= MAX_COLUMNS {
         matrix(&devices, &links)
     } else {
         lines(&devices, &links)
@@ -34,12 +35,16 @@ pub fn topology(snapshot: &Snapshot) -> String {
     out
 }
 
+/// Links by the UUIDs of their two devices, in both directions.
 struct Links<'a>(BTreeMap<(&'a str, &'a str), &'a Link>);
 
 impl<'a> Links<'a> {
     fn of(snapshot: &'a Snapshot) -> Self {
-        let both = |link: &'a Link| [((&*link.a, &*link.b), link), ((&*link.b, &*link.a), link)];
-        Self(snapshot.links.iter().flat_map(both).collect())
+        let pairs = snapshot
+            .links
+            .iter()
+            .flat_map(|link| [((&*link.a, &*link.b), link), ((&*link.b, &*link.a), link)]);
+        Self(pairs.collect())
     }
 
     fn word(&self, a: &Device, b: &Device) -> String {
@@ -92,7 +97,7 @@ fn matrix(devices: &[&Device], links: &Links<'_>) -> String {
     out
 }
 
-/// `0  NV18 1-7; SYS 8-63`
+/// Returns one line per device: `0  NV18 1-7; SYS 8-63`.
 fn lines(devices: &[&Device], links: &Links<'_>) -> String {
     let mut out = String::new();
     for a in devices {
@@ -104,7 +109,7 @@ fn lines(devices: &[&Device], links: &Links<'_>) -> String {
                 .push(b.facts.index);
         }
 
-        let said: Vec<String> = by_word
+        let groups: Vec<String> = by_word
             .iter()
             .map(|(word, indices)| format!("{word} {}", ranges(indices)))
             .collect();
@@ -112,14 +117,14 @@ fn lines(devices: &[&Device], links: &Links<'_>) -> String {
             out,
             "{:>4}  {}",
             a.facts.index,
-            wrapped(&said.join("; "), 6, 6)
+            wrapped(&groups.join("; "), 6, 6)
         );
     }
 
     out
 }
 
-/// Ascending numbers as `0-3,7`.
+/// Returns ascending numbers as runs: `0-3,7`.
 fn ranges(numbers: &[u32]) -> String {
     let mut runs: Vec<(u32, u32)> = Vec::new();
     for number in numbers.iter().copied() {
@@ -129,15 +134,18 @@ fn ranges(numbers: &[u32]) -> String {
         }
     }
 
-    let run = |(from, to): &(u32, u32)| {
-        if from == to {
-            from.to_string()
-        } else {
-            format!("{from}-{to}")
-        }
-    };
+    let texts: Vec<String> = runs
+        .iter()
+        .map(|(from, to)| {
+            if from == to {
+                from.to_string()
+            } else {
+                format!("{from}-{to}")
+            }
+        })
+        .collect();
 
-    runs.iter().map(run).collect::<Vec<_>>().join(",")
+    texts.join(",")
 }
 
 #[cfg(test)]
@@ -145,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn runs_are_joined() {
+    fn consecutive_numbers_are_joined() {
         assert_eq!(ranges(&[0, 1, 2, 5, 7, 8]), "0-2,5,7-8");
         assert_eq!(ranges(&[]), "");
     }

@@ -1,7 +1,7 @@
 //! Whether a device may be used: what memory figures do not say.
 
 use hf_mem_core::bytes::Bytes;
-use hf_mem_core::device::{Process, ProcessKind, Unusable, Warning};
+use hf_mem_core::device::{Process, ProcessKind, Unusable, UnusableReason, Warning, WarningReason};
 use nvml_wrapper::Device;
 use nvml_wrapper::enum_wrappers::device::ComputeMode;
 use nvml_wrapper::error::NvmlError;
@@ -15,9 +15,9 @@ const UNEXPLAINED: Bytes = Bytes::mib(128);
 /// The one holder of an exclusive GPU that lets others in.
 const MPS_SERVER: &str = "nvidia-cuda-mps-server";
 
-pub(super) fn unusable(reason: &str, message: impl Into<String>) -> Unusable {
+pub(super) fn unusable(reason: UnusableReason, message: impl Into<String>) -> Unusable {
     Unusable {
-        reason: reason.to_owned(),
+        reason: reason.into(),
         message: message.into(),
     }
 }
@@ -26,22 +26,25 @@ pub(super) fn unusable(reason: &str, message: impl Into<String>) -> Unusable {
 pub(super) fn from_error(error: &NvmlError, call: &str) -> Unusable {
     match error {
         NvmlError::GpuLost => unusable(
-            "gpu_lost",
+            UnusableReason::GpuLost,
             "the GPU has fallen off the bus; reset it or reboot (see XID 79 in dmesg)",
         ),
         NvmlError::ResetRequired => unusable(
-            "reset_required",
+            UnusableReason::ResetRequired,
             "the GPU must be reset: nvidia-smi --gpu-reset",
         ),
         NvmlError::NoPermission | NvmlError::OperatingSystem => unusable(
-            "no_permission",
+            UnusableReason::NoPermission,
             format!("{call} was refused; check the device node's mode and the unit's DeviceAllow="),
         ),
         NvmlError::UnexpectedVariant(27) => unusable(
-            "not_ready",
+            UnusableReason::NotReady,
             "the driver is still starting this GPU; try again",
         ),
-        other => unusable("memory_unreadable", format!("{call} failed: {other}")),
+        other => unusable(
+            UnusableReason::MemoryUnreadable,
+            format!("{call} failed: {other}"),
+        ),
     }
 }
 
@@ -69,13 +72,15 @@ pub(super) fn check(device: &Device<'_>, name: &str) -> Health {
     let rows = rows(device, name);
     if rows == Some((true, false)) {
         let message = "memory rows wait to be remapped by the next reset; work runs on unharmed";
-        health.warnings.push(warning("row_remap_pending", message));
+        health
+            .warnings
+            .push(warning(WarningReason::RowRemapPending, message));
     }
 
     let failure = || {
         rows.is_some_and(|(_, failed)| failed).then(|| {
             unusable(
-                "row_remap_failure",
+                UnusableReason::RowRemapFailure,
                 "memory rows could not be remapped; replace the card",
             )
         })
@@ -90,9 +95,9 @@ pub(super) fn check(device: &Device<'_>, name: &str) -> Health {
     health
 }
 
-pub(super) fn warning(reason: &str, message: impl Into<String>) -> Warning {
+pub(super) fn warning(reason: WarningReason, message: impl Into<String>) -> Warning {
     Warning {
-        reason: reason.to_owned(),
+        reason: reason.into(),
         message: message.into(),
     }
 }
@@ -100,15 +105,15 @@ pub(super) fn warning(reason: &str, message: impl Into<String>) -> Warning {
 fn recovery(action: u32) -> Option<Unusable> {
     match action {
         1 | 4 => Some(unusable(
-            "reset_required",
+            UnusableReason::ResetRequired,
             "the driver asks for a reset: nvidia-smi --gpu-reset",
         )),
         2 => Some(unusable(
-            "reset_required",
+            UnusableReason::ResetRequired,
             "the driver asks for a reboot of the host",
         )),
         3 => Some(unusable(
-            "drain",
+            UnusableReason::Drain,
             "the driver asks that work with peers of this GPU end",
         )),
         _ => None,
@@ -130,7 +135,7 @@ fn draining(device: &Device<'_>) -> Option<Unusable> {
         .is_ok_and(|draining| draining)
         .then(|| {
             unusable(
-                "drain",
+                UnusableReason::Drain,
                 "the GPU is being drained; end it with nvidia-smi drain -m 0",
             )
         })
@@ -143,13 +148,13 @@ fn fabric(device: &Device<'_>) -> Option<Unusable> {
     match raw::fabric(device) {
         Ok((1 | 2, _)) => {
             let cure = "the NVLink fabric is not ready; is nvidia-fabricmanager running?";
-            Some(unusable("fabric_not_ready", cure))
+            Some(unusable(UnusableReason::FabricNotReady, cure))
         }
         Ok((3, status)) if status != 0 => {
             let text = format!(
                 "the NVLink fabric refused this GPU (status {status}); see nvidia-fabricmanager's log"
             );
-            Some(unusable("fabric_not_ready", text))
+            Some(unusable(UnusableReason::FabricNotReady, text))
         }
         Ok(_) | Err(_) => None,
     }
@@ -168,7 +173,7 @@ pub(super) enum Mode {
 pub(super) fn mode(device: &Device<'_>) -> Mode {
     match device.compute_mode() {
         Ok(ComputeMode::Prohibited) => Mode::Closed(unusable(
-            "prohibited",
+            UnusableReason::Prohibited,
             "compute mode is Prohibited; change it with nvidia-smi -c 0",
         )),
         Ok(ComputeMode::ExclusiveProcess | ComputeMode::ExclusiveThread) => Mode::Exclusive,
@@ -195,7 +200,7 @@ impl Mode {
 
 /// In an exclusive mode one process may hold a context, however much memory is free.
 fn exclusive(holders: &Holders, used: Bytes) -> Option<Unusable> {
-    let refused = |message: String| Some(unusable("exclusive_process", message));
+    let refused = |message: String| Some(unusable(UnusableReason::ExclusiveProcess, message));
     if !holders.compute_known {
         return refused(
             "compute mode is Exclusive and the process list is unreadable: it may be held"

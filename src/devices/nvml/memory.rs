@@ -3,7 +3,7 @@
 use std::fs;
 
 use hf_mem_core::bytes::Bytes;
-use hf_mem_core::device::Warning;
+use hf_mem_core::device::{Warning, WarningReason};
 use nvml_wrapper::Device;
 use nvml_wrapper::error::NvmlError;
 
@@ -166,7 +166,7 @@ pub(super) fn page_cache(node: u32, reading: MemoryReading, roots: &HostRoots) -
          to give it back: sync; echo 1 > /proc/sys/vm/drop_caches"
     );
 
-    Some(super::health::warning("page_cache", message))
+    Some(super::health::warning(WarningReason::PageCache, message))
 }
 
 /// `Node 4 FilePages:  3145728 kB`

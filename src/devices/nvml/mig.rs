@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use hf_mem_core::bytes::Bytes;
-use hf_mem_core::device::{Device, DeviceFacts, DeviceKind, Process};
+use hf_mem_core::device::{
+    Device, DeviceFacts, DeviceKind, Process, UnusableReason, WarningReason,
+};
 use nvml_wrapper::Device as Handle;
 use nvml_wrapper::error::NvmlError;
 
@@ -33,7 +35,7 @@ pub(super) fn instances(
         whole
             .device
             .warnings
-            .push(health::warning("mig_pending", message));
+            .push(health::warning(WarningReason::MigPending, message));
     }
 
     if mode.current == 1 {
@@ -98,11 +100,11 @@ fn split(
             health::from_error(&error, "listing its MIG instances")
         }
         _ if instances.is_empty() => health::unusable(
-            "mig_without_instances",
+            UnusableReason::MigWithoutInstances,
             "MIG is enabled and no instance exists, so nothing can run; create some with nvidia-smi mig -cgi",
         ),
         _ => health::unusable(
-            "mig_parent",
+            UnusableReason::MigParent,
             "MIG is enabled: only its instances can be used",
         ),
     });

@@ -1,14 +1,15 @@
 //! The open library and the passes over its devices.
 
-use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::mem;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use hf_mem_core::bytes::Bytes;
-use hf_mem_core::device::{Device, DeviceKind, Link, Process, Snapshot, declared, identity};
+use hf_mem_core::device::{
+    Device, DeviceKind, Link, Process, Snapshot, UnusableReason, declared, identity,
+};
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device as Handle, Nvml};
 
@@ -16,16 +17,14 @@ use super::device::{DeviceState, WholeGpu, nameless, unreadable};
 use super::library::{Fingerprint, concerns_all, open, whole};
 use super::xid::XidLog;
 use super::{health, mig, raw, topology};
+use crate::accounts::UserNames;
 use crate::devices::error::DevicesError;
 use crate::devices::holders::{HostRoots, describe, namesakes};
 use crate::devices::host_memory;
 use crate::devices::power::{self, PowerState};
-use crate::files;
 
 /// More GPUs than a host has; a bound on what a driver's count may make us do.
 const MAX_GPUS: u32 = 256;
-/// The longest list of users that is read.
-const MAX_PASSWD_BYTES: u64 = 64 << 20;
 /// How long the wiring is believed; links seldom change, and asking takes longer than a whole pass.
 const WIRING_LASTS: Duration = Duration::from_secs(60);
 
@@ -66,7 +65,7 @@ pub(super) struct HostReading<'a> {
     pub(super) margins: &'a Margins,
     /// Whether a number that the driver gives means the process of that number in `/proc`.
     namesakes: bool,
-    passwd: OnceCell<String>,
+    users: UserNames,
 }
 
 impl HostReading<'_> {
@@ -78,18 +77,9 @@ impl HostReading<'_> {
         }
 
         for process in processes {
-            let passwd = self
-                .passwd
-                .get_or_init(|| passwd(&self.roots.etc.join("passwd")));
-            describe(process, &self.roots.proc, passwd);
+            describe(process, &self.roots.proc, &self.users);
         }
     }
-}
-
-/// The text of the list of users; empty where it cannot be read.
-fn passwd(path: &Path) -> String {
-    let file = path.to_owned();
-    files::try_wait(path, move |disk| disk.read_text(&file, MAX_PASSWD_BYTES)).unwrap_or_default()
 }
 
 /// The one open library of this process.
@@ -214,7 +204,7 @@ impl NvmlReader {
             });
         }
 
-        identity::settle(&mut pass.devices);
+        identity::normalize(&mut pass.devices);
         one_pool(&mut pass.devices);
 
         let whole_gpus = pass
@@ -245,7 +235,7 @@ impl NvmlReader {
             roots: &self.options.roots,
             margins: &self.options.margins,
             namesakes: namesakes(&self.options.roots),
-            passwd: OnceCell::new(),
+            users: UserNames::of_host(&self.options.roots.etc),
         };
 
         if states.iter().any(PowerState::asleep) {
@@ -314,19 +304,17 @@ impl NvmlReader {
                 },
                 instances,
             )) => {
-                pass.sick |= gpu
-                    .unusable
-                    .as_ref()
-                    .is_some_and(|why| why.reason == "gpu_lost" || why.reason == "reset_required");
+                pass.sick |= gpu.unusable.as_ref().is_some_and(|why| {
+                    why.reason == UnusableReason::GpuLost
+                        || why.reason == UnusableReason::ResetRequired
+                });
 
                 // A second device of one UUID is no other one to the driver, which looks it up by
                 // that.
                 if !pass.seen.contains(&uuid) {
-                    if gpu
-                        .unusable
-                        .as_ref()
-                        .is_none_or(|why| why.reason != "mig_parent" && gpu.free_bytes.is_some())
-                    {
+                    if gpu.unusable.as_ref().is_none_or(|why| {
+                        why.reason != UnusableReason::MigParent && gpu.free_bytes.is_some()
+                    }) {
                         pass.wired.push(uuid.clone());
                     }
 
@@ -446,7 +434,7 @@ fn one_pool(devices: &mut [Device]) {
         let message = "it shares the host's memory with a device that is listed before it";
         device
             .unusable
-            .get_or_insert_with(|| health::unusable("shared_pool", message));
+            .get_or_insert_with(|| health::unusable(UnusableReason::SharedPool, message));
     }
 }
 
@@ -481,7 +469,7 @@ pub(super) fn asleep(state: &PowerState, index: u32, last: &[Device]) -> Device 
     unreadable(
         facts,
         health::unusable(
-            "asleep",
+            UnusableReason::Asleep,
             "the GPU is suspended and was not woken for a reading; wake it with nvidia-smi -L and ask again",
         ),
     )
@@ -498,7 +486,7 @@ pub fn all_asleep(options: &NvmlOptions) -> Option<Snapshot> {
         .zip(&states)
         .map(|(index, state)| asleep(state, index, &[]))
         .collect();
-    identity::settle(&mut devices);
+    identity::normalize(&mut devices);
 
     Some(Snapshot {
         source: "nvml".to_owned(),

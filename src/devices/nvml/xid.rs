@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use hf_mem_core::device::{Device, Unusable, Warning};
+use hf_mem_core::device::{Device, Unusable, UnusableReason, Warning, WarningReason};
 
 use super::health::unusable;
 
@@ -189,13 +189,13 @@ impl XidLog {
                 && device
                     .unusable
                     .as_ref()
-                    .is_none_or(|why| why.reason == "mig_parent")
+                    .is_none_or(|why| why.reason == UnusableReason::MigParent)
             {
                 device.unusable = Some(refusal(*xid, &message));
             }
 
             device.warnings.push(Warning {
-                reason: "xid".to_owned(),
+                reason: WarningReason::Xid.into(),
                 message: format!("{message}; see dmesg"),
             });
         }
@@ -204,9 +204,9 @@ impl XidLog {
 
 fn refusal(xid: Option<u64>, message: &str) -> Unusable {
     let reason = if xid == Some(79) {
-        "gpu_lost"
+        UnusableReason::GpuLost
     } else {
-        "reset_required"
+        UnusableReason::ResetRequired
     };
 
     unusable(
@@ -280,14 +280,17 @@ mod tests {
 
         assert_eq!(
             marked(&log, false).unusable.unwrap().reason,
-            "reset_required"
+            UnusableReason::ResetRequired
         );
         assert_eq!(marked(&log, true).unusable, None);
         assert_eq!(marked(&log, true).warnings.len(), 1);
         log.settle_absent(&[]);
         assert_eq!(marked(&log, false).unusable, None);
         log.add(&event(79));
-        assert_eq!(marked(&log, false).unusable.unwrap().reason, "gpu_lost");
+        assert_eq!(
+            marked(&log, false).unusable.unwrap().reason,
+            UnusableReason::GpuLost
+        );
     }
 
     #[test]

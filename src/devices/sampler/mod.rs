@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 pub use self::once::read_once;
 pub use self::source::{DeviceSource, usable};
-use hf_mem_core::device::{Device, Snapshot};
+use hf_mem_core::device::{Device, Snapshot, UnusableReason};
 
 use super::error::DevicesError;
 use super::holders::HostRoots;
@@ -148,7 +148,7 @@ impl Shared {
                 && device
                     .unusable
                     .as_ref()
-                    .is_none_or(|why| why.reason != "asleep")
+                    .is_none_or(|why| why.reason != UnusableReason::Asleep)
         };
 
         let count = outcome

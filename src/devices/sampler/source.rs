@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hf_mem_core::device::Snapshot;
+use hf_mem_core::device::{Snapshot, UnusableReason};
 
 use super::Sampler;
 use crate::devices::error::DevicesError;
@@ -48,7 +48,7 @@ pub fn usable(snapshot: &Snapshot) -> Result<(), DevicesError> {
 
     let telling = reasons
         .clone()
-        .find(|why| why.reason != "mig_parent")
+        .find(|why| why.reason != UnusableReason::MigParent)
         .or_else(|| reasons.clone().next());
 
     Err(

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use hf_mem_core::device::{Device, DeviceFacts, Snapshot, Unusable};
+use hf_mem_core::device::{Device, DeviceFacts, Snapshot, Unusable, UnusableReason};
+use hf_mem_core::wire_word::WireWord;
 
 use crate::transition_log::{Transition, TransitionLog};
 
@@ -33,7 +34,7 @@ impl DeviceStatusLog {
             if device
                 .unusable
                 .as_ref()
-                .is_some_and(|why| why.reason == "asleep")
+                .is_some_and(|why| why.reason == UnusableReason::Asleep)
             {
                 continue;
             }
@@ -56,15 +57,15 @@ impl DeviceStatusLog {
             if !uuid.starts_with("GPU-") {
                 return false;
             }
-            if known.told.wrong().is_none()
-                && let Some(turn) = known.told.note(Some(GONE), now)
+            if known.told.fault().is_none()
+                && let Some(turn) = known.told.record(Some(GONE), now)
             {
                 let message = "the driver does not name it any more; check its bus and `dmesg`";
                 wrong(
                     uuid,
                     known,
                     &Unusable {
-                        reason: GONE.to_owned(),
+                        reason: WireWord::new(GONE),
                         message: message.to_owned(),
                     },
                     turn,
@@ -98,7 +99,7 @@ impl DeviceStatusLog {
         known.index = *index;
         let turn = known
             .told
-            .note(device.unusable.as_ref().map(|why| why.reason.as_str()), now);
+            .record(device.unusable.as_ref().map(|why| why.reason.as_str()), now);
 
         match (turn, &device.unusable) {
             (Some(turn), Some(why)) => wrong(uuid, known, why, turn),

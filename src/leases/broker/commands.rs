@@ -1,4 +1,4 @@
-//! What is brought to the owner.
+//! The messages to the broker: commands and notices.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,18 +10,18 @@ use hf_mem_core::report::Problem;
 use hf_mem_core::report::lease::LeaseAnswer;
 use tokio::sync::oneshot;
 
-use super::attributed_event::RequestId;
+use super::event_log::RequestId;
 use super::grant_command::GrantCommand;
-use super::pending_reply::PendingReply;
+use super::reply::Reply;
 use crate::api::lease::LeasesAnswer;
 use crate::api::peer::Caller;
 use crate::leases::clock::Boottime;
 use crate::leases::ledger::LedgerConfig;
 
-/// Something to do, and where the answer goes.
+/// A command, and where its reply goes.
 #[derive(Debug)]
 pub(super) enum BrokerCommand {
-    Grant(Box<GrantCommand>, oneshot::Sender<PendingReply>),
+    Grant(Box<GrantCommand>, oneshot::Sender<Reply>),
     List(oneshot::Sender<LeasesAnswer>),
     Get(String, oneshot::Sender<Result<LeaseAnswer, Problem>>),
     Change(Change),
@@ -30,19 +30,19 @@ pub(super) enum BrokerCommand {
         Boottime,
         oneshot::Sender<BTreeMap<String, Bytes>>,
     ),
-    Rules(Box<LedgerConfig>, Duration),
+    SetRules(Box<LedgerConfig>, Duration),
     Ping(oneshot::Sender<()>),
     Stop(oneshot::Sender<()>),
 }
 
-/// Who wants something done to a lease.
+/// The user and the request that change a lease.
 #[derive(Debug)]
-pub(super) struct By {
+pub(super) struct ChangedBy {
     pub(super) uid: u32,
     pub(super) request_id: RequestId,
 }
 
-impl From<&Caller> for By {
+impl From<&Caller> for ChangedBy {
     fn from(caller: &Caller) -> Self {
         Self {
             uid: caller.peer.uid,
@@ -51,31 +51,30 @@ impl From<&Caller> for By {
     }
 }
 
-/// A lease to be changed.
+/// A renewal or a release.
 #[derive(Debug)]
 pub(super) struct Change {
     pub(super) id: String,
-    pub(super) by: By,
-    pub(super) whereto: LeaseChange,
-    pub(super) reply: oneshot::Sender<Result<LeaseAnswer, Problem>>,
+    pub(super) by: ChangedBy,
+    pub(super) action: LeaseChange,
+    pub(super) reply_to: oneshot::Sender<Result<LeaseAnswer, Problem>>,
 }
 
-/// Which way it is changed.
+/// How to change a lease.
 #[derive(Debug)]
 pub(super) enum LeaseChange {
-    /// Renewed, for so long.
-    Longer(Option<Duration>),
-    /// Given back.
-    End,
+    /// Renew it, for this time to live or for its own.
+    Renew(Option<Duration>),
+    Release,
 }
 
-/// Something to know; never refused and never waited for.
+/// Something that the broker learns; it is never refused and has no reply.
 #[derive(Debug)]
 pub(super) enum BrokerNotice {
-    /// A lease reached an asker.
-    Taken(String),
-    /// An asker hung up before a lease reached it.
+    /// A client has received the lease.
+    Received(String),
+    /// A client disconnected before it received the lease.
     Undelivered(String),
-    /// An asker hung up while it waited.
-    HungUp,
+    /// A client disconnected while it waited.
+    Disconnected,
 }

@@ -1,4 +1,4 @@
-//! One asker's case: plan on the reading, take a place in line, promise.
+//! The decisions on one grant: run its plan, judge the answer, choose the bytes to grant.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,7 +13,7 @@ use super::grant_command::Plan;
 use crate::leases::attribution::HolderReading;
 use crate::leases::ledger::Ledger;
 
-/// Bytes that leases claim in a reading, by device.
+/// Returns the bytes that leases claim in a reading, by device UUID.
 pub(super) fn claims(ledger: &Ledger, reading: &HolderReading<'_>) -> BTreeMap<String, Bytes> {
     let accounts = ledger.available(reading).into_iter();
     accounts
@@ -21,8 +21,8 @@ pub(super) fn claims(ledger: &Ledger, reading: &HolderReading<'_>) -> BTreeMap<S
         .collect()
 }
 
-/// Runs an asker's plan. A plan that breaks costs its asker the answer, and nobody the ledger.
-pub(super) fn run(
+/// Runs a plan. If it panics, its client gets an error and the ledger is unharmed.
+pub(super) fn run_plan(
     plan: &Plan,
     snapshot: &Snapshot,
     claims: &BTreeMap<String, Bytes>,
@@ -30,13 +30,13 @@ pub(super) fn run(
     catch_unwind(AssertUnwindSafe(|| plan(snapshot, claims))).unwrap_or_else(|_| {
         Err(Problem::new(
             Reason::Internal,
-            "working out the placement broke; see the log",
+            "computing the placement panicked; see the daemon's log",
         ))
     })
 }
 
-/// Whether an answer is a yes that can be held; with `strict`, "tight" is not.
-pub(super) fn is_yes(answer: &Answer, strict: bool) -> bool {
+/// Whether an answer is a yes that can be leased; with `strict`, "tight" is not.
+pub(super) fn is_grantable(answer: &Answer, strict: bool) -> bool {
     let yes = match answer.verdict {
         Some(Verdict::Fits) => true,
         Some(Verdict::Tight) => !strict,
@@ -45,8 +45,8 @@ pub(super) fn is_yes(answer: &Answer, strict: bool) -> bool {
     yes && answer.placement.is_some()
 }
 
-/// Whether an answer is a no that memory coming free may turn into a yes.
-pub(super) fn may_turn(answer: &Answer, strict: bool) -> bool {
+/// Whether an answer is a no that may become a yes when memory is freed.
+pub(super) fn may_become_yes(answer: &Answer, strict: bool) -> bool {
     match answer.verdict {
         Some(Verdict::DoesNotFit) => true,
         Some(Verdict::Tight) => strict,
@@ -54,11 +54,12 @@ pub(super) fn may_turn(answer: &Answer, strict: bool) -> bool {
     }
 }
 
-/// A "tight" that is not held because the asker was strict; other answers stay as they are.
-pub(super) fn not_held(mut answer: Answer, strict: bool) -> Answer {
+/// Explains why a "tight" answer has no lease if the request was strict. Other answers stay as they
+/// are.
+pub(super) fn explain_strict(mut answer: Answer, strict: bool) -> Answer {
     if strict && answer.verdict == Some(Verdict::Tight) {
         answer.message = format!(
-            "{}; no lease is held: a strict request needs the high end",
+            "{}; no lease is granted: a strict request needs the high end",
             answer.message
         );
     }
@@ -66,11 +67,11 @@ pub(super) fn not_held(mut answer: Answer, strict: bool) -> Answer {
     answer
 }
 
-/// Whether the plan would work out were nothing on the devices in use: only then does waiting help.
-pub(super) fn could_ever(plan: &Plan, snapshot: &Snapshot, strict: bool) -> bool {
+/// Whether the plan would fit if all devices were idle: only then does waiting help.
+pub(super) fn fits_when_idle(plan: &Plan, snapshot: &Snapshot, strict: bool) -> bool {
     let mut idle = snapshot.clone();
     for device in &mut idle.devices {
-        // What is not usable or not readable now is not waited for.
+        // A device that is unusable or unreadable now stays so.
         if device.free_bytes.is_some() && device.unusable.is_none() {
             let most = device
                 .facts
@@ -82,21 +83,23 @@ pub(super) fn could_ever(plan: &Plan, snapshot: &Snapshot, strict: bool) -> bool
         }
     }
 
-    run(plan, &idle, &BTreeMap::new()).is_ok_and(|answer| is_yes(&answer, strict))
+    run_plan(plan, &idle, &BTreeMap::new()).is_ok_and(|answer| is_grantable(&answer, strict))
 }
 
-/// The devices that an asker's names mean, exact or by their beginning; `None`: any, also where a
-/// name means none here.
+/// Resolves the devices that a client names, by UUID or by a prefix of it. `None` means any device,
+/// also if a name matches no device here.
 pub(super) fn candidates(
     names: Option<&BTreeSet<String>>,
     snapshot: &Snapshot,
 ) -> Option<BTreeSet<String>> {
-    let uuids = || snapshot.devices.iter().map(|device| &device.facts.uuid);
     let mut candidates = BTreeSet::new();
     for name in names? {
         let known = candidates.len();
         candidates.extend(
-            uuids()
+            snapshot
+                .devices
+                .iter()
+                .map(|device| &device.facts.uuid)
                 .filter(|uuid| !name.is_empty() && uuid.starts_with(name.as_str()))
                 .cloned(),
         );
@@ -109,17 +112,18 @@ pub(super) fn candidates(
     (!candidates.is_empty()).then_some(candidates)
 }
 
-/// The claims, with the devices closed on which one ahead in line has precedence.
-pub(super) fn with_closed(
+/// Returns the claims, with all memory claimed on the devices `reserved` for grants ahead in the
+/// queue.
+pub(super) fn claims_with_reserved(
     claims: &BTreeMap<String, Bytes>,
-    closed: &BTreeSet<String>,
+    reserved: &BTreeSet<String>,
     snapshot: &Snapshot,
 ) -> BTreeMap<String, Bytes> {
     let mut claims = claims.clone();
     for device in snapshot
         .devices
         .iter()
-        .filter(|device| closed.contains(&device.facts.uuid))
+        .filter(|device| reserved.contains(&device.facts.uuid))
     {
         let whole = device
             .free_bytes
@@ -134,15 +138,16 @@ pub(super) fn with_closed(
     claims
 }
 
-/// Returns what to grant for a yes: on each device what the model needs at the high end, or what
-/// the engine will take where that is more. `None` where less than that is available here.
+/// Returns the bytes to grant for a yes, by device UUID: on each device the high end of what the
+/// model needs, or what the engine will take if that is more. `None` if less than that is
+/// available.
 ///
-/// An engine that sizes its cache by what the driver calls free takes of leases that are not in use
-/// yet: where that is more than is available, the answer is a no.
+/// An engine that sizes its cache by the driver's free memory also takes leased memory that is not
+/// in use yet. If it would take more than is available, the answer is a no.
 ///
-/// "Tight" means that the high end is not available: then all that is available is granted, so that
-/// no other client is told it is free.
-pub(super) fn promise(
+/// "Tight" means that the high end is not available. The lease then covers all that is available,
+/// so that no other client gets it as free.
+pub(super) fn bytes_to_grant(
     answer: &Answer,
     ledger: &Ledger,
     reading: &HolderReading<'_>,
@@ -152,58 +157,50 @@ pub(super) fn promise(
     for share in &placement.devices {
         let (least, most) = wanted.entry(share.uuid.clone()).or_default();
         *least += Bytes::new(share.required_bytes);
-        *most += takes(share);
+        *most += taken_bytes(share);
     }
 
-    let mut promised = BTreeMap::new();
+    let mut granted = BTreeMap::new();
     for (uuid, (least, most)) in wanted {
-        // A device that takes no part of the model is not held.
+        // A device that holds no part of the model needs no lease.
         if most == Bytes::ZERO {
             continue;
         }
 
         let available = ledger.availability(&uuid, reading).available_bytes?;
-        let enough = answer.verdict == Some(Verdict::Tight) || available >= least;
-        let taken_from_others = most.scale(100, TAKES_PERCENT) > available.max(least);
-        if !enough || taken_from_others || available == Bytes::ZERO || most.overflowed() {
+        let is_enough = answer.verdict == Some(Verdict::Tight) || available >= least;
+        let taken_from_others = most.scale(100, MAX_TAKEN_PERCENT) > available.max(least);
+        if !is_enough || taken_from_others || available == Bytes::ZERO || most.overflowed() {
             return None;
         }
 
-        promised.insert(uuid, most.min(available));
+        granted.insert(uuid, most.min(available));
     }
 
-    Some(promised)
+    Some(granted)
 }
 
-/// What an engine takes may be above what is available by rounding alone: by this many percent of
-/// it, less 100.
-const TAKES_PERCENT: u64 = 101;
+/// The memory that an engine takes may exceed what is available by rounding alone, up to this
+/// percentage.
+const MAX_TAKEN_PERCENT: u64 = 101;
 
-fn takes(share: &DeviceShare) -> Bytes {
+fn taken_bytes(share: &DeviceShare) -> Bytes {
     Bytes::new(share.takes_bytes.map_or(share.required_bytes, |takes| {
         takes.max(share.required_bytes)
     }))
 }
 
-/// A yes that cannot be held now, as a no: the memory is there, but it is another's turn.
-pub(super) fn in_line(mut answer: Answer, ahead: usize) -> Answer {
+/// Turns a yes that cannot be leased now into a no: the memory is free, but others take precedence.
+pub(super) fn not_yet(mut answer: Answer, ahead: usize) -> Answer {
     answer.verdict = Some(Verdict::DoesNotFit);
     answer.set_reason(Reason::Leased);
 
-    let others = if ahead == 1 {
-        "1 other waits".to_owned()
-    } else {
-        format!("{ahead} others wait")
+    let obstacle = match ahead {
+        0 => "the free memory is reserved or leased to others".to_owned(),
+        1 => "1 other request waits in the queue for this memory".to_owned(),
+        _ => format!("{ahead} other requests wait in the queue for this memory"),
     };
-
-    answer.message = if ahead == 0 {
-        format!(
-            "{}; but what is free is kept back or promised to others",
-            answer.message
-        )
-    } else {
-        format!("{}; but {others} in line for this memory", answer.message)
-    };
+    answer.message = format!("{}; but {obstacle}", answer.message);
 
     if let Some(placement) = &mut answer.placement {
         placement.launch = None;
@@ -212,12 +209,17 @@ pub(super) fn in_line(mut answer: Answer, ahead: usize) -> Answer {
     answer
 }
 
-/// A no at the end of a wait: it may be a yes another time.
-pub(super) fn waited(mut answer: Answer, waited: Duration, place: usize, of: usize) -> Answer {
+/// The answer to a wait that has timed out: a no that may be a yes another time.
+pub(super) fn timed_out(
+    mut answer: Answer,
+    waited: Duration,
+    position: usize,
+    queue_length: usize,
+) -> Answer {
     answer.set_reason(Reason::WaitOver);
     let seconds = waited.as_secs();
     answer.message = format!(
-        "{}; waited {seconds} s in line, place {place} of {of} at the end",
+        "{}; waited {seconds} s in the queue, last at position {position} of {queue_length}",
         answer.message
     );
 

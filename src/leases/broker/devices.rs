@@ -1,4 +1,4 @@
-//! Where the office's readings come from.
+//! The source of the broker's device readings.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,17 +11,17 @@ use tokio::sync::watch;
 use crate::devices::error::DevicesError;
 use crate::devices::sampler::{self, DeviceSource};
 
-/// A reading under way.
+/// A reading in progress.
 pub type Sampling<'a> =
     Pin<Box<dyn Future<Output = Result<Arc<Snapshot>, DevicesError>> + Send + 'a>>;
 
-/// A source of readings that begin when they are asked for.
+/// A source of readings that begin on demand.
 pub trait Devices: Send + Sync + 'static {
-    /// A reading that began no earlier than this call, within `deadline`.
+    /// Reads the devices within `deadline`. The reading begins no earlier than this call.
     fn sample(&self, deadline: Duration) -> Sampling<'_>;
 
-    /// Every reading that is made, whoever asked for it; listening asks for none. `None` where
-    /// nothing is ever read.
+    /// Subscribes to the readings of all requesters; a subscription causes none. `None` if the
+    /// devices are never read.
     fn readings(&self) -> Option<watch::Receiver<Option<Arc<sampler::Reading>>>>;
 }
 

@@ -1,4 +1,4 @@
-//! The way to the owner, for everyone else.
+//! The broker's handle: how all other threads reach it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::commands::{BrokerCommand, BrokerNotice, Change, LeaseChange};
 use super::grant_command::GrantCommand;
-use super::pending_reply::PendingReply;
+use super::reply::Reply;
 use super::stuck_detector::StuckDetector;
 use crate::api::lease::LeasesAnswer;
 use crate::api::peer::Caller;
@@ -23,224 +23,220 @@ use crate::leases::event::{Counters, Dated};
 use crate::leases::ledger::LedgerConfig;
 use crate::leases::unreadable_ledger::UnreadableLedger;
 
-/// How the ledger stands, as of its owner's last step.
+/// The state of the ledger after the broker's last step.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BrokerStatus {
-    /// Bytes that leases claim beyond what was seen in use at the last reading, by device UUID.
+    /// Bytes that leases claim beyond what the last reading saw in use, by device UUID.
     pub leased: BTreeMap<String, Bytes>,
-    /// Leases that are alive.
+    /// How many leases are live.
     pub leases: usize,
-    /// Askers in line.
+    /// How many grants wait in the queue.
     pub waiting: usize,
-    /// What happened so far.
+    /// Event counts since the start.
     pub counters: Counters,
-    /// Whether something could not be written down.
+    /// Whether the ledger has changes that could not be written.
     pub behind: bool,
-    /// Promises that nobody can read, as long as they may not have ended.
-    pub blind: Option<UnreadableLedger>,
+    /// Leases of an earlier run that cannot be read and may still be live.
+    pub unreadable: Option<UnreadableLedger>,
 }
 
-/// The owner's address.
+/// A handle to the broker. Dropping the last one stops the broker.
 #[derive(Clone, Debug)]
 pub struct BrokerHandle {
-    errands: mpsc::Sender<BrokerCommand>,
-    notes: mpsc::WeakUnboundedSender<BrokerNotice>,
-    events: broadcast::WeakSender<Dated>,
-    standing: watch::Receiver<BrokerStatus>,
-    step: StuckDetector,
-    /// How long a step may last, and with it how long an answer is waited for.
-    stuck_after: Duration,
+    pub(super) commands: mpsc::Sender<BrokerCommand>,
+    pub(super) notices: mpsc::WeakUnboundedSender<BrokerNotice>,
+    pub(super) events: broadcast::WeakSender<Dated>,
+    pub(super) status: watch::Receiver<BrokerStatus>,
+    pub(super) stuck_detector: StuckDetector,
+    /// How long a step may last, and how long a caller waits for an answer.
+    pub(super) stuck_after: Duration,
 }
 
-/// Tells the owner when an asker hangs up, so that those behind it need not wait for the next
-/// reading.
-struct HangUp(Option<mpsc::WeakUnboundedSender<BrokerNotice>>);
+/// Notifies the broker when a client disconnects, so that those behind it in the queue need not
+/// wait for the next reading.
+struct DisconnectGuard(Option<mpsc::WeakUnboundedSender<BrokerNotice>>);
 
-impl Drop for HangUp {
+impl Drop for DisconnectGuard {
     fn drop(&mut self) {
-        if let Some(notes) = self.0.take().and_then(|notes| notes.upgrade()) {
-            let _owner_is_gone = notes.send(BrokerNotice::HungUp);
+        if let Some(notices) = self.0.take().and_then(|notices| notices.upgrade()) {
+            let _broker_gone = notices.send(BrokerNotice::Disconnected);
         }
     }
 }
 
 impl BrokerHandle {
-    pub(super) fn new(
-        errands: mpsc::Sender<BrokerCommand>,
-        notes: mpsc::WeakUnboundedSender<BrokerNotice>,
-        events: broadcast::WeakSender<Dated>,
-        standing: watch::Receiver<BrokerStatus>,
-        (step, stuck_after): (StuckDetector, Duration),
-    ) -> Self {
-        Self {
-            errands,
-            notes,
-            events,
-            standing,
-            step,
-            stuck_after,
-        }
-    }
-
-    /// Bytes that leases claim, by device UUID, as of the last reading: cheap, and good enough to
-    /// be shown. To place something on a reading of one's own, ask [`Self::leased_in`].
+    /// Bytes that leases claim as of the last reading, by device UUID. This is cheap and accurate
+    /// enough to display. To place a model on your own reading, call [`Self::leased_in`].
     pub fn leased(&self) -> BTreeMap<String, Bytes> {
-        self.standing.borrow().leased.clone()
+        self.status.borrow().leased.clone()
     }
 
-    /// How the ledger stands; changes whenever it does. What is borrowed from it must be let go at
-    /// once: as long as it is looked at, the owner cannot go on.
-    pub fn standing(&self) -> watch::Receiver<BrokerStatus> {
-        self.standing.clone()
+    /// Subscribes to the status. Drop a borrowed status at once: the broker cannot publish while it
+    /// is borrowed.
+    pub fn status(&self) -> watch::Receiver<BrokerStatus> {
+        self.status.clone()
     }
 
-    /// How the ledger stands, for one look. Drop it before anything is awaited: the owner waits for
-    /// that.
-    pub fn standing_now(&self) -> watch::Ref<'_, BrokerStatus> {
-        self.standing.borrow()
+    /// Borrows the current status. Drop it before you await anything: the broker cannot publish
+    /// while it is borrowed.
+    pub fn current_status(&self) -> watch::Ref<'_, BrokerStatus> {
+        self.status.borrow()
     }
 
-    /// Bytes that leases claim beyond what is seen in use in this very reading, which began at
-    /// `taken_at`. The ledger's own view is not moved by it.
+    /// Bytes that leases claim beyond what this reading, which began at `taken_at`, shows in use.
+    /// The ledger does not record the reading.
     pub async fn leased_in(
         &self,
         snapshot: Arc<Snapshot>,
         taken_at: Boottime,
     ) -> Result<BTreeMap<String, Bytes>, Problem> {
-        self.ask(|reply| BrokerCommand::Claims(snapshot, taken_at, reply))
+        self.request(|reply_to| BrokerCommand::Claims(snapshot, taken_at, reply_to))
             .await
     }
 
-    /// Plans on a fresh reading and holds what was planned, in one step. "No" is an answer.
+    /// Plans on a fresh reading and leases the planned memory, in one step. "No" is an answer.
     ///
-    /// May be dropped at any time: the asker then leaves the line, and a lease that did not reach
-    /// it is given back.
-    pub async fn grant(&self, ask: GrantCommand) -> Result<Answer, Problem> {
-        self.not_stuck()?;
-        let (reply, answer) = oneshot::channel::<PendingReply>();
-        self.errands
-            .send(BrokerCommand::Grant(Box::new(ask), reply))
+    /// You can drop the future at any time: the request then leaves the queue, and the broker
+    /// releases a lease that was not delivered.
+    pub async fn grant(&self, command: GrantCommand) -> Result<Answer, Problem> {
+        self.check_not_stuck()?;
+        let (reply_to, reply) = oneshot::channel::<Reply>();
+        self.commands
+            .send(BrokerCommand::Grant(Box::new(command), reply_to))
             .await
-            .map_err(|_| gone())?;
-        let mut hang_up = HangUp(Some(self.notes.clone()));
+            .map_err(|_| stopped())?;
+        let mut guard = DisconnectGuard(Some(self.notices.clone()));
 
-        // Dropped in reverse order: the receiver first, so that the owner finds it closed when it
-        // hears of it.
-        let answer = answer;
-        let delivery = answer.await;
-        hang_up.0 = None;
+        // Locals drop in reverse order: the receiver first, so that it is closed when the broker
+        // gets the notice.
+        let reply = reply;
+        let delivered = reply.await;
+        guard.0 = None;
 
-        delivery
+        delivered
             .ok()
-            .and_then(PendingReply::take)
-            .unwrap_or_else(|| Err(gone()))
+            .and_then(Reply::receive)
+            .unwrap_or_else(|| Err(stopped()))
     }
 
-    /// All leases that are alive, and all who wait.
+    /// Lists all live leases and all waiting grants.
     pub async fn list(&self) -> Result<LeasesAnswer, Problem> {
-        self.ask(BrokerCommand::List).await
+        self.request(BrokerCommand::List).await
     }
 
-    /// One lease, alive or lately ended.
+    /// Returns one lease, live or recently ended.
     pub async fn get(&self, id: String) -> Result<LeaseAnswer, Problem> {
-        self.ask(|reply| BrokerCommand::Get(id, reply)).await?
+        self.request(|reply_to| BrokerCommand::Get(id, reply_to))
+            .await?
     }
 
-    /// Makes a lease go on.
+    /// Renews a lease.
     pub async fn renew(
         &self,
         id: String,
         by: &Caller,
         ttl: Option<Duration>,
     ) -> Result<LeaseAnswer, Problem> {
-        self.ask(|reply| {
-            BrokerCommand::Change(Change {
-                id,
-                by: by.into(),
-                whereto: LeaseChange::Longer(ttl),
-                reply,
-            })
-        })
-        .await?
+        self.change(id, by, LeaseChange::Renew(ttl)).await
     }
 
-    /// Gives a lease back. Doing it twice does no harm.
+    /// Releases a lease. Releasing it twice is harmless.
     pub async fn release(&self, id: String, by: &Caller) -> Result<LeaseAnswer, Problem> {
-        self.ask(|reply| {
+        self.change(id, by, LeaseChange::Release).await
+    }
+
+    async fn change(
+        &self,
+        id: String,
+        by: &Caller,
+        change: LeaseChange,
+    ) -> Result<LeaseAnswer, Problem> {
+        self.request(|reply_to| {
             BrokerCommand::Change(Change {
                 id,
                 by: by.into(),
-                whereto: LeaseChange::End,
-                reply,
+                action: change,
+                reply_to,
             })
         })
         .await?
     }
 
-    /// All that happens from now on. A listener that is too slow loses events, and is told how
-    /// many.
+    /// Subscribes to all events from now on. A slow subscriber loses events and learns how many.
     pub fn events(&self) -> Option<broadcast::Receiver<Dated>> {
         self.events.upgrade().map(|events| events.subscribe())
     }
 
-    /// New rules, as on a reload.
+    /// Replaces the rules, as on a reload.
     pub async fn set_rules(
         &self,
-        settings: LedgerConfig,
+        rules: LedgerConfig,
         default_ttl: Duration,
     ) -> Result<(), Problem> {
-        self.errands
-            .send(BrokerCommand::Rules(Box::new(settings), default_ttl))
+        self.commands
+            .send(BrokerCommand::SetRules(Box::new(rules), default_ttl))
             .await
-            .map_err(|_| gone())
+            .map_err(|_| stopped())
     }
 
-    /// How long the owner has been stuck in one step, where it is: the disk hangs, most likely.
+    /// How long the broker has been stuck in one step, if it is stuck. Most likely the disk hangs.
     pub fn stuck_for(&self) -> Option<Duration> {
-        self.step.lasts().filter(|lasts| *lasts > self.stuck_after)
+        self.stuck_detector
+            .step_duration()
+            .filter(|duration| *duration > self.stuck_after)
     }
 
-    /// Comes back once the owner has come to it.
+    /// Returns once the broker has handled all commands before this one.
     pub async fn ping(&self) -> Result<(), Problem> {
-        self.ask(BrokerCommand::Ping).await
+        self.request(BrokerCommand::Ping).await
     }
 
-    /// Writes down what is not yet, sends the waiters away and ends the owner's thread. One that is
-    /// stuck is left behind.
+    /// Writes what is unwritten, rejects the waiting grants and ends the broker's thread. A broker
+    /// that is stuck is left running.
     pub async fn stop(&self) {
-        let _stopped_before = self.ask(BrokerCommand::Stop).await;
+        let _stopped_before = self.request(BrokerCommand::Stop).await;
     }
 
-    /// Nobody waits behind a step that does not end.
-    fn not_stuck(&self) -> Result<(), Problem> {
-        self.stuck_for().map_or(Ok(()), |lasts| Err(stuck(lasts)))
+    /// Fails if the broker is stuck, so that no caller waits for it.
+    fn check_not_stuck(&self) -> Result<(), Problem> {
+        self.stuck_for()
+            .map_or(Ok(()), |duration| Err(stuck(duration)))
     }
 
-    /// Brings an errand that is done in one step. Whether it was done is not known where no answer
-    /// came in time.
-    async fn ask<T>(
+    /// Sends a command that the broker handles in one step. If the answer times out, it is unknown
+    /// whether the broker handled it.
+    async fn request<T>(
         &self,
-        errand: impl FnOnce(oneshot::Sender<T>) -> BrokerCommand,
+        command: impl FnOnce(oneshot::Sender<T>) -> BrokerCommand,
     ) -> Result<T, Problem> {
-        self.not_stuck()?;
-        let (reply, answer) = oneshot::channel();
-        let asked = async {
-            self.errands.send(errand(reply)).await.map_err(|_| gone())?;
-            answer.await.map_err(|_| gone())
+        self.check_not_stuck()?;
+        let (reply_to, reply) = oneshot::channel();
+        let answered = async {
+            self.commands
+                .send(command(reply_to))
+                .await
+                .map_err(|_| stopped())?;
+            reply.await.map_err(|_| stopped())
         };
 
-        timeout(self.stuck_after, asked)
+        timeout(self.stuck_after, answered)
             .await
             .unwrap_or_else(|_| Err(stuck(self.stuck_after)))
     }
 }
 
-fn stuck(lasts: Duration) -> Problem {
-    Problem::new(Reason::Busy, format!("the keeper of the leases has not answered for {} s", lasts.as_secs()))
-        .hint("the disk under leases.state_directory may hang: see hf-mem-probe health and the kernel's log")
+fn stuck(duration: Duration) -> Problem {
+    let detail = format!(
+        "the lease broker has not answered for {} s",
+        duration.as_secs()
+    );
+    Problem::new(Reason::Busy, detail).hint(
+        "the disk under leases.state_directory may hang; see `hf-mem-probe health` and the \
+         kernel log",
+    )
 }
 
-fn gone() -> Problem {
-    Problem::new(Reason::Busy, "the keeper of the leases has stopped")
+fn stopped() -> Problem {
+    Problem::new(Reason::Busy, "the lease broker has stopped")
         .hint("ask again; the daemon may be restarting")
 }

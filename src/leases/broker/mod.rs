@@ -1,29 +1,26 @@
-//! The ledger's one owner: a thread that takes errands one by one, so that deciding and recording
-//! are one step.
+//! The lease broker: the one thread that owns the ledger. It handles commands one by one, so that
+//! it decides and records a lease in one step.
 //!
-//! [`LeaseBroker::start`] gives a handle that may be cloned. A grant is decided on a reading that
-//! began after it was asked for; all that is asked while a reading is under way shares the next
-//! one. The plan itself is the asker's: a closure that the owner runs against that reading and the
-//! claims of that moment.
+//! [`LeaseBroker::start`] returns a handle that you can clone. The broker decides a grant on a
+//! reading that began after the command arrived. Commands that arrive during a reading share the
+//! next one. The command carries its plan: a closure that the broker runs against that reading and
+//! the claims at that time.
 //!
-//! The owner has a thread of its own, because writing the ledger down waits for the disk and a plan
-//! computes: neither may hold up the sockets. It waits for devices through [`Devices`] and never
+//! The broker has its own thread, because writing the ledger waits for the disk and a plan
+//! computes, and neither may block the sockets. It reads devices through [`Devices`] and never
 //! calls the driver itself.
 
 mod actor;
-mod attributed_event;
 mod commands;
 mod decide;
 mod devices;
 mod event_log;
-mod event_rate_limiter;
 mod grant_command;
 mod handle;
-mod log_line;
 mod open;
-mod pending_reply;
 mod problem;
 mod process_watcher;
+mod reply;
 mod resolve_holder;
 mod stuck_detector;
 #[cfg(test)]
@@ -36,62 +33,63 @@ use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, watch};
 
-pub use self::attributed_event::RequestId;
 pub use self::devices::{Devices, Sampling};
-pub use self::event_log::JournalSettings;
+pub use self::event_log::{JournalConfig, RequestId};
 pub use self::grant_command::{GrantCommand, Plan};
 pub use self::handle::{BrokerHandle, BrokerStatus};
 pub use self::open::{open, open_in_time};
 
-use crate::leases::clock::Now;
+use self::actor::{BrokerActor, BrokerChannels};
+use self::stuck_detector::StuckDetector;
+use crate::leases::clock::Timestamp;
 use crate::leases::durable_ledger::DurableLedger;
 use crate::leases::store::LedgerStorage;
 
-/// Where a ledger is kept, whatever it is.
+/// Storage for the ledger, of any kind.
 pub type AnyStorage = Box<dyn LedgerStorage + Send>;
 
-/// The office's own rules; those of the ledger are in [`crate::leases::ledger::LedgerConfig`].
+/// The broker's settings; those of the ledger are in [`crate::leases::ledger::LedgerConfig`].
 #[derive(Clone, Debug)]
 pub struct BrokerConfig {
-    /// Time to live of a lease that names none.
+    /// The time to live of a lease if the client names none.
     pub default_ttl: Duration,
-    /// The most that may wait at once.
-    pub most_waiting: usize,
-    /// The most of one user that may wait at once.
-    pub most_waiting_for_one_user: usize,
+    /// The most grants that wait at once.
+    pub max_waiting: usize,
+    /// The most grants of one user that wait at once.
+    pub max_waiting_per_user: usize,
     /// The longest wait.
-    pub longest_wait: Duration,
+    pub max_wait: Duration,
     /// How long a reading may take.
     pub reading_deadline: Duration,
-    /// How often devices are read while somebody waits or a lease has not settled.
-    pub read_every: Duration,
-    /// How often they are read while all leases have settled. Without leases and waiters they are
-    /// not read at all.
-    pub read_settled_every: Duration,
-    /// How long the owner plans and promises on one reading before it hears others; one asker's
-    /// plan is never cut.
-    pub longest_round: Duration,
-    /// How long one step of the owner may take before it counts as stuck: writing waits for the
-    /// disk, and a disk may hang.
+    /// How often devices are read while a grant waits or a lease has not settled.
+    pub read_interval: Duration,
+    /// How often devices are read while all leases have settled. Without leases and waiting grants
+    /// the broker does not read them.
+    pub settled_read_interval: Duration,
+    /// How long the broker decides grants on one reading, or applies changes, before it handles
+    /// other commands. It never interrupts a plan.
+    pub max_round: Duration,
+    /// How long one step may take before the broker counts as stuck: a step writes to the disk, and
+    /// a disk may hang.
     pub stuck_after: Duration,
-    /// Where processes are looked up.
+    /// The root of the process file system.
     pub proc_root: PathBuf,
-    /// The journal; `None`: there is none.
-    pub journal: Option<JournalSettings>,
+    /// The journal; `None`: the daemon keeps none.
+    pub journal: Option<JournalConfig>,
 }
 
 impl Default for BrokerConfig {
     fn default() -> Self {
         Self {
             default_ttl: Duration::from_secs(120),
-            most_waiting: 32,
-            most_waiting_for_one_user: 16,
-            longest_wait: Duration::from_secs(3600),
+            max_waiting: 32,
+            max_waiting_per_user: 16,
+            max_wait: Duration::from_secs(3600),
             reading_deadline: Duration::from_secs(5),
-            read_every: Duration::from_secs(1),
-            read_settled_every: Duration::from_secs(5),
-            longest_round: Duration::from_millis(100),
-            // A plan over the most devices takes seconds.
+            read_interval: Duration::from_secs(1),
+            settled_read_interval: Duration::from_secs(5),
+            max_round: Duration::from_millis(100),
+            // A plan over the maximum number of devices takes seconds.
             stuck_after: Duration::from_secs(10),
             proc_root: PathBuf::from("/proc"),
             journal: None,
@@ -99,66 +97,63 @@ impl Default for BrokerConfig {
     }
 }
 
-/// Errands that may be under way to the owner.
-const ERRANDS: usize = 256;
-/// Events that a slow listener may be behind before it loses some.
-const EVENTS: usize = 1024;
+/// The capacity of the command channel.
+const COMMAND_CAPACITY: usize = 256;
+/// How many events a slow subscriber may be behind before it loses some.
+const EVENT_CAPACITY: usize = 1024;
 
-/// The owner of the ledger, to be started.
+/// The owner of the ledger.
 #[derive(Debug)]
 pub struct LeaseBroker;
 
 impl LeaseBroker {
-    /// Starts the owner's thread. It ends by [`BrokerHandle::stop`], or when the last handle is
-    /// gone.
+    /// Starts the broker's thread. It ends with [`BrokerHandle::stop`], or when the last handle is
+    /// dropped.
     pub fn start(
-        settings: BrokerConfig,
-        keeper: DurableLedger<AnyStorage>,
+        config: BrokerConfig,
+        ledger: DurableLedger<AnyStorage>,
         devices: Arc<dyn Devices>,
     ) -> std::io::Result<(BrokerHandle, JoinHandle<()>)> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let (errands, errands_in) = mpsc::channel(ERRANDS);
-        let (notes, notes_in) = mpsc::unbounded_channel();
-        let (events, _) = broadcast::channel(EVENTS);
+        let (command_sender, commands) = mpsc::channel(COMMAND_CAPACITY);
+        let (notice_sender, notices) = mpsc::unbounded_channel();
+        let (events, _) = broadcast::channel(EVENT_CAPACITY);
 
-        // What was taken up counts before the owner's first step.
-        let (leases, blind) = (
-            keeper.ledger().live().count(),
-            keeper.blind(Now::read()).cloned(),
-        );
-        let (standing, standing_out) = watch::channel(BrokerStatus {
-            leases,
-            blind,
+        // Restored leases count before the broker's first step.
+        let (status, status_receiver) = watch::channel(BrokerStatus {
+            leases: ledger.ledger().live().count(),
+            unreadable: ledger.unreadable(Timestamp::now()).cloned(),
             ..BrokerStatus::default()
         });
 
-        let step = stuck_detector::StuckDetector::default();
-        let handle = BrokerHandle::new(
-            errands,
-            notes.downgrade(),
-            events.downgrade(),
-            standing_out,
-            (step.clone(), settings.stuck_after),
-        );
+        let stuck_detector = StuckDetector::default();
+        let handle = BrokerHandle {
+            commands: command_sender,
+            notices: notice_sender.downgrade(),
+            events: events.downgrade(),
+            status: status_receiver,
+            stuck_detector: stuck_detector.clone(),
+            stuck_after: config.stuck_after,
+        };
 
-        let owner = move || {
+        let run_broker = move || {
+            let channels = BrokerChannels {
+                notices: notice_sender,
+                events,
+                status,
+            };
+
             runtime.block_on(async move {
-                let desk = actor::BrokerActor::new(
-                    settings,
-                    keeper,
-                    devices,
-                    (notes, events, standing),
-                    step,
-                );
-                desk.run(errands_in, notes_in).await;
+                let actor = BrokerActor::new(config, ledger, devices, channels);
+                actor.run(commands, notices, stuck_detector).await;
             });
         };
 
         let thread = std::thread::Builder::new()
             .name("leases".to_owned())
-            .spawn(owner)?;
+            .spawn(run_broker)?;
 
         Ok((handle, thread))
     }

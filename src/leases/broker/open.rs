@@ -1,5 +1,6 @@
-//! The ledger as it lies on disk, taken up at the start.
+//! Opens the ledger at the start.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,125 +8,126 @@ use std::sync::mpsc::sync_channel;
 use std::time::{Duration, SystemTime};
 
 use super::AnyStorage;
-use crate::leases::clock::Now;
+use crate::leases::clock::Timestamp;
 use crate::leases::durable_ledger::DurableLedger;
 use crate::leases::holder::{ProcessIdentity, is_alive};
 use crate::leases::ledger::{Ledger, LedgerConfig};
 use crate::leases::store::{Loaded, NoStore, Store, StoreError, boot_id};
 use crate::leases::unreadable_ledger::Unreadable;
 
-/// How long the daemon before this one may take to let go of the ledger: without it no lease is
-/// granted at all.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long to wait until the previous daemon closes the ledger: without a ledger the daemon grants
+/// no lease.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Takes up the leases kept in `directory`, or says why none can be kept there: then every grant is
-/// refused with that reason, and all else works.
+/// Opens the ledger in `directory`. On failure it returns the error and a ledger that refuses every
+/// grant with that error; everything else works.
 pub fn open(
     directory: &Path,
     settings: LedgerConfig,
     proc_root: &Path,
 ) -> (DurableLedger<AnyStorage>, Option<StoreError>) {
-    let now = Now::read();
-    let taken = boot_id(proc_root).and_then(|boot_id| {
-        let mut store = Store::open_within(directory, PATIENCE)?;
+    let now = Timestamp::now();
+    let opened = boot_id(proc_root).and_then(|boot_id| {
+        let mut store = Store::open_within(directory, LOCK_TIMEOUT)?;
         let loaded = store.load()?;
         let unreadable = store.unreadable()?;
         Ok((boot_id, store, (loaded, unreadable)))
     });
 
-    match taken {
+    match opened {
         Ok((boot_id, store, loaded)) => {
-            let keeper = resume(settings.clone(), &boot_id, store, loaded, now, proc_root);
-            (keeper, None)
+            let durable = resume(settings.clone(), &boot_id, store, loaded, now, proc_root);
+            (durable, None)
         }
         Err(error) => {
             let boot_id = boot_id(proc_root).unwrap_or_default();
-            let error = error.hiding(directory, &settings, &boot_id, now);
-            let ledger = Ledger::new(settings, "", run());
-
-            (
-                DurableLedger::new(
-                    ledger,
-                    Box::new(NoStore {
-                        why: error.to_string(),
-                    }),
-                ),
-                Some(error),
-            )
+            let error = error.or_hidden_leases(directory, &settings, &boot_id, now);
+            (without_storage(settings, &error), Some(error))
         }
     }
 }
 
-/// How often a ledger that another holds is looked at again.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How often to check whether another daemon still holds the ledger.
+const LOCK_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// As [`open`], but a disk that hangs holds the daemon up for `patience` only: it then starts
-/// without a ledger and says so. What comes last turns true once the ledger could be had after all,
-/// and a restart would find the leases: the disk has answered, or another daemon has let go of it
-/// (one that hung in the disk too cannot be killed, and holds it until then).
+/// Opens the ledger like [`open`], but a disk that hangs delays the start for at most `timeout`.
+/// After that the daemon starts without a ledger, with an error.
+///
+/// The returned flag becomes true once a restart would find the leases: the disk has answered, or
+/// another daemon has closed the ledger. A daemon that hung on the same disk cannot be killed, and
+/// holds the ledger until the disk answers.
 pub fn open_in_time(
     directory: &Path,
     settings: LedgerConfig,
     proc_root: &Path,
-    patience: Duration,
+    timeout: Duration,
 ) -> (
     DurableLedger<AnyStorage>,
     Option<StoreError>,
     Arc<AtomicBool>,
 ) {
-    let late = Arc::new(AtomicBool::new(false));
+    let available_later = Arc::new(AtomicBool::new(false));
 
-    // Holds nothing: what is sent is either taken, or known not to have been.
-    let (opened, taken) = sync_channel(0);
-    let work = {
+    // Without a buffer, a send fails if no receiver takes the value.
+    let (opened_sender, opened) = sync_channel(0);
+    let open_ledger = {
         let (directory, settings, proc_root) =
             (directory.to_owned(), settings.clone(), proc_root.to_owned());
-        let late = Arc::clone(&late);
+        let available_later = Arc::clone(&available_later);
 
         move || {
             let found = open(&directory, settings, &proc_root);
             let in_use = matches!(found.1, Some(StoreError::InUse { .. }));
 
-            // Not sent is dropped, and with it the lock on the folder.
-            let in_time = opened.send(found).is_ok();
+            // A value that is not received is dropped, and with it the lock on the folder.
+            let in_time = opened_sender.send(found).is_ok();
             if in_time && !in_use {
                 return;
             }
 
             while in_use && matches!(Store::open(&directory), Err(StoreError::InUse { .. })) {
-                std::thread::sleep(LOOK_AGAIN);
+                std::thread::sleep(LOCK_CHECK_INTERVAL);
             }
 
-            late.store(true, Ordering::Relaxed);
+            available_later.store(true, Ordering::Relaxed);
         }
     };
 
-    let trouble = match std::thread::Builder::new()
+    let error = match std::thread::Builder::new()
         .name("leases-open".to_owned())
-        .spawn(work)
+        .spawn(open_ledger)
     {
-        Ok(_thread) => match taken.recv_timeout(patience) {
-            Ok((keeper, trouble)) => return (keeper, trouble, late),
+        Ok(_thread) => match opened.recv_timeout(timeout) {
+            Ok((durable, error)) => return (durable, error, available_later),
             Err(_) => StoreError::Hangs {
                 directory: directory.display().to_string(),
-                seconds: patience.as_secs(),
+                seconds: timeout.as_secs(),
             },
         },
         Err(error) => {
-            let why = format!("no thread to read {} with: {error}", directory.display());
-            StoreError::None { why }.unread(directory)
+            let why = format!(
+                "cannot start a thread to read {}: {error}",
+                directory.display()
+            );
+            StoreError::None { why }.with_unknown_leases(directory)
         }
     };
 
-    let ledger = Ledger::new(settings, "", run());
-    let keeper = DurableLedger::new(
-        ledger,
-        Box::new(NoStore {
-            why: trouble.to_string(),
-        }) as AnyStorage,
-    );
+    (
+        without_storage(settings, &error),
+        Some(error),
+        available_later,
+    )
+}
 
-    (keeper, Some(trouble), late)
+/// A ledger that refuses every grant with `error`.
+fn without_storage(settings: LedgerConfig, error: &StoreError) -> DurableLedger<AnyStorage> {
+    let ledger = Ledger::new(settings, "", run_id());
+    let storage = NoStore {
+        why: error.to_string(),
+    };
+
+    DurableLedger::new(ledger, Box::new(storage))
 }
 
 fn resume(
@@ -133,36 +135,36 @@ fn resume(
     boot_id: &str,
     store: Store,
     (loaded, unreadable): (Loaded, Vec<Unreadable>),
-    now: Now,
+    now: Timestamp,
     proc_root: &Path,
 ) -> DurableLedger<AnyStorage> {
     let storage: AnyStorage = Box::new(store);
-    let alive = |process: &ProcessIdentity| is_alive(proc_root, process);
-
     DurableLedger::resume(
         storage,
         (loaded, &unreadable),
         settings,
         boot_id,
-        run(),
+        run_id(),
         now,
-        alive,
+        |process: &ProcessIdentity| is_alive(proc_root, process),
     )
 }
 
-/// Differs from start to start, so that no old id means a new lease.
-fn run() -> u32 {
-    let wall = SystemTime::now()
+/// Returns an id that differs from start to start, so that no old lease id names a new lease.
+fn run_id() -> u32 {
+    let since_epoch = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
-    let mixed = wall.as_nanos()
-        ^ (u128::from(std::process::id()) << 64)
-        ^ u128::from(Now::read().boottime.as_millis());
 
-    // FNV-1a (Fowler, Noll, Vo) over the bytes: what differs anywhere differs everywhere.
-    mixed.to_le_bytes().iter().fold(0x811c_9dc5, |hash, byte| {
-        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
-    })
+    // The hasher has random keys; the clocks and the pid make sure that two starts differ.
+    let hash = RandomState::new().hash_one((
+        since_epoch.as_nanos(),
+        std::process::id(),
+        Timestamp::now().boottime,
+    ));
+    let [a, b, c, d, ..] = hash.to_le_bytes();
+
+    u32::from_le_bytes([a, b, c, d])
 }
 
 #[cfg(test)]
@@ -173,11 +175,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_that_hangs_delays_the_start_for_a_while_only() {
+    fn hanging_disk_delays_start_briefly() {
         let folder = tempfile::tempdir().unwrap();
         let lock = folder.path().join("leases.lock");
 
-        // Who opens a pipe to write waits until somebody reads: as good as a disk that hangs.
+        // Opening a pipe for writing blocks until a reader opens it, like a disk that hangs.
         rustix::fs::mknodat(
             rustix::fs::CWD,
             &lock,
@@ -188,35 +190,38 @@ mod tests {
         .unwrap();
 
         std::fs::set_permissions(&lock, Permissions::from_mode(0o600)).unwrap();
-        let open = |patience| {
+        let open = |timeout| {
             open_in_time(
                 folder.path(),
                 LedgerConfig::default(),
                 Path::new("/proc"),
-                patience,
+                timeout,
             )
         };
 
-        let (_keeper, trouble, late) = open(Duration::from_millis(50));
-        assert!(matches!(trouble, Some(StoreError::Hangs { .. })));
-        assert!(!late.load(Ordering::Relaxed));
+        let (_keeper, error, available_later) = open(Duration::from_millis(50));
+        assert!(matches!(error, Some(StoreError::Hangs { .. })));
+        assert!(!available_later.load(Ordering::Relaxed));
 
-        // The disk is back: that is told, and the folder is free for the next.
+        // The disk is back: the flag is set, and the folder is free.
         drop(File::open(&lock).unwrap());
-        while !late.load(Ordering::Relaxed) {
+        while !available_later.load(Ordering::Relaxed) {
             std::thread::yield_now();
         }
 
         std::fs::remove_file(&lock).unwrap();
-        let (keeper, trouble, late) = open(Duration::from_secs(60));
-        assert!(trouble.is_none() && !late.load(Ordering::Relaxed));
+        let (durable, error, available_later) = open(Duration::from_secs(60));
+        assert!(error.is_none() && !available_later.load(Ordering::Relaxed));
 
-        // Another holds it, and lets go.
-        let (_without, trouble, late) = open(Duration::from_secs(60));
-        assert!(matches!(trouble, Some(StoreError::InUse { .. })) && !late.load(Ordering::Relaxed));
-        drop(keeper);
+        // Another daemon holds the ledger, and closes it.
+        let (_without, error, available_later) = open(Duration::from_secs(60));
+        assert!(
+            matches!(error, Some(StoreError::InUse { .. }))
+                && !available_later.load(Ordering::Relaxed)
+        );
+        drop(durable);
 
-        while !late.load(Ordering::Relaxed) {
+        while !available_later.load(Ordering::Relaxed) {
             std::thread::yield_now();
         }
     }

@@ -1,4 +1,4 @@
-//! The ledger's refusals as problems.
+//! The ledger's errors as problems of the API.
 
 use hf_mem_core::report::Problem;
 use hf_mem_core::report::problem::Reason;
@@ -41,16 +41,16 @@ impl From<ChangeError> for Problem {
 }
 
 impl From<&UnreadableLedger> for Problem {
-    fn from(blind: &UnreadableLedger) -> Self {
-        Self::new(Reason::Busy, blind.to_string()).hint(blind.cure())
+    fn from(unreadable: &UnreadableLedger) -> Self {
+        Self::new(Reason::Busy, unreadable.to_string()).hint(unreadable.remedy())
     }
 }
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        let cure =
-            "see leases.state_directory in the configuration, and StateDirectory= of the unit";
-        Self::new(Reason::BadConfiguration, error.to_string()).hint(cure)
+        let hint =
+            "check `leases.state_directory` in the configuration and `StateDirectory=` in the unit";
+        Self::new(Reason::BadConfiguration, error.to_string()).hint(hint)
     }
 }
 
@@ -59,7 +59,7 @@ impl From<CommitError> for Problem {
         match error {
             CommitError::Grant(error) => error.into(),
             CommitError::Change(error) => error.into(),
-            CommitError::Blind(blind) => Self::from(&*blind),
+            CommitError::Unreadable(unreadable) => Self::from(&*unreadable),
             CommitError::Store(error) => error.into(),
         }
     }

@@ -1,4 +1,4 @@
-//! Watching holders: the kernel tells of a death at once.
+//! Watches the processes that hold leases: the kernel reports an exit at once.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,25 +9,25 @@ use tokio::task::AbortHandle;
 
 use crate::leases::holder::{ProcessIdentity, WatchedProcess};
 
-/// The holders that are watched.
+/// The watched processes.
 #[derive(Debug)]
 pub(super) struct ProcessWatcher {
     watched: HashMap<ProcessIdentity, AbortHandle>,
-    died: mpsc::UnboundedSender<ProcessIdentity>,
-    told: mpsc::UnboundedReceiver<ProcessIdentity>,
+    exit_sender: mpsc::UnboundedSender<ProcessIdentity>,
+    exits: mpsc::UnboundedReceiver<ProcessIdentity>,
 }
 
 impl ProcessWatcher {
     pub(super) fn new() -> Self {
-        let (died, told) = mpsc::unbounded_channel();
+        let (exit_sender, exits) = mpsc::unbounded_channel();
         Self {
             watched: HashMap::new(),
-            died,
-            told,
+            exit_sender,
+            exits,
         }
     }
 
-    /// Watches a process until it dies or nobody needs it.
+    /// Watches a process until it exits, or until [`Self::keep_only`] drops it.
     pub(super) fn watch(&mut self, process: WatchedProcess) -> std::io::Result<()> {
         let WatchedProcess { identity, pidfd } = process;
         if self.watched.contains_key(&identity) {
@@ -36,35 +36,36 @@ impl ProcessWatcher {
 
         #[expect(
             deprecated,
-            reason = "sound for an OwnedFd; what replaces it is unsafe to call, and nothing here may be"
+            reason = "sound for an OwnedFd; its replacement is unsafe, and unsafe code is \
+                denied here"
         )]
         let pidfd = AsyncFd::with_interest(pidfd, Interest::READABLE)?;
-        let died = self.died.clone();
+        let exit_sender = self.exit_sender.clone();
 
         let task = tokio::spawn(async move {
-            // A pidfd that cannot be polled any more is as good as a death: who cannot be watched
-            // cannot hold.
+            // If the pidfd can no longer be polled, the broker treats the process as exited: a
+            // process that cannot be watched cannot hold a lease.
             let _readable = pidfd.readable().await;
-            let _owner_is_gone = died.send(identity);
+            let _broker_gone = exit_sender.send(identity);
         });
         self.watched.insert(identity, task.abort_handle());
 
         Ok(())
     }
 
-    /// Whether a process is watched.
+    /// Whether the process is watched.
     pub(super) fn watches(&self, identity: &ProcessIdentity) -> bool {
         self.watched.contains_key(identity)
     }
 
-    /// The next death.
-    pub(super) async fn next(&mut self) -> Option<ProcessIdentity> {
-        let died = self.told.recv().await?;
-        self.watched.remove(&died);
-        Some(died)
+    /// Waits for the next exit.
+    pub(super) async fn next_exit(&mut self) -> Option<ProcessIdentity> {
+        let exited = self.exits.recv().await?;
+        self.watched.remove(&exited);
+        Some(exited)
     }
 
-    /// Stops watching those who hold nothing and wait for nothing.
+    /// Stops watching all processes but the `needed` ones.
     pub(super) fn keep_only(&mut self, needed: &HashSet<ProcessIdentity>) {
         self.watched.retain(|identity, task| {
             let keep = needed.contains(identity);

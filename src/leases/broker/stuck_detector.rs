@@ -1,32 +1,29 @@
-//! How long the owner has been at one step. One that hangs in the disk answers nobody: others must
-//! be able to say so.
+//! Detects a broker that is stuck in one step. A step that hangs on the disk answers no request, so
+//! other threads must be able to report it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// When the owner's step began; nothing while it waits for something to do.
+use crate::poison_free_lock::lock_ignoring_poison;
+
+/// When the broker's current step began; `None` while the broker is idle.
 #[derive(Clone, Debug, Default)]
 pub(super) struct StuckDetector(Arc<Mutex<Option<Instant>>>);
 
 impl StuckDetector {
-    /// The owner has something to do.
+    /// A step begins.
     pub(super) fn begin(&self) {
-        self.set(Some(Instant::now()));
+        *lock_ignoring_poison(&self.0) = Some(Instant::now());
     }
 
-    /// It is done with it.
+    /// The step has ended; the broker is idle.
     pub(super) fn end(&self) {
-        self.set(None);
+        *lock_ignoring_poison(&self.0) = None;
     }
 
-    /// How long the step under way has lasted.
-    pub(super) fn lasts(&self) -> Option<Duration> {
-        let began = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// How long the current step has lasted.
+    pub(super) fn step_duration(&self) -> Option<Duration> {
+        let began = *lock_ignoring_poison(&self.0);
         began.map(|began| began.elapsed())
-    }
-
-    fn set(&self, began: Option<Instant>) {
-        // An instant is replaced whole: a panic elsewhere cannot have left half of one.
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = began;
     }
 }

@@ -1,4 +1,4 @@
-//! What can be promised: free now, less what is still owed, less the margin.
+//! The memory that can be granted: free memory, less the claims of leases, less the margin.
 
 use std::collections::BTreeMap;
 
@@ -8,22 +8,22 @@ use super::super::attribution::{HolderReading, visible};
 use super::super::lease::Lease;
 use super::{Ledger, is_needed};
 
-/// One device's account.
+/// The availability of memory on one device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Availability {
-    /// Free, as read; `None` where the reading failed.
+    /// Free, as read; `None` if the reading failed.
     pub free_bytes: Option<Bytes>,
-    /// Promised and not yet seen in use.
+    /// Granted and not yet seen in use.
     pub leased_bytes: Bytes,
-    /// What can be promised; `None` where that is not known, and then nothing can be. Zero when
-    /// more is owed than free.
+    /// The bytes that can be granted; `None` if that is unknown, and then nothing can be granted.
+    /// Zero if leases claim more than is free.
     pub available_bytes: Option<Bytes>,
-    /// By how much what is owed (and kept back) exceeds what is free; zero when it does not.
+    /// By how much the claims and margins exceed the free memory; zero if they do not.
     pub short_by_bytes: Bytes,
 }
 
 impl Ledger {
-    /// Every device's account in this reading, by UUID.
+    /// Returns what is available on every device in this reading, by UUID.
     pub fn available(&self, reading: &HolderReading<'_>) -> BTreeMap<String, Availability> {
         let devices = reading.snapshot.devices.iter();
         devices
@@ -36,7 +36,7 @@ impl Ledger {
             .collect()
     }
 
-    /// One device's account; all unknown for a device that is not in the reading.
+    /// Returns what is available on one device; all unknown if the device is not in the reading.
     pub fn availability(&self, uuid: &str, reading: &HolderReading<'_>) -> Availability {
         let leased_bytes = self.claimed(uuid, reading);
         let Some(device) = reading.device(uuid) else {
@@ -46,71 +46,76 @@ impl Ledger {
             };
         };
 
-        let owed = leased_bytes + device.margin_bytes + self.settings.margin;
+        let claimed = leased_bytes + device.margin_bytes + self.settings.margin;
         let free_bytes = device.free_bytes;
         let usable = device.unusable.is_none();
 
         Availability {
             free_bytes,
             leased_bytes,
-            // `less` knows no answer for what overflowed, so that nothing is promised on a sum gone
-            // wrong.
+            // `less` returns `None` after an overflow, so nothing is granted on a wrong sum.
             available_bytes: free_bytes
                 .filter(|_| usable)
-                .and_then(|free| free.less(owed)),
+                .and_then(|free| free.less(claimed)),
             short_by_bytes: free_bytes
-                .and_then(|free| owed.less(free))
+                .and_then(|free| claimed.less(free))
                 .unwrap_or(Bytes::ZERO),
         }
     }
 
-    /// Bytes promised on a device and not yet seen in use.
+    /// Bytes granted on a device and not yet seen in use.
     fn claimed(&self, uuid: &str, reading: &HolderReading<'_>) -> Bytes {
-        let here = self.on_device(uuid);
-        let counted = || {
-            here.iter()
-                .filter(|lease| lease.counts_in(reading.taken_at))
-        };
+        let leases = self.on_device(uuid);
+        let seen_by_serial = visible(&leases, uuid, reading);
+        let (mut granted_sum, mut unseen_sum) = (Bytes::ZERO, Bytes::ZERO);
 
-        let granted = |lease: &Lease| {
-            lease
-                .devices
-                .get(uuid)
-                .map_or(Bytes::ZERO, |share| share.granted_bytes)
-        };
-
-        let seen = visible(&here, uuid, reading);
-        let unseen = |lease: &&&Lease| {
-            let seen = seen.get(&lease.serial).copied().unwrap_or(Bytes::ZERO);
-            granted(lease).less(seen).unwrap_or(Bytes::OVERFLOW)
-        };
-
-        let by_lease: Bytes = counted().map(|lease| unseen(&lease)).sum();
+        for lease in leases
+            .iter()
+            .filter(|lease| lease.counts_in(reading.taken_at))
+        {
+            let granted = granted_on(lease, uuid);
+            let seen = seen_by_serial.get(&lease.serial).copied();
+            let unseen = granted.less(seen.unwrap_or(Bytes::ZERO));
+            granted_sum += granted;
+            unseen_sum += unseen.unwrap_or(Bytes::OVERFLOW);
+        }
 
         // Free memory and processes are not read in the same instant. Whatever the processes seem
-        // to hold, no more than the device's memory in use can have been taken of the promises.
+        // to hold, the leases' holders cannot have taken more than the device's memory in use.
         let in_use = reading.device(uuid).and_then(|device| device.used_bytes);
-        let promised: Bytes = counted().map(|lease| granted(lease)).sum();
-        let at_least = in_use
-            .and_then(|used| promised.less(used))
+        let min_claimed = in_use
+            .and_then(|used| granted_sum.less(used))
             .unwrap_or(Bytes::ZERO);
 
-        by_lease.max(at_least)
+        unseen_sum.max(min_claimed)
     }
 
-    /// The leases with a share on a device that matter for its account, in order of their grants.
+    /// The leases with a share of a device that still matter there, in the order of their grants;
+    /// the ended ones come last.
     pub(super) fn on_device(&self, uuid: &str) -> Vec<&Lease> {
-        let here = |lease: &&Lease| lease.devices.contains_key(uuid);
-        let mut leases: Vec<&Lease> = self.live.values().filter(here).collect();
-        if self.ended.iter().any(|lease| here(&lease)) {
+        let mut leases: Vec<&Lease> = self
+            .live
+            .values()
+            .filter(|lease| lease.devices.contains_key(uuid))
+            .collect();
+        let mut ended = self
+            .ended
+            .iter()
+            .filter(|lease| lease.devices.contains_key(uuid))
+            .peekable();
+
+        if ended.peek().is_some() {
             let since = self.needed_since();
-            leases.extend(
-                self.ended
-                    .iter()
-                    .filter(|lease| here(lease) && is_needed(lease, since)),
-            );
+            leases.extend(ended.filter(|lease| is_needed(lease, since)));
         }
 
         leases
     }
+}
+
+fn granted_on(lease: &Lease, uuid: &str) -> Bytes {
+    lease
+        .devices
+        .get(uuid)
+        .map_or(Bytes::ZERO, |share| share.granted_bytes)
 }

@@ -1,4 +1,4 @@
-//! Why a promise is not given, or not changed.
+//! Why a lease is not granted or not changed.
 
 use std::time::Duration;
 
@@ -7,121 +7,131 @@ use hf_mem_core::report::lease::State;
 
 use super::super::quota::QuotaExceeded;
 
-/// Why nothing was promised. Whatever it is, nothing was recorded.
+/// Why no lease was granted. In each case nothing was recorded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GrantError {
-    /// The request makes no sense.
+    /// The request is invalid.
     #[error("cannot lease {what}")]
     Invalid {
-        /// What is wrong with it.
+        /// The fault of the request.
         what: String,
     },
     /// The time to live is out of bounds.
-    #[error("a time to live of {asked:?} is not between {shortest:?} and {longest:?}")]
+    #[error("a time to live of {requested:?} is not between {min:?} and {max:?}")]
     TimeToLive {
-        /// Asked for.
-        asked: Duration,
-        /// The least.
-        shortest: Duration,
-        /// The most.
-        longest: Duration,
+        /// The requested time to live.
+        requested: Duration,
+        /// The shortest allowed.
+        min: Duration,
+        /// The longest allowed.
+        max: Duration,
     },
-    /// No such device.
+    /// The device does not exist.
     #[error("there is no device {uuid} on this host now")]
     UnknownDevice {
-        /// Asked for.
+        /// The requested device.
         uuid: String,
     },
-    /// Its free memory is not known: that is neither zero nor infinity, so nothing is promised.
-    #[error("what is free on {uuid} is not known ({why}), so nothing can be promised there")]
+    /// The device's free memory is unknown.
+    #[error("the free memory of {uuid} is unknown ({why}), so no lease can be granted there")]
     Unreadable {
-        /// Asked for.
+        /// The requested device.
         uuid: String,
-        /// Why not.
+        /// Why it is unknown.
         why: String,
     },
-    /// The reading is too old to promise anything on.
+    /// The reading is too old to grant a lease on.
     #[error(
-        "the last reading of the devices is {age:?} old, and older than {oldest:?} nothing is promised on it"
+        "the last reading of the devices is {age:?} old, which exceeds the maximum of \
+         {max_age:?} for a grant"
     )]
     StaleReading {
-        /// How old.
+        /// The age of the reading.
         age: Duration,
-        /// What is allowed.
-        oldest: Duration,
+        /// The maximum age.
+        max_age: Duration,
     },
-    /// Not enough.
+    /// A device lacks memory.
     #[error(
-        "{asked} on {uuid} cannot be promised: {available} of it are free, not promised to others and not kept back"
+        "cannot lease {requested} on {uuid}: {available} are available (free, not leased and \
+         not reserved as margin)"
     )]
     Insufficient {
         /// The first device that lacks memory.
         uuid: String,
-        /// Asked for there.
-        asked: Bytes,
-        /// Available there.
+        /// The requested bytes there.
+        requested: Bytes,
+        /// The available bytes there.
         available: Bytes,
     },
-    /// The user's quota.
+    /// The grant would exceed the user's quota.
     #[error(transparent)]
     Quota(#[from] QuotaExceeded),
-    /// Too many leases altogether.
-    #[error("{live} leases are held, which is the most that are kept")]
+    /// The daemon holds as many leases as it can.
+    #[error("the daemon has {live} live leases, which is its limit; release one first")]
     TooMany {
-        /// Held now.
+        /// The live leases.
         live: usize,
     },
-    /// The key was used for something else.
+    /// The key was used for another question.
     #[error("the idempotency key was used for another question (lease {id}); use a new key")]
     KeyReused {
-        /// Its lease.
+        /// The key's lease.
         id: String,
     },
-    /// The key's lease has ended: it is no promise any more.
+    /// The key's lease has ended.
     #[error(
         "the lease {id} of this idempotency key has ended ({state:?}); ask again with a new key"
     )]
     KeyEnded {
-        /// Its lease.
+        /// The key's lease.
         id: String,
-        /// How.
+        /// The lease's state.
         state: State,
     },
+}
+
+impl GrantError {
+    pub(super) fn invalid(what: &str) -> Self {
+        Self::Invalid {
+            what: what.to_owned(),
+        }
+    }
 }
 
 /// Why a lease could not be renewed or released.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeError {
-    /// No such lease.
-    #[error("there is no lease {id}; `hf-mem-probe lease list` shows those there are")]
+    /// The lease does not exist.
+    #[error("there is no lease {id}; list the leases with `hf-mem-probe lease list`")]
     NotFound {
-        /// Asked for.
+        /// The requested lease.
         id: String,
     },
-    /// Another user's.
+    /// The lease belongs to another user.
     #[error("lease {id} belongs to uid {owner}; only that user and root may change it")]
     NotYours {
-        /// Asked for.
+        /// The requested lease.
         id: String,
-        /// Whose it is.
+        /// Its user.
         owner: u32,
     },
-    /// It has ended, and is not brought back: its memory may have been promised to others since.
+    /// The lease has ended and cannot be revived: its memory may have been leased to others since.
     #[error("lease {id} has ended ({state:?}) and cannot be renewed; ask for a new one")]
     Ended {
-        /// Asked for.
+        /// The requested lease.
         id: String,
-        /// How.
+        /// The lease's state.
         state: State,
     },
     /// The time to live is out of bounds.
-    #[error("a time to live of {asked:?} is not between {shortest:?} and {longest:?}")]
+    #[error("a time to live of {requested:?} is not between {min:?} and {max:?}")]
     TimeToLive {
-        /// Asked for.
-        asked: Duration,
-        /// The least.
-        shortest: Duration,
-        /// The most.
-        longest: Duration,
+        /// The requested time to live.
+        requested: Duration,
+        /// The shortest allowed.
+        min: Duration,
+        /// The longest allowed.
+        max: Duration,
     },
 }

@@ -1,4 +1,4 @@
-//! A promise: decided and recorded in one step, on all its devices or on none.
+//! Grants: decided and recorded in one step, on all devices or on none.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,69 +10,66 @@ use super::super::attribution::{HolderReading, baselines, holder_below};
 use super::super::event::{Event, Subject};
 use super::super::lease::{Holder, Lease, QuestionSummary, Share};
 use super::{GrantError, Ledger};
-use crate::leases::clock::Now;
+use crate::leases::clock::Timestamp;
 
 /// The most devices of one lease.
-const MOST_DEVICES: usize = 256;
-/// The longest key, unit, cgroup or model name.
-const LONGEST_TEXT: usize = 512;
-/// The longest name of a holder: every line of the journal about its lease has it.
-const LONGEST_NAME: usize = 128;
+const MAX_DEVICES: usize = 256;
+/// The longest key, unit, cgroup or model name, in bytes.
+const MAX_TEXT: usize = 512;
+/// The longest name of a holder, in bytes: every line of the journal about its lease contains it.
+const MAX_NAME: usize = 128;
 
-/// What is asked for.
+/// The request for a lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GrantRequest {
     /// Bytes by device UUID.
     pub devices: BTreeMap<String, Bytes>,
-    /// How long, unless renewed.
+    /// The time to live, unless the lease is renewed.
     pub ttl: Duration,
-    /// Who holds it.
+    /// The holder.
     pub holder: Holder,
-    /// Who asks.
+    /// The user.
     pub uid: u32,
-    /// The asker's own key: asking twice with it gives one lease.
+    /// The client's key: repeating it returns the same lease.
     pub idempotency_key: Option<String>,
-    /// What for.
+    /// The question that the lease answers.
     pub question: QuestionSummary,
 }
 
-/// A promise given now, or before to the same key.
+/// A granted lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Granted {
-    /// Given and recorded now.
-    Now(Lease),
-    /// Given before: the same key and the same question.
-    Before(Lease),
+    /// Granted and recorded now.
+    New(Lease),
+    /// Granted before to the same key and the same question.
+    Existing(Lease),
 }
 
 impl Granted {
     /// The lease.
     pub fn lease(&self) -> &Lease {
         match self {
-            Self::Now(lease) | Self::Before(lease) => lease,
+            Self::New(lease) | Self::Existing(lease) => lease,
         }
     }
 }
 
 impl Ledger {
-    /// The lease that an idempotency key has already been given. To be asked before a place is
-    /// sought: the devices may be full by now, of this very lease.
+    /// Returns the lease that an idempotency key got before. Call it before you place the model:
+    /// the devices may be full because of this very lease.
     pub fn recall(
         &mut self,
         uid: u32,
         key: &str,
         digest: &str,
-        now: Now,
+        now: Timestamp,
     ) -> Result<Option<Lease>, GrantError> {
         self.expire(now);
-        let of_key =
-            |lease: &&Lease| lease.uid == uid && lease.idempotency_key.as_deref() == Some(key);
-
         let Some(lease) = self
             .live
             .values()
             .chain(self.ended.iter().rev())
-            .find(of_key)
+            .find(|lease| lease.uid == uid && lease.idempotency_key.as_deref() == Some(key))
         else {
             return Ok(None);
         };
@@ -93,50 +90,41 @@ impl Ledger {
         Ok(Some(lease.clone()))
     }
 
-    /// Promises memory on all the devices asked for, or on none.
+    /// Grants a lease on all requested devices, or on none.
     ///
-    /// The reading should be fresh: memory that the holder took between it and now is seen only in
-    /// the next one.
+    /// The reading should be fresh: only the next one shows memory that the holder takes after it.
     pub fn grant(
         &mut self,
         request: GrantRequest,
         reading: &HolderReading<'_>,
-        now: Now,
+        now: Timestamp,
     ) -> Result<Granted, GrantError> {
         self.expire(now);
         if let Some(key) = &request.idempotency_key
             && let Some(lease) = self.recall(request.uid, key, &request.question.digest, now)?
         {
-            return Ok(Granted::Before(lease));
+            return Ok(Granted::Existing(lease));
         }
 
         self.check(&request)?;
         self.check_reading(reading, now)?;
 
-        for (uuid, asked) in &request.devices {
-            self.check_device(uuid, *asked, reading)?;
+        for (uuid, bytes) in &request.devices {
+            self.check_device(uuid, *bytes, reading)?;
         }
 
         let serial = self.next_serial;
         self.next_serial = serial.saturating_add(1);
         let holder = &request.holder;
 
-        let share = |(uuid, granted_bytes): (String, Bytes)| {
-            let baselines = reading
-                .device(&uuid)
-                .map(|device| baselines(holder, device, reading))
-                .unwrap_or_default();
-            (
-                uuid,
-                Share {
-                    granted_bytes,
-                    visible_bytes: Bytes::ZERO,
-                    baselines,
-                },
-            )
-        };
-
-        let devices = request.devices.into_iter().map(share).collect();
+        let devices = request
+            .devices
+            .into_iter()
+            .map(|(uuid, bytes)| {
+                let share = new_share(holder, &uuid, bytes, reading);
+                (uuid, share)
+            })
+            .collect();
         let expires_at = now.boottime.after(request.ttl);
 
         let mut lease = Lease {
@@ -153,13 +141,13 @@ impl Ledger {
             granted_wall: now.wall,
             baseline_at: reading.taken_at,
             expires_at,
-            extendable_until: expires_at.after(self.settings.longest_extension),
+            extendable_until: expires_at.after(self.settings.max_extension),
             grown_at: None,
             members: BTreeSet::new(),
             ending: None,
         };
 
-        // Of nested holders both leases learn who is whose.
+        // For nested holders, both leases record which process belongs to which holder.
         for other in self.live.values_mut() {
             other
                 .members
@@ -171,30 +159,28 @@ impl Ledger {
 
         self.live.insert(serial, lease.clone());
         self.changed();
-        self.tell(Event::Granted(Subject::of(&lease)));
+        self.record(Event::Granted(Subject::of(&lease)));
 
-        Ok(Granted::Now(lease))
+        Ok(Granted::New(lease))
     }
 
     fn check(&self, request: &GrantRequest) -> Result<(), GrantError> {
-        let invalid = |what: &str| {
-            Err(GrantError::Invalid {
-                what: what.to_owned(),
-            })
-        };
-
         let holder = &request.holder;
-        if request.devices.is_empty() || request.devices.len() > MOST_DEVICES {
-            return invalid("on no device, or on more than 256");
+        if request.devices.is_empty() || request.devices.len() > MAX_DEVICES {
+            return Err(GrantError::invalid("on no device, or on more than 256"));
         }
 
-        let asked: Bytes = request.devices.values().copied().sum();
-        if request.devices.values().any(|bytes| *bytes == Bytes::ZERO) || asked.overflowed() {
-            return invalid("no bytes on a device, or more than can be counted");
+        let requested: Bytes = request.devices.values().copied().sum();
+        if request.devices.values().any(|bytes| *bytes == Bytes::ZERO) || requested.overflowed() {
+            return Err(GrantError::invalid(
+                "no bytes on a device, or more than can be counted",
+            ));
         }
 
         if holder.process.is_none() && holder.name.is_none() {
-            return invalid("to nobody: the holder needs a process or a name");
+            return Err(GrantError::invalid(
+                "without a holder: name a process or a name",
+            ));
         }
 
         let texts = [
@@ -209,60 +195,67 @@ impl Ledger {
             .into_iter()
             .flatten()
             .chain(question)
-            .any(|text| text.len() > LONGEST_TEXT)
+            .any(|text| text.len() > MAX_TEXT)
         {
-            return invalid("with a key, unit, cgroup or model name longer than 512 bytes");
+            return Err(GrantError::invalid(
+                "with a key, unit, cgroup or model name longer than 512 bytes",
+            ));
         }
 
         if holder
             .name
             .as_ref()
-            .is_some_and(|name| name.len() > LONGEST_NAME)
+            .is_some_and(|name| name.len() > MAX_NAME)
         {
-            return invalid("to a holder whose name is longer than 128 bytes");
+            return Err(GrantError::invalid(
+                "for a holder whose name is longer than 128 bytes",
+            ));
         }
 
-        let (shortest, longest) = (self.settings.shortest_ttl, self.settings.longest_ttl);
-        if request.ttl < shortest || request.ttl > longest {
+        let (min, max) = (self.settings.min_ttl, self.settings.max_ttl);
+        if request.ttl < min || request.ttl > max {
             return Err(GrantError::TimeToLive {
-                asked: request.ttl,
-                shortest,
-                longest,
+                requested: request.ttl,
+                min,
+                max,
             });
         }
-        // Ended leases that no reading has cleared yet count too, so that asking and releasing in a
-        // loop stays bounded.
-        let kept = self
-            .settings
-            .most_leases
-            .saturating_add(self.settings.most_ended);
 
-        if self.live.len() >= self.settings.most_leases
-            || self.live.len() + self.ended.len() >= kept.saturating_add(1)
+        // Ended leases that no reading has cleared yet count too, so that granting and releasing in
+        // a loop stays bounded.
+        let max_remembered = self
+            .settings
+            .max_leases
+            .saturating_add(self.settings.max_ended);
+
+        if self.live.len() >= self.settings.max_leases
+            || self.live.len() + self.ended.len() >= max_remembered.saturating_add(1)
         {
             return Err(GrantError::TooMany {
                 live: self.live.len(),
             });
         }
 
-        let own = || self.live.values().filter(|lease| lease.uid == request.uid);
-        let held = own().map(Lease::granted_bytes).sum();
+        let users_leases: Vec<&Lease> = self
+            .live
+            .values()
+            .filter(|lease| lease.uid == request.uid)
+            .collect();
+        let held = users_leases.iter().map(|lease| lease.granted_bytes()).sum();
 
         self.settings
             .quotas
             .of(request.uid)
-            .check(own().count(), held, asked)?;
+            .check(users_leases.len(), held, requested)?;
 
         Ok(())
     }
 
-    fn check_reading(&self, reading: &HolderReading<'_>, now: Now) -> Result<(), GrantError> {
-        let (age, oldest) = (
-            now.boottime.since(reading.taken_at),
-            self.settings.oldest_reading,
-        );
-        if age > oldest || reading.snapshot.stale || reading.taken_at > now.boottime {
-            return Err(GrantError::StaleReading { age, oldest });
+    fn check_reading(&self, reading: &HolderReading<'_>, now: Timestamp) -> Result<(), GrantError> {
+        let age = now.boottime.since(reading.taken_at);
+        let max_age = self.settings.max_reading_age;
+        if age > max_age || reading.snapshot.stale || reading.taken_at > now.boottime {
+            return Err(GrantError::StaleReading { age, max_age });
         }
 
         Ok(())
@@ -271,7 +264,7 @@ impl Ledger {
     fn check_device(
         &self,
         uuid: &str,
-        asked: Bytes,
+        requested: Bytes,
         reading: &HolderReading<'_>,
     ) -> Result<(), GrantError> {
         let device = reading
@@ -283,22 +276,42 @@ impl Ledger {
             let why = device
                 .unusable
                 .as_ref()
-                .map_or("its memory could not be read", |unusable| &unusable.reason);
+                .map_or("its memory could not be read", |unusable| {
+                    unusable.reason.as_str()
+                });
             return Err(GrantError::Unreadable {
                 uuid: uuid.to_owned(),
                 why: why.to_owned(),
             });
         };
 
-        if asked > available {
+        if requested > available {
             return Err(GrantError::Insufficient {
                 uuid: uuid.to_owned(),
-                asked,
+                requested,
                 available,
             });
         }
 
         Ok(())
+    }
+}
+
+fn new_share(
+    holder: &Holder,
+    uuid: &str,
+    granted_bytes: Bytes,
+    reading: &HolderReading<'_>,
+) -> Share {
+    let baselines = reading
+        .device(uuid)
+        .map(|device| baselines(holder, device, reading))
+        .unwrap_or_default();
+
+    Share {
+        granted_bytes,
+        visible_bytes: Bytes::ZERO,
+        baselines,
     }
 }
 
@@ -311,9 +324,9 @@ mod tests {
     use crate::leases::clock::Boottime;
 
     #[test]
-    fn names_are_short_enough_to_be_written_down_with_every_event() {
+    fn long_names_are_cut_or_refused() {
         let (snapshot, ancestry) = (snapshot(&[("GPU-a", 80)]), Ancestry::default());
-        let now = Now {
+        let now = Timestamp {
             boottime: Boottime::from_millis(10),
             wall: std::time::SystemTime::UNIX_EPOCH,
         };

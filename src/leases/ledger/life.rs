@@ -1,4 +1,4 @@
-//! How a lease goes on and ends.
+//! Renewing, releasing and ending leases.
 
 use std::time::Duration;
 
@@ -8,41 +8,41 @@ use super::super::event::{Event, Subject};
 use super::super::holder::ProcessIdentity;
 use super::super::lease::Lease;
 use super::{ChangeError, Ledger};
-use crate::leases::clock::Now;
+use crate::leases::clock::Timestamp;
 
-/// What releasing a lease came to.
+/// The outcome of a release.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Release {
-    /// It was alive and is released.
+    /// The lease was live and is released.
     Done(Lease),
-    /// It had ended before: said, and harmless.
+    /// The lease ended before; this is harmless.
     Already(Lease),
 }
 
 impl Ledger {
-    /// Pushes the end out to `ttl` (or the lease's own time to live) from now. One that has ended
-    /// stays ended, even if nobody had noticed yet that its time was up.
+    /// Renews a lease: it ends `ttl` (or its own time to live) from now. A lease that has expired
+    /// stays ended, even if the expiry was not recorded yet.
     pub fn renew(
         &mut self,
         id: &str,
         actor: u32,
         ttl: Option<Duration>,
-        now: Now,
+        now: Timestamp,
     ) -> Result<Lease, ChangeError> {
         self.expire(now);
         let serial = self.changeable(id, actor)?;
-        let (shortest, longest) = (self.settings.shortest_ttl, self.settings.longest_ttl);
-        let longest_extension = self.settings.longest_extension;
+        let (min, max) = (self.settings.min_ttl, self.settings.max_ttl);
+        let max_extension = self.settings.max_extension;
         let Some(lease) = self.live.get_mut(&serial) else {
             return Err(self.ended_error(id));
         };
 
         let ttl = ttl.unwrap_or(lease.ttl());
-        if ttl < shortest || ttl > longest {
+        if ttl < min || ttl > max {
             return Err(ChangeError::TimeToLive {
-                asked: ttl,
-                shortest,
-                longest,
+                requested: ttl,
+                min,
+                max,
             });
         }
 
@@ -50,16 +50,21 @@ impl Ledger {
         lease.expires_at = lease.expires_at.max(now.boottime.after(ttl));
         lease.extendable_until = lease
             .extendable_until
-            .max(lease.expires_at.after(longest_extension));
+            .max(lease.expires_at.after(max_extension));
         let renewed = lease.clone();
         self.changed();
-        self.tell(Event::Renewed(Subject::of(&renewed)));
+        self.record(Event::Renewed(Subject::of(&renewed)));
 
         Ok(renewed)
     }
 
-    /// Gives a lease back. Doing it twice does no harm, and is said.
-    pub fn release(&mut self, id: &str, actor: u32, now: Now) -> Result<Release, ChangeError> {
+    /// Releases a lease. Releasing it twice is harmless.
+    pub fn release(
+        &mut self,
+        id: &str,
+        actor: u32,
+        now: Timestamp,
+    ) -> Result<Release, ChangeError> {
         self.expire(now);
         let serial = self.changeable(id, actor)?;
         let Some(lease) = self.live.get_mut(&serial) else {
@@ -73,60 +78,59 @@ impl Ledger {
         lease.end(EndReason::ByOwner, now);
         let released = lease.clone();
 
-        // Nothing is forgotten for its sake yet: it may be taken up again. The next reading
-        // forgets.
-        self.retire(serial);
+        // Forget no other lease yet, because this release may be undone. The next reading forgets.
+        self.move_to_ended(serial);
         Ok(Release::Done(released))
     }
 
-    /// Gives back a lease that its asker was never told of. Its key is free again: one that asks
-    /// anew with it asks for the first time.
-    pub fn undelivered(&mut self, id: &str, now: Now) -> Result<Release, ChangeError> {
+    /// Releases a lease that its client never received. Its key is free again: a client that
+    /// repeats it asks for the first time.
+    pub fn undelivered(&mut self, id: &str, now: Timestamp) -> Result<Release, ChangeError> {
         if let Some(lease) = self.live.values_mut().find(|lease| lease.id == id) {
             lease.idempotency_key = None;
         }
         self.release(id, 0, now)
     }
 
-    /// Ends the leases whose time is up. Called with every decision, and by the owner when the
-    /// first is due.
-    pub fn expire(&mut self, now: Now) {
+    /// Ends the leases that have expired. Every decision calls it, and the owner does when the next
+    /// expiry is due.
+    pub fn expire(&mut self, now: Timestamp) {
         self.end_where(EndReason::TtlPassed, now, |lease| {
             now.boottime >= lease.expires_at
         });
     }
 
-    /// When the next lease expires, for the owner's timer.
+    /// When the next lease expires.
     pub fn next_expiry(&self) -> Option<crate::leases::clock::Boottime> {
         self.live.values().map(|lease| lease.expires_at).min()
     }
 
-    /// Ends the leases of a process that died. Another process with its pid is not meant.
-    pub fn holder_died(&mut self, process: &ProcessIdentity, now: Now) {
+    /// Ends the leases of a process that has exited. It spares another process with the same pid.
+    pub fn holder_died(&mut self, process: &ProcessIdentity, now: Timestamp) {
         self.end_where(EndReason::HolderDied, now, |lease| {
             lease.holder.process == Some(*process)
         });
     }
 
-    /// Takes a grant back that could not be kept: it was never given, and nobody is told.
+    /// Undoes a grant that could not be persisted. It causes no event.
     pub(in crate::leases) fn withdraw(&mut self, serial: u64) {
         if let Some(lease) = self.live.remove(&serial) {
-            self.untell(&lease.id);
+            self.remove_event(&lease.id);
         }
     }
 
-    /// Takes a change back that could not be kept.
-    pub(in crate::leases) fn put_back(&mut self, lease: Lease) {
+    /// Undoes a renewal that could not be persisted: `lease` is as it was before.
+    pub(in crate::leases) fn undo_renewal(&mut self, lease: Lease) {
         if let Some(changed) = self.live.get_mut(&lease.serial) {
             let id = lease.id.clone();
             *changed = lease;
-            self.untell(&id);
+            self.remove_event(&id);
         }
     }
 
-    /// Takes a release back that could not be kept: `lease` is as it was before.
-    pub(in crate::leases) fn take_up_again(&mut self, lease: Lease) {
-        let Some(place) = self
+    /// Undoes a release that could not be persisted: `lease` is as it was before.
+    pub(in crate::leases) fn undo_release(&mut self, lease: Lease) {
+        let Some(index) = self
             .ended
             .iter()
             .rposition(|ended| ended.serial == lease.serial)
@@ -134,48 +138,49 @@ impl Ledger {
             return;
         };
 
-        self.ended.remove(place);
+        self.ended.remove(index);
 
         let id = lease.id.clone();
         self.live.insert(lease.serial, lease);
-        self.untell(&id);
+        self.remove_event(&id);
     }
 
-    /// Removes the last event of a change that was taken back.
-    fn untell(&mut self, id: &str) {
+    /// Removes the event of a change that was undone.
+    fn remove_event(&mut self, id: &str) {
         self.changed();
-        let of_lease = |event: &Event| match event {
+        let undone = self.events.iter().rposition(|event| match event {
             Event::Granted(lease) | Event::Renewed(lease) | Event::Ended { lease, .. } => {
                 lease.lease == id
             }
             _ => false,
-        };
+        });
 
-        if let Some(place) = self.events.iter().rposition(of_lease) {
-            self.events.remove(place);
+        if let Some(index) = undone {
+            self.events.remove(index);
         }
     }
 
+    /// Ends the live leases that match.
     pub(super) fn end_where(
         &mut self,
         reason: EndReason,
-        now: Now,
-        which: impl Fn(&Lease) -> bool,
+        now: Timestamp,
+        matches: impl Fn(&Lease) -> bool,
     ) {
         let mut serials = Vec::new();
         for (serial, lease) in &mut self.live {
-            if which(lease) {
+            if matches(lease) {
                 lease.end(reason, now);
                 serials.push(*serial);
             }
         }
 
         for serial in serials {
-            self.bury(serial);
+            self.retire(serial);
         }
     }
 
-    /// The serial of a lease that `actor` may change.
+    /// Returns the serial of a lease, if `actor` may change it.
     fn changeable(&self, id: &str, actor: u32) -> Result<u64, ChangeError> {
         let lease = self
             .get(id)

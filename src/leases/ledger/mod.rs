@@ -1,5 +1,5 @@
-//! The ledger: decides and records in one step. A value without clock, disk or lock; its one owner
-//! drives it.
+//! The ledger: decides and records in one step. It is a value without clock, disk or lock; its one
+//! owner drives it.
 
 mod claims;
 mod error;
@@ -24,30 +24,30 @@ use super::event::{Event, Subject};
 use super::lease::Lease;
 use super::quota::Quotas;
 
-/// The rules that the ledger keeps.
+/// The ledger's rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LedgerConfig {
-    /// How much one user may hold.
+    /// How much one user can lease.
     pub quotas: Quotas,
-    /// Kept back on every device, beyond what the reading itself keeps back.
+    /// Reserved on every device, in addition to the margin of the reading itself.
     pub margin: Bytes,
     /// The shortest time to live.
-    pub shortest_ttl: Duration,
-    /// The longest.
-    pub longest_ttl: Duration,
-    /// A reading older than this promises nothing.
-    pub oldest_reading: Duration,
-    /// How long a lease is kept after its memory was last seen to grow.
+    pub min_ttl: Duration,
+    /// The longest time to live.
+    pub max_ttl: Duration,
+    /// No lease is granted on a reading older than this.
+    pub max_reading_age: Duration,
+    /// How long a lease is extended after its memory was last seen to grow.
     pub growth_grace: Duration,
-    /// By how much growing memory may push the end out, all in all, beyond the time to live.
-    pub longest_extension: Duration,
-    /// A holder whose memory has not grown for this long has settled, even if it took less than it
-    /// was promised. The rest stays promised until the lease ends.
+    /// How far growing memory can extend a lease in total, beyond the time to live.
+    pub max_extension: Duration,
+    /// A lease settles once its memory has not grown for this long, even if the holder took less
+    /// than was granted. The rest stays reserved until the lease ends.
     pub still_after: Duration,
-    /// The most leases alive at once.
-    pub most_leases: usize,
+    /// The most live leases.
+    pub max_leases: usize,
     /// How many ended leases are remembered, for their keys and for people.
-    pub most_ended: usize,
+    pub max_ended: usize,
 }
 
 impl Default for LedgerConfig {
@@ -55,41 +55,41 @@ impl Default for LedgerConfig {
         Self {
             quotas: Quotas::default(),
             margin: Bytes::ZERO,
-            shortest_ttl: Duration::from_secs(1),
-            longest_ttl: Duration::from_secs(24 * 3600),
-            oldest_reading: Duration::from_secs(10),
+            min_ttl: Duration::from_secs(1),
+            max_ttl: Duration::from_secs(24 * 3600),
+            max_reading_age: Duration::from_secs(10),
             growth_grace: Duration::from_secs(30),
-            longest_extension: Duration::from_secs(15 * 60),
+            max_extension: Duration::from_secs(15 * 60),
             still_after: Duration::from_secs(30),
-            most_leases: 1024,
-            most_ended: 256,
+            max_leases: 1024,
+            max_ended: 256,
         }
     }
 }
 
-/// Who has been promised what.
+/// All leases.
 #[derive(Clone, Debug)]
 pub struct Ledger {
     settings: LedgerConfig,
     boot_id: String,
-    /// Part of every id of this run: after a lost file no old id means a new lease.
+    /// Part of every lease id of this run, so that after a lost file no old id names a new lease.
     run: u32,
     next_serial: u64,
-    /// Alive, by serial: the order of grants.
+    /// Live leases by serial, which is the order of grants.
     live: BTreeMap<u64, Lease>,
-    /// Ended, the oldest first.
+    /// Ended leases, the oldest first.
     ended: VecDeque<Lease>,
-    /// Devices that owe more than is free, and how much.
+    /// Devices on which leases claim more than is free, and how much more.
     overdrawn: BTreeMap<String, Bytes>,
     last_reading: Option<Boottime>,
     events: Vec<Event>,
-    /// Counts what must be kept on disk.
+    /// Counts the changes that must be persisted.
     revision: u64,
 }
 
 impl Ledger {
-    /// An empty ledger. `boot_id` names the boot that moments are counted from; `run` should differ
-    /// from start to start.
+    /// An empty ledger. `boot_id` is the boot that boot times belong to; `run` should differ from
+    /// start to start.
     pub fn new(settings: LedgerConfig, boot_id: impl Into<String>, run: u32) -> Self {
         Self {
             settings,
@@ -105,7 +105,7 @@ impl Ledger {
         }
     }
 
-    /// Differs whenever something changed that must survive: time to write the ledger down.
+    /// The revision: it changes with each change that must be persisted.
     pub fn revision(&self) -> u64 {
         self.revision
     }
@@ -115,22 +115,22 @@ impl Ledger {
         &self.settings
     }
 
-    /// New rules, as on a reload: they hold for what is asked from now on.
+    /// Replaces the rules, as on a reload. They apply to requests from now on.
     pub fn set_settings(&mut self, settings: LedgerConfig) {
         self.settings = settings;
     }
 
-    /// The leases that are alive, in order of their grants.
+    /// The live leases, in the order of their grants.
     pub fn live(&self) -> impl Iterator<Item = &Lease> {
         self.live.values()
     }
 
-    /// The leases that have ended and are remembered, the oldest first.
+    /// The ended leases that are remembered, the oldest first.
     pub fn ended(&self) -> impl Iterator<Item = &Lease> {
         self.ended.iter()
     }
 
-    /// A lease by its id, alive or ended.
+    /// A lease by its id, live or ended.
     pub fn get(&self, id: &str) -> Option<&Lease> {
         self.live
             .values()
@@ -138,34 +138,35 @@ impl Ledger {
             .find(|lease| lease.id == id)
     }
 
-    /// What happened since this was last called.
+    /// The events since the last call.
     pub fn drain_events(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.events)
     }
 
-    fn tell(&mut self, event: Event) {
+    fn record(&mut self, event: Event) {
         self.events.push(event);
     }
 
+    /// Marks a change that must be persisted.
     fn changed(&mut self) {
         self.revision = self.revision.wrapping_add(1);
     }
 
-    /// Moves a lease that has ended to those that are remembered, and forgets the oldest of them.
-    fn bury(&mut self, serial: u64) {
-        self.retire(serial);
-        self.forget();
+    /// Moves a lease that has ended to the remembered ones, and forgets the oldest of those.
+    fn retire(&mut self, serial: u64) {
+        self.move_to_ended(serial);
+        self.forget_oldest();
     }
 
-    /// Moves a lease that has ended to those that are remembered.
-    fn retire(&mut self, serial: u64) {
+    /// Moves a lease that has ended to the remembered ones.
+    fn move_to_ended(&mut self, serial: u64) {
         let Some(lease) = self.live.remove(&serial) else {
             return;
         };
 
         self.changed();
         if let Some(ending) = lease.ending {
-            self.tell(Event::Ended {
+            self.record(Event::Ended {
                 lease: Subject::of(&lease),
                 reason: ending.reason,
             });
@@ -174,22 +175,23 @@ impl Ledger {
         self.ended.push_back(lease);
     }
 
-    /// Forgets the oldest that have ended, beyond those that are to be remembered.
-    fn forget(&mut self) {
-        while self.ended.len() > self.settings.most_ended {
-            // One that must still be counted is not forgotten before its time; a later reading
-            // frees it.
+    /// Forgets the oldest ended leases, beyond the number to remember.
+    fn forget_oldest(&mut self) {
+        while self.ended.len() > self.settings.max_ended {
+            // A lease that must still be counted is kept; a later reading allows to forget it.
             let since = self.needed_since();
-            let Some(place) = self.ended.iter().position(|lease| !is_needed(lease, since)) else {
+            let Some(index) = self.ended.iter().position(|lease| !is_needed(lease, since)) else {
                 break;
             };
-            self.ended.remove(place);
+            self.ended.remove(index);
         }
     }
 
-    /// Which ended leases still matter: those whose end was seen later than this. It is when the
-    /// oldest of those was granted that they could be taken for, the living ones and, in turn, the
-    /// ended ones that still matter themselves.
+    /// The time since which ended leases still matter: those whose end was seen later than this.
+    ///
+    /// Memory of an ended lease could be mistaken for that of a lease granted before its end. So
+    /// the time is the oldest grant among the live leases and, in turn, the ended ones that still
+    /// matter.
     fn needed_since(&self) -> Option<Boottime> {
         let mut since = self.live.values().map(|lease| lease.baseline_at).min()?;
         loop {
@@ -203,8 +205,8 @@ impl Ledger {
     }
 }
 
-/// Whether an ended lease still matters: until a reading shows what its holder left, and as long as
-/// that is there and could be taken for another's, of those that matter since then.
+/// Whether an ended lease still matters. It does until a reading shows what its holder left, and
+/// then as long as that memory is there and could be mistaken for that of a lease since `since`.
 fn is_needed(lease: &Lease, since: Option<Boottime>) -> bool {
     match lease.ending.map(|ending| ending.seen_at) {
         Some(Some(seen_at)) => {

@@ -1,4 +1,4 @@
-//! The ledger across a restart: what is kept, and what is still true of it.
+//! Saving the ledger, and restoring it after a restart.
 
 use hf_mem_core::report::lease::{EndReason, State};
 use serde::{Deserialize, Serialize};
@@ -6,22 +6,22 @@ use serde::{Deserialize, Serialize};
 use super::super::holder::ProcessIdentity;
 use super::super::lease::Lease;
 use super::{Ledger, LedgerConfig};
-use crate::leases::clock::{Boottime, Now};
+use crate::leases::clock::{Boottime, Timestamp};
 
-/// What is kept on disk.
+/// The ledger as it is on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Saved {
-    /// The boot that its moments are counted from.
+    /// The boot that its boot times belong to.
     pub boot_id: String,
-    /// When it was written, on both clocks.
-    pub saved_at: Now,
-    /// All leases that are alive, and those ended that are remembered.
+    /// When it was saved, on both clocks.
+    pub saved_at: Timestamp,
+    /// All live leases, and the ended ones that are remembered.
     pub leases: Vec<Lease>,
 }
 
 impl Ledger {
-    /// What must survive a restart.
-    pub fn saved(&self, now: Now) -> Saved {
+    /// The part of the ledger that must survive a restart.
+    pub fn saved(&self, now: Timestamp) -> Saved {
         let leases = self
             .ended
             .iter()
@@ -36,28 +36,28 @@ impl Ledger {
         }
     }
 
-    /// The ledger as it was, less what is no longer true: leases of processes that are gone (or
-    /// were of another boot) are orphaned, those whose time has passed expire, those held by a name
-    /// go on for the rest of it. `alive` says whether exactly this process still runs.
+    /// Restores the ledger. Leases of processes that have exited, or that belong to another boot,
+    /// are orphaned. Leases whose time has passed expire. Leases of a named holder continue for the
+    /// rest of their time. `alive` returns whether exactly this process still runs.
     pub fn restore(
         settings: LedgerConfig,
         boot_id: impl Into<String>,
         run: u32,
         saved: Saved,
-        now: Now,
+        now: Timestamp,
         alive: impl Fn(&ProcessIdentity) -> bool,
     ) -> Self {
         let mut ledger = Self::new(settings, boot_id, run);
 
-        // A clock since boot that went backwards is another boot's, whatever its id says (a
-        // restored virtual machine).
+        // If the boot clock went backwards, this is another boot, whatever its id says: a restored
+        // virtual machine.
         let same_boot = saved.boot_id == ledger.boot_id && saved.saved_at.boottime <= now.boottime;
         for mut lease in saved.leases {
             ledger.next_serial = ledger.next_serial.max(lease.serial.saturating_add(1));
             if !same_boot {
                 rebase(&mut lease, saved.saved_at, now);
             }
-            // What ended in the last run is not told again, and a lease found twice is kept once.
+            // A lease that ended in the last run causes no event again.
             if lease.is_live() {
                 ledger.live.insert(lease.serial, lease);
             } else {
@@ -86,10 +86,10 @@ impl Ledger {
     }
 }
 
-/// Moves a lease from another boot's clock to this one's. Only the wall's clock spans both: the
-/// rest of its time is what was left when it was written, less what passed since by the wall's
-/// clock; never more than its time to live.
-fn rebase(lease: &mut Lease, saved_at: Now, now: Now) {
+/// Moves a lease from another boot's clock to this boot's. Only the wall clock spans both. The
+/// lease keeps the time that was left when it was saved, less the wall time since then, and never
+/// more than its time to live.
+fn rebase(lease: &mut Lease, saved_at: Timestamp, now: Timestamp) {
     let passed = now.wall.duration_since(saved_at.wall).unwrap_or_default();
     let left = lease
         .expires_at
@@ -112,7 +112,7 @@ fn rebase(lease: &mut Lease, saved_at: Now, now: Now) {
 
     for share in lease.devices.values_mut() {
         share.visible_bytes = hf_mem_core::bytes::Bytes::ZERO;
-        share.baselines.clear(); // Other processes now; none of the old ones holds anything.
+        share.baselines.clear(); // The processes of the other boot hold nothing here.
     }
 
     if let Some(ending) = &mut lease.ending {

@@ -1,5 +1,5 @@
-//! What a new reading shows: leases shrink by the memory that their holders have taken, live on
-//! while it grows, and are told when others have taken what was promised to them.
+//! Applying a reading: claims shrink by the memory that holders have taken, leases are extended
+//! while it grows, and an event reports that other processes have taken leased memory.
 
 use std::collections::BTreeMap;
 
@@ -11,16 +11,16 @@ use super::super::attribution::{HolderReading, Occupied, descendants, is_lessee,
 use super::super::event::{Event, Subject, UnleasedProcess};
 use super::super::lease::Lease;
 use super::{Ledger, LedgerConfig};
-use crate::leases::clock::{Boottime, Now};
+use crate::leases::clock::{Boottime, Timestamp};
 
 /// How many processes without a lease an event names.
-const MOST_STRANGERS: usize = 8;
+const MAX_UNLEASED: usize = 8;
 /// How many processes of one lease's tree are remembered.
-const MOST_MEMBERS: usize = 1024;
+const MAX_MEMBERS: usize = 1024;
 
 impl Ledger {
-    /// Takes a reading in. One that is not newer than the last says nothing new.
-    pub fn settle(&mut self, reading: &HolderReading<'_>, now: Now) {
+    /// Applies a reading. A reading that is not newer than the last one changes nothing.
+    pub fn settle(&mut self, reading: &HolderReading<'_>, now: Timestamp) {
         if self
             .last_reading
             .is_some_and(|last| reading.taken_at <= last)
@@ -34,12 +34,12 @@ impl Ledger {
             self.settle_device(device, reading);
         }
 
-        self.see_endings(reading.taken_at);
-        self.forget();
+        self.mark_endings_seen(reading.taken_at);
+        self.forget_oldest();
         self.update_states(reading.taken_at);
 
-        // After the growth was seen: a lease whose memory still grows does not end for a reading
-        // that came late.
+        // Expire after growth was applied, so that a lease whose memory still grows does not end
+        // because a reading came late.
         self.expire(now);
         for device in &reading.snapshot.devices {
             self.check_overdrawn(&device.facts.uuid, reading);
@@ -48,15 +48,15 @@ impl Ledger {
 
     fn settle_device(&mut self, device: &Device, reading: &HolderReading<'_>) {
         let uuid = &device.facts.uuid;
-        let here = self.on_device(uuid);
-        if here.is_empty() {
+        let leases = self.on_device(uuid);
+        if leases.is_empty() {
             return;
         }
 
         let occupied = Occupied::new(device, reading);
-        let mut seen = visible_in(&here, &occupied);
+        let mut seen = visible_in(&leases, &occupied);
         let mut found = BTreeMap::new();
-        for lease in &here {
+        for lease in &leases {
             let bytes = seen.remove(&lease.serial).unwrap_or(Bytes::ZERO);
             found.insert(lease.serial, (bytes, descendants(lease, &occupied)));
         }
@@ -73,13 +73,13 @@ impl Ledger {
                 continue;
             };
 
-            let alive = lease.is_live();
+            let is_live = lease.is_live();
             let first_since_end = lease
                 .ending
                 .is_some_and(|end| end.seen_at.is_none() && reading.taken_at > end.at);
 
             for member in members {
-                if lease.members.len() < MOST_MEMBERS {
+                if lease.members.len() < MAX_MEMBERS {
                     lease.members.insert(member);
                 }
             }
@@ -88,18 +88,18 @@ impl Ledger {
                 continue;
             };
 
-            if alive && readable {
+            if is_live && readable {
                 if bytes > share.visible_bytes {
                     lease.grown_at = Some(reading.taken_at);
                     grown = true;
                 }
                 share.visible_bytes = bytes;
             } else if first_since_end {
-                // Where nothing can be read, all of it may be there still.
+                // If nothing can be read, all of its memory may still be there.
                 share.visible_bytes = if readable { bytes } else { share.granted_bytes };
-            } else if !alive && readable && all_known {
-                // What is left of it only ever shrinks. After a restart more of it is assumed,
-                // until the next reading.
+            } else if !is_live && readable && all_known {
+                // The memory that is left of an ended lease only shrinks. After a restart more of
+                // it is assumed, until the next reading.
                 share.visible_bytes = share.visible_bytes.min(bytes);
             }
         }
@@ -109,26 +109,24 @@ impl Ledger {
         }
     }
 
-    /// A reading from after a lease's end was taken: it counts no more, beyond what is seen to be
-    /// left of it.
-    fn see_endings(&mut self, taken_at: Boottime) {
-        let unseen = |lease: &Lease| {
-            lease
-                .ending
-                .is_some_and(|end| end.seen_at.is_none() && taken_at > end.at)
-        };
-
-        if !self.ended.iter().any(unseen) {
-            return;
-        }
-
-        for lease in self.ended.iter_mut().filter(|lease| unseen(lease)) {
-            if let Some(ending) = &mut lease.ending {
+    /// Marks the leases whose end this reading shows. From then on such a lease counts only for the
+    /// memory that is still seen.
+    fn mark_endings_seen(&mut self, taken_at: Boottime) {
+        let mut any_unseen = false;
+        for ending in self
+            .ended
+            .iter_mut()
+            .filter_map(|lease| lease.ending.as_mut())
+        {
+            if ending.seen_at.is_none() && taken_at > ending.at {
                 ending.seen_at = Some(taken_at);
+                any_unseen = true;
             }
         }
 
-        self.changed();
+        if any_unseen {
+            self.changed();
+        }
     }
 
     fn update_states(&mut self, taken_at: Boottime) {
@@ -144,12 +142,12 @@ impl Ledger {
                 }
             }
 
-            let owed = lease
+            let claims_more = lease
                 .devices
                 .values()
                 .any(|share| share.visible_bytes < share.granted_bytes);
 
-            if owed && lease.grown_at == Some(taken_at) {
+            if claims_more && lease.grown_at == Some(taken_at) {
                 let until = taken_at
                     .after(self.settings.growth_grace)
                     .min(lease.extendable_until);
@@ -164,14 +162,14 @@ impl Ledger {
     }
 
     fn check_overdrawn(&mut self, uuid: &str, reading: &HolderReading<'_>) {
-        let account = self.availability(uuid, reading);
-        if account.free_bytes.is_none() {
-            return; // Nothing is known, so nothing is told.
+        let availability = self.availability(uuid, reading);
+        if availability.free_bytes.is_none() {
+            return; // The state is unknown, so there is no event.
         }
 
-        if account.leased_bytes == Bytes::ZERO || account.short_by_bytes == Bytes::ZERO {
+        if availability.leased_bytes == Bytes::ZERO || availability.short_by_bytes == Bytes::ZERO {
             if self.overdrawn.remove(uuid).is_some() {
-                self.tell(Event::Recovered {
+                self.record(Event::Recovered {
                     device: uuid.to_owned(),
                 });
             }
@@ -180,35 +178,35 @@ impl Ledger {
 
         if self
             .overdrawn
-            .insert(uuid.to_owned(), account.short_by_bytes)
+            .insert(uuid.to_owned(), availability.short_by_bytes)
             .is_none()
         {
-            let here = self.on_device(uuid);
-            let live = || here.iter().filter(|lease| lease.is_live());
-
-            let owed = |lease: &&&Lease| {
-                lease
-                    .devices
-                    .get(uuid)
-                    .is_some_and(|share| share.visible_bytes < share.granted_bytes)
-            };
-
-            let leases = live().filter(owed).map(|lease| lease.id.clone()).collect();
-            let lessees: Vec<&Lease> = live().copied().collect();
+            let mut live = self.on_device(uuid);
+            live.retain(|lease| lease.is_live());
+            let leases = live
+                .iter()
+                .filter(|lease| {
+                    lease
+                        .devices
+                        .get(uuid)
+                        .is_some_and(|share| share.visible_bytes < share.granted_bytes)
+                })
+                .map(|lease| lease.id.clone())
+                .collect();
 
             let event = Event::Overdrawn {
                 device: uuid.to_owned(),
-                short_by_bytes: account.short_by_bytes,
+                short_by_bytes: availability.short_by_bytes,
                 leases,
-                strangers: strangers(&lessees, uuid, reading),
+                strangers: unleased_processes(&live, uuid, reading),
             };
 
-            self.tell(event);
+            self.record(event);
         }
     }
 }
 
-/// Where in its life a lease is, by what is seen of it.
+/// Derives the state of a live lease from the memory that is seen of it.
 fn state_of(lease: &Lease, taken_at: Boottime, settings: &LedgerConfig) -> State {
     let mut shares = lease.devices.values();
     if shares.all(|share| share.visible_bytes >= share.granted_bytes) {
@@ -223,7 +221,7 @@ fn state_of(lease: &Lease, taken_at: Boottime, settings: &LedgerConfig) -> State
         return State::Granted;
     }
 
-    let still = lease
+    let stopped_growing = lease
         .grown_at
         .is_some_and(|grown_at| taken_at.since(grown_at) >= settings.still_after);
     let everywhere = lease
@@ -231,19 +229,24 @@ fn state_of(lease: &Lease, taken_at: Boottime, settings: &LedgerConfig) -> State
         .values()
         .all(|share| share.visible_bytes > Bytes::ZERO);
 
-    if still && everywhere {
+    if stopped_growing && everywhere {
         State::Settled
     } else {
         State::Settling
     }
 }
 
-fn strangers(leases: &[&Lease], uuid: &str, reading: &HolderReading<'_>) -> Vec<UnleasedProcess> {
+/// The processes on a device that belong to none of the leases, the largest first.
+fn unleased_processes(
+    leases: &[&Lease],
+    uuid: &str,
+    reading: &HolderReading<'_>,
+) -> Vec<UnleasedProcess> {
     let processes = reading
         .device(uuid)
         .map(|device| device.processes.as_slice())
         .unwrap_or_default();
-    let mut strangers: Vec<UnleasedProcess> = processes
+    let mut unleased: Vec<UnleasedProcess> = processes
         .iter()
         .filter(|process| !is_lessee(leases, process, reading))
         .map(|process| UnleasedProcess {
@@ -254,8 +257,8 @@ fn strangers(leases: &[&Lease], uuid: &str, reading: &HolderReading<'_>) -> Vec<
         })
         .collect();
 
-    strangers.sort_by_key(|stranger| std::cmp::Reverse(stranger.used_bytes));
-    strangers.truncate(MOST_STRANGERS);
+    unleased.sort_by_key(|process| std::cmp::Reverse(process.used_bytes));
+    unleased.truncate(MAX_UNLEASED);
 
-    strangers
+    unleased
 }

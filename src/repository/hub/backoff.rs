@@ -1,91 +1,84 @@
-//! How long to wait before trying again: what the server asks for, else longer each time with some
-//! chance in it.
+//! Retry delays: what the server asks for, else exponential backoff with jitter.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, SystemTime};
 
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
-/// The first wait of our own.
-const FIRST: Duration = Duration::from_millis(250);
-/// Beyond this a longer wait is not spread any further, whatever number a server sends.
-const LONGEST_SPREAD: Duration = Duration::from_secs(3600);
-/// The longest wait of our own.
-const LONGEST: Duration = Duration::from_secs(8);
+/// The first delay of the backoff.
+const FIRST_DELAY: Duration = Duration::from_millis(250);
+/// Jitter grows no further for waits longer than this, whatever number a server sends.
+const MAX_SPREAD: Duration = Duration::from_secs(3600);
+/// The longest delay of the backoff.
+const MAX_DELAY: Duration = Duration::from_secs(8);
 
-/// What the server asks for: `Retry-After` in seconds or as a date, else the `t` of an exhausted
-/// `RateLimit` (draft-ietf-httpapi-ratelimit-headers): `"api";r=0;t=55`.
-pub(super) fn asked(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = |name: &str| {
-        headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .map(str::trim)
-    };
-
-    if let Some(after) = text(RETRY_AFTER.as_str()) {
+/// Returns the wait that the server asks for.
+/// That is `Retry-After` in seconds or as a date, else the `t` of an exhausted `RateLimit`
+/// (draft-ietf-httpapi-ratelimit-headers): `"api";r=0;t=55`.
+pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    if let Some(after) = header_text(headers, RETRY_AFTER.as_str()) {
         let seconds = after.parse().ok().map(Duration::from_secs);
-        if let Some(wait) =
-            seconds.or_else(|| Some(http_date(after)?.duration_since(now).unwrap_or_default()))
-        {
+        let until_date = || {
+            let date = httpdate::parse_http_date(after).ok()?;
+            Some(date.duration_since(now).unwrap_or_default())
+        };
+
+        if let Some(wait) = seconds.or_else(until_date) {
             return Some(wait);
         }
     }
 
-    let limit = text("ratelimit")?;
-    let parameter = |key: &str| {
-        limit.split([';', ',']).find_map(|part| {
-            part.trim()
-                .strip_prefix(key)?
-                .strip_prefix('=')?
-                .parse::<u64>()
-                .ok()
-        })
-    };
-
-    (parameter("r")? == 0)
-        .then(|| parameter("t").map(Duration::from_secs))
+    let limit = header_text(headers, "ratelimit")?;
+    (parameter(limit, "r")? == 0)
+        .then(|| parameter(limit, "t").map(Duration::from_secs))
         .flatten()
 }
 
-/// The wait before the next attempt: what the server asks for and up to a tenth more, so that a
-/// fleet that was told the same does not come back together; else [`own`].
-pub(super) fn pause(asked: Option<Duration>, attempt: u32, chance: u64) -> Duration {
-    let own = own(attempt, chance);
-    asked.map_or(own, |asked| {
-        let more = f64::from(u32::try_from(chance % 1024).unwrap_or(0)) / 10_240.0;
-        asked
-            .max(own)
-            .saturating_add(asked.min(LONGEST_SPREAD).mul_f64(more))
+fn header_text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers
+        .get(name)
+        .and_then(|value| value.to_str().ok())
+        .map(str::trim)
+}
+
+/// Returns the number of a parameter such as `t` in `"api";r=0;t=55`.
+fn parameter(header: &str, key: &str) -> Option<u64> {
+    header.split([';', ',']).find_map(|part| {
+        part.trim()
+            .strip_prefix(key)?
+            .strip_prefix('=')?
+            .parse()
+            .ok()
     })
 }
 
-/// The wait before attempt `attempt` (counted from 1 for the second): doubling, between half and
-/// all of it by `chance`.
-pub(super) fn own(attempt: u32, chance: u64) -> Duration {
-    let whole = FIRST
+/// Returns the wait before the next attempt: the server's wait and up to a tenth more, else
+/// [`delay`].
+/// The extra tenth spreads the hosts of a fleet that all received the same wait.
+pub(super) fn retry_delay(server_wait: Option<Duration>, attempt: u32, jitter: u64) -> Duration {
+    let backoff = delay(attempt, jitter);
+    server_wait.map_or(backoff, |server_wait| {
+        let more = f64::from(u32::try_from(jitter % 1024).unwrap_or(0)) / 10_240.0;
+        server_wait
+            .max(backoff)
+            .saturating_add(server_wait.min(MAX_SPREAD).mul_f64(more))
+    })
+}
+
+/// Returns the wait before the next attempt after `attempt`, which counts from 1.
+/// The wait doubles with every attempt. `jitter` picks a value between half of it and all of it.
+pub(super) fn delay(attempt: u32, jitter: u64) -> Duration {
+    let whole = FIRST_DELAY
         .saturating_mul(1 << attempt.saturating_sub(1).min(16))
-        .min(LONGEST);
+        .min(MAX_DELAY);
     let half = whole / 2;
-    half + half.mul_f64(f64::from(u32::try_from(chance % 1024).unwrap_or(0)) / 1024.0)
+    half + half.mul_f64(f64::from(u32::try_from(jitter % 1024).unwrap_or(0)) / 1024.0)
 }
 
-/// Chance for [`own`], different in each process and call: fleets that restart together must not
-/// ask together.
-pub(super) fn chance() -> u64 {
+/// Returns the jitter for [`delay`], different in each process and call. Hosts of a fleet that
+/// restart together must not send requests together.
+pub(super) fn jitter() -> u64 {
     RandomState::new().hash_one(SystemTime::now())
-}
-
-/// `Wed, 21 Oct 2026 07:28:00 GMT`, the one form of date that servers may send today (RFC 9110,
-/// 5.6.7).
-fn http_date(text: &str) -> Option<SystemTime> {
-    let mut words = text.split_once(", ")?.1.strip_suffix(" GMT")?.split(' ');
-    let (day, month, year, clock) = (words.next()?, words.next()?, words.next()?, words.next()?);
-    let months = [
-        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-    ];
-    let month = months.iter().position(|name| *name == month)? + 1;
-    humantime::parse_rfc3339(&format!("{year:0>4}-{month:02}-{day:0>2}T{clock}Z")).ok()
 }
 
 #[cfg(test)]
@@ -99,54 +92,54 @@ mod tests {
     }
 
     #[test]
-    fn every_form_of_asking() {
+    fn retry_after_reads_each_form() {
         let now = humantime::parse_rfc3339("2026-10-21T07:27:00Z").expect("a time");
-        let asks = |name, value| asked(&headers(name, value), now);
-        assert_eq!(asks("retry-after", "17"), Some(Duration::from_secs(17)));
+        let wait = |name, value| retry_after(&headers(name, value), now);
+        assert_eq!(wait("retry-after", "17"), Some(Duration::from_secs(17)));
 
         assert_eq!(
-            asks("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT"),
+            wait("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT"),
             Some(Duration::from_secs(60))
         );
         assert_eq!(
-            asks("retry-after", "Wed, 21 Oct 2026 07:20:00 GMT"),
+            wait("retry-after", "Wed, 21 Oct 2026 07:20:00 GMT"),
             Some(Duration::ZERO)
         );
 
         assert_eq!(
-            asks("ratelimit", "\"api\";r=0;t=55"),
+            wait("ratelimit", "\"api\";r=0;t=55"),
             Some(Duration::from_secs(55))
         );
-        assert_eq!(asks("ratelimit", "\"api\";r=10;t=55"), None);
+        assert_eq!(wait("ratelimit", "\"api\";r=10;t=55"), None);
 
         for nonsense in ["soon", "-1", "Wed, 99 Foo 2026 x GMT", ""] {
-            assert_eq!(asks("retry-after", nonsense), None, "{nonsense}");
+            assert_eq!(wait("retry-after", nonsense), None, "{nonsense}");
         }
     }
 
     #[test]
-    fn what_is_asked_for_is_never_cut_and_spread_a_little() {
-        let asked = Some(Duration::from_secs(60));
-        assert_eq!(pause(asked, 1, 0), Duration::from_secs(60));
-        assert!((61..=66).contains(&pause(asked, 1, 512).as_secs()));
+    fn server_wait_is_kept_and_spread() {
+        let server_wait = Some(Duration::from_secs(60));
+        assert_eq!(retry_delay(server_wait, 1, 0), Duration::from_secs(60));
+        assert!((61..=66).contains(&retry_delay(server_wait, 1, 512).as_secs()));
 
         assert!(
-            pause(Some(Duration::ZERO), 1, 0) >= FIRST / 2,
-            "none at all is no wait"
+            retry_delay(Some(Duration::ZERO), 1, 0) >= FIRST_DELAY / 2,
+            "a wait of zero still backs off"
         );
-        assert_eq!(pause(None, 2, 7), own(2, 7));
+        assert_eq!(retry_delay(None, 2, 7), delay(2, 7));
 
         assert!(
-            pause(Some(Duration::MAX), 1, 0) >= Duration::from_secs(60),
-            "and no number is too large"
+            retry_delay(Some(Duration::MAX), 1, 0) >= Duration::from_secs(60),
+            "no number is too large"
         );
     }
 
     #[test]
-    fn our_own_waits_grow_and_are_bounded() {
-        assert_eq!(own(1, 0), Duration::from_millis(125));
-        assert!(own(1, 1023) <= FIRST);
-        assert!(own(3, 0) >= Duration::from_millis(500));
-        assert!(own(u32::MAX, u64::MAX) <= LONGEST);
+    fn delays_grow_up_to_a_maximum() {
+        assert_eq!(delay(1, 0), Duration::from_millis(125));
+        assert!(delay(1, 1023) <= FIRST_DELAY);
+        assert!(delay(3, 0) >= Duration::from_millis(500));
+        assert!(delay(u32::MAX, u64::MAX) <= MAX_DELAY);
     }
 }

@@ -1,4 +1,4 @@
-//! What is left to spend on one model: time, bytes, and a pause that all its requests share.
+//! The budget of one model: time, bytes, and a pause that all its requests share.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,21 +15,25 @@ use crate::repository::settings::HubLimits;
 pub(super) struct Budget {
     started: Instant,
     deadline: Instant,
-    /// What was waited for other readings, which is not the Hub's time.
+    /// Time spent waiting for other readings. It does not count against the Hub's time.
     waited_nanos: AtomicU64,
     pub(super) attempt: Duration,
     bytes_left: AtomicU64,
     requests: AtomicU32,
-    /// What it shares with other models.
-    pub(super) manners: Arc<HubThrottle>,
-    /// Until when the Hub asked everyone to wait: when one request is told so, all hold back.
+    /// The limits that all models share.
+    pub(super) throttle: Arc<HubThrottle>,
+    /// End of the pause that the Hub asked for. One request receives it, and all wait.
     pause: Mutex<Option<Instant>>,
-    /// Where every request's end is counted, of this model and of all others.
-    pub(super) tally: Arc<HubStats>,
+    /// Counts how every request ended, of this model and all others.
+    pub(super) stats: Arc<HubStats>,
 }
 
 impl Budget {
-    pub(super) fn new(limits: &HubLimits, manners: Arc<HubThrottle>, tally: Arc<HubStats>) -> Self {
+    pub(super) fn new(
+        limits: &HubLimits,
+        throttle: Arc<HubThrottle>,
+        stats: Arc<HubStats>,
+    ) -> Self {
         let started = Instant::now();
         Self {
             started,
@@ -38,20 +42,20 @@ impl Budget {
             attempt: limits.attempt,
             bytes_left: AtomicU64::new(limits.bytes),
             requests: AtomicU32::new(0),
-            manners,
+            throttle,
             pause: Mutex::new(None),
-            tally,
+            stats,
         }
     }
 
-    /// Time that was spent on the Hub.
+    /// Returns the time spent on the Hub.
     pub(super) fn elapsed(&self) -> Duration {
         self.started.elapsed().saturating_sub(self.waited())
     }
 
-    /// Does not count `time`, which went by in waiting for other readings while no request was
-    /// under way.
-    pub(super) fn extend(&self, time: Duration) {
+    /// Excludes `time` from the budget: the reading waited for other readings, with no request in
+    /// flight.
+    pub(super) fn exclude_wait(&self, time: Duration) {
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.waited_nanos.fetch_add(nanos, Ordering::Relaxed);
     }
@@ -60,18 +64,18 @@ impl Budget {
         Duration::from_nanos(self.waited_nanos.load(Ordering::Relaxed))
     }
 
-    /// Time until everything must be there.
+    /// Returns the time left until the deadline.
     pub(super) fn left(&self) -> Duration {
         self.deadline().saturating_duration_since(Instant::now())
     }
 
-    /// Until when one attempt that begins now may go on.
+    /// Returns the deadline of an attempt that begins now.
     pub(super) fn attempt_deadline(&self) -> Instant {
         (Instant::now() + self.attempt).min(self.deadline())
     }
 
-    /// Takes `bytes` off; false when there are not so many left.
-    pub(super) fn spend(&self, bytes: u64) -> bool {
+    /// Takes `bytes` from the budget. Returns false if fewer are left.
+    pub(super) fn spend_bytes(&self, bytes: u64) -> bool {
         self.bytes_left
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
                 left.checked_sub(bytes)
@@ -79,31 +83,31 @@ impl Budget {
             .is_ok()
     }
 
-    /// When everything must be there.
+    /// Returns the deadline of all requests together.
     pub(super) fn deadline(&self) -> Instant {
         self.deadline + self.waited()
     }
 
     /// Counts a request.
-    pub(super) fn request(&self) {
+    pub(super) fn count_request(&self) {
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Requests made so far.
+    /// Returns the number of requests so far.
     pub(super) fn requests(&self) -> u32 {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// Holds all requests back for `wait`.
-    pub(super) fn hold(&self, wait: Duration) {
+    /// Pauses all requests for `wait`.
+    pub(super) fn pause_requests(&self, wait: Duration) {
         let until = Instant::now() + wait;
         if let Ok(mut pause) = self.pause.lock() {
             *pause = Some(pause.map_or(until, |earlier| earlier.max(until)));
         }
     }
 
-    /// Waits out a pause.
-    pub(super) async fn pass(&self) {
+    /// Waits until the pause ends.
+    pub(super) async fn wait_for_pause(&self) {
         let until = self.pause.lock().ok().and_then(|pause| *pause);
         if let Some(until) = until {
             tokio::time::sleep_until(until.min(self.deadline())).await;
@@ -116,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_waited_for_other_readings_is_not_taken_off() {
+    fn excluded_wait_extends_the_deadline() {
         let limits = HubLimits {
             total: Duration::ZERO,
             ..HubLimits::default()
@@ -125,7 +129,7 @@ mod tests {
         let budget = Budget::new(&limits, Arc::new(HubThrottle::new(1)), Arc::default());
         assert_eq!(budget.left(), Duration::ZERO);
         let day = Duration::from_secs(86_400);
-        budget.extend(day);
+        budget.exclude_wait(day);
         assert!(budget.left() > day / 2 && budget.attempt_deadline() > Instant::now());
         assert_eq!(budget.elapsed(), Duration::ZERO);
     }

@@ -1,22 +1,28 @@
-//! A Hub over HTTP: few requests, polite ones, and a token that goes to the Hub alone.
+//! A client for Hugging Face Hubs that makes few requests and honors rate limits.
 //!
-//! One call to the model API says commit, files and lengths; documents and headers follow by
-//! `resolve`, the Hub's cacheable and generously limited way to files. Redirects are followed by
-//! hand, so that a token never leaves the Hub's own origin and a signed address never reaches a
-//! message. Nor do they lead to this host itself, or to a cloud's metadata service (`peers`).
+//! A call to the model API returns the commit, the files and their lengths. Documents and headers
+//! follow by `resolve`, the Hub's cacheable and generously limited way to files.
+//!
+//! The client follows redirects itself, so that a token never leaves the Hub's own origin and a
+//! signed address never reaches a message. No redirect leads to this host itself or to a cloud's
+//! metadata service (`address_policy`).
 
-mod answer;
-mod attempt;
+mod address_policy;
 mod backoff;
+mod body;
 mod budget;
 mod client;
-mod info;
-mod peers;
+mod commit_files;
+mod http;
+mod model_info;
+mod reading;
 mod refusal;
-mod shortcut;
+mod request;
+mod resolve_cache;
 mod stats;
 mod throttle;
 
-pub(super) use client::{HubClient, HubReading};
-pub(super) use info::{Revision, is_commit};
+pub(super) use client::HubClient;
+pub(super) use model_info::{Revision, is_commit};
+pub(super) use reading::HubReading;
 pub use stats::{HubOutcome, HubStats};

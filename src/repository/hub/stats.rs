@@ -1,5 +1,4 @@
-//! How requests to Hubs have ended since the start, and which Hub does not answer: for figures and
-//! for health.
+//! Counts how requests to Hubs ended, and which Hubs do not answer, for metrics and health.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,24 +10,24 @@ use reqwest::StatusCode;
 /// How a request to a Hub, or to the store behind it, ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HubOutcome {
-    /// With what was asked for, or with where that is.
+    /// Success, or a redirect.
     Ok,
     /// Not modified since.
     NotModified,
     /// No such repository or file.
     NotFound,
-    /// Gated, unauthorised or otherwise not given.
+    /// Gated, unauthorized or refused for another reason.
     Refused,
-    /// Asked to wait.
+    /// The Hub asked to wait.
     RateLimited,
     /// A status of 5xx.
     ServerError,
-    /// No answer in time, or none at all.
+    /// No response, or none in time.
     Unreachable,
 }
 
 impl HubOutcome {
-    /// All of them.
+    /// Every outcome.
     pub const ALL: [Self; 7] = [
         Self::Ok,
         Self::NotModified,
@@ -39,7 +38,7 @@ impl HubOutcome {
         Self::Unreachable,
     ];
 
-    /// What an answer's status means.
+    /// Returns the outcome that a status means.
     pub(super) fn of(status: StatusCode) -> Self {
         match status.as_u16() {
             304 => Self::NotModified,
@@ -56,59 +55,54 @@ impl HubOutcome {
 #[derive(Debug, Default)]
 pub struct HubStats {
     counts: [AtomicU64; HubOutcome::ALL.len()],
-    /// By endpoint, of which there are as many as the settings name.
-    troubles: Mutex<BTreeMap<String, HubTrouble>>,
+    /// Keys are endpoints, so the settings bound their number.
+    outages: Mutex<BTreeMap<String, HubOutage>>,
 }
 
 #[derive(Debug)]
-struct HubTrouble {
+struct HubOutage {
     why: String,
     last: Instant,
 }
 
 impl HubStats {
-    /// Requests that ended so.
+    /// Returns how many requests ended with `outcome`.
     pub fn count(&self, outcome: HubOutcome) -> u64 {
         self.counts[outcome as usize].load(Ordering::Relaxed)
     }
 
-    /// The endpoints that were given up on and have not answered since: which, why, and how long
-    /// ago.
-    pub fn troubles(&self) -> Vec<(String, String, Duration)> {
-        let told = |(endpoint, trouble): (&String, &HubTrouble)| {
-            (
-                endpoint.clone(),
-                trouble.why.clone(),
-                trouble.last.elapsed(),
-            )
-        };
-
-        self.held().iter().map(told).collect()
+    /// Returns the Hubs that used up all attempts and have not answered since: endpoint, reason and
+    /// time since the last failure.
+    pub fn outages(&self) -> Vec<(String, String, Duration)> {
+        self.lock()
+            .iter()
+            .map(|(endpoint, outage)| (endpoint.clone(), outage.why.clone(), outage.last.elapsed()))
+            .collect()
     }
 
-    pub(super) fn ended(&self, outcome: HubOutcome) {
+    pub(super) fn count_request(&self, outcome: HubOutcome) {
         self.counts[outcome as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// `endpoint` was asked again and again, and is given up on.
-    pub(super) fn gave_up(&self, endpoint: &str, why: &str) {
-        self.held().insert(
+    /// Records that all attempts at `endpoint` failed.
+    pub(super) fn record_outage(&self, endpoint: &str, why: &str) {
+        self.lock().insert(
             endpoint.to_owned(),
-            HubTrouble {
+            HubOutage {
                 why: why.to_owned(),
                 last: Instant::now(),
             },
         );
     }
 
-    /// `endpoint` answered, be it with a refusal.
-    pub(super) fn answered(&self, endpoint: &str) {
-        self.held().remove(endpoint);
+    /// Records that `endpoint` answered, if only with a refusal.
+    pub(super) fn record_answer(&self, endpoint: &str) {
+        self.lock().remove(endpoint);
     }
 
-    fn held(&self) -> MutexGuard<'_, BTreeMap<String, HubTrouble>> {
-        // Single insertions and removals: a panic elsewhere leaves nothing half done.
-        self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, HubOutage>> {
+        // Single insertions and removals: a panic elsewhere leaves the map consistent.
+        self.outages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -117,34 +111,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_status_has_its_outcome() {
-        let of = |status| HubOutcome::of(StatusCode::from_u16(status).expect("a status"));
-        assert_eq!([200, 206, 302, 307].map(of), [HubOutcome::Ok; 4]);
-        assert_eq!([401, 403, 418, 451].map(of), [HubOutcome::Refused; 4]);
-        assert_eq!([404, 410].map(of), [HubOutcome::NotFound; 2]);
-        assert_eq!([500, 503, 599].map(of), [HubOutcome::ServerError; 3]);
+    fn each_status_has_its_outcome() {
+        fn outcome(status: u16) -> HubOutcome {
+            HubOutcome::of(StatusCode::from_u16(status).expect("a status"))
+        }
+
+        assert_eq!([200, 206, 302, 307].map(outcome), [HubOutcome::Ok; 4]);
+        assert_eq!([401, 403, 418, 451].map(outcome), [HubOutcome::Refused; 4]);
+        assert_eq!([404, 410].map(outcome), [HubOutcome::NotFound; 2]);
+        assert_eq!([500, 503, 599].map(outcome), [HubOutcome::ServerError; 3]);
 
         assert_eq!(
-            (of(304), of(429)),
+            (outcome(304), outcome(429)),
             (HubOutcome::NotModified, HubOutcome::RateLimited)
         );
     }
 
     #[test]
-    fn counts_go_to_their_own_outcome_and_trouble_ends_with_an_answer() {
-        let tally = HubStats::default();
+    fn counts_and_outages_are_separate() {
+        let stats = HubStats::default();
         for (times, outcome) in HubOutcome::ALL.into_iter().enumerate() {
-            (0..times).for_each(|_| tally.ended(outcome));
+            (0..times).for_each(|_| stats.count_request(outcome));
         }
 
         assert_eq!(
-            HubOutcome::ALL.map(|outcome| tally.count(outcome)),
+            HubOutcome::ALL.map(|outcome| stats.count(outcome)),
             [0, 1, 2, 3, 4, 5, 6]
         );
-        tally.gave_up("https://hub", "HTTP 503");
-        tally.gave_up("https://mirror", "no connection");
-        tally.answered("https://hub");
-        let left = tally.troubles();
+        stats.record_outage("https://hub", "HTTP 503");
+        stats.record_outage("https://mirror", "no connection");
+        stats.record_answer("https://hub");
+        let left = stats.outages();
         assert_eq!(left.len(), 1);
 
         assert_eq!(

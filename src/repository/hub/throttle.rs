@@ -1,13 +1,12 @@
-//! What all models share towards a Hub: how many requests are under way, and that the first one to
-//! a host goes alone.
+//! Limits that all models share for each Hub: concurrent requests, and one first request to each
+//! new host.
 //!
-//! Each Hub has seats of its own: one that hangs keeps its own busy, and nobody waits for it who
-//! asks another.
+//! Each Hub has its own request slots, so a Hub that hangs blocks no requests to another.
 //!
-//! Over HTTP/2 one connection carries everything, but only once it stands: two dozen requests to a
-//! host that nobody has spoken to yet would each make a connection of their own, with a handshake
-//! each. So the first goes ahead and the others follow over its connection. Plain HTTP cannot share
-//! one, and has nothing to wait for.
+//! Over HTTP/2 one connection carries all requests, but only after it is established. Two dozen
+//! simultaneous requests to a new host would each open a connection, with a handshake each. So the
+//! first request goes alone, and the others follow over its connection. Plain HTTP cannot share
+//! a connection, so its requests do not wait.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,18 +16,17 @@ use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
-/// How long a host counts as spoken to: less than the 90 s after which an idle connection is
-/// closed.
-const ACQUAINTED: Duration = Duration::from_secs(60);
-/// Hosts that are remembered; beyond it all are forgotten.
+/// How long a host counts as connected. Idle connections close after 90 s.
+const CONNECTED_FOR: Duration = Duration::from_secs(60);
+/// Maximum remembered hosts. At the limit the map is cleared.
 const MAX_HOSTS: usize = 256;
 
-/// Seats for requests, and the hosts that were spoken to.
+/// Request slots, and the hosts with a recent answer.
 #[derive(Debug)]
 pub(super) struct HubThrottle {
     concurrency: usize,
-    /// By endpoint, of which there are as many as the settings name.
-    seats: Mutex<HashMap<String, Arc<Semaphore>>>,
+    /// Keys are endpoints, so the settings bound their number.
+    slots: Mutex<HashMap<String, Arc<Semaphore>>>,
     hosts: Mutex<HashMap<String, Host>>,
 }
 
@@ -43,47 +41,50 @@ impl HubThrottle {
         let concurrency = concurrency.clamp(1, Semaphore::MAX_PERMITS);
         Self {
             concurrency,
-            seats: Mutex::default(),
+            slots: Mutex::default(),
             hosts: Mutex::default(),
         }
     }
 
-    /// Waits for a seat at the Hub at `endpoint`; `None` when it is too late by then.
-    pub(super) async fn seat(
+    /// Waits for a request slot at `endpoint`. Returns `None` after the deadline.
+    pub(super) async fn acquire(
         &self,
         endpoint: &Url,
         deadline: Instant,
     ) -> Option<OwnedSemaphorePermit> {
-        let seats = {
-            let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
-            let new = || Arc::new(Semaphore::new(self.concurrency));
+        let slots = {
+            let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(
-                seats
+                slots
                     .entry(endpoint.as_str().to_owned())
-                    .or_insert_with(new),
+                    .or_insert_with(|| Arc::new(Semaphore::new(self.concurrency))),
             )
         };
 
-        timeout_at(deadline, seats.acquire_owned()).await.ok()?.ok()
+        timeout_at(deadline, slots.acquire_owned()).await.ok()?.ok()
     }
 
-    /// Waits until a request to `url` may go: at once where its host was spoken to lately. Who gets
-    /// a guard goes first, and holds it until there is an answer.
-    pub(super) async fn go(&self, url: &Url, deadline: Instant) -> Option<OwnedMutexGuard<()>> {
+    /// Waits until a request to `url` may be sent; does not wait if its host answered recently.
+    /// The caller that receives a guard goes first. It holds the guard until the answer arrives.
+    pub(super) async fn wait_for_first(
+        &self,
+        url: &Url,
+        deadline: Instant,
+    ) -> Option<OwnedMutexGuard<()>> {
         if url.scheme() != "https" {
             return None;
         }
 
         let origin = url.origin().ascii_serialization();
-        let first = self.unknown(&origin)?;
+        let first = self.first_request_lock(&origin)?;
         let guard = timeout_at(deadline, first.lock_owned()).await.ok()?;
 
-        // Whoever went before may have been answered.
-        self.unknown(&origin).map(|_| guard)
+        // Another request may have received an answer meanwhile.
+        self.first_request_lock(&origin).map(|_| guard)
     }
 
-    /// Remembers that the host of `url` answers.
-    pub(super) fn answered(&self, url: &Url) {
+    /// Records that the host of `url` answered.
+    pub(super) fn record_answer(&self, url: &Url) {
         if url.scheme() == "https" {
             let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
             hosts
@@ -93,19 +94,19 @@ impl HubThrottle {
         }
     }
 
-    /// The lock of a host that was not spoken to lately.
-    fn unknown(&self, origin: &str) -> Option<Arc<tokio::sync::Mutex<()>>> {
+    /// Returns the lock of a host without a recent answer.
+    fn first_request_lock(&self, origin: &str) -> Option<Arc<tokio::sync::Mutex<()>>> {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         if hosts.len() >= MAX_HOSTS && !hosts.contains_key(origin) {
             hosts.clear();
         }
 
         let host = hosts.entry(origin.to_owned()).or_default();
-        let known = host
+        let is_connected = host
             .answered
-            .is_some_and(|answered| answered.elapsed() < ACQUAINTED);
+            .is_some_and(|answered| answered.elapsed() < CONNECTED_FOR);
 
-        (!known).then(|| Arc::clone(&host.first))
+        (!is_connected).then(|| Arc::clone(&host.first))
     }
 }
 
@@ -114,47 +115,56 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_first_goes_alone_and_the_others_follow() {
-        let manners = HubThrottle::new(4);
+    async fn first_request_goes_alone() {
+        let throttle = HubThrottle::new(4);
         let url = Url::parse("https://hub/x").expect("an address");
         let later = Instant::now() + Duration::from_secs(10);
-        let first = manners.go(&url, later).await.expect("the first");
-        let mut second = Box::pin(manners.go(&url, later));
+        let first = throttle
+            .wait_for_first(&url, later)
+            .await
+            .expect("the first");
+        let mut second = Box::pin(throttle.wait_for_first(&url, later));
         assert!(futures_util::poll!(&mut second).is_pending());
-        manners.answered(&url);
+        throttle.record_answer(&url);
         drop(first);
 
         assert!(
             second.await.is_none(),
-            "it goes at once, and holds nobody up"
+            "the second follows at once and blocks no other"
         );
-        assert!(manners.go(&url, later).await.is_none());
+        assert!(throttle.wait_for_first(&url, later).await.is_none());
         let plain = Url::parse("http://hub/x").expect("an address");
-        assert!(manners.go(&plain, later).await.is_none());
+        assert!(throttle.wait_for_first(&plain, later).await.is_none());
     }
 
     #[tokio::test]
-    async fn a_hub_that_hangs_keeps_no_seat_of_another_and_who_leaves_gives_back_what_was_held() {
-        let manners = HubThrottle::new(1);
+    async fn slots_of_one_hub_are_separate() {
+        let throttle = HubThrottle::new(1);
         let [hangs, other] =
             ["https://hangs/", "https://other/"].map(|url| Url::parse(url).expect("an address"));
         let later = Instant::now() + Duration::from_secs(10);
-        let held = manners.seat(&hangs, later).await.expect("the only one");
-        let mut waits = Box::pin(manners.seat(&hangs, later));
+        let held = throttle.acquire(&hangs, later).await.expect("the only one");
+        let mut waits = Box::pin(throttle.acquire(&hangs, later));
         assert!(futures_util::poll!(&mut waits).is_pending());
-        assert!(futures_util::poll!(Box::pin(manners.seat(&other, later))).is_ready());
+        assert!(futures_util::poll!(Box::pin(throttle.acquire(&other, later))).is_ready());
+        // A caller that leaves releases its place and its slot.
         drop((waits, held));
-        assert!(futures_util::poll!(Box::pin(manners.seat(&hangs, later))).is_ready());
+        assert!(futures_util::poll!(Box::pin(throttle.acquire(&hangs, later))).is_ready());
     }
 
     #[tokio::test]
-    async fn a_first_one_that_hangs_does_not_hold_up_the_others_beyond_their_time() {
-        let manners = HubThrottle::new(4);
+    async fn hung_first_request_delays_until_deadline() {
+        let throttle = HubThrottle::new(4);
         let url = Url::parse("https://hub/x").expect("an address");
-        let _first = manners
-            .go(&url, Instant::now() + Duration::from_secs(1))
+        let _first = throttle
+            .wait_for_first(&url, Instant::now() + Duration::from_secs(1))
             .await
             .expect("the first");
-        assert!(manners.go(&url, Instant::now()).await.is_none());
+        assert!(
+            throttle
+                .wait_for_first(&url, Instant::now())
+                .await
+                .is_none()
+        );
     }
 }

@@ -1,20 +1,19 @@
 //! Weight files that hold bytes which no tensor of their header covers.
 //!
-//! Some bytes may be left over: padding, or what a writer appended. A large part of a file is no
-//! padding: the header describes another file than the one that it is in, and its tensors are not
-//! the model's weights.
+//! A few such bytes are normal: padding, or what a writer appended. If they are a large part of a
+//! file, the header describes another file, and its tensors are not the model's weights.
 
 use hf_mem_core::model::weight_files::WeightFile;
 
 /// Bytes of a file that may belong to no tensor, whatever its length.
 const MAX_UNCOVERED_BYTES: u64 = 1 << 20;
-/// The part of a longer file that may belong to no tensor.
+/// Part of a longer file that may belong to no tensor.
 const MAX_UNCOVERED_PERCENT: u64 = 1;
 
-/// The files whose headers contradict them.
+/// The files that contradict their headers.
 #[derive(Debug, Default)]
 pub(super) struct Coverage {
-    /// By path: the bytes that no tensor covers, and all bytes.
+    /// Path, bytes that no tensor covers, and length of each such file.
     gaps: Vec<(String, u64, u64)>,
 }
 
@@ -34,7 +33,8 @@ impl Coverage {
         self.gaps.extend(other.gaps);
     }
 
-    /// What is wrong, for a person; `None` where every header accounts for its file.
+    /// Describes the contradiction for a person. Returns `None` if every header accounts for its
+    /// file.
     pub(super) fn contradiction(&self) -> Option<String> {
         let (path, uncovered, length) = self.gaps.iter().min()?;
         let others = match self.gaps.len() {
@@ -71,23 +71,24 @@ mod tests {
     }
 
     #[test]
-    fn large_part_without_tensor_is_contradiction() {
+    fn large_gap_is_a_contradiction() {
         const MIB: u64 = 1 << 20;
 
         assert_eq!(
             contradiction(&[(MIB, MIB), (MIB + 1, 101 * MIB), (0, 0)]),
             None
         );
-        let one = contradiction(&[(0, 9), (2 * MIB, 3 * MIB)]).expect("a contradiction");
+        let first = contradiction(&[(0, 9), (2 * MIB, 3 * MIB)]).expect("a contradiction");
         assert!(
-            one.contains("model-1.safetensors contradicts its file: 2097152 of its 3145728 bytes"),
-            "{one}"
+            first
+                .contains("model-1.safetensors contradicts its file: 2097152 of its 3145728 bytes"),
+            "{first}"
         );
-        let two =
+        let both =
             contradiction(&[(2 * MIB, 3 * MIB), (u64::MAX, u64::MAX)]).expect("a contradiction");
         assert!(
-            two.contains("model-0.safetensors") && two.contains("as in 2 files"),
-            "{two}"
+            both.contains("model-0.safetensors") && both.contains("as in 2 files"),
+            "{both}"
         );
     }
 }

@@ -1,17 +1,17 @@
-//! Fewer requests: some headers are read, the others are proved.
+//! Infers the headers of some files from those of others, which saves requests.
 //!
-//! An index names every tensor and its file. Tensors that differ only in the numbers inside their
-//! names, in layers that hold the same names, nearly always have one type and shape. So a few files
-//! are read in which every such [`TensorKind`] occurs, the tensors of the others are predicted by
-//! kind, and the prediction is believed only when everything known of the repository agrees with
-//! it:
+//! An index names every tensor and its file. Tensors nearly always have the same type and shape if
+//! two things hold: their names differ only in numbers, and the names in their layers are the same.
+//! So the reader reads a few files in which every such [`TensorKind`] occurs and predicts the
+//! tensors of the others by kind. It accepts the prediction only if everything known about the
+//! repository agrees:
 //!
-//! 1. each unread file's length, less its predicted data, leaves a header of exactly the length
-//!    such tensors need;
+//! 1. the length of each unread file, less its predicted data, leaves a header of exactly the
+//!    length that such tensors need;
 //! 2. the data of all files adds up to the index's `total_size`;
 //! 3. elements by type add up to the Hub's own totals.
 //!
-//! Anything short of that, or a kind with two shapes, and every header is read.
+//! Otherwise, or if a kind has two shapes, the reader reads every header.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -24,13 +24,13 @@ use hf_mem_core::model::safetensors::{LENGTH_BYTES, Passing};
 use hf_mem_core::model::tensors::{InventoryBuilder, Storage};
 use hf_mem_core::model::weight_files::{Index, WeightFile};
 
-use super::WeightsToRead;
+use super::ReadWeights;
 use super::coverage::Coverage;
 
-/// With fewer files there is nothing to save.
-const FEWEST_FILES: usize = 4;
-/// Kinds that are kept an example of. Real models have some hundred; where there are more, every
-/// header is read.
+/// Minimum number of files: with fewer there is nothing to save.
+const MIN_FILES: usize = 4;
+/// Maximum kinds with an example. Real models have some hundred; with more kinds every header is
+/// read.
 const MAX_KINDS: usize = 1 << 16;
 /// JSON around one tensor besides name, type, shape and offsets:
 /// `"":{"dtype":"","shape":[],"data_offsets":[,]},`.
@@ -38,13 +38,14 @@ const PUNCTUATION_BYTES: u64 = 46;
 /// `{}`, and at most this much of `__metadata__`, whose text varies by writer.
 const METADATA_BYTES: u64 = 512;
 
-/// Positions of files in which every kind of tensor occurs; `None` where reading all is as good.
+/// Returns the positions of files in which every kind of tensor occurs. Returns `None` if reading
+/// all files is as good.
 pub(super) fn sample(
     files: &[WeightFile],
     index: &Index,
     kinds: &HeaderKinds,
 ) -> Option<Vec<usize>> {
-    if files.len() < FEWEST_FILES
+    if files.len() < MIN_FILES
         || index.total_bytes.is_none()
         || files.iter().any(|file| file.bytes.is_none())
     {
@@ -53,25 +54,28 @@ pub(super) fn sample(
 
     let mut kinds_of: BTreeMap<&str, BTreeSet<TensorKind>> = BTreeMap::new();
     for (name, file) in index.weight_map.iter() {
-        kinds_of.entry(file).or_default().insert(kinds.of(&name));
+        kinds_of
+            .entry(file)
+            .or_default()
+            .insert(kinds.kind_of(&name));
     }
 
     let mut wanted: BTreeSet<TensorKind> = kinds_of.values().flatten().copied().collect();
     let mut chosen = Vec::new();
 
-    // Greedy cover: the file with most kinds not yet seen, the first of equals.
+    // Greedy cover: take the file with most missing kinds, the first of equals.
     while !wanted.is_empty() {
-        let gain = |file: &WeightFile| {
+        let count_missing = |file: &WeightFile| {
             kinds_of
                 .get(file.path.as_str())
-                .map_or(0, |of| of.intersection(&wanted).count())
+                .map_or(0, |kinds| kinds.intersection(&wanted).count())
         };
 
         let (position, file) = files
             .iter()
             .enumerate()
             .rev()
-            .max_by_key(|(_, file)| gain(file))?;
+            .max_by_key(|(_, file)| count_missing(file))?;
         for kind in kinds_of.get(file.path.as_str())? {
             wanted.remove(kind);
         }
@@ -85,40 +89,41 @@ pub(super) fn sample(
     Some(chosen)
 }
 
-/// What the headers that were read say.
+/// The headers that were read.
 #[derive(Debug)]
 pub(super) struct Sample {
-    /// The files, by their paths.
+    /// Paths of their files.
     pub(super) files: BTreeSet<String>,
     /// Their tensors, folded.
     pub(super) builder: InventoryBuilder,
-    /// One tensor of each kind; `None` where two of one kind differ, or one is not in the index.
+    /// An example of each kind. `None` if two of a kind differ, or if the index does not name one.
     pub(super) examples: Option<Examples>,
-    /// Whether a header was odd in any way.
-    pub(super) is_doubtful: bool,
+    /// Whether a header had a warning.
+    pub(super) has_warnings: bool,
 }
 
-/// The weights of all `files`, if the headers in `read` and everything else known prove the others.
-pub(super) fn prove(
+/// Infers the weights of all `files` from the headers in `read`. Returns `None` if anything known
+/// contradicts that.
+pub(super) fn infer(
     files: &[WeightFile],
     index: &Index,
     kinds: &HeaderKinds,
     hub_totals: Option<&BTreeMap<String, u64>>,
     read: Sample,
-) -> Option<WeightsToRead> {
-    if read.is_doubtful {
+) -> Option<ReadWeights> {
+    if read.has_warnings {
         return None;
     }
 
     let (known, mut builder) = (read.examples?, read.builder);
-    let mut predicted: HashMap<&str, Predicted> = HashMap::new();
+    let mut predicted: HashMap<&str, PredictedFile> = HashMap::new();
 
     for (name, path) in index
         .weight_map
         .iter()
         .filter(|(_, path)| !read.files.contains(*path))
     {
-        let like = known.0.get(&kinds.of(&name))?;
+        let like = known.0.get(&kinds.kind_of(&name))?;
         let dtype = match &like.storage {
             Storage::Known(dtype) => dtype.name(),
             Storage::Unknown(name) => name,
@@ -162,20 +167,20 @@ pub(super) fn prove(
 
     let (table, evidence) = (TablePlace::default(), Evidence::Inferred { read, of });
 
-    // No file that was read is doubtful, and the length of every other leaves room for nothing but
+    // No file that was read has warnings, and the length of every other file leaves room only for
     // its header.
-    let (coverage, doubts) = (Coverage::default(), Vec::new());
-    agrees.then_some(WeightsToRead {
+    let (coverage, warnings) = (Coverage::default(), Vec::new());
+    agrees.then_some(ReadWeights {
         inventory,
         gguf: None,
         table,
         evidence,
         coverage,
-        doubts,
+        warnings,
     })
 }
 
-/// One tensor of each kind.
+/// An example tensor of each kind.
 #[derive(Debug, Default)]
 pub(super) struct Examples(HashMap<TensorKind, Example>);
 
@@ -188,8 +193,8 @@ struct Example {
 }
 
 impl Examples {
-    /// Adds a tensor of a header. `None` where the index does not name it, another of its kind
-    /// differs from it, or there are too many kinds.
+    /// Adds a tensor of a header. Returns `None` if the index does not name it, if it differs from
+    /// another of its kind, or if there are too many kinds.
     pub(super) fn add(
         &mut self,
         tensor: &Passing<'_>,
@@ -200,20 +205,20 @@ impl Examples {
             return None;
         }
 
-        let kind = kinds.of(tensor.name);
-        let example = || Example {
+        let kind = kinds.kind_of(tensor.name);
+        let new_example = || Example {
             storage: tensor.storage.clone(),
             shape: tensor.shape.into(),
             bytes: tensor.bytes,
         };
 
-        let first = self.0.entry(kind).or_insert_with(example);
+        let first = self.0.entry(kind).or_insert_with(new_example);
         let agrees = *first.shape == *tensor.shape && first.storage == tensor.storage;
 
         (agrees && self.0.len() <= MAX_KINDS).then_some(())
     }
 
-    /// Adds those of another header.
+    /// Adds the examples of another header.
     pub(super) fn absorb(&mut self, other: Self) -> Option<()> {
         for (kind, example) in other.0 {
             match self.0.entry(kind) {
@@ -230,9 +235,9 @@ impl Examples {
     }
 }
 
-/// What an unread file should hold.
+/// The predicted content of an unread file.
 #[derive(Debug, Default)]
-pub(super) struct Predicted {
+pub(super) struct PredictedFile {
     data: Bytes,
     /// Header bytes without the offsets' digits.
     header: u64,
@@ -240,7 +245,7 @@ pub(super) struct Predicted {
     sizes: Vec<u64>,
 }
 
-impl Predicted {
+impl PredictedFile {
     pub(super) fn add(&mut self, name: &str, dtype: &str, shape: &[u64], bytes: Bytes) {
         self.data += bytes;
         let shape = shape
@@ -253,9 +258,10 @@ impl Predicted {
         self.sizes.push(bytes.get());
     }
 
-    /// Whether a file of `length` bytes can hold this data and nothing else. The order of the
-    /// tensors is not known: their offsets have the fewest digits smallest first and the most
-    /// largest first. Headers are padded with up to seven spaces, and `__metadata__` is short.
+    /// Whether a file of `length` bytes can hold exactly this data.
+    /// The order of the tensors is unknown. Their offsets have the fewest digits if the smallest
+    /// comes first, and the most if the largest does. Writers pad headers with up to seven spaces,
+    /// and `__metadata__` is short.
     pub(super) fn fits(&mut self, length: u64) -> Option<()> {
         let header = length
             .checked_sub(self.data.get())?
@@ -274,7 +280,7 @@ impl Predicted {
     }
 }
 
-/// Digits of all begins and ends of tensors that lie one behind the other.
+/// Returns the number of digits in all begins and ends of consecutive tensors.
 fn offset_digits<'a>(sizes: impl Iterator<Item = &'a u64>) -> u64 {
     let (mut sum, mut at) = (0_u64, 0_u64);
     for size in sizes {
@@ -293,15 +299,15 @@ fn digits(number: u64) -> u64 {
 /// What tensors of one type and shape have in common: the name without its numbers, and the names
 /// in their layer.
 ///
-/// The second tells layers of different make apart: those that a quantisation leaves out have no
-/// scales, those of a hybrid's other mixer have other projections.
+/// The second distinguishes different kinds of layers. Layers without quantization have no scales,
+/// and layers of a hybrid's other mixer have other projections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct TensorKind {
     pattern: u64,
     layer: u64,
 }
 
-/// Tells the kind of every tensor of an index.
+/// The kind of every tensor of an index.
 #[derive(Debug)]
 pub(super) struct HeaderKinds {
     /// A hash of the names in each layer.
@@ -327,7 +333,7 @@ impl HeaderKinds {
         }
     }
 
-    fn of(&self, name: &str) -> TensorKind {
+    fn kind_of(&self, name: &str) -> TensorKind {
         TensorKind {
             pattern: pattern(name),
             layer: self.layers.get(layer(name)).copied().unwrap_or(0),
@@ -335,8 +341,8 @@ impl HeaderKinds {
     }
 }
 
-/// The name up to its first number: `model.layers.17` of `model.layers.17.mlp.up_proj.weight`;
-/// empty without a number.
+/// Returns the name up to its first number: `model.layers.17` of
+/// `model.layers.17.mlp.up_proj.weight`. Returns an empty text for a name without a number.
 fn layer(name: &str) -> &str {
     let mut end = 0;
     for segment in name.split('.') {
@@ -350,8 +356,8 @@ fn layer(name: &str) -> &str {
     ""
 }
 
-/// A hash of the name with every number left out. Should two names ever share one, the proof fails
-/// or holds all the same.
+/// Returns a hash of the name without its numbers. If two names share a hash, the checks still
+/// decide.
 fn pattern(name: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     for segment in name.split('.') {
@@ -381,7 +387,7 @@ mod tests {
         WeightMap::collect(pairs).expect("names")
     }
 
-    /// Six files of a layer each; `odd` gives the width of a layer where it differs.
+    /// Six files of a layer each; `width` returns the width of a layer.
     struct Repository {
         files: Vec<WeightFile>,
         index: Index,
@@ -437,7 +443,7 @@ mod tests {
     }
 
     impl Repository {
-        fn proved(&self) -> Option<WeightsToRead> {
+        fn inferred(&self) -> Option<ReadWeights> {
             let kinds = HeaderKinds::new(&self.index);
             assert_eq!(sample(&self.files, &self.index, &kinds)?, [0]);
             let (file, header) = (&self.files[0], &self.headers[0]);
@@ -468,48 +474,48 @@ mod tests {
                 files,
                 builder,
                 examples: Some(examples),
-                is_doubtful: !header.doubts.is_empty(),
+                has_warnings: !header.doubts.is_empty(),
             };
 
-            prove(&self.files, &self.index, &kinds, Some(&self.totals), read)
+            infer(&self.files, &self.index, &kinds, Some(&self.totals), read)
         }
     }
 
     #[test]
-    fn equal_layers_are_proved_from_one() {
+    fn equal_layers_are_inferred_from_one() {
         let repository = repository(|_| 50);
-        let weights = repository.proved().expect("a proof");
+        let weights = repository.inferred().expect("inferred");
         assert_eq!(weights.evidence, Evidence::Inferred { read: 1, of: 6 });
         assert_eq!(weights.inventory.bytes(), Bytes::new(6 * 10_000));
         assert_eq!(weights.inventory.classes[0].dtype(), Some(Dtype::BF16));
     }
 
     #[test]
-    fn any_contradiction_and_nothing_is_proved() {
+    fn any_contradiction_prevents_inference() {
         assert!(
             repository(|layer| if layer == 3 { 49 } else { 50 })
-                .proved()
+                .inferred()
                 .is_none()
         );
 
         let mut other = repository(|_| 50);
         other.index.total_bytes = Some(60_001);
-        assert!(other.proved().is_none());
+        assert!(other.inferred().is_none());
         let mut other = repository(|_| 50);
         other.totals.insert("F32".into(), 1);
-        assert!(other.proved().is_none());
+        assert!(other.inferred().is_none());
         let mut other = repository(|_| 50);
         other.files[5].bytes = other.files[5].bytes.map(|bytes| bytes + 1000);
-        assert!(other.proved().is_none());
+        assert!(other.inferred().is_none());
         let mut other = repository(|_| 50);
         other.index.total_bytes = None;
         assert!(sample(&other.files, &other.index, &HeaderKinds::new(&other.index)).is_none());
     }
 
     #[test]
-    fn the_length_of_a_header_is_known_but_for_its_offsets() {
+    fn header_length_follows_from_tensors() {
         let tensor = r#""a":{"dtype":"F32","shape":[3,40],"data_offsets":[0,480]},"#;
-        let mut predicted = Predicted::default();
+        let mut predicted = PredictedFile::default();
         predicted.add("a", "F32", &[3, 40], Bytes::new(480));
 
         assert_eq!(
@@ -521,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn layers_that_hold_other_names_are_of_another_kind() {
+    fn layers_with_other_names_differ_in_kind() {
         let names = [
             "l.0.w",
             "l.1.w",
@@ -536,8 +542,8 @@ mod tests {
         };
 
         let kinds = HeaderKinds::new(&index);
-        assert_eq!(kinds.of("l.1.w"), kinds.of("l.2.w"));
-        assert_ne!(kinds.of("l.0.w"), kinds.of("l.1.w"));
+        assert_eq!(kinds.kind_of("l.1.w"), kinds.kind_of("l.2.w"));
+        assert_ne!(kinds.kind_of("l.0.w"), kinds.kind_of("l.1.w"));
 
         assert_eq!(
             (layer("model.layers.17.mlp.3.w"), layer("head")),
@@ -545,16 +551,16 @@ mod tests {
         );
     }
 
-    /// Two layers that differ by as much in opposite ways keep every total; their files' lengths
-    /// tell.
+    /// Two layers that differ by the same amount in opposite directions keep every total. The
+    /// lengths of their files reveal them.
     #[test]
-    fn compensating_differences_are_seen_in_the_files() {
+    fn compensating_differences_show_in_lengths() {
         let odd = repository(|layer| match layer {
             3 => 40,
             4 => 60,
             _ => 50,
         });
         assert_eq!(odd.index.total_bytes, Some(60_000));
-        assert!(odd.proved().is_none());
+        assert!(odd.inferred().is_none());
     }
 }

@@ -1,40 +1,41 @@
 //! Sizes of a pickled PyTorch file without unpickling: it is a ZIP whose members `*/data/N` are the
 //! raw storages.
 //!
-//! Two reads from the end of the file give the central directory. Types and shapes stand in the
-//! pickle itself and are not read. Files older than PyTorch 1.6 are no ZIP; their length is taken,
-//! which is some kilobytes too much.
+//! Two reads from the end of the file return the central directory. Types and shapes are in the
+//! pickle itself and are not read. Files older than PyTorch 1.6 are no ZIP files. Their length
+//! counts as the size of the weights, which is some kilobytes too much.
 
 use hf_mem_core::bytes::Bytes;
 use hf_mem_core::model::tensors::{InventoryBuilder, Storage};
 use hf_mem_core::model::weight_files::WeightFile;
 
 use super::Files;
-use super::headers::bad;
+use super::headers::bad_header;
 use crate::admission::read_limits;
 use crate::admission::read_limits::ReadSlot;
 use crate::repository::buffer::Buffer;
 use crate::repository::error::SourceError;
 
-/// The end record (22 bytes), its ZIP64 companions (20 + 56) and the longest comment would be 65
-/// KiB; PyTorch writes none.
+/// Length of the first read. The end record (22 bytes), its ZIP64 companions (20 + 56) and the
+/// longest comment would be 65 KiB; PyTorch writes no comment.
 const TAIL_BYTES: u64 = 64 << 10;
-/// A storage's own header with its name and padding, and its share of the pickle that describes it.
+/// Bytes around each storage: its local header with name and padding, and its share of the pickle
+/// that describes it.
 const AROUND_STORAGE_BYTES: u64 = 1 << 10;
-/// The longest directory that is read: some 100 000 storages.
+/// Maximum length of the directory: some 100 000 storages.
 const MAX_DIRECTORY_BYTES: u64 = 16 << 20;
 
 /// The storages of one file.
 #[derive(Debug)]
 pub(super) struct Storages {
     bytes: Vec<u64>,
-    /// Bytes of the file that are no storage, nor the directory or a header of one.
+    /// Bytes of the file outside of the storages, their headers and the directory.
     pub(super) uncovered_bytes: u64,
-    pub(super) doubts: Vec<String>,
+    pub(super) warnings: Vec<String>,
 }
 
 impl Storages {
-    /// Adds each storage as a tensor of bytes whose type is not known.
+    /// Adds each storage as a tensor of unknown type.
     pub(super) fn add_to(&self, component: &str, inventory: &mut InventoryBuilder) {
         for &bytes in &self.bytes {
             inventory.add(
@@ -52,13 +53,13 @@ impl Storages {
 pub(super) async fn storages(
     source: &impl Files,
     file: &WeightFile,
-    seat: &ReadSlot,
+    slot: &ReadSlot,
 ) -> Result<Storages, SourceError> {
     let Some(length) = file.bytes else {
-        return Err(bad(
+        return Err(bad_header(
             source,
             file,
-            "its length is not known, and a pickled file cannot be sized without it".into(),
+            "its length is unknown, and only its length gives the size of a pickled file".into(),
         ));
     };
 
@@ -67,34 +68,36 @@ pub(super) async fn storages(
         .range(&file.path, tail_start, length - tail_start)
         .await?;
     let Some((start, size)) = directory_place(&tail) else {
-        let doubts = vec!["it is not a ZIP, so its length is taken for its weights".into()];
+        let warnings = vec!["not a ZIP file: its length counts as the size of its weights".into()];
         return Ok(Storages {
             bytes: vec![length],
             uncovered_bytes: 0,
-            doubts,
+            warnings,
         });
     };
 
     if size > MAX_DIRECTORY_BYTES || start.checked_add(size).is_none_or(|end| end > length) {
-        return Err(bad(
+        return Err(bad_header(
             source,
             file,
             format!("its ZIP directory claims {size} bytes at {start}"),
         ));
     }
 
-    seat.hold(size).await;
-    let turn = read_limits::unparsed(size).await;
+    slot.hold(size).await;
+    let permit = read_limits::unparsed(size).await;
 
     let directory = match start.checked_sub(tail_start) {
         Some(offset) => slice(&tail, offset, size).map(|inside| Buffer::from(inside.to_vec())),
         None => Some(source.range(&file.path, start, size).await?),
     };
 
-    let members = move || directory.as_deref().and_then(members);
-    let bytes = read_limits::work(size, (turn, seat.clone()), members).await;
-    let bytes = bytes.ok_or_else(|| bad(source, file, "its ZIP directory is damaged".into()))?;
-    let doubts = vec!["types and shapes of pickled weights are not read, only their sizes".into()];
+    let parse_members = move || directory.as_deref().and_then(members);
+    let bytes = read_limits::work(size, (permit, slot.clone()), parse_members).await;
+    let bytes =
+        bytes.ok_or_else(|| bad_header(source, file, "its ZIP directory is damaged".into()))?;
+    let warnings =
+        vec!["types and shapes of pickled weights are unknown, only their sizes are read".into()];
     let storages = bytes.iter().copied().fold(0, u64::saturating_add);
     let around = size.saturating_add(AROUND_STORAGE_BYTES.saturating_mul(bytes.len() as u64));
     let uncovered_bytes = length.saturating_sub(storages).saturating_sub(around);
@@ -102,12 +105,12 @@ pub(super) async fn storages(
     Ok(Storages {
         bytes,
         uncovered_bytes,
-        doubts,
+        warnings,
     })
 }
 
-/// (start, size) of the central directory, from the end of the file; ZIP64 fields win where they
-/// stand.
+/// Returns start and size of the central directory, from the end of the file. ZIP64 fields take
+/// precedence.
 fn directory_place(tail: &[u8]) -> Option<(u64, u64)> {
     let end = tail
         .windows(4)
@@ -127,7 +130,7 @@ fn directory_place(tail: &[u8]) -> Option<(u64, u64)> {
     Some((u64_at(record, 48)?, u64_at(record, 40)?))
 }
 
-/// Sizes of the members that are storages; `None` where the directory is damaged.
+/// Returns the sizes of the members that are storages, or `None` if the directory is damaged.
 fn members(mut directory: &[u8]) -> Option<Vec<u64>> {
     let mut sizes = Vec::new();
     while !directory.is_empty() {
@@ -135,8 +138,8 @@ fn members(mut directory: &[u8]) -> Option<Vec<u64>> {
             return None;
         }
 
-        let length = |at| u16_at(directory, at).map(usize::from);
-        let (name, extra, comment) = (length(28)?, length(30)?, length(32)?);
+        let length_at = |offset| u16_at(directory, offset).map(usize::from);
+        let (name, extra, comment) = (length_at(28)?, length_at(30)?, length_at(32)?);
         let name_text = directory.get(46..46 + name)?;
         let mut size = u64::from(u32_at(directory, 24)?);
         if size == u64::from(u32::MAX) {
@@ -153,7 +156,7 @@ fn members(mut directory: &[u8]) -> Option<Vec<u64>> {
     Some(sizes)
 }
 
-/// The uncompressed size in a ZIP64 extra field, which is its first value.
+/// Returns the uncompressed size from a ZIP64 extra field, where it comes first.
 fn wide_size(mut extra: &[u8]) -> Option<u64> {
     loop {
         let (id, length) = (u16_at(extra, 0)?, usize::from(u16_at(extra, 2)?));
@@ -164,7 +167,7 @@ fn wide_size(mut extra: &[u8]) -> Option<u64> {
     }
 }
 
-/// `archive/data/17`, not `archive/data.pkl`.
+/// Whether a member is a storage: `archive/data/17`, not `archive/data.pkl`.
 fn is_storage(name: &[u8]) -> bool {
     let mut parts = name.rsplit(|&byte| byte == b'/');
     let number = parts.next().unwrap_or_default();
@@ -216,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn only_storages_count() {
+    fn only_storages_are_counted() {
         let mut directory = member("archive/data.pkl", 77, &[]);
         directory.extend(member("archive/data/0", 4096, &[]));
         let wide = [&[1, 0, 8, 0][..], &(5_u64 << 32).to_le_bytes()].concat();
@@ -227,7 +230,7 @@ mod tests {
         assert_eq!(members(&directory), None);
     }
 
-    /// A file of nothing but a directory.
+    /// A file that consists of its last bytes.
     struct Zip(Vec<u8>);
 
     impl Files for Zip {
@@ -239,7 +242,7 @@ mod tests {
             Ok(Buffer::new())
         }
 
-        /// Its last bytes, however long it claims to be.
+        /// Returns all bytes, whatever range is requested.
         async fn range(
             &self,
             _path: &str,
@@ -253,7 +256,7 @@ mod tests {
             1
         }
 
-        fn reads_are_dear(&self) -> bool {
+        fn prefer_inference(&self) -> bool {
             false
         }
     }
@@ -271,7 +274,7 @@ mod tests {
         zip.extend(start.to_le_bytes());
         zip.extend([0, 0]);
 
-        // The tail that is read begins where the file does not fit into it.
+        // The first read covers the end of the file only.
         let mut tail = vec![0; usize::try_from(TAIL_BYTES).expect("small") - zip.len()];
         tail.extend(zip);
 
@@ -291,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_record_points_at_the_directory() {
+    fn end_record_points_at_directory() {
         let mut tail = b"....PK\x05\x06".to_vec();
         tail.resize(16, 0);
         tail.extend(300_u32.to_le_bytes());

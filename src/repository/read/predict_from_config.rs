@@ -1,22 +1,19 @@
-//! No header at all: where the configuration of a known architecture promises every tensor, and
-//! everything else that is known of the repository agrees to the byte, there is nothing left to
-//! read.
+//! Predicts all tensors from the configuration of a known architecture, without reading a header.
 //!
-//! What must agree:
+//! The prediction is accepted if everything else known about the repository agrees to the byte:
 //!
-//! 1. names: where there is an index, it names tensors that the blueprint knows, each and all of
-//!    them;
-//! 2. lengths: each file, less its promised data, leaves a header of exactly the length that such
+//! 1. names: if there is an index, it names exactly the tensors of the blueprint;
+//! 2. lengths: each file, less its predicted data, leaves a header of exactly the length that such
 //!    tensors need;
 //! 3. the index's `total_size`;
-//! 4. elements by type: the Hub counts them from the headers themselves, and there is exactly one
-//!    way to give the promised tensors their types so that every count comes out.
+//! 4. elements by type: the Hub counts them from the headers themselves, and exactly one assignment
+//!    of types to the predicted tensors gives these counts.
 //!
-//! What could still differ is a file whose tensors have other shapes than its configuration says
-//! while every type's elements, the file's length and the digits in its header come out the same.
-//! No engine could load such a file by its configuration, and the bytes of each type would be right
-//! all the same. In an encoder of few layers, the names may also begin with the model's own or not:
-//! the shapes are the same.
+//! A certain kind of file could still differ. Its tensors have other shapes than its configuration
+//! says, but every type's elements, the file's length and the digits in its header are the same. No
+//! engine could load such a file by its configuration, and the bytes of each type are right all the
+//! same. In an encoder of few layers, the names may also begin with the model's own or not: the
+//! shapes are the same.
 
 use std::collections::BTreeMap;
 
@@ -29,44 +26,43 @@ use hf_mem_core::model::weight_files::{Index, WeightFile, WeightMap};
 use hf_mem_core::model::{Dtype, Inventory};
 use serde_json::Value;
 
-use super::WeightsToRead;
+use super::ReadWeights;
 use super::coverage::Coverage;
-use super::infer_headers::Predicted;
+use super::infer_headers::PredictedFile;
 
-/// The weights in `files`, which are all that the totals count, if `config` promises them and
-/// everything else known proves it.
-pub(super) fn keep(
+/// Predicts the weights in `files` from `config`. `hub_totals` counts exactly these files. Returns
+/// `None` if anything known contradicts the prediction.
+pub(super) fn predict(
     files: &[WeightFile],
     index: Option<&Index>,
     config: &Value,
     hub_totals: &BTreeMap<String, u64>,
-) -> Option<WeightsToRead> {
-    let known = Blueprint::from_config(config)
+) -> Option<ReadWeights> {
+    let predicted = Blueprint::from_config(config)
         .and_then(|blueprint| by_blueprint(&blueprint, files, index, hub_totals));
-    known.or_else(|| by_lists(blueprint::tensor_lists(config), files, index, hub_totals))
+    predicted.or_else(|| by_lists(blueprint::tensor_lists(config), files, index, hub_totals))
 }
 
-/// The weights in `files` if they hold the tensors of one of `lists`. Lists that the totals and
-/// lengths cannot tell apart may differ in names only; where they differ in shapes or types as
-/// well, nothing is proved.
+/// Returns the weights in `files` if they match one of `lists`. Lists that the totals and lengths
+/// cannot distinguish may differ in names only. If they differ in shapes or types, returns `None`.
 fn by_lists(
     lists: Vec<TensorList>,
     files: &[WeightFile],
     index: Option<&Index>,
     hub_totals: &BTreeMap<String, u64>,
-) -> Option<WeightsToRead> {
-    let mut right = lists
+) -> Option<ReadWeights> {
+    let mut matching = lists
         .into_iter()
         .filter_map(|list| by_list(list, files, index, hub_totals));
-    let first = right.next()?;
+    let first = matching.next()?;
     let shapes = shapes(&first.inventory);
 
-    right
+    matching
         .all(|other| self::shapes(&other.inventory) == shapes)
         .then_some(first)
 }
 
-/// How many tensors there are of each type and shape.
+/// Returns the number of tensors of each type and shape.
 fn shapes(inventory: &Inventory) -> BTreeMap<(&Storage, &[u64]), u64> {
     let mut counts = BTreeMap::new();
     for class in &inventory.classes {
@@ -75,22 +71,22 @@ fn shapes(inventory: &Inventory) -> BTreeMap<(&Storage, &[u64]), u64> {
     counts
 }
 
-/// The weights in `files` if they hold the tensors of `list`, which are all that an index names.
+/// Returns the weights in `files` if they hold exactly the tensors of `list`.
 fn by_list(
     list: TensorList,
     files: &[WeightFile],
     index: Option<&Index>,
     hub_totals: &BTreeMap<String, u64>,
-) -> Option<WeightsToRead> {
+) -> Option<ReadWeights> {
     let tensors: BTreeMap<String, ExpectedTensor> = list.into_iter().collect();
-    let promised = |name: &str| tensors.get(name).cloned();
+    let tensor_of = |name: &str| tensors.get(name).cloned();
 
     match (index, files) {
         (Some(index), _) => {
             let all_named = index.weight_map.len() == tensors.len();
             all_named.then(|| {
-                proved(
-                    &promised,
+                check_prediction(
+                    &tensor_of,
                     files,
                     &index.weight_map,
                     hub_totals,
@@ -105,7 +101,7 @@ fn by_list(
                     .map(|name| (name.as_str(), file.path.as_str())),
             )
             .ok()?;
-            proved(&promised, files, &named, hub_totals, None)
+            check_prediction(&tensor_of, files, &named, hub_totals, None)
         }
         (None, _) => None,
     }
@@ -116,16 +112,16 @@ fn by_blueprint(
     files: &[WeightFile],
     index: Option<&Index>,
     hub_totals: &BTreeMap<String, u64>,
-) -> Option<WeightsToRead> {
-    let proved = |named: &WeightMap, total_bytes: Option<u64>| {
-        let promised = |name: &str| blueprint.tensor(name, |other| named.contains(other));
-        proved(&promised, files, named, hub_totals, total_bytes)
+) -> Option<ReadWeights> {
+    let check_names = |named: &WeightMap, total_bytes: Option<u64>| {
+        let tensor_of = |name: &str| blueprint.tensor(name, |other| named.contains(other));
+        check_prediction(&tensor_of, files, named, hub_totals, total_bytes)
     };
 
     match (index, files) {
-        (Some(index), _) => proved(&index.weight_map, Some(index.total_bytes?)),
-        // Without an index: the whole model with or without an output head of its own, or the
-        // decoder alone.
+        (Some(index), _) => check_names(&index.weight_map, Some(index.total_bytes?)),
+        // Without an index: the whole model with or without a separate output head, or the decoder
+        // alone.
         (None, [file]) => [("model.", true), ("model.", false), ("", false)]
             .into_iter()
             .find_map(|(prefix, head)| {
@@ -134,25 +130,25 @@ fn by_blueprint(
                     names.iter().map(|name| (name.as_str(), file.path.as_str())),
                 )
                 .ok()?;
-                proved(&named, None)
+                check_names(&named, None)
             }),
         _ => None,
     }
 }
 
-fn proved(
-    promised: &dyn Fn(&str) -> Option<ExpectedTensor>,
+fn check_prediction(
+    tensor_of: &dyn Fn(&str) -> Option<ExpectedTensor>,
     files: &[WeightFile],
     named: &WeightMap,
     hub_totals: &BTreeMap<String, u64>,
     total_bytes: Option<u64>,
-) -> Option<WeightsToRead> {
-    // The names are gone through twice, so that nothing is kept of each: there may be some 100 000.
+) -> Option<ReadWeights> {
+    // Iterate over the names twice instead of keeping them: there may be some 100 000.
     let mut elements: BTreeMap<Role, u64> = BTreeMap::new();
     for (name, _) in named.iter() {
-        let promised = promised(&name)?;
-        let count = elements.entry(promised.role).or_default();
-        let each = promised
+        let tensor = tensor_of(&name)?;
+        let count = elements.entry(tensor.role).or_default();
+        let each = tensor
             .shape
             .iter()
             .try_fold(1_u64, |product, size| product.checked_mul(*size))?;
@@ -161,17 +157,17 @@ fn proved(
 
     let types = types(&elements, hub_totals)?;
     let mut builder = InventoryBuilder::default();
-    let mut predicted: BTreeMap<&str, Predicted> = BTreeMap::new();
+    let mut predicted: BTreeMap<&str, PredictedFile> = BTreeMap::new();
 
     for (name, file) in named.iter() {
-        let promised = promised(&name)?;
-        let dtype = *types.get(&promised.role)?;
-        let bytes = dtype.stored(promised.shape.iter().product())?;
+        let tensor = tensor_of(&name)?;
+        let dtype = *types.get(&tensor.role)?;
+        let bytes = dtype.stored(tensor.shape.iter().product())?;
         predicted
             .entry(file)
             .or_default()
-            .add(&name, dtype.name(), &promised.shape, bytes);
-        builder.add("", &name, Storage::Known(dtype), &promised.shape, bytes);
+            .add(&name, dtype.name(), &tensor.shape, bytes);
+        builder.add("", &name, Storage::Known(dtype), &tensor.shape, bytes);
     }
 
     if predicted.len() != files.len() {
@@ -188,45 +184,34 @@ fn proved(
     }
 
     let of = u32::try_from(files.len()).ok()?;
-    Some(WeightsToRead {
+    Some(ReadWeights {
         inventory,
         gguf: None,
         table: TablePlace::default(),
         evidence: Evidence::Inferred { read: 0, of },
         coverage: Coverage::default(),
-        doubts: Vec::new(),
+        warnings: Vec::new(),
     })
 }
 
-/// The type of each role, where exactly one choice gives the Hub's totals.
+/// Returns the type of each role, if exactly one assignment gives the Hub's totals.
 fn types(
     elements: &BTreeMap<Role, u64>,
     totals: &BTreeMap<String, u64>,
 ) -> Option<BTreeMap<Role, Dtype>> {
-    let possible = |role: Role| -> &[Dtype] {
-        match role {
-            Role::Plain => &[Dtype::BF16, Dtype::F16, Dtype::F32],
-            Role::Packed => &[Dtype::U8],
-            Role::Quantized => &[Dtype::F8E4M3],
-            Role::Numbers => &[Dtype::I64],
-            Role::Words => &[Dtype::U32],
-            Role::Scale | Role::Router => &[Dtype::F32, Dtype::BF16, Dtype::F16],
-        }
-    };
-
     let mut choices: Vec<BTreeMap<Role, Dtype>> = vec![BTreeMap::new()];
     for &role in elements.keys() {
-        let more = |choice: BTreeMap<Role, Dtype>| {
-            possible(role).iter().map(move |dtype| {
+        let extend_choice = |choice: BTreeMap<Role, Dtype>| {
+            possible_types(role).iter().map(move |dtype| {
                 let mut choice = choice.clone();
                 choice.insert(role, *dtype);
                 choice
             })
         };
-        choices = choices.into_iter().flat_map(more).collect();
+        choices = choices.into_iter().flat_map(extend_choice).collect();
     }
 
-    let right = |choice: &BTreeMap<Role, Dtype>| {
+    let matches_totals = |choice: &BTreeMap<Role, Dtype>| {
         let mut by_type: BTreeMap<&str, u64> = BTreeMap::new();
         for (role, dtype) in choice {
             let count = by_type.entry(dtype.name()).or_default();
@@ -239,10 +224,21 @@ fn types(
                 .all(|(name, count)| totals.get(*name) == Some(count))
     };
 
-    let mut right = choices.into_iter().filter(right);
-    let only = right.next()?;
+    let mut matching = choices.into_iter().filter(matches_totals);
+    let only = matching.next()?;
 
-    right.next().is_none().then_some(only)
+    matching.next().is_none().then_some(only)
+}
+
+const fn possible_types(role: Role) -> &'static [Dtype] {
+    match role {
+        Role::Plain => &[Dtype::BF16, Dtype::F16, Dtype::F32],
+        Role::Packed => &[Dtype::U8],
+        Role::Quantized => &[Dtype::F8E4M3],
+        Role::Numbers => &[Dtype::I64],
+        Role::Words => &[Dtype::U32],
+        Role::Scale | Role::Router => &[Dtype::F32, Dtype::BF16, Dtype::F16],
+    }
 }
 
 #[cfg(test)]
@@ -251,7 +247,7 @@ mod tests {
 
     use super::*;
 
-    /// One file of a small decoder, as its own header would have it.
+    /// A small decoder in one file, with the header it would have.
     struct Repository {
         files: Vec<WeightFile>,
         index: Option<Index>,
@@ -289,8 +285,8 @@ mod tests {
     }
 
     impl Repository {
-        fn kept(&self) -> Option<WeightsToRead> {
-            keep(&self.files, self.index.as_ref(), &self.config, &self.totals)
+        fn predicted(&self) -> Option<ReadWeights> {
+            predict(&self.files, self.index.as_ref(), &self.config, &self.totals)
         }
 
         fn with_index(mut self) -> Self {
@@ -327,9 +323,9 @@ mod tests {
     }
 
     #[test]
-    fn what_the_configuration_promises_and_all_else_proves_is_not_read() {
+    fn agreeing_repository_is_predicted() {
         for repository in [repository(), repository().with_index()] {
-            let weights = repository.kept().expect("kept");
+            let weights = repository.predicted().expect("predicted");
             assert_eq!(weights.evidence, Evidence::Inferred { read: 0, of: 1 });
             assert_eq!(
                 Some(&(weights.inventory.bytes().get() / 2)),
@@ -338,11 +334,11 @@ mod tests {
         }
     }
 
-    /// Each of the things that must agree, off by as little as it can be.
+    /// Changes each of the facts that must agree by the least amount possible.
     #[test]
-    fn any_contradiction_and_the_headers_are_read() {
-        type Spoil = fn(&mut Repository);
-        let spoils: &[(&str, Spoil)] = &[
+    fn any_contradiction_prevents_prediction() {
+        type Change = fn(&mut Repository);
+        let changes: &[(&str, Change)] = &[
             ("a total", |it| {
                 *it.totals.get_mut("BF16").expect("there") += 1;
             }),
@@ -363,24 +359,23 @@ mod tests {
             ("a second file", |it| it.files.push(it.files[0].clone())),
         ];
 
-        for (what, spoil) in spoils {
+        for (what, change) in changes {
             for mut repository in [repository(), repository().with_index()] {
-                spoil(&mut repository);
-                assert!(repository.kept().is_none(), "{what}");
+                change(&mut repository);
+                assert!(repository.predicted().is_none(), "{what}");
             }
         }
-        // With an index the names are known; that a layer is missing is seen when the configuration
-        // is held against them.
+        // With an index the names are known; the configuration then shows that a layer is missing.
         for (key, value) in [
             ("num_hidden_layers", json!(3)),
             ("model_type", json!("qwen3")),
         ] {
             let mut repository = repository();
             repository.config[key] = value;
-            assert!(repository.kept().is_none(), "{key}");
+            assert!(repository.predicted().is_none(), "{key}");
         }
 
-        let index_spoils: &[(&str, Spoil)] = &[
+        let index_changes: &[(&str, Change)] = &[
             ("a name that no such model has", |it| {
                 it.rename(|_| true, &["model.extra.weight"]);
             }),
@@ -395,16 +390,16 @@ mod tests {
             }),
         ];
 
-        for (what, spoil) in index_spoils {
+        for (what, change) in index_changes {
             let mut repository = repository().with_index();
-            spoil(&mut repository);
-            assert!(repository.kept().is_none(), "{what}");
+            change(&mut repository);
+            assert!(repository.predicted().is_none(), "{what}");
         }
     }
 
-    /// GPT-2 as it is published, with its masks and without a prefix.
+    /// GPT-2 as published, with its masks and without a prefix.
     #[test]
-    fn listed_model_is_proved_unless_a_sum_differs() {
+    fn listed_model_is_predicted_by_sums() {
         let config = json!({"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_positions": 32, "vocab_size": 100});
         let list = blueprint::tensor_lists(&config).remove(0);
         let (mut header, mut at) = (json!({"__metadata__": {"format": "pt"}}), 0_u64);
@@ -416,14 +411,14 @@ mod tests {
         }
 
         let length = 8 + (header.to_string().len() as u64).next_multiple_of(8) + at;
-        let kept = |length: u64, elements: u64| {
+        let predict_with = |length: u64, elements: u64| {
             let file = WeightFile {
                 path: "model.safetensors".into(),
                 component: String::new(),
                 bytes: Some(length),
             };
 
-            keep(
+            predict(
                 &[file],
                 None,
                 &config,
@@ -431,7 +426,7 @@ mod tests {
             )
         };
 
-        let weights = kept(length, at / 4).expect("proved");
+        let weights = predict_with(length, at / 4).expect("predicted");
         assert_eq!(
             (weights.inventory.bytes(), weights.evidence),
             (Bytes::new(at), Evidence::Inferred { read: 0, of: 1 })
@@ -442,12 +437,15 @@ mod tests {
             (length + 1024, at / 4),
             (length - 256, at / 4),
         ] {
-            assert!(kept(length, elements).is_none(), "{length} {elements}");
+            assert!(
+                predict_with(length, elements).is_none(),
+                "{length} {elements}"
+            );
         }
     }
 
-    /// The files of a model with the tensors of `list` in `dtype`, and packed words in U32. `split`
-    /// is the number of files.
+    /// Returns the files of a model with the tensors of `list` in `dtype`, and packed words in U32.
+    /// `split` is the number of files.
     fn stored(list: &TensorList, config: &Value, dtype: Dtype, split: usize) -> Repository {
         let mut totals: BTreeMap<String, u64> = BTreeMap::new();
         let (mut files, mut names, mut total_bytes) = (Vec::new(), Vec::new(), 0);
@@ -512,11 +510,11 @@ mod tests {
     }
 
     #[test]
-    fn listed_models_are_proved_with_indices() {
+    fn listed_models_are_predicted_with_indices() {
         for config in [qwen3_vl(), mlx()] {
             for (list, split) in blueprint::tensor_lists(&config).iter().zip([1, 3]) {
                 let repository = stored(list, &config, Dtype::BF16, split);
-                let weights = repository.kept().expect("proved");
+                let weights = repository.predicted().expect("predicted");
                 let of = u32::try_from(split).expect("small");
                 assert_eq!(weights.evidence, Evidence::Inferred { read: 0, of });
                 assert_eq!(weights.inventory.tensors(), list.len() as u64);
@@ -525,7 +523,7 @@ mod tests {
     }
 
     #[test]
-    fn index_that_differs_from_list_refuses() {
+    fn index_must_match_the_list() {
         let config = qwen3_vl();
         let lists = blueprint::tensor_lists(&config);
         let file = "model-0.safetensors";
@@ -552,12 +550,12 @@ mod tests {
                 .map(|(name, file)| (name.as_str(), file.as_str()));
             index.weight_map =
                 WeightMap::collect(kept.chain(more.map(|name| (name, file)))).expect("names");
-            assert!(repository.kept().is_none(), "{what}");
+            assert!(repository.predicted().is_none(), "{what}");
         }
     }
 
     #[test]
-    fn packed_words_in_another_type_refuse() {
+    fn packed_words_must_be_u32() {
         let config = mlx();
         let mut repository = stored(
             &blueprint::tensor_lists(&config)[0],
@@ -566,27 +564,27 @@ mod tests {
             1,
         );
 
-        assert!(repository.kept().is_some());
+        assert!(repository.predicted().is_some());
 
         let words = repository.totals.remove("U32").expect("packed words");
         repository.totals.insert("I32".to_owned(), words);
-        assert!(repository.kept().is_none());
+        assert!(repository.predicted().is_none());
     }
 
     #[test]
-    fn lists_of_equal_sums_prove_nothing() {
-        let tensor = |shape: &[u64]| ExpectedTensor {
+    fn lists_of_equal_sums_are_ambiguous() {
+        let plain_tensor = |shape: &[u64]| ExpectedTensor {
             shape: shape.to_vec(),
             role: Role::Plain,
         };
 
-        let list = |name: &str, shape: &[u64]| vec![(name.to_owned(), tensor(shape))];
-        let one = list("a.weight", &[20, 30]);
-        let repository = stored(&one, &json!({}), Dtype::BF16, 1);
+        let list_of = |name: &str, shape: &[u64]| vec![(name.to_owned(), plain_tensor(shape))];
+        let original = list_of("a.weight", &[20, 30]);
+        let repository = stored(&original, &json!({}), Dtype::BF16, 1);
 
-        let proved = |other: TensorList| {
+        let match_with = |other: TensorList| {
             by_lists(
-                vec![one.clone(), other],
+                vec![original.clone(), other],
                 &repository.files,
                 None,
                 &repository.totals,
@@ -594,48 +592,54 @@ mod tests {
         };
 
         assert!(
-            proved(list("b.weight", &[20, 30])).is_some(),
+            match_with(list_of("b.weight", &[20, 30])).is_some(),
             "another name"
         );
-        assert!(proved(list("a.weight", &[20, 31])).is_some(), "another sum");
+        assert!(
+            match_with(list_of("a.weight", &[20, 31])).is_some(),
+            "another sum"
+        );
 
         assert!(
-            proved(list("a.weight", &[30, 20])).is_none(),
+            match_with(list_of("a.weight", &[30, 20])).is_none(),
             "another shape"
         );
     }
 
-    /// The most that a hostile file can do: shapes that its configuration does not have, every sum
-    /// as promised. No engine loads such a file; the bytes are right.
+    /// The most that a hostile file can do: shapes that its configuration does not have, with every
+    /// sum as predicted. No engine loads such a file; the bytes are right.
     #[test]
-    fn where_every_sum_is_right_so_are_the_bytes() {
+    fn right_sums_give_right_bytes() {
         let repository = repository();
         let (length, total) = (
             repository.files[0].bytes.expect("known"),
             repository.totals["BF16"] * 2,
         );
-        let weights = repository.kept().expect("kept");
+        let weights = repository.predicted().expect("predicted");
         assert_eq!(weights.inventory.bytes(), Bytes::new(total));
 
         assert!(
             (8..4096).contains(&(length - total)),
-            "what is left is a header"
+            "the rest is a header"
         );
     }
 
-    /// Two ways to come to the same totals are no proof.
+    /// Two assignments with the same totals are ambiguous.
     #[test]
-    fn types_that_could_be_exchanged_prove_nothing() {
+    fn exchangeable_types_are_ambiguous() {
         let elements = BTreeMap::from([(Role::Plain, 7), (Role::Router, 7)]);
-        let totals = |pairs: &[(&str, u64)]| {
+        let totals_of = |pairs: &[(&str, u64)]| {
             pairs
                 .iter()
                 .map(|(name, count)| ((*name).to_owned(), *count))
                 .collect()
         };
 
-        assert_eq!(types(&elements, &totals(&[("BF16", 7), ("F32", 7)])), None);
-        let both = types(&elements, &totals(&[("BF16", 14)])).expect("one way");
+        assert_eq!(
+            types(&elements, &totals_of(&[("BF16", 7), ("F32", 7)])),
+            None
+        );
+        let both = types(&elements, &totals_of(&[("BF16", 14)])).expect("one way");
         assert_eq!(
             both,
             BTreeMap::from([(Role::Plain, Dtype::BF16), (Role::Router, Dtype::BF16)])

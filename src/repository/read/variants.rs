@@ -1,9 +1,9 @@
 //! The other GGUF models of a repository: what each holds, in a bounded number of small reads.
 //!
-//! Beside the one model that was read whole, the others differ in the types of their tensors only.
-//! A few kilobytes around the place of the table say these to the byte (see [`gguf::find_table`]).
-//! A file that is laid out otherwise is read whole, as long as there are few of those; what is left
-//! is sized by its length.
+//! The others differ from the model that was read only in the types of their tensors. A few
+//! kilobytes around the position of the tensor table give these types exactly (see
+//! [`gguf::find_table`]). A file with another layout is read whole if there are few of those. All
+//! others are sized by their length.
 
 use futures_util::{StreamExt, stream};
 use hf_mem_core::model::gguf;
@@ -12,64 +12,66 @@ use hf_mem_core::model::metadata::{MAX_VARIANTS, TensorRecord, Variant, VariantE
 use hf_mem_core::model::tensors::{Inventory, InventoryBuilder};
 use hf_mem_core::model::weight_files::WeightFile;
 
-use super::{Files, WeightsToRead, headers};
+use super::{Files, ReadWeights, gguf_headers};
 use crate::admission::read_limits::ReadSlot;
 use crate::repository::error::SourceError;
 
-/// Reads for all of them together, parts of split files each counted.
+/// Maximum reads for all of them together. Each part of a split file counts.
 const MAX_READS: usize = 96;
-/// Headers that are read whole because their table is not where it was looked for.
+/// Maximum headers that are read whole because their table is elsewhere.
 const MAX_WHOLE_HEADERS: usize = 4;
-/// No table is longer: the largest have some two thousand tensors of eighty bytes.
+/// Maximum length of a table. The largest have some two thousand tensors of eighty bytes.
 const MAX_TABLE_BYTES: u64 = 2 << 20;
-/// How far the metadata before a table may be longer or shorter: names, file type, importance
-/// matrix.
+/// Tolerance for the length of the metadata before a table: names, file type and importance matrix
+/// differ.
 const SLACK_BYTES: u64 = 16 << 10;
 
-/// What the other models hold, and whether any of it could not be read for a reason that will pass.
+/// The other models, and whether a transient error left some of it unread.
 #[derive(Debug, Default)]
 pub(super) struct Variants {
     pub(super) all: Vec<Variant>,
     pub(super) partial: bool,
 }
 
-/// Reads `others`, quantisations of what `chosen` holds.
+/// Reads `others`, which are quantizations of what `chosen` holds.
 pub(super) async fn read(
     source: &impl Files,
     mut others: Vec<Vec<WeightFile>>,
-    chosen: &WeightsToRead,
-    seat: &ReadSlot,
+    chosen: &ReadWeights,
+    slot: &ReadSlot,
 ) -> Variants {
-    let Some(like) = &chosen.gguf else {
+    let Some(gguf) = &chosen.gguf else {
         return Variants::default();
     };
 
     others.truncate(MAX_VARIANTS);
 
-    // The fewer parts a model has, the more models can be told for the same number of reads.
+    // Prefer models with few parts: the reads then suffice for more models.
     others.sort_by_key(Vec::len);
     let mut left = MAX_READS;
-    let affordable = |files: &Vec<WeightFile>| {
-        let some = files.len() <= left;
+    let is_affordable = |files: &Vec<WeightFile>| {
+        let fits = files.len() <= left;
         left = left.saturating_sub(files.len());
-        some
+        fits
     };
 
-    let (asked, by_length): (Vec<_>, Vec<_>) = others.into_iter().partition(affordable);
-    let like = Like {
-        gguf: like,
+    let (affordable, by_length): (Vec<_>, Vec<_>) = others.into_iter().partition(is_affordable);
+    let reference = ReferenceModel {
+        gguf,
         tensors: &chosen.inventory,
         table: chosen.table,
     };
 
-    let tell =
-        |files: Vec<WeightFile>| async move { (by_tables(source, &files, like).await, files) };
-    let mut told = stream::iter(asked.into_iter().map(tell)).buffer_unordered(source.concurrency());
-    let (mut variants, mut unlike) = (Variants::default(), Vec::new());
-    while let Some((found, files)) = told.next().await {
+    let read_model = |files: Vec<WeightFile>| async move {
+        (read_tables(source, &files, reference).await, files)
+    };
+    let mut reads =
+        stream::iter(affordable.into_iter().map(read_model)).buffer_unordered(source.concurrency());
+    let (mut variants, mut elsewhere) = (Variants::default(), Vec::new());
+    while let Some((found, files)) = reads.next().await {
         match found {
             Ok(Some(inventory)) => variants.all.push(exact(files, &inventory, None)),
-            Ok(None) => unlike.push(files),
+            Ok(None) => elsewhere.push(files),
             Err(error) => {
                 variants.partial |= error.is_transient();
                 variants.all.push(lengths(files));
@@ -77,23 +79,23 @@ pub(super) async fn read(
         }
     }
 
-    drop(told);
-    unlike.sort_by(|left, right| {
+    drop(reads);
+    elsewhere.sort_by(|left, right| {
         left.first()
             .map(|file| &file.path)
             .cmp(&right.first().map(|file| &file.path))
     });
 
-    for (place, files) in unlike.into_iter().enumerate() {
-        let known = files.len() == 1 && place < MAX_WHOLE_HEADERS;
-        let read = if known {
-            headers::gguf(source, &files, seat).await.map(Some)
+    for (place, files) in elsewhere.into_iter().enumerate() {
+        let is_readable = files.len() == 1 && place < MAX_WHOLE_HEADERS;
+        let read = if is_readable {
+            gguf_headers::read(source, &files, slot).await.map(Some)
         } else {
             Ok(None)
         };
 
         variants.all.push(match read {
-            Ok(Some(WeightsToRead {
+            Ok(Some(ReadWeights {
                 inventory,
                 gguf,
                 coverage,
@@ -124,9 +126,9 @@ pub(super) async fn read(
     variants
 }
 
-/// The model that others are held against.
+/// The model that the others are compared with.
 #[derive(Clone, Copy)]
-struct Like<'a> {
+struct ReferenceModel<'a> {
     gguf: &'a Gguf,
     tensors: &'a Inventory,
     table: TablePlace,
@@ -153,48 +155,51 @@ fn lengths(files: Vec<WeightFile>) -> Variant {
     }
 }
 
-/// The tensors of one model by its tables alone; `None` where they are not where they should be or
-/// are others.
-async fn by_tables(
+/// Reads the tensors of one model from its tables alone. Returns `None` if a table is elsewhere or
+/// names other tensors.
+async fn read_tables(
     source: &impl Files,
     files: &[WeightFile],
-    like: Like<'_>,
+    reference: ReferenceModel<'_>,
 ) -> Result<Option<Inventory>, SourceError> {
     let mut inventories = Vec::new();
     for (part, file) in files.iter().enumerate() {
-        let Some(length) = file.bytes.filter(|_| like.table.bytes <= MAX_TABLE_BYTES) else {
+        let Some(length) = file
+            .bytes
+            .filter(|_| reference.table.bytes <= MAX_TABLE_BYTES)
+        else {
             return Ok(None);
         };
 
-        // Parts behind the first have little metadata before their tables.
+        // All parts but the first have little metadata before their tables.
         let start = if part == 0 {
-            like.table.start.saturating_sub(SLACK_BYTES)
+            reference.table.start.saturating_sub(SLACK_BYTES)
         } else {
             0
         };
 
-        let end = if part == 0 { like.table.start } else { 0 };
+        let end = if part == 0 { reference.table.start } else { 0 };
         let end = end
-            .saturating_add(like.table.bytes)
+            .saturating_add(reference.table.bytes)
             .saturating_add(SLACK_BYTES)
             .min(length);
         let window = source
             .range(&file.path, start, end.saturating_sub(start))
             .await?;
 
-        match gguf::find_table(&window, start, length, &like.gguf.metadata) {
+        match gguf::find_table(&window, start, length, &reference.gguf.metadata) {
             Some(LoneTable { inventory, .. }) => inventories.push(inventory),
-            // The first part of a split may hold metadata and nothing else.
-            None if part == 0 && files.len() > 1 && holds_no_tensors(length, like) => {}
+            // The first part of a split model may hold metadata only.
+            None if part == 0 && files.len() > 1 && holds_no_tensors(length, reference) => {}
             None => return Ok(None),
         }
     }
 
     let whole = InventoryBuilder::join(inventories);
-    Ok(gguf::same_tensors(&whole, like.tensors).then_some(whole))
+    Ok(gguf::same_tensors(&whole, reference.tensors).then_some(whole))
 }
 
 /// Whether a file ends about where the metadata does.
-fn holds_no_tensors(length: u64, like: Like<'_>) -> bool {
-    length <= like.table.start.saturating_add(SLACK_BYTES)
+fn holds_no_tensors(length: u64, reference: ReferenceModel<'_>) -> bool {
+    length <= reference.table.start.saturating_add(SLACK_BYTES)
 }

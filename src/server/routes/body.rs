@@ -1,4 +1,4 @@
-//! Bodies, read with a cap and a deadline, and parsed strictly.
+//! Reads bodies with a cap and a deadline, and parses them strictly.
 
 use std::future::Future;
 use std::pin::pin;
@@ -20,7 +20,7 @@ use crate::admission::user_limits::{LimitExceeded, Reservation};
 use crate::api::peer::Caller;
 use crate::metrics::Refusal;
 
-/// Until when one request must be answered.
+/// The time by which one request must be answered.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Deadline {
     at: Instant,
@@ -28,12 +28,12 @@ pub(super) struct Deadline {
 }
 
 impl Deadline {
-    /// From now on, `length`.
+    /// `length` from now.
     pub(super) fn after(length: Duration) -> Self {
         Self::since(std::time::Instant::now(), length)
     }
 
-    /// For a request that `began` then, `length`.
+    /// `length` after `began`, the start of the request.
     pub(super) fn since(began: std::time::Instant, length: Duration) -> Self {
         Self {
             at: Instant::from_std(began) + length,
@@ -41,8 +41,8 @@ impl Deadline {
         }
     }
 
-    /// So much later.
-    pub(super) fn and(self, more: Duration) -> Self {
+    /// The same deadline, `more` later.
+    pub(super) fn extended_by(self, more: Duration) -> Self {
         Self {
             at: self.at + more,
             length: self.length.saturating_add(more),
@@ -50,99 +50,89 @@ impl Deadline {
     }
 }
 
-/// Bodies up to so many bytes are not counted: all connections together hold a few megabytes of
-/// them.
+/// The largest body that no limit counts: all connections together hold a few megabytes of such
+/// bodies.
 const SMALL_BYTES: usize = 64 << 10;
 
-/// A body, and the room that a large one takes up for as long as what came of it is worked on.
-pub(super) struct Sent {
+/// A body, and the memory reservation of a large one, which lasts until the request is answered.
+pub(super) struct ReceivedBody {
     /// The body.
     pub(super) bytes: Bytes,
-    /// Held until the request is answered. What is parsed of a body are its texts, which take as
-    /// much room as they do in the body, and as many values as
-    /// [`PARTS`](hf_mem_core::report::bounded::PARTS) allows, which take up to three megabytes;
-    /// [`ALL_PARTS`](crate::server::limits::ALL_PARTS) of several questions take up to eleven.
-    pub(super) room: Reservation,
+    /// The reservation for the body's bytes.
+    ///
+    /// The parsed texts take as much memory as in the body. The values are bounded by
+    /// [`MAX_PARTS`](hf_mem_core::report::bounded::MAX_PARTS) and take up to three megabytes; those of a
+    /// batch are bounded by [`MAX_BATCH_PARTS`](crate::api::bounds::MAX_BATCH_PARTS) and take up
+    /// to eleven.
+    pub(super) reservation: Reservation,
 }
 
-impl Sent {
-    /// What `read` makes of the body, and the room, which is still held. A large body is read on a
-    /// thread of its own: four megabytes take milliseconds, and the server is one thread.
-    pub(super) async fn read_as<T: Send + 'static>(
+impl ReceivedBody {
+    /// Parses the body with `parse` and returns the result with the reservation.
+    ///
+    /// A large body is parsed on a thread of its own: four megabytes take milliseconds, and the
+    /// server has one thread.
+    pub(super) async fn parse_with<T: Send + 'static>(
         self,
-        read: impl FnOnce(&[u8]) -> Result<T, Problem> + Send + 'static,
+        parse: impl FnOnce(&[u8]) -> Result<T, Problem> + Send + 'static,
     ) -> Result<(T, Reservation), Problem> {
-        let Self { bytes, room } = self;
+        let Self { bytes, reservation } = self;
         let is_small = bytes.len() <= SMALL_BYTES;
 
-        // Whoever waits for its turn afterwards holds what it sent once.
-        let work = move || {
-            let made = read(&bytes);
+        // The bytes are dropped at once: a request that then waits holds its content only once.
+        let parse_body = move || {
+            let parsed = parse(&bytes);
             drop(bytes);
-            made.map(|made| (made, room))
+            parsed.map(|parsed| (parsed, reservation))
         };
 
         if is_small {
-            return work();
+            return parse_body();
         }
 
-        tokio::task::spawn_blocking(work)
+        tokio::task::spawn_blocking(parse_body)
             .await
             .unwrap_or_else(|error| match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
                 Err(_) => {
-                    Err(Problem::new(Reason::Busy, "the daemon is stopping").hint("ask again"))
+                    Err(Problem::new(Reason::Busy, "the daemon is stopping").hint("try again"))
                 }
             })
     }
 }
 
-/// The whole body, up to the cap; its room is counted as `caller`'s.
+/// Reads the whole body, up to the cap, and reserves its memory for `caller`.
 pub(super) async fn read<S, B>(
     body: B,
     app: &App<S>,
     caller: &Caller,
     deadline: Deadline,
-) -> Result<Sent, Problem>
+) -> Result<ReceivedBody, Problem>
 where
     B: hyper::body::Body<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
 {
     let cap_bytes = app.limits.body_bytes;
-    let too_large = move || {
-        Problem::new(
-            Reason::TooLarge,
-            format!("the request's body is larger than {cap_bytes} bytes"),
-        )
-        .hint("socket.body_cap in the daemon's configuration sets this limit")
-    };
 
-    // A length that is announced is refused before a byte of it is waited for.
+    // Reject an announced length before waiting for the first byte.
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if announced > cap_bytes {
-        return Err(too_large());
+        return Err(too_large(cap_bytes));
     }
 
-    let mut room = app.bodies.take(caller.peer.uid, 0).map_err(no_room)?;
-    let counted = |bytes: usize| if bytes > SMALL_BYTES { bytes } else { 0 };
-
-    let refused = |full| {
-        app.metrics.refused(Refusal::Bodies);
-        no_room(full)
-    };
-
-    room.reach(counted(announced)).map_err(refused)?;
+    let mut reservation = app.bodies.reserve(caller.peer.uid, 0).map_err(no_memory)?;
+    reserve(app, &mut reservation, announced)?;
     let bytes = within(deadline, "the request's body did not arrive", async {
         let mut body = Limited::new(body, cap_bytes);
 
-        // Most bodies come in one piece, which needs no copy.
+        // Most bodies arrive in one piece, which needs no copy.
         let mut first = Bytes::new();
         let mut all = Vec::new();
 
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| {
                 if error.is::<LengthLimitError>() {
-                    return too_large();
+                    return too_large(cap_bytes);
                 }
                 Problem::new(
                     Reason::Usage,
@@ -154,7 +144,7 @@ where
             };
 
             let sum = first.len().max(all.len()).saturating_add(data.len());
-            room.reach(counted(sum)).map_err(refused)?;
+            reserve(app, &mut reservation, sum)?;
 
             if first.is_empty() {
                 first = data;
@@ -162,9 +152,9 @@ where
             }
 
             if all.is_empty() {
-                // One block for all of it, which goes back to the system afterwards; many small
-                // ones would stay in the heap. Of what is announced and does not come, no page is
-                // touched.
+                // A single block for all of it, which returns to the system afterwards. Many small
+                // blocks would stay in the heap. Pages of announced bytes that never arrive are
+                // not touched.
                 all.reserve(announced.max(sum));
                 all.extend_from_slice(&first);
             }
@@ -176,19 +166,42 @@ where
     });
 
     let bytes = bytes.await?;
-    Ok(Sent { bytes, room })
+    Ok(ReceivedBody { bytes, reservation })
 }
 
-fn no_room(full: LimitExceeded) -> Problem {
-    let whose = match full {
-        LimitExceeded::Each => "this user's large requests",
-        LimitExceeded::All => "large requests",
+fn too_large(cap_bytes: usize) -> Problem {
+    Problem::new(
+        Reason::TooLarge,
+        format!("the request's body is larger than {cap_bytes} bytes"),
+    )
+    .hint("socket.body_cap in the daemon's configuration sets this limit")
+}
+
+/// Extends `reservation` to `bytes`, the size of a body so far.
+fn reserve<S>(app: &App<S>, reservation: &mut Reservation, bytes: usize) -> Result<(), Problem> {
+    let counted = if bytes > SMALL_BYTES { bytes } else { 0 };
+    reservation.grow_to(counted).map_err(|exceeded| {
+        app.metrics.refused(Refusal::Bodies);
+        no_memory(exceeded)
+    })
+}
+
+fn no_memory(exceeded: LimitExceeded) -> Problem {
+    let whose = match exceeded {
+        LimitExceeded::User => "this user's large requests",
+        LimitExceeded::Global => "large requests",
     };
-    Problem::new(Reason::Busy, format!("{whose} take up all the memory that is kept for them"))
-        .hint("ask again when some of them are answered; socket.body_cap sets the size of one, and 32 of it are kept")
+    Problem::new(
+        Reason::Busy,
+        format!("{whose} take up all the memory that is reserved for them"),
+    )
+    .hint(
+        "try again when some of them are answered; the reserve is 32 times socket.body_cap, the \
+         largest body",
+    )
 }
 
-/// `body` as JSON of type `T`; an unknown field is an error that names it.
+/// Parses `body` as JSON of type `T`. An unknown field is an error that names the field.
 pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     if body.trim_ascii().is_empty() {
         return Err(Problem::new(Reason::Usage, "the request has no body")
@@ -202,11 +215,11 @@ pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
             "the request's body is not JSON"
         };
         Problem::new(Reason::Usage, format!("{what}: {error}"))
-            .hint("GET /v1/openapi.json describes what is taken")
+            .hint("GET /v1/openapi.json describes the routes' bodies")
     })
 }
 
-/// As [`parse`], where an empty body stands for the defaults.
+/// As [`parse`], but an empty body means the defaults.
 pub(super) fn parse_or_default<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, Problem> {
     if body.trim_ascii().is_empty() {
         Ok(T::default())
@@ -215,7 +228,8 @@ pub(super) fn parse_or_default<T: DeserializeOwned + Default>(body: &[u8]) -> Re
     }
 }
 
-/// `work`, or a problem that says `what` when the deadline passes first.
+/// Returns the result of `work`, or a problem that begins with `what` if the deadline passes
+/// first.
 pub(super) async fn within<T>(
     deadline: Deadline,
     what: &str,
@@ -223,16 +237,20 @@ pub(super) async fn within<T>(
 ) -> Result<T, Problem> {
     let mut work = pin!(work);
 
-    // Most work is done at once, for less than a timer takes.
+    // Most work is ready at once and costs less than a timer.
     if let Poll::Ready(done) = poll!(&mut work) {
         return done;
     }
 
-    tokio::time::timeout_at(deadline.at, work).await.unwrap_or_else(|_| {
-        let length = humantime::format_duration(deadline.length);
-        Err(Problem::new(Reason::Timeout, format!("{what} within {length}"))
-            .hint("ask again: what was read so far is kept; socket.handler_deadline sets this limit"))
-    })
+    tokio::time::timeout_at(deadline.at, work)
+        .await
+        .unwrap_or_else(|_| {
+            let length = humantime::format_duration(deadline.length);
+            Err(Problem::new(Reason::Timeout, format!("{what} within {length}")).hint(
+            "try again: the daemon keeps what it has read so far; socket.handler_deadline sets \
+             this limit",
+        ))
+        })
 }
 
 #[cfg(test)]
@@ -240,28 +258,28 @@ mod tests {
     use super::*;
     use hf_mem_core::report::Question;
 
-    fn refused(body: &str) -> String {
+    fn rejected(body: &str) -> String {
         let problem = parse::<Question>(body.as_bytes()).unwrap_err();
         assert_eq!(problem.reason, Reason::Usage);
         problem.detail
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
-        let unknown = refused(r#"{"model": {"repo": "a/b"}, "ttl": 5}"#);
+    fn errors_name_the_field() {
+        let unknown = rejected(r#"{"model": {"repo": "a/b"}, "ttl": 5}"#);
         assert!(
             unknown.contains("unknown field `ttl`, expected one of `model`"),
             "{unknown}"
         );
-        let nested = refused(r#"{"model": {"repo": "a/b", "path": "/etc"}}"#);
+        let nested = rejected(r#"{"model": {"repo": "a/b", "path": "/etc"}}"#);
         assert!(nested.contains("unknown field `path`"), "{nested}");
-        assert!(refused("{}").contains("missing field `model`"));
-        assert!(refused("model=a/b").contains("not JSON"));
-        assert!(refused(" \n").contains("no body"));
-        assert!(refused(r#"{"model": {"repo": "a/b"}} {}"#).contains("trailing characters"));
+        assert!(rejected("{}").contains("missing field `model`"));
+        assert!(rejected("model=a/b").contains("not JSON"));
+        assert!(rejected(" \n").contains("no body"));
+        assert!(rejected(r#"{"model": {"repo": "a/b"}} {}"#).contains("trailing characters"));
 
         assert!(
-            refused(r#"{"model": {"repo": "a/b"}, "model": {"repo": "c/d"}}"#)
+            rejected(r#"{"model": {"repo": "a/b"}, "model": {"repo": "c/d"}}"#)
                 .contains("duplicate field `model`")
         );
     }
@@ -273,6 +291,6 @@ mod tests {
             "[".repeat(200),
             "]".repeat(200)
         );
-        assert!(refused(&deep).contains("recursion limit exceeded"));
+        assert!(rejected(&deep).contains("recursion limit exceeded"));
     }
 }

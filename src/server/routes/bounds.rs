@@ -1,29 +1,30 @@
-//! What a request must keep to besides its shape. The description (`GET /v1/openapi.json`) states
+//! Checks the bounds of a request's fields. The OpenAPI document (`GET /v1/openapi.json`) states
 //! the same bounds.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use hf_mem_core::report::bounded::PARTS;
+use hf_mem_core::report::bounded::MAX_PARTS;
 use hf_mem_core::report::lease::Holder;
 use hf_mem_core::report::problem::Reason;
 use hf_mem_core::report::question::ContextQuestion;
 use hf_mem_core::report::{Problem, Question};
 use serde_json::Value;
 
+use crate::api::bounds::{
+    MAX_FILE_BYTES, MAX_HOLDER_BYTES, MAX_KEY_BYTES, MAX_REVISION_BYTES, RELEASE_SECONDS,
+    reject_control_characters,
+};
 use crate::api::lease::{LeaseRequest, RenewRequest};
 use crate::api::status::NvmlReleaseRequest;
-use crate::server::limits::{
-    FILE_BYTES, HOLDER_BYTES, KEY_BYTES, RELEASE_SECONDS, REVISION_BYTES, without_controls,
-};
 
-/// Refuses a question of more parts than anybody means, of figures that no model is run with, or of
-/// names that nobody gives.
+/// Rejects a question with too many parts, with numbers that no model runs with, or with empty or
+/// overlong names.
 pub(super) fn question(question: Question) -> Result<Question, Problem> {
     let parts = parts(&question);
-    if parts > PARTS {
+    if parts > MAX_PARTS {
         let detail = format!(
-            "`constraints.devices` and `engine.parameters` hold {parts} values; the most is {PARTS}"
+            "`constraints.devices` and `engine.parameters` hold {parts} values; the most is {MAX_PARTS}"
         );
         return Err(Problem::new(Reason::Usage, detail));
     }
@@ -40,10 +41,10 @@ pub(super) fn question(question: Question) -> Result<Question, Problem> {
     length(
         "model.revision",
         model.revision.as_ref(),
-        1..=REVISION_BYTES,
+        1..=MAX_REVISION_BYTES,
     )?;
 
-    length("model.file", model.file.as_ref(), 1..=FILE_BYTES)?;
+    length("model.file", model.file.as_ref(), 1..=MAX_FILE_BYTES)?;
     length("gpus", gpus.as_ref(), 1..=u64::MAX)?;
 
     number(
@@ -65,21 +66,21 @@ pub(super) fn question(question: Question) -> Result<Question, Problem> {
         1..=u64::MAX,
     )?;
 
-    // Without metadata it names a repository, which is checked where it is read.
+    // Without metadata this is a repository, whose name is checked where it is read.
     if model.metadata.is_some() {
-        without_controls("model.repo", &model.repo)?;
+        reject_control_characters("model.repo", &model.repo)?;
     }
 
     Ok(question)
 }
 
-/// Devices and parameters of `question`, with all that is in them. Each alone is counted as it is
-/// read.
+/// Counts the devices and parameters of `question` with all their values. Parsing already bounds
+/// each of them alone.
 pub(super) fn parts(question: &Question) -> usize {
-    fn within(value: &Value) -> usize {
+    fn count_values(value: &Value) -> usize {
         match value {
-            Value::Array(values) => values.iter().map(within).sum::<usize>() + 1,
-            Value::Object(values) => values.values().map(within).sum::<usize>() + 1,
+            Value::Array(values) => values.iter().map(count_values).sum::<usize>() + 1,
+            Value::Object(values) => values.values().map(count_values).sum::<usize>() + 1,
             _ => 1,
         }
     }
@@ -91,25 +92,25 @@ pub(super) fn parts(question: &Question) -> usize {
             .engine
             .parameters
             .values()
-            .map(within)
+            .map(count_values)
             .sum::<usize>()
 }
 
-/// Refuses a lease for a question that [`question`] refuses, or for a holder, a key or times that
-/// no lease can have.
+/// Rejects a lease request whose question [`question`] rejects, or with a holder, a key or times
+/// that no lease can have.
 pub(super) fn lease(request: LeaseRequest, max_wait: Duration) -> Result<LeaseRequest, Problem> {
     match &request.holder {
         Some(Holder::Name(name)) => {
-            length("holder.name", Some(name), 1..=HOLDER_BYTES)?;
-            without_controls("holder.name", name)?;
+            length("holder.name", Some(name), 1..=MAX_HOLDER_BYTES)?;
+            reject_control_characters("holder.name", name)?;
         }
         Some(Holder::Pid(pid)) => number("holder.pid", Some(u64::from(*pid)), 1..=u64::MAX)?,
         None => {}
     }
 
     if let Some(key) = &request.idempotency_key {
-        length("idempotency_key", Some(key), 0..=KEY_BYTES)?;
-        without_controls("idempotency_key", key)?;
+        length("idempotency_key", Some(key), 0..=MAX_KEY_BYTES)?;
+        reject_control_characters("idempotency_key", key)?;
     }
 
     number("ttl_seconds", request.ttl_seconds, 1..=u64::MAX)?;
@@ -126,14 +127,14 @@ pub(super) fn lease(request: LeaseRequest, max_wait: Duration) -> Result<LeaseRe
     })
 }
 
-/// Refuses a renewal for no time.
+/// Rejects a renewal for zero seconds.
 pub(super) fn renewal(request: RenewRequest) -> Result<RenewRequest, Problem> {
     number("ttl_seconds", request.ttl_seconds, 1..=u64::MAX)?;
 
     Ok(request)
 }
 
-/// Refuses to release the driver for no time, or for longer than any reset takes.
+/// Rejects a release of the driver for zero seconds, or for longer than any reset takes.
 pub(super) fn release(request: NvmlReleaseRequest) -> Result<NvmlReleaseRequest, Problem> {
     number("seconds", request.seconds, RELEASE_SECONDS)?;
 
@@ -165,9 +166,9 @@ fn length(field: &str, text: Option<&String>, allowed: RangeInclusive<u64>) -> R
 
 fn outside(field: &str, value: &str, allowed: &RangeInclusive<u64>) -> Problem {
     let bounds = match (*allowed.start(), *allowed.end()) {
-        (least, u64::MAX) => format!("it must be at least {least}"),
-        (0, most) => format!("the most is {most}"),
-        (least, most) => format!("it must be from {least} to {most}"),
+        (min, u64::MAX) => format!("it must be at least {min}"),
+        (0, max) => format!("the most is {max}"),
+        (min, max) => format!("it must be from {min} to {max}"),
     };
 
     Problem::new(Reason::Usage, format!("`{field}` {value}; {bounds}"))

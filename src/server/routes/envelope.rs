@@ -1,5 +1,5 @@
-//! What is put around every request: the guard, the caller, an id, a span, the figures, and a net
-//! under panics.
+//! Wraps every request: the guard, the caller, an id, a span, the metrics, and the handling of
+//! panics.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -21,9 +21,9 @@ use tracing::{Instrument, debug, error, info_span};
 use super::failure::{FailedFor, Failure};
 use super::shortcut::{self, Shortcut};
 use super::{App, guard};
+use crate::api::bounds::MAX_ID_BYTES;
 use crate::api::peer::{Caller, HubToken, Peer};
 use crate::metrics::{Metrics, Refusal, Stage};
-use crate::server::limits::ID_BYTES;
 use crate::server::service::Service;
 
 /// The header that carries a request's id in and out.
@@ -32,7 +32,7 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The header that carries the daemon's version.
 pub const VERSION: HeaderName = HeaderName::from_static("hf-mem-probe-version");
 
-/// Answers one request of `peer`. Every way out carries the id and the version.
+/// Answers one request of `peer`. Every response has the request's id and the daemon's version.
 pub(crate) async fn answer<S: Service>(
     router: &Router,
     app: &App<S>,
@@ -47,7 +47,7 @@ pub(crate) async fn answer<S: Service>(
     let mut response = match tried {
         Ok(Shortcut::Answered(response)) => response,
         Ok(Shortcut::Missed(request)) => {
-            // Boxed: the long way is a large future, which the short one would carry along.
+            // Boxed: the router's future is large, and would enlarge the future of the shortcut.
             Box::pin(routed(
                 router.clone(),
                 &app.metrics,
@@ -58,7 +58,7 @@ pub(crate) async fn answer<S: Service>(
             ))
             .await
         }
-        Err(panic) => Failure(broken(panic.as_ref())).into_response(),
+        Err(panic) => Failure(panicked(panic.as_ref())).into_response(),
     };
 
     if let Some(FailedFor(reason)) = response.extensions().get() {
@@ -75,7 +75,7 @@ pub(crate) async fn answer<S: Service>(
     response
 }
 
-/// Answers by the route that `request` names, in a span of its own.
+/// Answers `request` by its route, in a span of its own.
 async fn routed(
     mut router: Router,
     metrics: &Metrics,
@@ -94,7 +94,7 @@ async fn routed(
             Err(problem) => return Failure(problem).into_response(),
         };
 
-        if let Err(problem) = guard::refuse_browsers(request.headers(), request.uri()) {
+        if let Err(problem) = guard::reject_browsers(request.headers(), request.uri()) {
             metrics.refused(Refusal::Browser);
             return Failure(problem).into_response();
         }
@@ -102,7 +102,7 @@ async fn routed(
         request.extensions_mut().insert(caller);
         let answered = AssertUnwindSafe(router.call(request)).catch_unwind().await;
         let response = answered.map_or_else(
-            |panic| Failure(broken(panic.as_ref())).into_response(),
+            |panic| Failure(panicked(panic.as_ref())).into_response(),
             |Ok(response)| response,
         );
         debug!(
@@ -117,15 +117,17 @@ async fn routed(
     .await
 }
 
-/// Who asks, with the token that came along. A header that is there but cannot be meant is an
-/// error, not "no token".
+/// Returns the caller with its token. A malformed header is an error; it does not mean "no token".
 pub(super) fn caller(headers: &HeaderMap, peer: Peer, request_id: &str) -> Result<Caller, Problem> {
     let token = match headers.get(header::AUTHORIZATION) {
         None => None,
-        Some(value) => Some(value.to_str().ok().and_then(HubToken::from_authorization).ok_or_else(|| {
-            Problem::new(Reason::Usage, "the header `authorization` holds no bearer token")
-                .hint("send `Authorization: Bearer TOKEN` with a token of the Hub, or no such header")
-        })?),
+        Some(value) => Some(
+            value
+                .to_str()
+                .ok()
+                .and_then(HubToken::from_authorization)
+                .ok_or_else(no_bearer_token)?,
+        ),
     };
 
     Ok(Caller {
@@ -135,27 +137,35 @@ pub(super) fn caller(headers: &HeaderMap, peer: Peer, request_id: &str) -> Resul
     })
 }
 
-/// The caller's own id where it is harmless in a header and a log line, else a new one.
-fn request_id(headers: &HeaderMap) -> String {
-    let harmless = |id: &&str| {
-        (1..=ID_BYTES).contains(&id.len())
-            && id
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
-    };
+fn no_bearer_token() -> Problem {
+    Problem::new(
+        Reason::Usage,
+        "the header `authorization` holds no bearer token",
+    )
+    .hint("send `Authorization: Bearer TOKEN` with a token of the Hub, or omit this header")
+}
 
+/// Returns the caller's own request id if it is safe in a header and a log line, else a new one.
+fn request_id(headers: &HeaderMap) -> String {
     headers
         .get(REQUEST_ID)
         .and_then(|value| value.to_str().ok())
-        .filter(harmless)
+        .filter(|id| is_safe_id(id))
         .map_or_else(new_request_id, str::to_owned)
 }
 
-/// Unique in this process, and told apart from those of the process before it.
+fn is_safe_id(id: &str) -> bool {
+    (1..=MAX_ID_BYTES).contains(&id.len())
+        && id
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+}
+
+/// Returns an id that is unique in this process and differs from those of earlier processes.
 fn new_request_id() -> String {
     static BOOT: LazyLock<u32> = LazyLock::new(|| {
         use std::hash::{BuildHasher, RandomState};
-        // RandomState is seeded by the system: the only use made of it here is 32 random bits.
+        // The system seeds RandomState. It serves here as a source of 32 random bits.
         u32::try_from(RandomState::new().hash_one(0) & u64::from(u32::MAX)).unwrap_or_default()
     });
 
@@ -169,28 +179,28 @@ fn new_request_id() -> String {
     id
 }
 
-/// Writes `number` in hexadecimal digits, `least` of them or more. The formatter's way takes
-/// several times as long, and this is written for every request.
-fn push_hex(text: &mut String, number: u64, least: usize) {
+/// Appends `number` in at least `min_digits` hexadecimal digits. The formatter takes several times
+/// as long, and every request needs an id.
+fn push_hex(text: &mut String, number: u64, min_digits: usize) {
     let needed = (u64::BITS - number.leading_zeros()).div_ceil(4) as usize;
-    for place in (0..needed.max(least)).rev() {
+    for place in (0..needed.max(min_digits)).rev() {
         let digit = u32::try_from((number >> (4 * place)) & 0xf).unwrap_or_default();
         text.extend(char::from_digit(digit, 16));
     }
 }
 
-fn broken(panic: &(dyn Any + Send)) -> Problem {
+fn panicked(panic: &(dyn Any + Send)) -> Problem {
     let text = panic
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     error!(
         panic = text.unwrap_or("(no text)"),
-        "a request broke the program; the daemon goes on"
+        "panic while handling a request; the daemon continues"
     );
 
-    Problem::new(Reason::Internal, "this request broke the program")
-        .hint("please report it with the log lines of this request's x-request-id")
+    Problem::new(Reason::Internal, "panic while handling this request")
+        .hint("report this with the log lines of this request's x-request-id")
 }
 
 #[cfg(test)]
@@ -204,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_harmless_id_is_kept_and_any_other_replaced() {
+    fn unsafe_request_ids_are_replaced() {
         assert_eq!(id_for("job-7.a_B"), "job-7.a_B");
         for bad in ["", "a b", "x\"y", "\u{e9}"] {
             assert_ne!(id_for(bad), bad);
@@ -213,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn hexadecimal_digits_are_the_formatters() {
+    fn push_hex_matches_formatter() {
         for number in [0, 1, 0xf, 0x10, 0xabc, 0xffff_ffff, 0x1_0000_0000, u64::MAX] {
             let mut text = String::new();
             push_hex(&mut text, number, 8);

@@ -1,4 +1,4 @@
-//! A [`Problem`] as an HTTP answer (RFC 9457).
+//! A [`Problem`] as an HTTP response (RFC 9457).
 
 use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -6,10 +6,9 @@ use axum::response::{IntoResponse, Response};
 use hf_mem_core::report::Problem;
 use hf_mem_core::report::problem::Reason;
 
-/// The content type of a problem document.
-pub const PROBLEM_JSON: &str = "application/problem+json";
+use crate::api::PROBLEM_JSON;
 
-/// A problem on its way out.
+/// The response for a problem.
 #[derive(Debug)]
 pub(super) struct Failure(pub(super) Problem);
 
@@ -19,7 +18,7 @@ impl From<Problem> for Failure {
     }
 }
 
-/// What the envelope needs to know of a failure, so that it need not read the body again.
+/// The reason of a failure, as a response extension: the envelope then need not parse the body.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FailedFor(pub(super) Reason);
 
@@ -29,7 +28,7 @@ impl IntoResponse for Failure {
         let status =
             StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
 
-        // Strings and integers only: writing them as JSON cannot fail.
+        // Strings and integers only, so serializing cannot fail.
         let body = serde_json::to_vec(&problem).unwrap_or_default();
         let mut response = (status, [(header::CONTENT_TYPE, PROBLEM_JSON)], body).into_response();
         if let Some(seconds) = problem.retry_after_seconds {
@@ -43,7 +42,7 @@ impl IntoResponse for Failure {
     }
 }
 
-/// For every path that is no route.
+/// Answers every path without a route.
 pub(super) async fn no_such_route(request: Request) -> Failure {
     let path = request.uri().path();
     let shown: String = path.chars().take(80).collect();
@@ -52,7 +51,7 @@ pub(super) async fn no_such_route(request: Request) -> Failure {
         .into()
 }
 
-/// For a route that is asked with the wrong method. axum adds the `Allow` header.
+/// Answers a known path with the wrong method. axum adds the `Allow` header.
 pub(super) async fn no_such_method(request: Request) -> Failure {
     let (method, path) = (request.method(), request.uri().path());
     Problem::new(

@@ -1,4 +1,4 @@
-//! No browsers: a web page must not reach the socket through a proxy that someone put in front of
+//! Rejects browsers: a web page must not reach the socket, not even through a proxy in front of
 //! it.
 
 use axum::http::{HeaderMap, HeaderName, Uri, header};
@@ -12,8 +12,8 @@ static BROWSER_HEADERS: [HeaderName; 3] = [
     HeaderName::from_static("sec-fetch-site"),
 ];
 
-/// Names by which this socket may be addressed. Any other `Host` was meant for another server, or
-/// comes from a name that was rebound to this one.
+/// The names under which clients can address this socket. A request with another `Host` was meant
+/// for another server, or its name was rebound to this one.
 const OWN_NAMES: [&str; 6] = [
     "",
     "localhost",
@@ -23,16 +23,16 @@ const OWN_NAMES: [&str; 6] = [
     "hf-mem-probe",
 ];
 
-/// Refuses what a browser would send.
-pub(super) fn refuse_browsers(headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
+/// Rejects requests that a browser would send.
+pub(super) fn reject_browsers(headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
     for name in &BROWSER_HEADERS {
         if headers.contains_key(name) {
             return Err(Problem::new(
                 Reason::Forbidden,
-                format!("requests with the header `{name}` are refused"),
+                format!("requests with the header `{name}` are rejected"),
             )
             .hint(
-                "this socket is for programs of this host, not for web pages; send no such header",
+                "this socket is for programs of this host, not for web pages; omit this header",
             ));
         }
     }
@@ -45,8 +45,14 @@ pub(super) fn refuse_browsers(headers: &HeaderMap, uri: &Uri) -> Result<(), Prob
     for host in named {
         if !host.is_some_and(is_own_name) {
             let shown: String = host.unwrap_or("(not text)").chars().take(80).collect();
-            return Err(Problem::new(Reason::Forbidden, format!("requests for the host '{shown}' are refused"))
-                .hint("use http://localhost/..., as in `curl --unix-socket PATH http://localhost/v1/health`"));
+            return Err(Problem::new(
+                Reason::Forbidden,
+                format!("requests for the host '{shown}' are rejected"),
+            )
+            .hint(
+                "use http://localhost/..., as in `curl --unix-socket PATH \
+                 http://localhost/v1/health`",
+            ));
         }
     }
 
@@ -65,18 +71,18 @@ fn is_own_name(host: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn refused(name: &'static str, value: &'static str) -> bool {
+    fn rejected(name: &'static str, value: &'static str) -> bool {
         let mut headers = HeaderMap::new();
         headers.insert(name, value.parse().unwrap());
-        refuse_browsers(&headers, &Uri::from_static("/v1/health")).is_err()
+        reject_browsers(&headers, &Uri::from_static("/v1/health")).is_err()
     }
 
     #[test]
-    fn browsers_and_foreign_hosts_are_refused() {
-        assert!(refused("origin", "https://evil.example"));
-        assert!(refused("origin", "null"));
-        assert!(refused("referer", "http://localhost/"));
-        assert!(refused("sec-fetch-site", "none"));
+    fn browsers_and_foreign_hosts_are_rejected() {
+        assert!(rejected("origin", "https://evil.example"));
+        assert!(rejected("origin", "null"));
+        assert!(rejected("referer", "http://localhost/"));
+        assert!(rejected("sec-fetch-site", "none"));
 
         for host in [
             "evil.example",
@@ -85,18 +91,18 @@ mod tests {
             "localhost:evil",
             "127.0.0.1.nip.io",
         ] {
-            assert!(refused("host", host), "{host}");
+            assert!(rejected("host", host), "{host}");
         }
 
         let uri = Uri::from_static("http://evil.example/v1/health");
         assert!(
-            refuse_browsers(&HeaderMap::new(), &uri).is_err(),
+            reject_browsers(&HeaderMap::new(), &uri).is_err(),
             "absolute form"
         );
     }
 
     #[test]
-    fn programs_of_this_host_are_not() {
+    fn local_programs_are_accepted() {
         for host in [
             "",
             "localhost",
@@ -107,7 +113,7 @@ mod tests {
             "unix",
             "hf-mem-probe",
         ] {
-            assert!(!refused("host", host), "{host}");
+            assert!(!rejected("host", host), "{host}");
         }
     }
 }

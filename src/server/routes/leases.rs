@@ -15,14 +15,14 @@ use super::body::{Deadline, parse, parse_or_default, read, within};
 use super::bounds;
 use super::failure::Failure;
 use super::questions::{NO_ANSWER, counted};
+use crate::api::bounds::MAX_ID_BYTES;
 use crate::api::lease::LeasesAnswer;
 use crate::api::peer::Caller;
-use crate::server::limits::ID_BYTES;
 use crate::server::service::Service;
 use crate::server::until;
 
-/// How long an answer that is already on its way may take when the daemon stops.
-const LAST_MOMENT: Duration = Duration::from_millis(100);
+/// How long the daemon waits at shutdown for an answer that is almost ready.
+const SHUTDOWN_GRACE: Duration = Duration::from_millis(100);
 
 pub(super) async fn create<S: Service>(
     State(app): State<Arc<App<S>>>,
@@ -30,32 +30,37 @@ pub(super) async fn create<S: Service>(
     body: Body,
 ) -> Result<Json<Answer>, Failure> {
     let deadline = Deadline::after(app.limits.handler_deadline);
-    let sent = read(body, &app, &caller, deadline).await?;
+    let received = read(body, &app, &caller, deadline).await?;
     let max_wait = app.limits.max_wait;
-    let (request, room) = sent
-        .read_as(move |body| parse(body).and_then(|request| bounds::lease(request, max_wait)))
+    let (request, reservation) = received
+        .parse_with(move |body| parse(body).and_then(|request| bounds::lease(request, max_wait)))
         .await?;
     let wait = Duration::from_secs(request.wait_seconds);
 
-    // The wait comes on top: the deadline is for the work.
+    // The deadline bounds the work; the wait for memory is added to it.
     let answer = within(
-        deadline.and(wait),
+        deadline.extended_by(wait),
         NO_ANSWER,
-        app.service.create_lease(caller, request, room.into()),
+        app.service
+            .create_lease(caller, request, reservation.into()),
     );
 
     let stopping = async {
-        // One that only waits for memory would hold the daemon's end up.
+        // A request that only waits for memory would delay the shutdown.
         until(app.stopping.clone()).await;
-        tokio::time::sleep(LAST_MOMENT).await;
+        tokio::time::sleep(SHUTDOWN_GRACE).await;
     };
 
     tokio::select! {
         biased;
         answer = answer => Ok(counted(&app.metrics, answer?)),
         () = stopping, if !wait.is_zero() => {
-            let stopping = Problem::new(Reason::DaemonStopping, "the daemon is stopping, and the wait for memory with it");
-            Err(stopping.hint("ask again after its restart, with the same idempotency key").into())
+            Err(Problem::new(
+                Reason::DaemonStopping,
+                "the daemon is stopping, and the wait for memory ends with it",
+            )
+            .hint("try again after its restart, with the same idempotency key")
+            .into())
         }
     }
 }
@@ -76,7 +81,7 @@ pub(super) async fn show<S: Service>(
     Path(id): Path<String>,
 ) -> Result<Json<LeaseAnswer>, Failure> {
     let deadline = Deadline::after(app.limits.handler_deadline);
-    let id = sound(id)?;
+    let id = check_id(id)?;
     Ok(Json(
         within(deadline, NO_ANSWER, app.service.lease(caller, id)).await?,
     ))
@@ -89,7 +94,7 @@ pub(super) async fn renew<S: Service>(
     body: Body,
 ) -> Result<Json<LeaseAnswer>, Failure> {
     let deadline = Deadline::after(app.limits.handler_deadline);
-    let id = sound(id)?;
+    let id = check_id(id)?;
     let body = read(body, &app, &caller, deadline).await?.bytes;
     let request = parse_or_default(&body).and_then(bounds::renewal)?;
 
@@ -109,15 +114,15 @@ pub(super) async fn release<S: Service>(
     Path(id): Path<String>,
 ) -> Result<Json<LeaseAnswer>, Failure> {
     let deadline = Deadline::after(app.limits.handler_deadline);
-    let id = sound(id)?;
+    let id = check_id(id)?;
     Ok(Json(
         within(deadline, NO_ANSWER, app.service.release_lease(caller, id)).await?,
     ))
 }
 
-/// An id that could be one of ours; others are not looked up, printed or logged.
-fn sound(id: String) -> Result<String, Problem> {
-    if (1..=ID_BYTES).contains(&id.len())
+/// Returns `id` if it can be a lease's id. Other ids are not looked up, printed or logged.
+fn check_id(id: String) -> Result<String, Problem> {
+    if (1..=MAX_ID_BYTES).contains(&id.len())
         && id
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
@@ -126,7 +131,7 @@ fn sound(id: String) -> Result<String, Problem> {
     } else {
         Err(Problem::new(
             Reason::NotFound,
-            "there is no lease of this id: ids hold letters, digits and '-' only",
+            "there is no lease with this id: ids have letters, digits and '-' only",
         )
         .hint("GET /v1/leases lists them"))
     }

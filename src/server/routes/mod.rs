@@ -1,8 +1,7 @@
 //! The routes: from an HTTP request to a call of the [`Service`], and back.
 //!
-//! axum does the routing and nothing else. What is put around every request (guard, ids, deadline
-//! of the whole) is in `envelope`, reading a body strictly is in `body`, and each resource has its
-//! own file.
+//! axum routes, and nothing else. `envelope` wraps every request (guard, ids, overall deadline),
+//! `body` reads bodies strictly, and each resource has a file of its own.
 
 mod body;
 mod bounds;
@@ -22,40 +21,37 @@ use axum::body::Bytes;
 use axum::routing::{get, post};
 use tokio::sync::watch as signal;
 
-use super::limits::Limits;
 use super::service::Service;
+use crate::admission::limits::Limits;
 use crate::admission::user_limits::{LimitBounds, UserLimits};
 use crate::api::peer::Operators;
 use crate::metrics::Metrics;
 
 pub(crate) use envelope::answer;
 pub use envelope::{REQUEST_ID, VERSION};
-pub use failure::PROBLEM_JSON;
-pub(crate) use questions::BatchQuestion;
-pub(crate) use watch::Troubled;
 
-/// What every route shares.
+/// What all routes share.
 pub struct App<S> {
-    /// The program.
+    /// The program behind the routes.
     pub service: Arc<S>,
-    /// Its figures.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// What a caller may cost.
+    /// The limits on one caller.
     pub limits: Limits,
-    /// Turns true when the daemon stops; watch streams end then.
+    /// Turns true when the daemon stops. Watch streams then end.
     pub stopping: signal::Receiver<bool>,
-    /// For whom a part of what can be held is kept.
+    /// The users with a reserve of every limited resource.
     pub operators: Operators,
-    /// Watch streams.
+    /// Limits watch streams.
     watchers: UserLimits,
-    /// Bytes of large bodies.
+    /// Limits the bytes of large bodies.
     bodies: UserLimits,
-    /// The contract under these limits, once it was asked for.
+    /// The OpenAPI document under these limits, built at the first request for it.
     openapi: OnceLock<Bytes>,
 }
 
 impl<S> App<S> {
-    /// Everything that the routes need.
+    /// Builds the shared state.
     pub fn new(
         service: Arc<S>,
         metrics: Arc<Metrics>,
@@ -64,15 +60,15 @@ impl<S> App<S> {
     ) -> Self {
         let (streams, bytes) = (limits.watchers(), limits.all_body_bytes());
         let streams = LimitBounds {
-            each: streams.div_ceil(4),
-            all: streams,
-            reserve: limits.kept_connections(),
+            per_user: streams.div_ceil(4),
+            total: streams,
+            operator_reserve: limits.reserved_connections(),
         };
 
         let bytes = LimitBounds {
-            each: bytes / 2,
-            all: bytes,
-            reserve: limits.body_bytes,
+            per_user: bytes / 2,
+            total: bytes,
+            operator_reserve: limits.body_bytes,
         };
 
         let operators = Operators::of_this_process();
@@ -94,7 +90,7 @@ impl<S> App<S> {
     }
 }
 
-/// All routes over `app`.
+/// Returns the router of all routes.
 pub(crate) fn router<S: Service>(app: Arc<App<S>>) -> Router {
     Router::new()
         .route("/v1/fits", post(questions::fits::<S>))

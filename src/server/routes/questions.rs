@@ -8,7 +8,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use hf_mem_core::report::answer::{Answer, Verdict};
-use hf_mem_core::report::bounded::AtMost;
+use hf_mem_core::report::bounded::BoundedList;
 use hf_mem_core::report::problem::Reason;
 use hf_mem_core::report::{Problem, Question};
 use hf_mem_core::strict_json;
@@ -21,28 +21,20 @@ use super::body::{Deadline, parse, read, within};
 use super::bounds;
 use super::failure::Failure;
 use super::shortcut::Missed;
+use crate::api::batch::BatchQuestion;
+use crate::api::bounds::{MAX_BATCH_PARTS, MAX_QUESTIONS};
 use crate::api::peer::Caller;
 use crate::metrics::Metrics;
-use crate::server::limits::{ALL_PARTS, QUESTIONS};
-use crate::server::service::{Service, Written};
+use crate::server::service::{SerializedAnswer, Service};
 
-/// Several questions that must fit together.
-#[derive(Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct BatchQuestion {
-    /// The questions; each sees what the ones before it were given.
-    #[schema(value_type = Vec<Question>, min_items = 1, max_items = 64)]
-    pub(crate) questions: AtMost<Box<RawValue>, QUESTIONS>,
-}
-
-/// Tells the two forms of a body apart without parsing either loosely: an untagged enum would not
-/// name a wrong field.
+/// The fields that tell the two forms of a body apart. An untagged enum would not name a wrong
+/// field.
 #[derive(Deserialize)]
 struct BodyForm {
     questions: Option<IgnoredAny>,
 }
 
-/// Longest body by which an answer is known again.
+/// The longest body whose answer is cached.
 pub(super) const SHORT_BODY_BYTES: usize = 4096;
 
 pub(super) async fn fits<S: Service>(
@@ -56,31 +48,36 @@ pub(super) async fn fits<S: Service>(
         None => Deadline::after(app.limits.handler_deadline),
     };
 
-    let sent = read(body, &app, &caller, deadline).await?;
-    let short = (sent.bytes.len() <= SHORT_BODY_BYTES).then(|| sent.bytes.clone());
+    let received = read(body, &app, &caller, deadline).await?;
+    let short = (received.bytes.len() <= SHORT_BODY_BYTES).then(|| received.bytes.clone());
 
-    // The short way looked already.
+    // The shortcut has looked in the cache already.
     if missed.is_none()
         && let Some(body) = &short
-        && let Some(written) = within(deadline, NO_ANSWER, app.service.again(&caller, body)).await?
+        && let Some(answer) = within(
+            deadline,
+            NO_ANSWER,
+            app.service.cached_answer(&caller, body),
+        )
+        .await?
     {
-        return Ok(given(&app.metrics, &written));
+        return Ok(counted_response(&app.metrics, &answer));
     }
 
-    let (asked, _room) = sent.read_as(Asked::read).await?;
-    let questions = match asked {
-        Asked::One(question) => {
-            // Boxed: the way to a model that is not known is a large future, and would be copied
-            // with every small one.
-            let written = within(
+    let (body, _reservation) = received.parse_with(FitsRequest::parse).await?;
+    let questions = match body {
+        FitsRequest::One(question) => {
+            // Boxed: the future that reads an unknown model is large, and would enlarge every
+            // small one.
+            let answer = within(
                 deadline,
                 NO_ANSWER,
                 Box::pin(app.service.fits(caller, *question, short)),
             )
             .await?;
-            return Ok(given(&app.metrics, &written));
+            return Ok(counted_response(&app.metrics, &answer));
         }
-        Asked::Several(questions) => questions,
+        FitsRequest::Several(questions) => questions,
     };
 
     let answer = within(
@@ -102,18 +99,18 @@ pub(super) async fn estimates<S: Service>(
     body: Body,
 ) -> Result<Json<Answer>, Failure> {
     let deadline = Deadline::after(app.limits.handler_deadline);
-    let sent = read(body, &app, &caller, deadline).await?;
-    let (question, _room) = sent
-        .read_as(|body| parse(body).and_then(bounds::question))
+    let received = read(body, &app, &caller, deadline).await?;
+    let (question, _reservation) = received
+        .parse_with(|body| parse(body).and_then(bounds::question))
         .await?;
     let answer = within(deadline, NO_ANSWER, app.service.estimate(caller, question)).await?;
     Ok(counted(&app.metrics, answer))
 }
 
-/// Counts what is `written` and sends it.
-pub(super) fn given(metrics: &Metrics, written: &Written) -> Response {
-    count(metrics, written.verdict(), written.reason());
-    let mut response = Response::new(Body::from(written.json().clone()));
+/// Counts `answer` and returns it as a response.
+pub(super) fn counted_response(metrics: &Metrics, answer: &SerializedAnswer) -> Response {
+    count(metrics, answer.verdict(), answer.reason());
+    let mut response = Response::new(Body::from(answer.json().clone()));
     response.headers_mut().insert(
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/json"),
@@ -122,19 +119,19 @@ pub(super) fn given(metrics: &Metrics, written: &Written) -> Response {
     response
 }
 
-/// What a body asks.
-enum Asked {
+/// A parsed body of `/v1/fits`.
+enum FitsRequest {
     One(Box<Question>),
     Several(Vec<Question>),
 }
 
-impl Asked {
-    fn read(body: &[u8]) -> Result<Self, Problem> {
+impl FitsRequest {
+    fn parse(body: &[u8]) -> Result<Self, Problem> {
         if strict_json::from_slice::<BodyForm>(body).is_ok_and(|form| form.questions.is_some()) {
             let BatchQuestion {
-                questions: AtMost(texts),
+                questions: BoundedList(texts),
             } = parse(body)?;
-            return together(texts).map(Self::Several);
+            return parse_batch(texts).map(Self::Several);
         }
 
         parse(body)
@@ -143,10 +140,10 @@ impl Asked {
     }
 }
 
-/// The questions that are written in `texts`, unless they are none or of too many parts together.
-fn together(texts: Vec<Box<RawValue>>) -> Result<Vec<Question>, Problem> {
+/// Parses the questions of a batch. It rejects an empty batch and one with too many parts.
+fn parse_batch(texts: Vec<Box<RawValue>>) -> Result<Vec<Question>, Problem> {
     if texts.is_empty() {
-        let detail = format!("`questions` holds 0; 1 to {QUESTIONS} are answered together");
+        let detail = format!("`questions` is empty; send 1 to {MAX_QUESTIONS} questions");
         return Err(Problem::new(Reason::Usage, detail));
     }
 
@@ -160,9 +157,10 @@ fn together(texts: Vec<Box<RawValue>>) -> Result<Vec<Question>, Problem> {
             })?;
         all += bounds::parts(&question);
 
-        if all > ALL_PARTS {
+        if all > MAX_BATCH_PARTS {
             let detail = format!(
-                "devices and parameters of all `questions` hold too many values; the most is {ALL_PARTS}"
+                "devices and parameters of all `questions` hold too many values; \
+                 the most is {MAX_BATCH_PARTS}"
             );
             return Err(Problem::new(Reason::Usage, detail));
         }
@@ -173,10 +171,10 @@ fn together(texts: Vec<Box<RawValue>>) -> Result<Vec<Question>, Problem> {
     Ok(questions)
 }
 
-/// What is said when the deadline passes.
+/// The beginning of a timeout's message.
 pub(super) const NO_ANSWER: &str = "there was no answer";
 
-/// Counts `answer` and sends it.
+/// Counts `answer` and returns it as JSON.
 pub(super) fn counted(metrics: &Metrics, answer: Answer) -> Json<Answer> {
     count(metrics, answer.verdict, answer.known_reason());
     Json(answer)
@@ -191,6 +189,6 @@ fn count(metrics: &Metrics, verdict: Option<Verdict>, reason: Option<Reason>) {
         None => "none",
     };
 
-    let without = if verdict == "none" { "none" } else { "other" };
-    metrics.question(verdict, reason.map_or(without, Reason::word));
+    let without_reason = if verdict == "none" { "none" } else { "other" };
+    metrics.question(verdict, reason.map_or(without_reason, Reason::word));
 }

@@ -1,10 +1,9 @@
-//! The short way to an answer that is known: a question that was asked in the same bytes before.
+//! Answers a question from the cache without routing: one that was asked in the same bytes before.
 //!
 //! Schedulers ask one question many times a second. Routing, the request's span and its boxes then
-//! cost more than the answer, so such a request is answered before any of them. All that decides
-//! whether it may be answered is the same as on the long way: the guard, the caller, the deadline,
-//! and [`Service::again`]. A request that cannot be answered here goes the long way, with its body
-//! as it came.
+//! cost more than the answer, so the shortcut comes before all of them. It applies the same checks
+//! as the routes: the guard, the caller, the deadline, and [`Service::cached_answer`]. A request
+//! that the shortcut cannot answer goes to its route with an unchanged body.
 
 use std::time::Instant;
 
@@ -22,21 +21,21 @@ use super::{App, guard};
 use crate::api::peer::{Caller, Peer};
 use crate::server::service::Service;
 
-/// What came of the short way.
+/// The result of the shortcut.
 pub(super) enum Shortcut {
-    /// The answer, or the problem that ends this request.
+    /// The response: an answer or a problem.
     Answered(Response),
-    /// The request, for the long way.
+    /// The request, for its route.
     Missed(Request<Body>),
 }
 
-/// What the short way leaves to the long one: until when the request must be answered.
+/// The deadline that the shortcut passes on to the route.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Missed {
     pub(super) deadline: Deadline,
 }
 
-/// Answers `request` where that is one question whose answer is known.
+/// Answers `request` if it is one question whose answer is cached.
 pub(super) async fn answer<S: Service>(
     app: &App<S>,
     peer: Peer,
@@ -44,11 +43,11 @@ pub(super) async fn answer<S: Service>(
     request: Request<Incoming>,
     began: Instant,
 ) -> Shortcut {
-    let asked = is_short_question(&request)
-        && guard::refuse_browsers(request.headers(), request.uri()).is_ok()
-        // The long way logs each request then.
+    let eligible = is_short_question(&request)
+        && guard::reject_browsers(request.headers(), request.uri()).is_ok()
+        // At this level the router logs each request.
         && !tracing::enabled!(tracing::Level::DEBUG);
-    let Some(caller) = asked
+    let Some(caller) = eligible
         .then(|| caller(request.headers(), peer, request_id).ok())
         .flatten()
     else {
@@ -58,9 +57,9 @@ pub(super) async fn answer<S: Service>(
     let deadline = Deadline::since(began, app.limits.handler_deadline);
     let (head, incoming) = request.into_parts();
 
-    match known(app, &caller, incoming, deadline).await {
-        Ok(KnownQuestion::Answer(response)) => Shortcut::Answered(response),
-        Ok(KnownQuestion::Nothing(body)) => {
+    match look_up(app, &caller, incoming, deadline).await {
+        Ok(CacheLookup::Hit(response)) => Shortcut::Answered(response),
+        Ok(CacheLookup::Miss(body)) => {
             let mut request = Request::from_parts(head, Body::from(body));
             request.extensions_mut().insert(Missed { deadline });
             Shortcut::Missed(request)
@@ -69,7 +68,7 @@ pub(super) async fn answer<S: Service>(
     }
 }
 
-/// Whether `request` may be a question that is short enough to be known again.
+/// Returns whether `request` can be a question that is short enough for the cache.
 fn is_short_question(request: &Request<Incoming>) -> bool {
     let length = request.body().size_hint().exact();
     request.method() == Method::POST
@@ -77,23 +76,30 @@ fn is_short_question(request: &Request<Incoming>) -> bool {
         && length.is_some_and(|length| (1..=SHORT_BODY_BYTES as u64).contains(&length))
 }
 
-enum KnownQuestion {
-    Answer(Response),
-    /// There is no answer to this body.
-    Nothing(Bytes),
+/// The result of a look into the cache.
+enum CacheLookup {
+    /// The cached answer.
+    Hit(Response),
+    /// The body, to which no answer is cached.
+    Miss(Bytes),
 }
 
-async fn known<S: Service>(
+async fn look_up<S: Service>(
     app: &App<S>,
     caller: &Caller,
     incoming: Incoming,
     deadline: Deadline,
-) -> Result<KnownQuestion, Problem> {
+) -> Result<CacheLookup, Problem> {
     let body = body::read(incoming, app, caller, deadline).await?.bytes;
-    let written = within(deadline, NO_ANSWER, app.service.again(caller, &body)).await?;
+    let answer = within(
+        deadline,
+        NO_ANSWER,
+        app.service.cached_answer(caller, &body),
+    )
+    .await?;
 
-    Ok(match written {
-        Some(written) => KnownQuestion::Answer(questions::given(&app.metrics, &written)),
-        None => KnownQuestion::Nothing(body),
+    Ok(match answer {
+        Some(answer) => CacheLookup::Hit(questions::counted_response(&app.metrics, &answer)),
+        None => CacheLookup::Miss(body),
     })
 }

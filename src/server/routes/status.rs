@@ -23,11 +23,11 @@ use crate::api::status::{GpusAnswer, HealthAnswer, NvmlReleaseAnswer};
 use crate::metrics::{CLASSIC_TEXT, OPEN_METRICS};
 use crate::server::service::Service;
 
-/// What may stand behind `/v1/gpus?`.
+/// The query of `/v1/gpus`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct GpusQuery {
-    /// Whether the reading must begin now.
+    /// Whether to wait for a reading that begins now.
     fresh: bool,
 }
 
@@ -36,11 +36,8 @@ pub(super) async fn gpus<S: Service>(
     query: Result<Query<GpusQuery>, QueryRejection>,
 ) -> Result<Json<GpusAnswer>, Failure> {
     let Query(GpusQuery { fresh }) = query.map_err(|rejection| {
-        let detail = format!(
-            "the query is not one of this route: {}",
-            rejection.body_text()
-        );
-        Problem::new(Reason::Usage, detail).hint("`?fresh=true` asks for a reading that begins now")
+        let detail = format!("invalid query for this route: {}", rejection.body_text());
+        Problem::new(Reason::Usage, detail).hint("use `?fresh=true` for a reading that begins now")
     })?;
 
     let deadline = Deadline::after(app.limits.handler_deadline);

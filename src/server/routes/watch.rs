@@ -1,9 +1,9 @@
-//! `/v1/gpus/watch`: a `GET` that goes on, one JSON object a line, until its caller leaves or the
+//! `/v1/gpus/watch`: a stream of JSON objects, one a line, until its caller disconnects or the
 //! daemon stops.
 //!
-//! A slow reader gets fewer lines, never older ones: each line is read from the service when there
-//! is room for it. What happened to leases in between is in the next line, all of it, or how much
-//! of it was lost.
+//! A slow reader gets fewer lines, but no outdated ones: the stream asks the service for each line
+//! when the reader can take it. The next line has all lease events since the line before, or says
+//! how many are lost.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -16,45 +16,37 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use hf_mem_core::report::Problem;
 use hf_mem_core::report::problem::Reason;
-use serde::Serialize;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{broadcast, watch as signal};
 
 use super::App;
 use super::failure::Failure;
 use crate::admission::user_limits::{LimitExceeded, Reservation};
+use crate::api::event::LeaseEvent;
 use crate::api::peer::Caller;
-use crate::api::status::{LeaseEvent, WatchLine};
+use crate::api::status::{WatchLine, WatchProblem};
 use crate::leases::event::Dated;
 use crate::metrics::Refusal;
 use crate::server::service::Service;
 
-/// One caller's stream. Dropping it gives the seat back.
+/// A caller's stream. Dropping it releases the reservation.
 struct Watch<S> {
     service: Arc<S>,
     changes: signal::Receiver<u64>,
     events: Option<broadcast::Receiver<Dated>>,
     stopping: signal::Receiver<bool>,
     first: bool,
-    _seat: Reservation,
+    _reservation: Reservation,
 }
 
 pub(super) async fn gpus<S: Service>(
     State(app): State<Arc<App<S>>>,
     Extension(caller): Extension<Caller>,
 ) -> Result<Response, Failure> {
-    let seat = app.watchers.take(caller.peer.uid, 1).map_err(|full| {
-        app.metrics.refused(Refusal::Watchers);
-        let detail = match full {
-            LimitExceeded::Each => "this user watches as often as one user may".to_owned(),
-            LimitExceeded::All => format!("{} callers watch already, which is the most", app.limits.watchers()),
-        };
-
-        Problem::new(Reason::Busy, detail).hint(
-            "half of socket.connections may be watch streams, a quarter of these one user's; ask /v1/gpus instead, or \
-             raise it",
-        )
-    })?;
+    let reservation = app
+        .watchers
+        .reserve(caller.peer.uid, 1)
+        .map_err(|exceeded| too_many_streams(&app, exceeded))?;
 
     let watch = Watch {
         changes: app.service.changes(),
@@ -62,7 +54,7 @@ pub(super) async fn gpus<S: Service>(
         service: Arc::clone(&app.service),
         stopping: app.stopping.clone(),
         first: true,
-        _seat: seat,
+        _reservation: reservation,
     };
 
     let lines = stream::unfold(watch, |mut watch| async move {
@@ -77,8 +69,24 @@ pub(super) async fn gpus<S: Service>(
         .into_response())
 }
 
+fn too_many_streams<S>(app: &App<S>, exceeded: LimitExceeded) -> Problem {
+    app.metrics.refused(Refusal::Watchers);
+    let detail = match exceeded {
+        LimitExceeded::User => "this user has as many watch streams as one user can".to_owned(),
+        LimitExceeded::Global => format!(
+            "there are {} watch streams, the most that are served",
+            app.limits.watchers()
+        ),
+    };
+
+    Problem::new(Reason::Busy, detail).hint(
+        "half of socket.connections can be watch streams, and a quarter of these one user's; \
+         use GET /v1/gpus instead, or raise socket.connections",
+    )
+}
+
 impl<S: Service> Watch<S> {
-    /// The next line once there is news; `None` when the daemon stops.
+    /// Returns the next line when there is news; `None` when the daemon stops.
     async fn next_line(&mut self) -> Option<Bytes> {
         if *self.stopping.borrow() {
             return None;
@@ -89,7 +97,7 @@ impl<S: Service> Watch<S> {
             tokio::select! {
                 changed = self.changes.changed() => changed.ok()?,
                 event = next_event(&mut self.events) => news.add(event),
-                // An error means that whoever would stop us is gone: the same as being stopped.
+                // An error means that the sender is dropped, which also means "stop".
                 _ = self.stopping.wait_for(|stopping| *stopping) => return None,
             }
         }
@@ -97,7 +105,7 @@ impl<S: Service> Watch<S> {
         self.changes.mark_unchanged();
         let answer = self.service.gpus(false).await;
 
-        // After the reading, so that the line shows what its events brought about.
+        // After the reading, so that the line shows the effects of its events.
         if let Some(events) = &mut self.events {
             news.drain(events);
         }
@@ -112,7 +120,7 @@ impl<S: Service> Watch<S> {
                 lease_events,
                 missed_lease_events,
             }),
-            Err(problem) => serde_json::to_vec(&Troubled {
+            Err(problem) => serde_json::to_vec(&WatchProblem {
                 problem,
                 lease_events,
                 missed_lease_events,
@@ -126,19 +134,7 @@ impl<S: Service> Watch<S> {
     }
 }
 
-/// A line while the devices cannot be read.
-#[derive(Serialize, utoipa::ToSchema)]
-pub(crate) struct Troubled {
-    /// Why not.
-    #[serde(flatten)]
-    problem: Problem,
-    /// What happened to leases and to those who wait for one, in order.
-    lease_events: Vec<LeaseEvent>,
-    /// Events that this listener was too slow for.
-    missed_lease_events: u64,
-}
-
-/// What happened since the last line.
+/// The lease events since the last line.
 #[derive(Default)]
 struct News {
     events: Vec<LeaseEvent>,
@@ -164,7 +160,7 @@ impl News {
     }
 }
 
-/// The next event, or how many were lost; never, where nothing is told any more.
+/// Returns the next event, or how many are lost. It never returns once the sender is dropped.
 async fn next_event(events: &mut Option<broadcast::Receiver<Dated>>) -> Result<Dated, u64> {
     if let Some(receiver) = events {
         match receiver.recv().await {

@@ -1,9 +1,8 @@
-//! A small Hub of the tests' own that can fail in every way a real one does, down to the bytes on
-//! the wire.
+//! A small Hub for tests that can fail in every way a real one does, down to the bytes on the wire.
 #![allow(dead_code, reason = "shared by test binaries, each using a part")]
 
-pub(crate) mod secure;
-pub(crate) mod shelf;
+pub(crate) mod https;
+pub(crate) mod repositories;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,13 +10,13 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-/// The one repository's commit.
+/// The commit of the one repository.
 pub(crate) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
-/// A request as it came.
+/// A received request.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
-    /// Which of the two servers: the Hub itself or the file store that it redirects to.
+    /// Whether the file store received it instead of the Hub itself.
     pub(crate) store: bool,
     /// Path and query.
     pub(crate) target: String,
@@ -46,7 +45,7 @@ impl Request {
     }
 }
 
-/// What is sent back.
+/// The response to a request.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
@@ -54,11 +53,11 @@ pub(crate) struct Reply {
     pub(crate) body: Vec<u8>,
     /// Closes the connection after so many bytes of the body.
     pub(crate) cut_after: Option<usize>,
-    /// Never sends anything more after so many bytes of the body.
+    /// Stops sending after so many bytes of the body, with the connection open.
     pub(crate) stall_after: Option<usize>,
-    /// Closes the connection without a word.
+    /// Closes the connection without a response.
     pub(crate) drop: bool,
-    /// Says nothing, for ever.
+    /// Never responds.
     pub(crate) silent: bool,
 }
 
@@ -84,10 +83,10 @@ impl Reply {
     }
 }
 
-/// Decides on a request; `None` leaves it to the well-behaved Hub.
+/// Returns the response to a request; `None` means that of the well-behaved Hub.
 type Script = Box<dyn Fn(&Request, usize) -> Option<Reply> + Send + Sync>;
 
-/// A running fake.
+/// A running fake Hub.
 pub(crate) struct FakeHub {
     pub(crate) endpoint: String,
     shared: Arc<Shared>,
@@ -114,7 +113,7 @@ impl Shared {
         })
     }
 
-    /// Writes a request down and decides on it.
+    /// Records a request and returns the response.
     fn decide(&self, store: bool, target: String, head: String, multiplexed: bool) -> Reply {
         let request = Request {
             store,
@@ -135,19 +134,19 @@ impl Shared {
 }
 
 impl FakeHub {
-    /// Starts a Hub with the repository `a/b`; `script` sees each request and how many came before
-    /// it.
+    /// Starts a Hub with the repository `a/b`. `script` receives each request and the number of
+    /// earlier ones.
     pub(crate) async fn start(
         script: impl Fn(&Request, usize) -> Option<Reply> + Send + Sync + 'static,
     ) -> Self {
         let hub = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let store = TcpListener::bind("127.0.0.1:0").await.expect("bound");
-        let address = |listener: &TcpListener| {
+        let address_of = |listener: &TcpListener| {
             format!("http://{}", listener.local_addr().expect("an address"))
         };
 
-        let endpoint = address(&hub);
-        let shared = Shared::new(address(&store), script);
+        let endpoint = address_of(&hub);
+        let shared = Shared::new(address_of(&store), script);
         for (listener, is_store) in [(hub, false), (store, true)] {
             let shared = Arc::clone(&shared);
             tokio::spawn(async move {
@@ -161,12 +160,12 @@ impl FakeHub {
         Self { endpoint, shared }
     }
 
-    /// All requests so far.
+    /// Returns all requests so far.
     pub(crate) fn requests(&self) -> Vec<Request> {
         self.shared.seen.lock().expect("locked").clone()
     }
 
-    /// Connections so far, of Hub and store together.
+    /// Returns the number of connections so far, to Hub and store together.
     pub(crate) fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::Relaxed)
     }
@@ -186,7 +185,7 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, store: bool, sha
     let target = head.split(' ').nth(1).expect("a target").to_owned();
     let reply = shared.decide(store, target, head, false);
 
-    // The client may be gone before all is written, which is what some of the tests are about.
+    // Some tests drop the client before everything is written.
     let _ = send(&mut stream, reply).await;
 }
 
@@ -235,7 +234,7 @@ async fn send(stream: &mut (impl AsyncWrite + Unpin), reply: Reply) -> std::io::
     Ok(())
 }
 
-/// The Hub as it should be: model API, files by redirect to the store, ranges.
+/// The response of a Hub without faults: model API, files by redirect to the store, ranges.
 pub(crate) fn well_behaved(request: &Request, store: &str) -> Reply {
     let path = request.target.split('?').next().expect("a path");
     if path == "/api/models" {
@@ -267,7 +266,7 @@ pub(crate) fn well_behaved(request: &Request, store: &str) -> Reply {
     Reply::status(404).with("x-error-code", "RepoNotFound")
 }
 
-/// A range of `bytes`, as asked.
+/// Returns the requested range of `bytes`.
 pub(crate) fn ranged(bytes: &[u8], request: &Request) -> Reply {
     let Some((first, last)) = request.range() else {
         return Reply::ok(bytes);
@@ -287,7 +286,7 @@ pub(crate) fn ranged(bytes: &[u8], request: &Request) -> Reply {
     )
 }
 
-/// The weights: one tensor of 1 MiB behind a header.
+/// Returns a weight file: one tensor of 1 MiB behind a header.
 pub(crate) fn weights() -> Vec<u8> {
     let header = br#"{"w":{"dtype":"F32","shape":[512,512],"data_offsets":[0,1048576]}}      "#;
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();

@@ -1,31 +1,29 @@
-//! What tells devices apart, put right in one place for every source: each UUID once, and names of
-//! a sensible length.
+//! Device identity: unique UUIDs, and names of bounded length, for every source of devices.
 //!
-//! Everything is keyed by UUID: leases, links, metrics, the launch line. Were two devices of one
-//! UUID both placed on, the same bytes would be granted twice.
+//! Leases, links, metrics and the launch line are keyed by UUID. If two devices with one UUID were
+//! both used, the same bytes could be granted twice.
 
 use std::collections::BTreeMap;
 
-use super::{Device, Unusable, Warning};
+use super::{Device, Unusable, UnusableReason, Warning, WarningReason};
 
-/// Bytes of the longest name that is kept: far above any product's, and above the buffer that
-/// NVML's own takes.
-const MAX_NAME: usize = 256;
+/// Maximum bytes of a product name. It is far above any product's name, and above NVML's own
+/// buffer.
+const MAX_NAME_BYTES: usize = 256;
 
-/// Makes every UUID of `devices` the key of one usable device, and every name one of a sensible
-/// length.
+/// Makes the UUIDs of `devices` unique and bounds the length of their names.
 ///
-/// Of several devices of one UUID, the first keeps it. The others get a number behind it, and are
+/// The first of several devices with one UUID keeps it. The others get a numbered UUID and are
 /// unusable.
-pub fn settle(devices: &mut [Device]) {
-    // How many devices of each UUID there are so far.
+pub fn normalize(devices: &mut [Device]) {
+    // The number of devices with each UUID so far.
     let mut known: BTreeMap<String, u32> = BTreeMap::new();
     for device in devices.iter_mut() {
-        if device.facts.name.len() > MAX_NAME {
+        if device.facts.name.len() > MAX_NAME_BYTES {
             device.facts.name = placeholder(device.facts.index);
-            device
-                .warnings
-                .push(unread_name(&format!("is longer than {MAX_NAME} bytes")));
+            device.warnings.push(unread_name(&format!(
+                "is longer than {MAX_NAME_BYTES} bytes"
+            )));
         }
 
         let uuid = device.facts.uuid.clone();
@@ -42,32 +40,29 @@ pub fn settle(devices: &mut [Device]) {
         known.insert(device.facts.uuid.clone(), 1);
         known.insert(uuid.clone(), number);
 
-        let message = format!(
-            "it reports the UUID {uuid}, which a device listed before it has; nothing is placed on it"
-        );
+        let message =
+            format!("it reports the UUID {uuid} of an earlier device; nothing is placed on it");
         device.warnings.push(Warning {
-            reason: DUPLICATE.to_owned(),
+            reason: WarningReason::DuplicateUuid.into(),
             message: message.clone(),
         });
 
         device.unusable = Some(Unusable {
-            reason: DUPLICATE.to_owned(),
+            reason: UnusableReason::DuplicateUuid.into(),
             message,
         });
     }
 }
 
-const DUPLICATE: &str = "duplicate_uuid";
-
-/// The name of a device whose own cannot be read.
+/// Returns the placeholder for a product name that cannot be read.
 pub fn placeholder(index: u32) -> String {
     format!("GPU {index} (unreadable)")
 }
 
-/// The warning that goes with [`placeholder`].
+/// Returns the warning that goes with [`placeholder`].
 pub fn unread_name(why: &str) -> Warning {
     Warning {
-        reason: "name_unreadable".to_owned(),
+        reason: WarningReason::NameUnreadable.into(),
         message: format!("its product name {why}; a placeholder is shown"),
     }
 }
@@ -95,10 +90,10 @@ mod tests {
     }
 
     #[test]
-    fn second_device_of_uuid_is_unusable() {
+    fn duplicate_uuid_is_unusable() {
         let mut devices =
             ["GPU-a", "GPU-b", "GPU-a", "GPU-a#2", "GPU-a"].map(|uuid| device(uuid, 0, "card"));
-        settle(&mut devices);
+        normalize(&mut devices);
         let uuids: Vec<&str> = devices.iter().map(|device| &*device.facts.uuid).collect();
         assert_eq!(
             uuids,
@@ -111,22 +106,22 @@ mod tests {
             .map(|device| device.unusable.is_none())
             .collect();
         assert_eq!(usable, [true, true, false, false, false]);
-        assert_eq!(devices[2].warnings[0].reason, "duplicate_uuid");
+        assert_eq!(devices[2].warnings[0].reason, WarningReason::DuplicateUuid);
     }
 
     #[test]
-    fn long_name_costs_only_name() {
+    fn long_name_becomes_placeholder() {
         let mut devices = [
             device("GPU-a", 3, &"x".repeat(5000)),
-            device("GPU-b", 4, &"x".repeat(MAX_NAME)),
+            device("GPU-b", 4, &"x".repeat(MAX_NAME_BYTES)),
         ];
-        settle(&mut devices);
+        normalize(&mut devices);
 
         assert_eq!(
             (devices[0].facts.name.as_str(), &devices[0].unusable),
             ("GPU 3 (unreadable)", &None)
         );
-        assert_eq!(devices[0].warnings[0].reason, "name_unreadable");
+        assert_eq!(devices[0].warnings[0].reason, WarningReason::NameUnreadable);
         assert!(devices[1].warnings.is_empty());
     }
 }

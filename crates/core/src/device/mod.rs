@@ -1,7 +1,7 @@
-//! Devices as the path sees them: facts, one reading of all of them, and links.
+//! Devices: their facts, a reading of all of them, and their links.
 //!
-//! Nothing here is named after a vendor. The sampler publishes a [`Snapshot`], `gpus --json` writes
-//! it, and `--gpus FILE` reads it.
+//! No type is named after a vendor. The sampler publishes a [`Snapshot`], `gpus --json` writes it,
+//! and `--gpus FILE` reads it.
 
 pub mod declared;
 pub mod identity;
@@ -11,56 +11,58 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::bytes::Bytes;
+use crate::wire_word::{WireWord, words};
 
-/// What does not change while a device is there: identity and abilities.
+/// The facts of a device that do not change: identity and capabilities.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DeviceFacts {
-    /// `GPU-...`, `MIG-...`, or `declared-N`: the key of everything.
+    /// `GPU-...`, `MIG-...`, or `declared-N`: the key of the device everywhere.
     pub uuid: String,
-    /// The driver's index; not stable over reboots, for people only.
+    /// The driver's index, for people only: it is not stable across reboots.
     pub index: u32,
     /// The product name.
     pub name: String,
-    /// What kind of place it is.
+    /// The kind of device.
     pub kind: DeviceKind,
-    /// All memory, as the driver counts it. Zero stands only for "could not be read", only on a
+    /// All memory, as the driver counts it. Zero means "could not be read". It occurs only on a
     /// device that is `unusable`, and is written as `null`.
     #[serde(with = "null_for_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<u64>))]
     pub total_bytes: Bytes,
-    /// The driver's own reserve, where it is known; a process can be given `total - reserved` at
-    /// the most.
+    /// The driver's own reserve, if known. A process can allocate at most `total - reserved`.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<u64>))]
     pub reserved_bytes: Option<Bytes>,
-    /// Compute capability (major, minor), where it is known.
+    /// Compute capability (major, minor), if known.
     pub compute_capability: Option<(u32, u32)>,
-    /// Streaming multiprocessors, where known.
+    /// Streaming multiprocessors, if known.
     pub multiprocessors: Option<u32>,
-    /// For a MIG GPU instance: the UUID of the whole GPU.
+    /// The UUID of the whole GPU, for a MIG GPU instance.
     pub parent_uuid: Option<String>,
-    /// PCI address `0000:41:00.0`, where it has one.
+    /// PCI address `0000:41:00.0`, if it has one.
     pub pci_bus_id: Option<String>,
-    /// NUMA node of the host side, where known.
+    /// NUMA node of the host side, if known.
     pub numa_node: Option<u32>,
 }
 
 impl DeviceFacts {
-    /// What CUDA shows a process as the device's total: all but the driver's reserve. Where the
-    /// reserve is unknown, `None`; callers that need a figure then assume the whole and say so.
+    /// Returns the total that CUDA shows a process: all memory without the driver's reserve.
+    ///
+    /// `None` if the reserve is unknown. Callers that need a figure then assume the whole total and
+    /// report the assumption.
     pub fn cuda_total(&self) -> Option<Bytes> {
         self.reserved_bytes
             .and_then(|reserved| self.total_bytes.checked_sub(reserved))
     }
 
-    /// Compute capability as one comparable number: 9.0 is 90, 12.1 is 121.
+    /// Returns the compute capability as one comparable number: 9.0 is 90, 12.1 is 121.
     pub fn capability(&self) -> Option<u32> {
         self.compute_capability
             .map(|(major, minor)| major.saturating_mul(10).saturating_add(minor))
     }
 }
 
-/// What kind of place a device is.
+/// The kind of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
@@ -69,39 +71,39 @@ pub enum DeviceKind {
     Gpu,
     /// A MIG GPU instance: one process, no peers.
     MigInstance,
-    /// One pool with the host (GB10, Jetson): never to be added to host memory.
+    /// A device that shares one pool with the host (GB10, Jetson). Never add it to host memory.
     UnifiedMemory,
 }
 
-/// One device as it was read.
+/// The reading of one device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Device {
-    /// What does not change.
+    /// The facts that do not change.
     #[serde(flatten, deserialize_with = "crate::strict_json::nested")]
     pub facts: DeviceFacts,
-    /// Bytes nobody has allocated; `None` where the reading failed (then nothing is placed here).
+    /// Unallocated bytes; `None` if the reading failed. Then nothing is placed on the device.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<u64>))]
     pub free_bytes: Option<Bytes>,
-    /// Bytes in use, the driver's reserve left out where it is known.
+    /// Bytes in use, without the driver's reserve if that is known.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<u64>))]
     pub used_bytes: Option<Bytes>,
-    /// Bytes kept back for the desktop or the host, by the reading's own rules (display attached,
+    /// Bytes held back for the desktop or the host, by the rules of the reading (display attached,
     /// unified memory).
     #[cfg_attr(feature = "openapi", schema(value_type = u64))]
     pub margin_bytes: Bytes,
-    /// Why nothing may be placed here; `None` for a usable device.
+    /// Why nothing may be placed on the device; `None` for a usable device.
     pub unusable: Option<Unusable>,
-    /// What forbids nothing and is still worth knowing: an XID, rows that wait to be remapped, a
+    /// Warnings that do not make the device unusable: an XID, rows that wait to be remapped, a
     /// change of MIG that waits for a reset, ...
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<Warning>,
-    /// Who holds memory here, as far as the driver tells.
+    /// The processes that hold memory on the device, if the driver reports them.
     pub processes: Vec<Process>,
 }
 
 impl Device {
-    /// A device of which only the facts are known, all of it free: what `--gpus` declares.
+    /// Returns a device with all its memory free, as `--gpus` declares it.
     pub fn idle(facts: DeviceFacts) -> Self {
         let free = facts.cuda_total().unwrap_or(facts.total_bytes);
         Self {
@@ -123,34 +125,94 @@ pub struct Unusable {
     /// A stable word: `prohibited`, `exclusive_process`, `mig_without_instances`, `mig_parent`,
     /// `fabric_not_ready`, `drain`, `gpu_lost`, `reset_required`, `row_remap_failure`,
     /// `no_permission`, `not_ready`, `memory_unreadable`, `asleep`, `duplicate_uuid`, ...
-    pub reason: String,
-    /// A sentence for a person, with the cure where there is one.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub reason: WireWord<UnusableReason>,
+    /// A sentence for a person, with the fix if there is one.
     pub message: String,
 }
 
 impl Unusable {
-    /// Whether something is wrong, rather than chosen by an administrator or taken by another
-    /// program.
+    /// Whether the device has a fault. Without one, an administrator has chosen the state, or
+    /// another program uses the device.
     pub fn is_fault(&self) -> bool {
-        ![
-            "prohibited",
-            "exclusive_process",
-            "mig_without_instances",
-            "mig_parent",
-            "drain",
-            "asleep",
-        ]
-        .contains(&self.reason.as_str())
+        !matches!(
+            self.reason.known(),
+            Some(
+                UnusableReason::Prohibited
+                    | UnusableReason::ExclusiveProcess
+                    | UnusableReason::MigWithoutInstances
+                    | UnusableReason::MigParent
+                    | UnusableReason::Drain
+                    | UnusableReason::Asleep
+            )
+        )
     }
 }
 
-/// Something about a device that forbids nothing.
+words! {
+    /// Why nothing may be placed on a device.
+    pub enum UnusableReason {
+        /// The compute mode is Prohibited.
+        Prohibited = "prohibited",
+        /// The compute mode is Exclusive and another process uses the device.
+        ExclusiveProcess = "exclusive_process",
+        /// MIG is enabled and the device has no GPU instance.
+        MigWithoutInstances = "mig_without_instances",
+        /// MIG is enabled; only the device's GPU instances can be used.
+        MigParent = "mig_parent",
+        /// The NVLink fabric is not ready.
+        FabricNotReady = "fabric_not_ready",
+        /// The device is being drained.
+        Drain = "drain",
+        /// The device has fallen off the bus.
+        GpuLost = "gpu_lost",
+        /// The device needs a reset.
+        ResetRequired = "reset_required",
+        /// Memory rows could not be remapped.
+        RowRemapFailure = "row_remap_failure",
+        /// The driver denies access.
+        NoPermission = "no_permission",
+        /// The driver is still starting the device.
+        NotReady = "not_ready",
+        /// The driver does not report the device's memory.
+        MemoryUnreadable = "memory_unreadable",
+        /// The device is suspended.
+        Asleep = "asleep",
+        /// A device with the same UUID is listed before this one.
+        DuplicateUuid = "duplicate_uuid",
+        /// A device that shares the same host memory is listed before this one.
+        SharedPool = "shared_pool",
+        /// Another model of the same question occupies the MIG instance.
+        Taken = "taken",
+    }
+}
+
+words! {
+    /// The reason of a device's warning.
+    pub enum WarningReason {
+        /// The driver reported an XID.
+        Xid = "xid",
+        /// Memory rows wait to be remapped.
+        RowRemapPending = "row_remap_pending",
+        /// A change of the MIG mode waits for a reset.
+        MigPending = "mig_pending",
+        /// Memory in use is page cache of the host.
+        PageCache = "page_cache",
+        /// The product name cannot be read.
+        NameUnreadable = "name_unreadable",
+        /// A device with the same UUID is listed before this one.
+        DuplicateUuid = "duplicate_uuid",
+    }
+}
+
+/// A warning that does not make a device unusable.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Warning {
     /// A stable word: `xid`, `row_remap_pending`, `mig_pending`, `page_cache`, `name_unreadable`,
     /// `duplicate_uuid`, ...
-    pub reason: String,
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub reason: WireWord<WarningReason>,
     /// A sentence for a person.
     pub message: String,
 }
@@ -159,18 +221,18 @@ pub struct Warning {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Process {
-    /// Process id as the driver gives it (of the host's PID namespace).
+    /// Process id as the driver reports it (of the host's PID namespace).
     pub pid: u32,
-    /// Bytes it holds here, `None` where the driver does not say.
+    /// Bytes it holds on the device; `None` if the driver does not report them.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<u64>))]
     pub used_bytes: Option<Bytes>,
     /// How it uses the device.
     pub kind: ProcessKind,
-    /// Command name, where `/proc` shows it.
+    /// Command name, if `/proc` shows it.
     pub name: Option<String>,
-    /// Owner's uid, where `/proc` shows it.
+    /// The owner's uid, if `/proc` shows it.
     pub uid: Option<u32>,
-    /// Owner's name, where it can be told.
+    /// The owner's name, if known.
     pub user: Option<String>,
     /// systemd unit, from its cgroup.
     pub unit: Option<String>,
@@ -178,7 +240,7 @@ pub struct Process {
     pub container: Option<String>,
     /// cgroup path.
     pub cgroup: Option<String>,
-    /// When it started, in clock ticks since boot: with the pid, its identity.
+    /// Start time in clock ticks since boot. With the pid, it identifies the process.
     pub start_ticks: Option<u64>,
 }
 
@@ -195,7 +257,7 @@ pub enum ProcessKind {
     Mps,
 }
 
-/// How two devices are joined, from near to far.
+/// The kind of link between two devices, from near to far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
@@ -212,23 +274,23 @@ pub enum LinkKind {
     NumaNode,
     /// Across NUMA nodes.
     System,
-    /// No path at all between processes' devices (MIG instances).
+    /// No path between the devices of processes (MIG instances).
     None,
 }
 
-/// How one pair of devices is joined.
+/// The link between a pair of devices.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Link {
-    /// One device's UUID.
+    /// The UUID of one device.
     pub a: String,
-    /// The other's.
+    /// The UUID of the other device.
     pub b: String,
-    /// How they are joined.
+    /// The kind of link.
     pub kind: LinkKind,
-    /// Parallel links of the fabric, where they were counted.
+    /// Parallel links of the fabric, if counted.
     pub lanes: Option<u32>,
-    /// Whether one can read the other's memory, where the driver says.
+    /// Whether one device can read the other's memory, if the driver reports it.
     pub peer_access: Option<bool>,
 }
 
@@ -236,33 +298,33 @@ pub struct Link {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HostMemory {
-    /// All of it.
+    /// All host memory.
     #[cfg_attr(feature = "openapi", schema(value_type = u64))]
     pub total_bytes: Bytes,
-    /// What can be had without swapping (`MemAvailable`).
+    /// Memory available without swapping (`MemAvailable`).
     #[cfg_attr(feature = "openapi", schema(value_type = u64))]
     pub available_bytes: Bytes,
 }
 
-/// One reading of all devices.
+/// A reading of all devices.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Snapshot {
-    /// Where it comes from: `nvml`, `declared`, `file`.
+    /// The source of the reading: `nvml`, `declared`, `file`.
     pub source: String,
-    /// When it was taken.
-    #[serde(with = "rfc3339")]
+    /// The time of the reading.
+    #[serde(with = "crate::rfc3339")]
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub sampled_at: SystemTime,
-    /// Whether it is older than it should be, because the driver does not answer in time.
+    /// Whether the reading is older than it should be because the driver does not answer in time.
     pub stale: bool,
-    /// Driver version, where there is one.
+    /// Driver version, if there is a driver.
     pub driver_version: Option<String>,
     /// The devices, unusable ones included, in the driver's order; MIG instances follow their GPU.
     pub devices: Vec<Device>,
-    /// How they are wired; a pair that is missing is not known to be joined better than `System`.
+    /// The links. A pair without a link counts as `System`.
     pub links: Vec<Link>,
-    /// Host memory, where read.
+    /// Host memory, if read.
     pub host: Option<HostMemory>,
 }
 
@@ -285,24 +347,5 @@ mod null_for_none {
         deserializer: D,
     ) -> Result<Bytes, D::Error> {
         Ok(Option::deserialize(deserializer)?.unwrap_or(Bytes::ZERO))
-    }
-}
-
-mod rfc3339 {
-    use std::time::SystemTime;
-
-    use serde::{Deserialize, Deserializer, Serializer, de};
-
-    pub(super) fn serialize<S: Serializer>(
-        at: &SystemTime,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&humantime::format_rfc3339_millis(*at))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<SystemTime, D::Error> {
-        humantime::parse_rfc3339(&String::deserialize(deserializer)?).map_err(de::Error::custom)
     }
 }

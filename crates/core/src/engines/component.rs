@@ -1,19 +1,19 @@
-//! A line of a requirement: how many bytes of what, how sure, and on what the figure rests.
+//! The lines of a memory requirement: purpose, bytes, and the basis of the figure.
 
 use serde::{Deserialize, Serialize};
 
 use crate::bytes::Bytes;
 
-/// What bytes are for.
+/// The purpose of a component's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ComponentName {
     /// Weights as resident, engine-made copies and tables included.
     Weights,
-    /// Keys and values (or latents) of the tokens held.
+    /// Keys and values (or latents) of the cached tokens.
     KvCache,
-    /// Recurrent states of the sequences held.
+    /// Recurrent states of the sequences.
     State,
     /// Transient peak of a step: activations, sampler, workspaces, compute buffers.
     Activations,
@@ -29,7 +29,7 @@ pub enum ComponentName {
     Host,
 }
 
-/// On what a figure rests; ordered from firm to soft.
+/// The basis of a figure; ordered from firm to soft.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
@@ -47,11 +47,11 @@ pub enum Basis {
 /// `low <= likely <= high`, equal when the figure is exact.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interval {
-    /// The least that was or could be seen.
+    /// The lowest figure seen or possible.
     pub low: Bytes,
     /// The best single figure.
     pub likely: Bytes,
-    /// The most that was or could be seen; what "fits" is judged by.
+    /// The highest figure seen or possible; "fits" is judged by it.
     pub high: Bytes,
 }
 
@@ -65,7 +65,7 @@ impl Interval {
         }
     }
 
-    /// An interval; the ends are widened to hold the likely figure.
+    /// An interval; the ends widen to include the likely figure.
     pub fn new(low: Bytes, likely: Bytes, high: Bytes) -> Self {
         Self {
             low: low.min(likely),
@@ -74,7 +74,7 @@ impl Interval {
         }
     }
 
-    /// The end-by-end sum.
+    /// The sum, end by end.
     pub fn plus(self, other: Self) -> Self {
         Self {
             low: self.low + other.low,
@@ -83,7 +83,7 @@ impl Interval {
         }
     }
 
-    /// The end-by-end larger.
+    /// The larger of both, end by end.
     pub fn max(self, other: Self) -> Self {
         Self {
             low: self.low.max(other.low),
@@ -102,18 +102,18 @@ impl std::iter::Sum for Interval {
 /// A line of a requirement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Component {
-    /// What the bytes are for.
+    /// The purpose of the bytes.
     pub name: ComponentName,
-    /// How many.
+    /// The bytes.
     pub bytes: Interval,
-    /// On what the figure rests.
+    /// The basis of the figure.
     pub basis: Basis,
-    /// How it came about, in a few words: `399 tensors in 5 files`.
+    /// The origin of the figure, in a few words: `399 tensors in 5 files`.
     pub detail: String,
 }
 
 impl Component {
-    /// A component of one figure.
+    /// A component with one exact figure.
     pub fn exact(
         name: ComponentName,
         bytes: Bytes,
@@ -128,7 +128,7 @@ impl Component {
         }
     }
 
-    /// A component of an interval.
+    /// A component with an interval.
     pub fn between(
         name: ComponentName,
         bytes: Interval,
@@ -144,7 +144,7 @@ impl Component {
     }
 }
 
-/// The sum of components that live on a device (host memory left out).
+/// The sum of the components on a device, without host memory.
 pub fn device_sum(components: &[Component]) -> Interval {
     components
         .iter()

@@ -1,21 +1,20 @@
-//! Why an engine gives no figures, and the nearest name to one that does not exist.
+//! Reasons why an engine returns no figures, and the nearest name to an unknown one.
 
-/// Why an engine gives no figures.
+/// The reason why an engine returns no figures.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EngineError {
-    /// The model's cache semantics, or its class, are not understood, or this engine does not run
-    /// it.
+    /// The engine does not run the model, or its class or cache semantics are unknown.
     #[error("{engine} cannot be answered for: {why}")]
     Unsupported {
         /// The engine.
         engine: &'static str,
-        /// What is not understood; names the key or class.
+        /// The reason; names the key or class.
         why: String,
     },
-    /// The headers of the model's files cannot be right, so nothing is known of its weights.
+    /// The headers of the model's files are wrong, so its weights are unknown.
     #[error("{why}")]
     Headers {
-        /// What is wrong, and with which file.
+        /// The error, with the file's name.
         why: String,
     },
     /// A parameter that the engine does not have.
@@ -28,8 +27,7 @@ pub enum EngineError {
         /// The nearest name that exists.
         nearest: Option<String>,
     },
-    /// A parameter of this engine whose memory no figure follows, set to something that may take
-    /// some.
+    /// A parameter whose memory has no formula, at a value that may take some.
     #[error("{engine} parameter {name} = {value}: {why}")]
     UnsupportedParameter {
         /// The engine.
@@ -38,7 +36,7 @@ pub enum EngineError {
         name: String,
         /// The value as given.
         value: String,
-        /// What is not counted, and what to do about it.
+        /// The uncounted memory, and how to fix it.
         why: String,
     },
     /// A parameter that other releases of this engine have.
@@ -46,14 +44,14 @@ pub enum EngineError {
     ParameterOfOtherRelease {
         /// The engine.
         engine: &'static str,
-        /// The version with a space before it; empty for the newest.
+        /// The version after a space; empty for the newest.
         version: String,
         /// The parameter.
         name: String,
-        /// Which releases have it.
+        /// The releases that have it.
         releases: String,
     },
-    /// A parameter's value that cannot be meant.
+    /// An invalid value of a parameter.
     #[error("{engine} parameter {name} = {value}: {why}")]
     BadParameter {
         /// The engine.
@@ -62,47 +60,47 @@ pub enum EngineError {
         name: String,
         /// The value as given.
         value: String,
-        /// What is wrong with it.
+        /// The error in the value.
         why: String,
     },
-    /// A size left 64 bits on the way.
+    /// A size beyond 64 bits.
     #[error(
         "the {what} of this model is larger than 2^64 bytes: its configuration or headers cannot be right"
     )]
     Overflow {
-        /// What was being summed.
+        /// The sum that overflowed.
         what: &'static str,
     },
-    /// A version that this engine cannot have.
+    /// A version whose form this engine does not use.
     #[error("{engine} has no version '{version}': {why}")]
     InvalidVersion {
         /// The engine.
         engine: &'static str,
         /// The version as given.
         version: String,
-        /// What is wrong with it.
+        /// The error in the value.
         why: String,
     },
-    /// A version that is older than everything that is known of the engine.
+    /// A version older than the first known release.
     #[error(
-        "{engine} {version} is older than {oldest}, the first release that anything is known of; ask for a later one"
+        "{engine} {version} is older than {oldest}, the first known release; ask for a later one"
     )]
     UnsupportedVersion {
         /// The engine.
         engine: &'static str,
         /// The version as given.
         version: String,
-        /// The oldest release that is answered for.
+        /// The oldest supported release.
         oldest: String,
     },
-    /// No engine of this name.
+    /// An engine name that does not exist.
     #[error("unknown engine '{name}'{}; known: {known}", did_you_mean(.nearest.as_deref()))]
     UnknownEngine {
         /// The name as given.
         name: String,
-        /// The known ones.
+        /// The known names.
         known: String,
-        /// The nearest of them.
+        /// The nearest known name.
         nearest: Option<String>,
     },
 }
@@ -111,7 +109,7 @@ fn did_you_mean(nearest: Option<&str>) -> String {
     nearest.map_or_else(String::new, |name| format!("; did you mean '{name}'?"))
 }
 
-/// The name nearest to `given` among `known`, if any is near enough to be meant.
+/// The name in `known` that is nearest to `given`; `None` if all are too different.
 pub fn nearest_name<'n>(given: &str, known: impl IntoIterator<Item = &'n str>) -> Option<String> {
     known
         .into_iter()

@@ -1,4 +1,4 @@
-//! Which tensors go with which layers, for engines that split a model by layers and copy nothing.
+//! Tensors by decoder layer, for engines that split a model by layers and copy nothing.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -7,8 +7,7 @@ use super::IllegalSplit;
 use crate::bytes::Bytes;
 use crate::model::{Inventory, TensorClass};
 
-/// The tensors of a model, told apart into decoder layers, what comes before them and what comes
-/// after.
+/// The tensors of a model, divided into decoder layers, what precedes them and what follows.
 #[derive(Clone, Debug)]
 pub struct LayerWeights<'a> {
     placed: Vec<(&'a TensorClass, LayerPlace)>,
@@ -17,19 +16,19 @@ pub struct LayerWeights<'a> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LayerPlace {
-    /// Embeddings, towers: with the first layers.
+    /// Embeddings and towers: on the stage of the first layers.
     Before,
-    /// By its layer.
+    /// On the stage of its layer.
     Layer,
-    /// Final norm, output head: with the last layers.
+    /// Final norm and output head: on the stage of the last layers.
     After,
 }
 
 impl<'a> LayerWeights<'a> {
-    /// Tells the tensors of a model of `layers` layers apart.
+    /// Classifies the tensors of a model with `layers` layers.
     pub fn new(inventory: &'a Inventory, layers: u32) -> Self {
         let decoder = decoder_prefix(inventory, layers);
-        let place = |class: &TensorClass| match (prefix(&class.pattern), decoder) {
+        let place_of = |class: &TensorClass| match (prefix(&class.pattern), decoder) {
             (Some(own), Some(decoder)) if own == decoder && class.component.is_empty() => {
                 LayerPlace::Layer
             }
@@ -41,14 +40,16 @@ impl<'a> LayerWeights<'a> {
             placed: inventory
                 .classes
                 .iter()
-                .map(|class| (class, place(class)))
+                .map(|class| (class, place_of(class)))
                 .collect(),
             layers,
         }
     }
 
-    /// The bytes of every layer and of what stands around them, `bytes_each` telling what one
-    /// tensor of a class takes: for who asks for many stages.
+    /// The bytes of every layer and of the tensors around the layers.
+    ///
+    /// `bytes_each` returns the bytes of one tensor of a class. The table serves callers that ask
+    /// for many stages.
     pub fn table(&self, bytes_each: impl Fn(&TensorClass) -> Bytes) -> LayerBytes {
         let mut each = vec![Bytes::ZERO; self.layers as usize];
         let mut table = LayerBytes::default();
@@ -99,9 +100,9 @@ impl<'a> LayerWeights<'a> {
 pub struct LayerBytes {
     before: Bytes,
     after: Bytes,
-    /// Stored behind the last layer (prediction layers), which it stays with.
+    /// Tensors stored behind the last layer (prediction layers); they stay with the last layer.
     behind: Bytes,
-    /// Of the decoder, and of no layer that could be told.
+    /// Decoder tensors whose layer is unknown.
     everywhere: Bytes,
     /// `before_layer[n]`: bytes of the layers before n.
     before_layer: Vec<Bytes>,
@@ -130,18 +131,18 @@ impl LayerBytes {
         sum
     }
 
-    /// The bytes of some decoder layers alone.
+    /// The bytes of a range of decoder layers alone.
     pub fn layers(&self, range: &Range<u32>) -> Bytes {
         let last = self.before_layer.len().saturating_sub(1);
-        let before = |layer: u32| {
+        let bytes_before = |layer: u32| {
             self.before_layer
                 .get((layer as usize).min(last))
                 .copied()
                 .unwrap_or(Bytes::ZERO)
         };
 
-        before(range.end.max(range.start))
-            .less(before(range.start))
+        bytes_before(range.end.max(range.start))
+            .less(bytes_before(range.start))
             .unwrap_or(Bytes::OVERFLOW)
             + self.everywhere
     }
@@ -152,7 +153,7 @@ impl LayerBytes {
     }
 }
 
-/// Whether `stages` hold layers 0 to `layers` in order and without gaps.
+/// Checks that `stages` hold layers 0 to `layers` in order and without gaps.
 pub fn covers(stages: &[Range<u32>], layers: u32) -> Result<(), IllegalSplit> {
     let mut next = 0;
     for stage in stages {
@@ -174,13 +175,14 @@ pub fn covers(stages: &[Range<u32>], layers: u32) -> Result<(), IllegalSplit> {
     }
 }
 
-/// What stands before the first number of a name.
+/// The part of a name before its first number.
 fn prefix(pattern: &str) -> Option<&str> {
     pattern.split_once('*').map(|(prefix, _)| prefix)
 }
 
-/// The prefix of the decoder's layers: of those that reach the last layer, the one that holds the
-/// most bytes.
+/// The prefix of the decoder's layers.
+///
+/// It is the prefix with the most bytes among those that reach the last layer.
 fn decoder_prefix(inventory: &Inventory, layers: u32) -> Option<&str> {
     let mut sizes: BTreeMap<&str, (Bytes, u32)> = BTreeMap::new();
     for class in inventory
@@ -239,9 +241,9 @@ mod tests {
     use crate::model::{Dtype, Storage};
 
     #[test]
-    fn stages_add_up_to_the_whole() {
+    fn stages_add_up_to_whole() {
         let mut builder = InventoryBuilder::default();
-        let mut add = |name: &str, bytes| {
+        let mut add_tensor = |name: &str, bytes| {
             builder.add(
                 "",
                 name,
@@ -251,22 +253,25 @@ mod tests {
             );
         };
 
-        add("model.embed_tokens.weight", 1000);
-        add("model.norm.weight", 10);
-        add("lm_head.weight", 1000);
-        (0..5).for_each(|layer| add(&format!("model.layers.{layer}.mlp.up_proj.weight"), 100));
-        (0..3).for_each(|layer| add(&format!("vision_tower.layers.{layer}.up_proj.weight"), 50));
+        add_tensor("model.embed_tokens.weight", 1000);
+        add_tensor("model.norm.weight", 10);
+        add_tensor("lm_head.weight", 1000);
+        (0..5)
+            .for_each(|layer| add_tensor(&format!("model.layers.{layer}.mlp.up_proj.weight"), 100));
+        (0..3).for_each(|layer| {
+            add_tensor(&format!("vision_tower.layers.{layer}.up_proj.weight"), 50);
+        });
         let inventory = builder.finish();
         let weights = LayerWeights::new(&inventory, 4);
         let stages = [0..1, 1..4];
         let table = weights.table(|class| class.bytes_each);
         assert_eq!(table.stage(&stages, 0), Bytes::new(1000 + 150 + 100));
 
-        // The fifth layer is a prediction layer and stays with the last.
+        // The fifth layer is a prediction layer; it stays with the last layer.
         assert_eq!(table.stage(&stages, 1), Bytes::new(400 + 10 + 1000));
         assert_eq!(table.largest_layer(), Bytes::new(100));
 
-        // A last stage without a layer of its own has what stands around the layers all the same.
+        // A last stage without layers still holds the tensors after the layers.
         assert_eq!(table.stage(&[0..4, 4..4], 1), Bytes::new(100 + 10 + 1000));
         assert_eq!(table.layers(&(1..3)), Bytes::new(200));
         assert_eq!(table.stage(&stages, 2), Bytes::ZERO);

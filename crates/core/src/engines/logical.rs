@@ -1,8 +1,9 @@
-//! What a model must remember, engine aside: cache bytes at N tokens, bytes of one more token,
-//! states of a sequence.
+//! Logical cache and state sizes, without any engine: cache bytes at N tokens, bytes of one more
+//! token, states of a sequence.
 //!
-//! No paging, no padding, no kernels: Σ over layers of min(N, window) x elements x bytes of an
-//! element, plus recurrent states. Engines that allocate otherwise have their own arithmetic.
+//! There is no paging, padding or kernel here: the sum over layers of min(N, window) x elements x
+//! bytes of an element, plus recurrent states. Engines that allocate otherwise have their own
+//! arithmetic.
 
 use std::ops::Range;
 
@@ -10,7 +11,7 @@ use crate::bytes::Bytes;
 use crate::model::Dtype;
 use crate::model::architecture::{Architecture, Indexer, LatentAttention, Mixer, Recurrent, Span};
 
-/// How an element of the cache is stored: `bytes` for each `elements`.
+/// The storage of cache elements: `bytes` for each block of `elements`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheElement {
     /// Elements of a block.
@@ -26,7 +27,7 @@ impl CacheElement {
         Self { elements, bytes }
     }
 
-    /// The element that an engine's name for it stands for; `None` for an unknown name.
+    /// The element for an engine's dtype name; `None` for an unknown name.
     ///
     /// Sources: vLLM `utils/torch_utils.py` (`STR_DTYPE_TO_TORCH_DTYPE`), ggml's block types; NVFP4
     /// is 4 bits and one byte of scale for 16 elements.
@@ -65,9 +66,17 @@ pub fn cache(
         .sum()
 }
 
-/// Cache bytes of one more token after `tokens`: 0 in layers whose window is full by then.
+/// Cache bytes of one more token after `tokens`; 0 in layers whose window is already full.
 pub fn per_token(architecture: &Architecture, tokens: u64, element: CacheElement) -> Bytes {
-    let one = |mixer: &Mixer| match mixer {
+    architecture
+        .mixers(0..architecture.layer_count())
+        .map(|mixer| added_by_token(mixer, tokens, element))
+        .sum()
+}
+
+/// Cache bytes of one mixer for one more token after `tokens`.
+fn added_by_token(mixer: &Mixer, tokens: u64, element: CacheElement) -> Bytes {
+    match mixer {
         Mixer::Attention(attention) if !attention.shares_cache => match attention.span {
             Span::Full => held(mixer, 1, element),
             Span::Sliding { window } | Span::Chunked { chunk: window } if tokens < window => {
@@ -86,7 +95,7 @@ pub fn per_token(architecture: &Architecture, tokens: u64, element: CacheElement
                 Bytes::ZERO
             };
 
-            // A state for each `ratio` tokens: their mean, rounded up.
+            // A state holds `ratio` tokens: the mean per token, rounded up.
             let share = if *ratio > 0 {
                 compressed(mixer, *ratio, element).div_ceil(*ratio)
             } else {
@@ -97,15 +106,10 @@ pub fn per_token(architecture: &Architecture, tokens: u64, element: CacheElement
         }
         Mixer::Latent(_) => held(mixer, 1, element),
         _ => Bytes::ZERO,
-    };
-
-    architecture
-        .mixers(0..architecture.layer_count())
-        .map(one)
-        .sum()
+    }
 }
 
-/// What one mixer holds after `tokens`.
+/// Cache bytes of one mixer after `tokens`.
 fn held(mixer: &Mixer, tokens: u64, element: CacheElement) -> Bytes {
     match mixer {
         Mixer::Attention(attention) if !attention.shares_cache => {
@@ -126,8 +130,8 @@ fn held(mixer: &Mixer, tokens: u64, element: CacheElement) -> Bytes {
             Some(ratio) => {
                 let window = tokens.min(latent.window.unwrap_or(tokens));
                 let states = tokens.checked_div(ratio).unwrap_or(0);
-                let kept = element.times(latent_elements(latent, window.saturating_add(states)));
-                kept + indexed(latent.indexer.as_ref(), states)
+                let cache = element.times(latent_elements(latent, window.saturating_add(states)));
+                cache + indexed(latent.indexer.as_ref(), states)
             }
         },
         _ => Bytes::ZERO,
@@ -138,7 +142,7 @@ fn latent_elements(latent: &LatentAttention, tokens: u64) -> Bytes {
     Bytes::product([tokens, latent.kv_lora_rank.saturating_add(latent.rope_dim)])
 }
 
-/// One compressed state, its indexer key included.
+/// Bytes of a compressed state, its indexer key included.
 fn compressed(mixer: &Mixer, ratio: u64, element: CacheElement) -> Bytes {
     match mixer {
         Mixer::Latent(latent) if ratio > 0 => {
@@ -163,38 +167,42 @@ fn indexed(indexer: Option<&Indexer>, tokens: u64) -> Bytes {
 
 /// Bytes of the recurrent states of one sequence in `layers`.
 ///
-/// Convolutions are kept in `dtype`. States are kept in what the configuration demands; without a
-/// demand in `dtype` for Mamba and RWKV, in 32-bit floats for the delta rules and lightning
-/// attention: their kernels return them so (flash-linear-attention's `chunk_gated_delta_rule`,
-/// `chunk_kda`), and only vLLM rounds Qwen3-Next's.
+/// Convolutions are in `dtype`. States are in the configuration's dtype. Without one, Mamba and
+/// RWKV states are in `dtype`. States of delta rules and lightning attention are then in 32-bit
+/// floats, because their kernels return them so (flash-linear-attention's `chunk_gated_delta_rule`,
+/// `chunk_kda`). Only vLLM rounds those of Qwen3-Next.
 pub fn states(architecture: &Architecture, layers: Range<u32>, dtype: Dtype) -> Bytes {
-    let one = |mixer: &Mixer| {
-        let Mixer::Recurrent(recurrent) = mixer else {
-            return Bytes::ZERO;
-        };
+    architecture
+        .mixers(layers)
+        .map(|mixer| state_bytes(architecture, mixer, dtype))
+        .sum()
+}
 
-        let (conv_elements, state_elements) = state_elements(recurrent);
-        let usual = match recurrent {
-            Recurrent::GatedDelta { .. } | Recurrent::Kda { .. } | Recurrent::Lightning { .. } => {
-                Dtype::F32
-            }
-            _ => dtype,
-        };
-
-        let state = architecture.state_dtype.unwrap_or(usual);
-        CacheElement::of(dtype).times(conv_elements) + CacheElement::of(state).times(state_elements)
+/// Bytes of one mixer's recurrent state.
+fn state_bytes(architecture: &Architecture, mixer: &Mixer, dtype: Dtype) -> Bytes {
+    let Mixer::Recurrent(recurrent) = mixer else {
+        return Bytes::ZERO;
     };
 
-    architecture.mixers(layers).map(one).sum()
+    let (conv_elements, state_elements) = state_elements(recurrent);
+    let usual = match recurrent {
+        Recurrent::GatedDelta { .. } | Recurrent::Kda { .. } | Recurrent::Lightning { .. } => {
+            Dtype::F32
+        }
+        _ => dtype,
+    };
+
+    let state = architecture.state_dtype.unwrap_or(usual);
+    CacheElement::of(dtype).times(conv_elements) + CacheElement::of(state).times(state_elements)
 }
 
 /// Elements of the convolution's and of the recurrent state of one layer
 /// (vLLM `model_executor/layers/mamba/mamba_utils.py`, `MambaStateShapeCalculator`).
 pub fn state_elements(recurrent: &Recurrent) -> (Bytes, Bytes) {
-    let before = |conv: u64| conv.saturating_sub(1);
+    let kept_rows = |conv: u64| conv.saturating_sub(1);
     match *recurrent {
         Recurrent::Mamba1 { inner, state, conv } => (
-            Bytes::product([inner, before(conv)]),
+            Bytes::product([inner, kept_rows(conv)]),
             Bytes::product([inner, state]),
         ),
         Recurrent::Mamba2 {
@@ -207,7 +215,7 @@ pub fn state_elements(recurrent: &Recurrent) -> (Bytes, Bytes) {
         } => {
             let channels = Bytes::new(inner) + Bytes::product([2, groups, state]);
             (
-                channels * before(conv),
+                channels * kept_rows(conv),
                 Bytes::product([heads, head_dim, state]),
             )
         }
@@ -221,7 +229,7 @@ pub fn state_elements(recurrent: &Recurrent) -> (Bytes, Bytes) {
             let channels =
                 Bytes::product([2, key_heads, key_dim]) + Bytes::product([value_heads, value_dim]);
             (
-                channels * before(conv),
+                channels * kept_rows(conv),
                 Bytes::product([value_heads, value_dim, key_dim]),
             )
         }
@@ -230,14 +238,14 @@ pub fn state_elements(recurrent: &Recurrent) -> (Bytes, Bytes) {
             head_dim,
             conv,
         } => (
-            Bytes::product([3, heads, head_dim, before(conv)]),
+            Bytes::product([3, heads, head_dim, kept_rows(conv)]),
             Bytes::product([heads, head_dim, head_dim]),
         ),
         Recurrent::Lightning { heads, head_dim } => {
             (Bytes::ZERO, Bytes::product([heads, head_dim, head_dim]))
         }
         Recurrent::ShortConv { width, conv } => {
-            (Bytes::product([width, before(conv)]), Bytes::ZERO)
+            (Bytes::product([width, kept_rows(conv)]), Bytes::ZERO)
         }
         Recurrent::Rwkv {
             hidden,

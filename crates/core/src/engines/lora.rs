@@ -1,11 +1,10 @@
-//! An engine with a LoRA adapter loaded beside its model.
+//! An engine with a LoRA adapter loaded along with its model.
 //!
-//! vLLM's memory does not follow the adapter but the slots that it allocates beforehand, which its
-//! own arithmetic counts once they are turned on. The engines that load the adapter's own tensors
-//! hold these in addition.
+//! vLLM allocates adapter slots beforehand, whatever the adapter, and its own arithmetic counts
+//! them once they are on. Engines that load the adapter's tensors hold them in addition to the
+//! model.
 //!
-//! Sources: vLLM `lora/peft_helper.py` (`validate_legal`), `config/lora.py`; PEFT
-//! `tuners/tuners_utils.py` (`cast_adapter_dtype`).
+//! Source: PEFT `tuners/tuners_utils.py` (`cast_adapter_dtype`).
 
 use std::collections::BTreeMap;
 
@@ -18,154 +17,85 @@ use super::{
 };
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
-use crate::model::{Adapter, Dtype};
+use crate::model::{Adapter, Dtype, TensorClass};
 
-/// Prepares `engine` for `case`, with its model's adapter where it has one.
+/// Prepares `engine` for `request`, with the model's adapter if it has one.
 pub fn prepare<'a>(
     engine: &dyn Engine,
-    case: &EngineRequest<'a>,
+    request: &EngineRequest<'a>,
 ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
-    // The one way to every engine, so that none answers for such a model.
-    if let Some(why) = &case.model.contradiction {
+    // Every engine is prepared here, so none answers for such a model.
+    if let Some(why) = &request.model.contradiction {
         return Err(EngineError::Headers { why: why.clone() });
     }
 
-    let Some(adapter) = &case.model.adapter else {
-        return engine.prepare(case);
+    let Some(adapter) = &request.model.adapter else {
+        return engine.prepare(request);
     };
 
-    let base = case.model.identity.repo.as_str();
-    let with = |inner, counted| -> Box<dyn PreparedEngine + 'a> {
-        Box::new(WithAdapter {
-            inner,
-            base,
-            adapter,
-            counted,
-        })
-    };
-
-    match engine.name() {
-        "vllm" => {
-            let prepared = engine.prepare(case)?;
-            loads_in_vllm(adapter, &prepared.parameters())?;
-            Ok(with(prepared, Counted::InSlots))
-        }
-        "transformers" => Ok(with(engine.prepare(case)?, Counted::Cast)),
-        "reference" => Ok(with(engine.prepare(case)?, Counted::AsStored)),
-        name @ ("llama.cpp" | "ollama") => {
-            // Their own refusal of models that are no GGUF files is the better answer where it
-            // applies.
-            engine.prepare(case)?;
-            Err(unsupported(
-                engine,
-                format!(
-                    "{name} loads adapters in GGUF only; convert it with convert_lora_to_gguf.py"
-                ),
-            ))
-        }
-        _ => Err(unsupported(
-            engine,
-            "adapters are not counted for this engine; merge it into its base model".to_owned(),
-        )),
-    }
+    engine.prepare_with_adapter(request, adapter)
 }
 
-fn unsupported(engine: &dyn Engine, why: String) -> EngineError {
+/// Refuses an adapter for an engine that loads adapters in GGUF only.
+pub(super) fn gguf_only(engine: &'static str) -> EngineError {
     EngineError::Unsupported {
-        engine: engine.name(),
-        why,
-    }
-}
-
-/// Refuses what vLLM with these parameters refuses of an adapter.
-fn loads_in_vllm(
-    adapter: &Adapter,
-    parameters: &BTreeMap<String, Value>,
-) -> Result<(), EngineError> {
-    let refused = |why: String| {
-        Err(EngineError::Unsupported {
-            engine: "vllm",
-            why,
-        })
-    };
-
-    if adapter.method != "LORA" {
-        return refused(format!(
-            "vLLM loads LoRA adapters; this one is {}",
-            adapter.method
-        ));
-    }
-
-    if adapter.dora {
-        return refused(
-            "vLLM does not run DoRA (use_dora in adapter_config.json); merge it into its base model".to_owned(),
-        );
-    }
-
-    if !adapter.saves.is_empty() {
-        return refused(format!(
-            "vLLM runs no adapter that holds whole modules (modules_to_save: {}); merge it into its base model",
-            adapter.saves.join(", ")
-        ));
-    }
-
-    let Some(rank) = adapter.rank else {
-        return refused(
-            "adapter_config.json: r is missing, so it is not known whether a slot holds the adapter".to_owned(),
-        );
-    };
-
-    let bad = |name: &str, value: String, why: String| {
-        Err(EngineError::BadParameter {
-            engine: "vllm",
-            name: name.to_owned(),
-            value,
-            why,
-        })
-    };
-
-    match parameters.get("max_lora_rank").and_then(Value::as_u64) {
-        Some(most) if rank > most => {
-            let enough = rank.next_power_of_two().max(8);
-            let why = format!(
-                "the adapter has rank {rank}; allocate larger slots with --set max_lora_rank={enough}"
-            );
-            bad("max_lora_rank", most.to_string(), why)
-        }
-        Some(_) => Ok(()),
-        None => bad(
-            "enable_lora",
-            "false".to_owned(),
-            "the adapter could not be loaded without it".to_owned(),
+        engine,
+        why: format!(
+            "{engine} loads adapters in GGUF only; convert it with convert_lora_to_gguf.py"
         ),
     }
 }
 
-/// How the adapter's tensors are counted.
+/// Refuses an adapter for an engine whose adapter memory has no formula.
+pub fn not_counted(engine: &'static str) -> EngineError {
+    EngineError::Unsupported {
+        engine,
+        why: "adapters are not counted for this engine; merge it into its base model".to_owned(),
+    }
+}
+
+/// The location of an adapter's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Counted {
-    /// By the engine, in slots of its own.
+pub(super) enum AdapterMemory {
+    /// In the engine's own slots.
     InSlots,
-    /// As stored, or cast to F32 as PEFT does by default with what it trains in 16 bits.
+    /// As stored, or cast to F32: PEFT's default for 16-bit adapters.
     Cast,
     /// As stored.
     AsStored,
 }
 
-struct WithAdapter<'a> {
+/// An engine prepared for a base model with an adapter.
+pub(super) struct WithAdapter<'a> {
     inner: Box<dyn PreparedEngine + 'a>,
     /// The base model's repository.
     base: &'a str,
     adapter: &'a Adapter,
-    counted: Counted,
+    memory: AdapterMemory,
 }
 
-impl WithAdapter<'_> {
-    /// The adapter's tensors on the stage of `rank`; those without a layer on the last stage, where
-    /// heads are.
+impl<'a> WithAdapter<'a> {
+    /// Adds `adapter`, whose tensors take `memory`, to an engine that is prepared for `request`.
+    pub(super) fn new(
+        inner: Box<dyn PreparedEngine + 'a>,
+        request: &EngineRequest<'a>,
+        adapter: &'a Adapter,
+        memory: AdapterMemory,
+    ) -> Self {
+        Self {
+            inner,
+            base: request.model.identity.repo.as_str(),
+            adapter,
+            memory,
+        }
+    }
+
+    /// The adapter's tensors on the stage of `rank`.
+    ///
+    /// Tensors without a layer are on the last stage, with the heads.
     fn weights(&self, split: &Split, rank: usize) -> Option<Component> {
         let (_, layers) = split.stage_of(rank);
-        let here = |class: &crate::model::TensorClass| {
+        let count_on_stage = |class: &TensorClass| {
             if class.layers.is_empty() && !split.is_last_stage(rank) {
                 0
             } else {
@@ -173,21 +103,21 @@ impl WithAdapter<'_> {
             }
         };
 
-        let sum = |each: fn(&crate::model::TensorClass) -> Bytes| {
+        let sum_of = |each: fn(&TensorClass) -> Bytes| {
             self.adapter
                 .inventory
                 .classes
                 .iter()
-                .map(|class| each(class) * here(class))
+                .map(|class| each(class) * count_on_stage(class))
                 .sum::<Bytes>()
         };
 
-        let stored = sum(|class| class.bytes_each);
-        let bytes = match self.counted {
-            Counted::InSlots => return None,
-            Counted::AsStored => Interval::exact(stored),
-            Counted::Cast => {
-                let cast = sum(|class| match class.dtype() {
+        let stored = sum_of(|class| class.bytes_each);
+        let bytes = match self.memory {
+            AdapterMemory::InSlots => return None,
+            AdapterMemory::AsStored => Interval::exact(stored),
+            AdapterMemory::Cast => {
+                let cast = sum_of(|class| match class.dtype() {
                     Some(Dtype::F16 | Dtype::BF16) => Bytes::product([4, class.elements_each()]),
                     _ => class.bytes_each,
                 });
@@ -201,7 +131,7 @@ impl WithAdapter<'_> {
             Basis::Formula
         };
 
-        let detail = if self.counted == Counted::Cast {
+        let detail = if self.memory == AdapterMemory::Cast {
             "the adapter, in F32 as PEFT casts it"
         } else {
             "the adapter"
@@ -248,7 +178,7 @@ impl PreparedEngine for WithAdapter<'_> {
             .map_or_else(String::new, |rank| format!(" of rank {rank}"));
         let mut all = self.inner.assumptions();
         all.push(format!(
-            "the base model {} with the adapter{rank} ({}) beside it",
+            "the base model {} with the adapter{rank} ({}) in addition to it",
             self.base,
             adapter.inventory.bytes()
         ));
@@ -345,7 +275,7 @@ impl PreparedEngine for WithAdapter<'_> {
 
     fn launch(&self, plan: &LaunchPlan<'_>) -> Launch {
         let mut launch = self.inner.launch(plan);
-        if self.counted == Counted::InSlots {
+        if self.memory == AdapterMemory::InSlots {
             let repo = &self.adapter.identity.repo;
             let name = repo
                 .rsplit('/')
@@ -364,7 +294,7 @@ impl PreparedEngine for WithAdapter<'_> {
                 .args
                 .extend(["--lora-modules".to_owned(), format!("{name}={repo}")]);
         } else {
-            // A line that loads the base alone would be another model's.
+            // A line that loads only the base model would launch another model.
             launch.args.clear();
         }
 
@@ -439,7 +369,7 @@ mod tests {
         }
     }
 
-    /// Everything that `prepared` answers, one line for each method, in the order of the trait.
+    /// The results of all methods of `prepared`, in the order of the trait.
     fn answers(prepared: &dyn PreparedEngine) -> Vec<(&'static str, String)> {
         let device = sample::device();
         let workload = Workload {
@@ -523,14 +453,14 @@ mod tests {
         ]
     }
 
-    /// The methods that an adapter on `engine` answers otherwise than its base model.
+    /// The methods whose results differ between `engine` with an adapter and without.
     fn differences(engine: &str, parameters: &BTreeMap<String, Value>) -> Vec<&'static str> {
         let engine = by_name(engine).unwrap();
         let (base, with_adapter) = (llama(None), llama(Some(adapter())));
         let devices = [sample::device()];
         let asked = sample::tokens(2048);
 
-        let case = |model| EngineRequest {
+        let request_for = |model| EngineRequest {
             model,
             version: None,
             parameters,
@@ -539,8 +469,8 @@ mod tests {
         };
 
         let (base, adapted) = (
-            prepare(engine, &case(&base)).unwrap(),
-            prepare(engine, &case(&with_adapter)).unwrap(),
+            prepare(engine, &request_for(&base)).unwrap(),
+            prepare(engine, &request_for(&with_adapter)).unwrap(),
         );
         let pairs = answers(&*base).into_iter().zip(answers(&*adapted));
 
@@ -552,8 +482,8 @@ mod tests {
 
     #[test]
     fn adapter_answers_like_base() {
-        // Each of these makes a method answer what no default would: weights on the host, a share
-        // of the device.
+        // Each of these makes a method return a value other than a default: weights on the host, a
+        // share of the device.
         let parameters = BTreeMap::from([
             ("enable_lora".to_owned(), json!(true)),
             ("cpu_offload_gb".to_owned(), json!(1)),
@@ -571,7 +501,7 @@ mod tests {
         let older = "9.9".parse().unwrap();
 
         for version in [None, Some(&older)] {
-            let case = EngineRequest {
+            let request = EngineRequest {
                 model: &model,
                 version,
                 parameters: &parameters,
@@ -579,7 +509,7 @@ mod tests {
                 devices: &[sample::device()],
             };
 
-            let prepared = super::super::prepare(by_name("vllm").unwrap(), &case).unwrap();
+            let prepared = super::super::prepare(by_name("vllm").unwrap(), &request).unwrap();
             let share = prepared.share(&Split::single(32), 0, &sample::device());
             assert!(share.is_some(), "{version:?}");
         }
@@ -596,7 +526,7 @@ mod tests {
             ..Default::default()
         };
 
-        let case = EngineRequest {
+        let request = EngineRequest {
             model: &model,
             version: None,
             parameters: &parameters,
@@ -604,7 +534,7 @@ mod tests {
             devices: &devices,
         };
 
-        let adapted = prepare(by_name("vllm").unwrap(), &case).unwrap();
+        let adapted = prepare(by_name("vllm").unwrap(), &request).unwrap();
         let split = Split {
             offload: Offload::None,
             ..Split::single(32)

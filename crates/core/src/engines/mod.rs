@@ -1,12 +1,11 @@
-//! What an engine makes of a model: bytes by component for a given split, which splits are legal,
-//! and the launch line.
+//! Inference engines: the memory of a model by component, the legal splits, and the launch line.
 //!
-//! One file or folder for each engine, behind the one seam [`Engine`]; constants live in the
-//! profiles (TOML), formulas in the code, each with its source. Planning calls an engine thousands
-//! of times for one answer, so an engine is first [prepared](Engine::prepare) for one model on one
-//! kind of device, and answers from that.
+//! Each engine is one file or folder and implements [`Engine`]. Constants are data in the profiles
+//! (TOML); formulas are code, each with its source. One answer asks an engine thousands of times,
+//! so an engine is first [prepared](Engine::prepare) for one model on one kind of device.
 
 pub mod component;
+mod compute_dtype;
 pub mod diffusers;
 mod error;
 pub mod layer_weights;
@@ -24,13 +23,13 @@ pub(crate) mod sample;
 pub mod sglang;
 pub mod share;
 pub mod shared;
+mod split;
 pub mod transformers;
 mod unverified;
 mod version;
 pub mod vllm;
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use serde_json::Value;
 
@@ -39,22 +38,25 @@ pub use error::{EngineError, nearest_name};
 pub use prepare::prepare;
 pub use registry::{Engines, by_name};
 pub use share::{CacheCapacity, Share};
+pub use split::{IllegalSplit, Offload, Split};
 pub use version::{EngineSpec, EngineVersion, InvalidVersion};
 
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
-use crate::model::Model;
+use crate::model::{Adapter, Model};
 
-/// One inference engine at a version range. No method has a default, for the same reason as in
-/// [`PreparedEngine`].
+/// An inference engine.
+///
+/// No method has a default, for the same reason as in [`PreparedEngine`].
 pub trait Engine: Send + Sync {
     /// The engine's name as `--engine` takes it: `vllm`, `sglang`, `llama.cpp`, `ollama`,
     /// `transformers`, `diffusers`, `reference`.
     fn name(&self) -> &'static str;
 
-    /// The context that the engine takes by itself where it follows from all devices of the host,
-    /// not only from those that the model goes on; `None` where it does not, or where `parameters`
-    /// give one.
+    /// The default context, for an engine that derives it from all devices of the host.
+    ///
+    /// Other engines look only at the devices that hold the model and return `None`. So does this
+    /// engine if `parameters` set a context.
     fn context_by_host(
         &self,
         model: &Model,
@@ -62,32 +64,49 @@ pub trait Engine: Send + Sync {
         devices: &[&DeviceFacts],
     ) -> Option<u64>;
 
-    /// Settles parameters and workload for `case` and precomputes what does not depend on the
+    /// Whether a user can run the engine: false for the logical reference.
+    fn is_runnable(&self) -> bool;
+
+    /// This engine with a user's constants (`[profiles.NAME]`, see
+    /// [`profile::Profiles::overridden`]) over the embedded ones; `None` if the engine has no
+    /// profiles.
+    fn with_constants(
+        &self,
+        constants: &toml::Table,
+    ) -> Result<Option<Box<dyn Engine>>, EngineError>;
+
+    /// Settles parameters and workload for `request` and precomputes what does not depend on the
     /// split.
     fn prepare<'a>(
         &self,
-        case: &EngineRequest<'a>,
+        request: &EngineRequest<'a>,
+    ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError>;
+
+    /// Prepares the engine with `adapter` loaded along with the request's model; see [`lora`].
+    fn prepare_with_adapter<'a>(
+        &self,
+        request: &EngineRequest<'a>,
+        adapter: &'a Adapter,
     ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError>;
 }
 
-/// What an engine is prepared for.
+/// The model, settings and devices that an engine is prepared for.
 #[derive(Clone, Debug)]
 pub struct EngineRequest<'a> {
     /// The model.
     pub model: &'a Model,
-    /// The version, if one was asked for: engines take the profile whose range holds it, or else
-    /// the newest.
+    /// The requested version. An engine takes the profile that covers it; without a version, the
+    /// newest.
     pub version: Option<&'a EngineVersion>,
     /// Parameters by the engine's own names.
     pub parameters: &'a BTreeMap<String, Value>,
-    /// What was asked for; absent fields take the engine's default.
+    /// The requested workload; the engine's defaults fill absent fields.
     pub asked: AskedWorkload,
-    /// The devices that the engine would be given, the first one first. Defaults by GPU follow
-    /// them. Never empty.
+    /// The engine's devices, the first rank's first. Defaults by GPU follow from them. Never empty.
     pub devices: &'a [DeviceFacts],
 }
 
-/// The workload as asked; `None` leaves it to the engine.
+/// The requested workload; `None` leaves a field to the engine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AskedWorkload {
     /// Tokens of one sequence.
@@ -100,7 +119,7 @@ pub struct AskedWorkload {
     pub dtype: Option<String>,
 }
 
-/// A context as asked.
+/// A requested context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AskedContext {
     /// This many tokens.
@@ -109,7 +128,7 @@ pub enum AskedContext {
     Max,
 }
 
-/// What must be held at once.
+/// The tokens and sequences that must fit at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Workload {
     /// Tokens of one sequence.
@@ -118,107 +137,12 @@ pub struct Workload {
     pub sequences: u64,
 }
 
-/// How a model is divided over ranks. Rank `r` is tensor rank `r % tensor` of stage `r / tensor`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Split {
-    /// Tensor-parallel degree.
-    pub tensor: u32,
-    /// The layers of each stage, in order, without gaps. llama.cpp counts the output layer as layer
-    /// L.
-    pub stages: Vec<Range<u32>>,
-    /// Whole experts on each rank instead of a slice of each (vLLM's expert parallel).
-    pub expert_parallel: bool,
-    /// What stays in host memory.
-    pub offload: Offload,
-}
-
-/// What stays in host memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Offload {
-    /// Nothing (beyond what the engine always keeps there).
-    #[default]
-    None,
-    /// Expert tensors of the first `layers` layers (llama.cpp's `--n-cpu-moe`).
-    Experts {
-        /// Layers whose experts are on the host.
-        layers: u32,
-    },
-    /// The first `layers` layers (llama.cpp's `-ngl`).
-    Layers {
-        /// Layers on the host.
-        layers: u32,
-    },
-    /// One pipeline component on the device at a time (diffusers' model offload).
-    Components,
-    /// One leaf module at a time (diffusers' sequential offload).
-    Leaves,
-}
-
-impl Split {
-    /// Everything on one device.
-    pub fn single(layers: u32) -> Self {
-        Self::tensor(1, layers)
-    }
-
-    /// `tensor` ranks, one stage.
-    pub fn tensor(tensor: u32, layers: u32) -> Self {
-        Self {
-            tensor,
-            stages: std::iter::once(0..layers).collect(),
-            expert_parallel: false,
-            offload: Offload::None,
-        }
-    }
-
-    /// One stage on each of `devices`, as equal in layers as whole layers can be; refused where one
-    /// would have none.
-    pub fn by_layers(devices: u32, layers: u32) -> Result<Self, IllegalSplit> {
-        if devices == 0 || layers < devices {
-            return Err(IllegalSplit(format!(
-                "{layers} layers cannot be shared by {devices} devices"
-            )));
-        }
-
-        let bound = |stage: u32| {
-            u32::try_from(u64::from(layers) * u64::from(stage) / u64::from(devices))
-                .unwrap_or(layers)
-        };
-
-        let stages = (0..devices)
-            .map(|stage| bound(stage)..bound(stage + 1))
-            .collect();
-
-        Ok(Self {
-            tensor: 1,
-            stages,
-            expert_parallel: false,
-            offload: Offload::None,
-        })
-    }
-
-    /// Number of devices it takes.
-    pub fn ranks(&self) -> usize {
-        self.tensor as usize * self.stages.len()
-    }
-
-    /// The stage of rank `rank` and its layers.
-    pub fn stage_of(&self, rank: usize) -> (usize, Range<u32>) {
-        let stage = rank / self.tensor.max(1) as usize;
-        (stage, self.stages.get(stage).cloned().unwrap_or(0..0))
-    }
-
-    /// Whether `rank` belongs to the last stage, which holds the output head.
-    pub fn is_last_stage(&self, rank: usize) -> bool {
-        self.stage_of(rank).0 + 1 == self.stages.len()
-    }
-}
-
-/// An engine ready to answer for one model on one kind of device.
+/// An engine prepared for one model on one kind of device.
 ///
-/// Wrappers ([`lora`], Ollama's) implement this trait, so no method has a default: the compiler
-/// then finds every method that a wrapper does not forward.
+/// No method has a default, because wrappers ([`lora`], Ollama's) implement this trait. The
+/// compiler then finds every method that a wrapper does not forward.
 pub trait PreparedEngine {
-    /// The profile in force, such as `0.33`.
+    /// The name of the active profile, such as `0.33`.
     fn profile(&self) -> &str;
 
     /// Every parameter that entered the figures, by the engine's own name, defaults included.
@@ -227,55 +151,58 @@ pub trait PreparedEngine {
     /// The workload with the engine's defaults filled in.
     fn workload(&self) -> Workload;
 
-    /// The dtype of the KV cache after `auto`, by the engine's own name.
+    /// The resolved dtype of the KV cache (never `auto`), by the engine's own name.
     fn kv_cache_dtype(&self) -> String;
 
-    /// Logical cache bytes of one more token at the settled context, unsharded: 0 for models
+    /// Logical cache bytes of one more token at the effective context, unsharded; 0 for models
     /// without a cache.
     fn kv_bytes_per_token(&self) -> Bytes;
 
-    /// Fixed state of one sequence, unsharded: 0 for models without recurrent layers.
+    /// Bytes of one sequence's fixed state, unsharded; 0 for models without recurrent layers.
     fn state_bytes_per_sequence(&self) -> Bytes;
 
-    /// What the figures rest on that was not asked for, a sentence each, for the answer's
+    /// The assumptions of the figures beyond the request, a sentence each, for the answer's
     /// `assumptions`.
     fn assumptions(&self) -> Vec<String>;
 
     /// Doubts about the figures as a whole, a sentence each, for the answer's `warnings`.
     fn warnings(&self) -> Vec<String>;
 
-    /// The splits that this engine can make of this model over `devices` devices (all of them
-    /// used), cheapest first; equal shares unless [`PreparedEngine::uneven`] says otherwise. Or why
-    /// there is none.
+    /// The splits of this model over exactly `devices` devices, cheapest first, or why there is
+    /// none.
+    ///
+    /// Shares are equal unless [`PreparedEngine::uneven`] is true.
     fn splits(&self, devices: u32) -> Result<Vec<Split>, IllegalSplit>;
 
-    /// Whether `split` is legal, and if not, why.
+    /// Checks that `split` is legal, or returns why not.
     fn check(&self, split: &Split) -> Result<(), IllegalSplit>;
 
-    /// Whether stages may be given any number of layers, so that unequal devices can be filled
-    /// (layer split).
+    /// Whether stages can hold any number of layers, so that unequal devices can be filled (layer
+    /// split).
     fn uneven(&self) -> bool;
 
-    /// Whether a parameter that was asked for moves weights to host memory, whatever the split:
-    /// then it must be known how much there is.
+    /// Whether a parameter moves weights to host memory whatever the split.
+    ///
+    /// The size of host memory must then be known.
     fn moves_to_host(&self) -> bool;
 
-    /// Whether every rank is a process of its own, so that stages work one after another on a
-    /// sequence while a tensor group works on it at once; otherwise one process walks its devices
-    /// layer by layer.
+    /// Whether every rank is a process of its own.
+    ///
+    /// Stages then work on a sequence one after another, while a tensor group works on it at once.
+    /// Otherwise one process walks its devices layer by layer.
     fn ranks_are_processes(&self) -> bool;
 
-    /// Whether this device can run the model's dtype and quantisation: a veto, or a warning of what
-    /// it costs.
+    /// Whether this device can run the model's dtype and quantization: a veto, or a warning with
+    /// the cost.
     fn device_fitness(&self, device: &DeviceFacts) -> DeviceSupport;
 
-    /// What `rank` of `split` holds on `device` whatever the workload: weights, workspaces, graphs,
+    /// The components of `rank` on `device` that no workload changes: weights, workspaces, graphs,
     /// context.
     ///
-    /// Here and in [`PreparedEngine::variable`] the bytes follow from the degrees of `split`, what
-    /// it keeps on the host and the rank's own stage, not from how the other stages are cut; of its
-    /// tensor group the rank's place counts only under expert parallelism. A search remembers what
-    /// it was told by these.
+    /// Here and in [`PreparedEngine::variable`] the bytes depend on three things only: the degrees
+    /// of `split`, its offload, and the rank's own stage. The cut of the other stages does not
+    /// matter. The rank's place in its tensor group matters only under expert parallelism. A search
+    /// caches results by these.
     fn fixed(
         &self,
         split: &Split,
@@ -283,7 +210,8 @@ pub trait PreparedEngine {
         device: &DeviceFacts,
     ) -> Result<Vec<Component>, EngineError>;
 
-    /// What `rank` holds besides for `workload`: cache, states, buffers that grow with the context.
+    /// The components of `rank` that `workload` adds: cache, states, buffers that grow with the
+    /// context.
     fn variable(
         &self,
         split: &Split,
@@ -292,8 +220,10 @@ pub trait PreparedEngine {
         workload: Workload,
     ) -> Result<Vec<Component>, EngineError>;
 
-    /// The sum of [`PreparedEngine::fixed`] on the device. A search asks for it thousands of times:
-    /// an engine whose components carry text that must be written anew answers here without it.
+    /// The sum of [`PreparedEngine::fixed`] on the device.
+    ///
+    /// A search calls this thousands of times. An engine that formats text for its components
+    /// computes the sum here without that text.
     fn fixed_sum(
         &self,
         split: &Split,
@@ -301,7 +231,7 @@ pub trait PreparedEngine {
         device: &DeviceFacts,
     ) -> Result<Interval, EngineError>;
 
-    /// The sum of [`PreparedEngine::variable`] on the device, likewise.
+    /// The sum of [`PreparedEngine::variable`] on the device, likewise without text.
     fn variable_sum(
         &self,
         split: &Split,
@@ -310,50 +240,52 @@ pub trait PreparedEngine {
         workload: Workload,
     ) -> Result<Interval, EngineError>;
 
-    /// Host memory that `split` takes (weights kept there, pinned buffers), where it is worth a
-    /// line.
+    /// Host memory of `split`: weights kept there, and pinned buffers large enough to list.
     fn host(&self, split: &Split, workload: Workload) -> Result<Vec<Component>, EngineError>;
 
-    /// Bytes the engine must find available on `device` for components that sum to `sum`: the sum
-    /// itself, unless the engine keeps a margin (llama.cpp). A share that the asker gave it is not
-    /// counted here: see [`PreparedEngine::share`]. `split` tells how many processes have been
-    /// joined before the engine looks.
+    /// Bytes that the engine must find available on `device` for components that sum to `sum`.
+    ///
+    /// This is the sum itself unless the engine keeps a margin (llama.cpp). A requested share of
+    /// the device is not counted here: see [`PreparedEngine::share`]. `split` shows how many
+    /// processes are running before the engine reads the free memory.
     fn must_be_available(&self, split: &Split, device: &DeviceFacts, sum: Interval) -> Interval;
 
-    /// The share of `device` that the asker gave `rank`, where a parameter does so; the engine then
-    /// takes all of it, whatever it needs, and no more.
+    /// The share of `device` that a parameter reserves for `rank`.
+    ///
+    /// The engine takes exactly that share, whatever it needs.
     fn share(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Option<Share>;
 
-    /// The cache that the engine has when it is started by [`PreparedEngine::launch`] for `plan` in
-    /// a share that the asker gave it; `None` without such a share, and for a model without a
-    /// cache.
+    /// The cache of the engine when [`PreparedEngine::launch`] starts it for `plan` in a requested
+    /// share.
+    ///
+    /// `None` without such a share, and for a model without a cache.
     fn capacity(&self, plan: &LaunchPlan<'_>) -> Result<Option<CacheCapacity>, EngineError>;
 
-    /// Environment and arguments that make the engine take what was answered.
+    /// Environment and arguments that make the engine take what the answer says.
     fn launch(&self, plan: &LaunchPlan<'_>) -> Launch;
 }
 
-/// What a launch line is written for.
+/// The split, workload and devices that a launch line is for.
 #[derive(Clone, Debug)]
 pub struct LaunchPlan<'a> {
     /// The split.
     pub split: &'a Split,
-    /// The workload that was found to fit.
+    /// The workload that fits.
     pub workload: Workload,
     /// The devices, one for each rank.
     pub devices: &'a [LaunchDevice<'a>],
 }
 
-/// One rank's device in a launch plan.
+/// The device of a rank in a launch plan.
 #[derive(Clone, Copy, Debug)]
 pub struct LaunchDevice<'a> {
     /// Its facts.
     pub facts: &'a DeviceFacts,
-    /// Bytes that the engine may take on it now.
+    /// Bytes that the engine can take on it now.
     pub available: Bytes,
-    /// Bytes that the figures say it needs (the interval's high end).
+    /// Bytes that it needs by the figures (the interval's high end).
     pub required: Bytes,
-    /// Bytes free on it by the driver, leases not subtracted, where read.
+    /// Free bytes by the driver, leases not subtracted; `None` if not read.
     pub free: Option<Bytes>,
 }
 
@@ -364,8 +296,7 @@ pub struct Launch {
     pub env: BTreeMap<String, String>,
     /// The command and its arguments.
     pub args: Vec<String>,
-    /// Bytes the engine will really take on each device when started so, where that differs from
-    /// the need.
+    /// Bytes that the engine takes on each device when it starts so; `None` if they equal the need.
     pub takes: Vec<Option<Bytes>>,
 }
 
@@ -374,38 +305,8 @@ pub struct Launch {
 pub enum DeviceSupport {
     /// It can.
     Able,
-    /// It can, at a cost that is said.
+    /// It can, at this cost.
     Degraded(String),
-    /// It cannot, and why.
+    /// It cannot, for this reason.
     Unable(String),
-}
-
-/// Why a split is illegal: `40 heads do not divide by 3`.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct IllegalSplit(pub String);
-
-/// The engine of this name with a user's constants (`[profiles.NAME]`, see
-/// [`profile::Profiles::overridden`]); `None` where the engine has no profiles here.
-pub fn with_constants(
-    name: &str,
-    constants: &toml::Table,
-) -> Result<Option<Box<dyn Engine>>, EngineError> {
-    let changed = |profiles: Result<profile::Profiles, profile::ProfileError>| {
-        profiles?.overridden(constants)
-    };
-
-    Ok(match name {
-        "vllm" => {
-            let profiles =
-                changed(vllm::Vllm::profiles()).map_err(|error| vllm::profile_error(&error))?;
-            Some(Box::new(vllm::Vllm::with_profiles(profiles)))
-        }
-        "sglang" => {
-            let profiles = changed(sglang::Sglang::profiles())
-                .map_err(|error| sglang::profile_error(&error))?;
-            Some(Box::new(sglang::Sglang::with_profiles(profiles)))
-        }
-        _ => None,
-    })
 }

@@ -1,21 +1,25 @@
-//! From a case to an engine that answers: the version checked, an adapter counted, doubt about a
-//! version applied.
+//! Preparing an engine for a request.
+//!
+//! Checks the version, adds the adapter, and widens the figures of an unverified version.
 
 use super::releases::{Confidence, confidence};
 use super::unverified::Unverified;
 use super::{Engine, EngineError, EngineRequest, PreparedEngine, lora};
 
-/// Prepares `engine` for `case`. Placement calls this, never [`Engine::prepare`] itself: what holds
-/// for every engine is applied here.
+/// Prepares `engine` for `request`.
+///
+/// Placement calls this, never [`Engine::prepare`], because rules for all engines apply here.
 pub fn prepare<'a>(
     engine: &dyn Engine,
-    case: &EngineRequest<'a>,
+    request: &EngineRequest<'a>,
 ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
-    let confidence = confidence(engine.name(), case.version)?;
-    let prepared = lora::prepare(engine, case)?;
+    let confidence = confidence(engine.name(), request.version)?;
+    let prepared = lora::prepare(engine, request)?;
 
     Ok(match confidence {
         Confidence::Verified => prepared,
-        Confidence::Unverified(warning) => Box::new(Unverified::new(prepared, case.model, warning)),
+        Confidence::Unverified(warning) => {
+            Box::new(Unverified::new(prepared, request.model, warning))
+        }
     })
 }

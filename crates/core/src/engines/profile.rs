@@ -1,7 +1,7 @@
-//! Engine profiles: an engine's constants by version range, embedded as TOML, each with its source.
+//! Engine profiles: constants by version range, embedded as TOML, each with its source.
 //!
-//! Numbers are kept in millionths, so that no floating point enters a byte count. A user's table
-//! can override any constant; a name or a value that cannot be meant is refused by its path.
+//! Numbers are stored in millionths, so that no floating point enters a byte count. A user's table
+//! can override any constant; an error names the path of an unknown constant or invalid value.
 
 use std::collections::BTreeMap;
 
@@ -11,13 +11,13 @@ use crate::bytes::Bytes;
 /// Constants of one version range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Profile {
-    /// The newest version of the range: what the answer names.
+    /// The newest version of the range, as the answer names it.
     pub name: String,
     /// The first release of the range.
     from: EngineVersion,
-    /// The first release after it.
+    /// The first release after the range.
     until: Option<EngineVersion>,
-    /// By name, in millionths.
+    /// Values by name, in millionths.
     constants: BTreeMap<String, u64>,
 }
 
@@ -28,18 +28,18 @@ pub struct Profiles {
     profiles: Vec<Profile>,
 }
 
-/// Why a profile could not be read or does not hold what an engine needs.
+/// The reason why a profile is unreadable or incomplete.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProfileError {
     /// The text is not TOML.
     #[error("profile is not TOML: {0}")]
     Syntax(String),
-    /// A field is absent or of the wrong kind.
+    /// A field is missing or has the wrong type.
     #[error("profile field {path}: {why}")]
     Field {
         /// The path of the field: `profiles.vllm."0.33".block_tokens`.
         path: String,
-        /// What is wrong with it.
+        /// The error in the field.
         why: String,
     },
 }
@@ -54,7 +54,7 @@ fn field(path: impl Into<String>, why: impl Into<String>) -> ProfileError {
 const MILLION: u64 = 1_000_000;
 
 impl Profiles {
-    /// Reads profiles from TOML text of the embedded files' form.
+    /// Reads profiles from TOML text in the form of the embedded files.
     pub fn parse(text: &str) -> Result<Self, ProfileError> {
         let table: toml::Table = text
             .parse()
@@ -76,34 +76,10 @@ impl Profiles {
         let mut profiles = Vec::with_capacity(entries.len());
 
         for entry in entries {
-            let text = |key: &str| entry.get(key).and_then(toml::Value::as_str);
-            let name = text("name").ok_or_else(|| field("profile.name", "is missing"))?;
-            let version = |key: &str, text: &str| {
-                text.parse::<EngineVersion>()
-                    .map_err(|error| field(format!("profile.\"{name}\".{key}"), error.to_string()))
-            };
-
-            let from = version(
-                "from",
-                text("from").ok_or_else(|| field("profile.from", "is missing"))?,
-            )?;
-            let until = text("until")
-                .map(|text| version("until", text))
-                .transpose()?;
-            let mut all = common.clone();
-            if let Some(own) = entry.get("constants") {
-                all.extend(constants(&format!("profile.\"{name}\".constants"), own)?);
-            }
-
-            profiles.push(Profile {
-                name: name.to_owned(),
-                from,
-                until,
-                constants: all,
-            });
+            profiles.push(Profile::parse(entry, &common)?);
         }
 
-        profiles.sort_by(|one, other| other.from.numbers().cmp(one.from.numbers()));
+        profiles.sort_by(|left, right| right.from.numbers().cmp(left.from.numbers()));
         if profiles.is_empty() {
             return Err(field("profile", "holds no profile"));
         }
@@ -114,27 +90,24 @@ impl Profiles {
         })
     }
 
-    /// The profile whose range holds `version`; the newest where none is asked for.
+    /// The profile that covers `version`; the newest without a version.
     pub fn for_version(&self, version: Option<&EngineVersion>) -> Result<&Profile, ProfileError> {
-        let holds = |profile: &&Profile| {
-            version.is_none_or(|asked| {
-                let until = profile.until.as_ref();
-                asked.is_at_least(profile.from.numbers())
-                    && until.is_none_or(|until| !asked.is_at_least(until.numbers()))
-            })
-        };
-
-        let found = self.profiles.iter().find(holds);
+        let found = self
+            .profiles
+            .iter()
+            .find(|profile| version.is_none_or(|version| profile.covers(version)));
         found.ok_or_else(|| {
             field(
                 "profile",
-                version.map_or_else(String::new, |asked| format!("none covers {asked}")),
+                version.map_or_else(String::new, |version| format!("none covers {version}")),
             )
         })
     }
 
-    /// These profiles with a user's table merged in: `constants.NAME = number` for every version,
-    /// and `"0.33".NAME = number` for one profile, which stands before that.
+    /// These profiles with a user's table merged in.
+    ///
+    /// `constants.NAME = number` sets a constant for every version, `"0.33".NAME = number` for one
+    /// profile. The latter has priority.
     pub fn overridden(mut self, table: &toml::Table) -> Result<Self, ProfileError> {
         let for_all = table.iter().filter(|(section, _)| *section == "constants");
         let for_one = table.iter().filter(|(section, _)| *section != "constants");
@@ -176,6 +149,41 @@ impl Profiles {
 }
 
 impl Profile {
+    /// Reads one `[[profile]]` entry over the `common` constants.
+    fn parse(entry: &toml::Value, common: &BTreeMap<String, u64>) -> Result<Self, ProfileError> {
+        let text_of = |key: &str| entry.get(key).and_then(toml::Value::as_str);
+        let name = text_of("name").ok_or_else(|| field("profile.name", "is missing"))?;
+        let parse_version = |key: &str, text: &str| {
+            text.parse::<EngineVersion>()
+                .map_err(|error| field(format!("profile.\"{name}\".{key}"), error.to_string()))
+        };
+
+        let from = text_of("from").ok_or_else(|| field("profile.from", "is missing"))?;
+        let from = parse_version("from", from)?;
+        let until = text_of("until")
+            .map(|text| parse_version("until", text))
+            .transpose()?;
+
+        let mut all = common.clone();
+        if let Some(own) = entry.get("constants") {
+            all.extend(constants(&format!("profile.\"{name}\".constants"), own)?);
+        }
+
+        Ok(Self {
+            name: name.to_owned(),
+            from,
+            until,
+            constants: all,
+        })
+    }
+
+    /// Whether `version` is in the profile's range.
+    fn covers(&self, version: &EngineVersion) -> bool {
+        let until = self.until.as_ref();
+        version.is_at_least(self.from.numbers())
+            && until.is_none_or(|until| !version.is_at_least(until.numbers()))
+    }
+
     /// A constant in millionths.
     pub fn millionths(&self, name: &str) -> Result<u64, ProfileError> {
         self.constants
@@ -184,12 +192,12 @@ impl Profile {
             .ok_or_else(|| field(format!("\"{}\".{name}", self.name), "is missing"))
     }
 
-    /// A whole number; a fraction is cut.
+    /// A constant as a whole number, rounded down.
     pub fn count(&self, name: &str) -> Result<u64, ProfileError> {
         Ok(self.millionths(name)? / MILLION)
     }
 
-    /// A switch: any number but 0.
+    /// A constant as a switch: any number except 0 is true.
     pub fn flag(&self, name: &str) -> Result<bool, ProfileError> {
         Ok(self.millionths(name)? != 0)
     }
@@ -199,7 +207,7 @@ impl Profile {
         Ok(Bytes::mib(1).scale(self.millionths(name)?, MILLION))
     }
 
-    /// A ratio.
+    /// A constant as a ratio.
     pub fn ratio(&self, name: &str) -> Result<Ratio, ProfileError> {
         Ok(Ratio(self.millionths(name)?))
     }
@@ -251,12 +259,11 @@ fn millionths(value: &toml::Value) -> Option<u64> {
     }
 }
 
-/// A fraction in millionths; `None` for what is negative, not a number or larger than any constant
-/// can be.
+/// A fraction in millionths; `None` if it is negative, not a number, or larger than any constant.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "the range is checked before"
+    reason = "the range is checked first"
 )]
 pub fn millionths_of(number: f64) -> Option<u64> {
     (number.is_finite() && (0.0..=1e12).contains(&number)).then(|| (number * 1e6).round() as u64)
@@ -283,27 +290,27 @@ mod tests {
     "#;
 
     #[test]
-    fn a_version_finds_its_range_and_inherits() {
+    fn version_selects_profile_and_inherits() {
         let profiles = Profiles::parse(TEXT).unwrap();
-        let profile = |version: Option<&str>| {
+        let select_profile = |version: Option<&str>| {
             let version = version.map(|version| version.parse().unwrap());
             profiles.for_version(version.as_ref()).unwrap()
         };
 
-        let share = |version| profile(version).millionths("share").unwrap();
-        assert_eq!(share(None), 920_000);
-        assert_eq!(share(Some("0.20.2rc1.dev249+gl")), 900_000);
-        assert_eq!(share(Some("0.21.0")), 920_000);
-        assert_eq!(profile(Some("0.5")).count("block").unwrap(), 16);
-        assert_eq!(profile(Some("0.1.dev9+gabcdef1")).name, "0.33");
-        assert_eq!(profile(Some("0")).name, "0.33");
+        let share_at = |version| select_profile(version).millionths("share").unwrap();
+        assert_eq!(share_at(None), 920_000);
+        assert_eq!(share_at(Some("0.20.2rc1.dev249+gl")), 900_000);
+        assert_eq!(share_at(Some("0.21.0")), 920_000);
+        assert_eq!(select_profile(Some("0.5")).count("block").unwrap(), 16);
+        assert_eq!(select_profile(Some("0.1.dev9+gabcdef1")).name, "0.33");
+        assert_eq!(select_profile(Some("0")).name, "0.33");
     }
 
     #[test]
-    fn overrides_reach_one_or_all_and_name_what_is_wrong() {
+    fn overrides_apply_or_name_error() {
         let profiles = Profiles::parse(TEXT).unwrap();
-        let with = |text: &str| profiles.clone().overridden(&text.parse().unwrap());
-        let changed = with("constants.block = 32\n\"0.19\".share = 0.5").unwrap();
+        let override_with = |text: &str| profiles.clone().overridden(&text.parse().unwrap());
+        let changed = override_with("constants.block = 32\n\"0.19\".share = 0.5").unwrap();
         assert_eq!(
             changed.for_version(None).unwrap().count("block").unwrap(),
             32
@@ -318,7 +325,7 @@ mod tests {
             500_000
         );
 
-        let both = with("constants.share = 0.25\n\"0.19\".share = 0.5").unwrap();
+        let both = override_with("constants.share = 0.25\n\"0.19\".share = 0.5").unwrap();
         assert_eq!(
             both.for_version(Some(&old))
                 .unwrap()
@@ -331,15 +338,15 @@ mod tests {
             both.for_version(None).unwrap().millionths("share").unwrap(),
             250_000
         );
-        let message = with("constants.blok = 1").unwrap_err().to_string();
+        let message = override_with("constants.blok = 1").unwrap_err().to_string();
         assert_eq!(
             message,
             "profile field profiles.e.constants.blok: no such constant"
         );
-        assert!(with("\"0.7\".share = 1").is_err());
+        assert!(override_with("\"0.7\".share = 1").is_err());
 
         assert!(
-            with("constants.share = -1.0")
+            override_with("constants.share = -1.0")
                 .unwrap_err()
                 .to_string()
                 .contains("not negative")
@@ -347,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_constant_without_a_source_is_refused() {
+    fn constant_without_source_is_rejected() {
         let text = TEXT.replace(r#"{ value = 16, source = "s" }"#, "{ value = 16 }");
         assert!(
             Profiles::parse(&text)
@@ -358,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn embedded_profiles_begin_at_oldest_release() {
+    fn embedded_profiles_start_at_oldest_release() {
         for (text, before, oldest) in [
             (include_str!("profiles/vllm.toml"), "0.3", "0.4"),
             (include_str!("profiles/sglang.toml"), "0.1", "0.2"),

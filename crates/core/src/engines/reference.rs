@@ -1,31 +1,34 @@
-//! The logical minimum: weights as stored, the cache of N tokens, recurrent states; no engine's
-//! overheads.
+//! The logical minimum: weights as stored, the cache of N tokens and recurrent states, without any
+//! engine's overhead.
 //!
-//! It answers "what would a perfect engine need", which is what estimators that know no engine
-//! print. Nothing runs it.
+//! It answers "what would a perfect engine need", as estimators that know no engine do. Nothing
+//! runs it.
+
+mod prepared_engine;
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::compute_dtype::{dtype_name, model_dtype};
 use super::layer_weights::{LayerBytes, LayerWeights};
 use super::logical::{self, CacheElement};
+use super::lora::{AdapterMemory, WithAdapter};
 use super::{
-    AskedContext, AskedWorkload, Basis, CacheCapacity, Component, ComponentName, DeviceSupport,
-    Engine, EngineError, EngineRequest, IllegalSplit, Interval, Launch, LaunchPlan, Offload,
-    PreparedEngine, Share, Split, Workload, nearest_name,
+    AskedContext, AskedWorkload, Engine, EngineError, EngineRequest, PreparedEngine, Split,
+    Workload, nearest_name,
 };
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
 use crate::model::architecture::Architecture;
-use crate::model::{Dtype, Format, Inventory, Model};
+use crate::model::{Adapter, Dtype, Format, Model};
 
 const NAME: &str = "reference";
 
-/// What vLLM assumes where no key gives a length (`config/model.py`, `_get_and_verify_max_len`).
+/// vLLM's context if no key gives a length (`config/model.py`, `_get_and_verify_max_len`).
 const CONTEXT_WITHOUT_KEYS: u64 = 2048;
 
-/// The engine that has no overheads.
+/// The engine without overheads.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Reference;
 
@@ -43,11 +46,22 @@ impl Engine for Reference {
         None
     }
 
+    fn is_runnable(&self) -> bool {
+        false
+    }
+
+    fn with_constants(
+        &self,
+        _constants: &toml::Table,
+    ) -> Result<Option<Box<dyn Engine>>, EngineError> {
+        Ok(None)
+    }
+
     fn prepare<'a>(
         &self,
-        case: &EngineRequest<'a>,
+        request: &EngineRequest<'a>,
     ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
-        if let Some(name) = case.parameters.keys().next() {
+        if let Some(name) = request.parameters.keys().next() {
             let nearest = nearest_name(name, []);
             return Err(EngineError::UnknownParameter {
                 engine: NAME,
@@ -56,11 +70,29 @@ impl Engine for Reference {
             });
         }
 
-        Ok(Box::new(PrepareReference::new(case.model, &case.asked)?))
+        Ok(Box::new(ReferencePrepared::new(
+            request.model,
+            &request.asked,
+        )?))
+    }
+
+    fn prepare_with_adapter<'a>(
+        &self,
+        request: &EngineRequest<'a>,
+        adapter: &'a Adapter,
+    ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
+        let prepared = Engine::prepare(self, request)?;
+
+        Ok(Box::new(WithAdapter::new(
+            prepared,
+            request,
+            adapter,
+            AdapterMemory::AsStored,
+        )))
     }
 }
 
-struct PrepareReference<'a> {
+struct ReferencePrepared<'a> {
     model: &'a Model,
     /// `None` for a diffusers pipeline: weights only.
     architecture: Option<&'a Architecture>,
@@ -72,7 +104,7 @@ struct PrepareReference<'a> {
     assumptions: Vec<String>,
 }
 
-impl<'a> PrepareReference<'a> {
+impl<'a> ReferencePrepared<'a> {
     fn new(model: &'a Model, asked: &AskedWorkload) -> Result<Self, EngineError> {
         let architecture = match &model.architecture {
             Ok(architecture) => Some(architecture),
@@ -116,11 +148,11 @@ impl<'a> PrepareReference<'a> {
             ));
         }
 
-        let longest = architecture.and_then(|architecture| architecture.max_context);
-        let context = match (asked.context, architecture, longest) {
+        let max_context = architecture.and_then(|architecture| architecture.max_context);
+        let context = match (asked.context, architecture, max_context) {
             (Some(AskedContext::Tokens(tokens)), _, _) => tokens,
             (_, None, _) => 0,
-            (_, Some(_), Some(longest)) => longest,
+            (_, Some(_), Some(max_context)) => max_context,
             (_, Some(_), None) => {
                 assumptions
                     .push(format!("the configuration gives no length: a context of {CONTEXT_WITHOUT_KEYS} is assumed"));
@@ -128,9 +160,9 @@ impl<'a> PrepareReference<'a> {
             }
         };
 
-        if let Some(longest) = longest.filter(|longest| context > *longest) {
+        if let Some(max_context) = max_context.filter(|max_context| context > *max_context) {
             assumptions.push(format!(
-                "{context} tokens are more than the {longest} that the model is configured for"
+                "{context} tokens are more than the {max_context} that the model is configured for"
             ));
         }
 
@@ -157,12 +189,13 @@ impl<'a> PrepareReference<'a> {
         })
     }
 
+    /// The number of layers.
     fn layers(&self) -> u32 {
         self.architecture.map_or(0, Architecture::layer_count)
     }
 
-    /// Cache and states of `rank`.
-    fn remembered(
+    /// Bytes of the cache and states of `rank`.
+    fn cache_and_states(
         &self,
         split: &Split,
         rank: usize,
@@ -181,234 +214,6 @@ impl<'a> PrepareReference<'a> {
         }
 
         Ok((cache, states))
-    }
-}
-
-impl PreparedEngine for PrepareReference<'_> {
-    fn profile(&self) -> &'static str {
-        "logical"
-    }
-
-    fn parameters(&self) -> BTreeMap<String, Value> {
-        BTreeMap::new()
-    }
-
-    fn workload(&self) -> Workload {
-        self.workload
-    }
-
-    fn kv_cache_dtype(&self) -> String {
-        self.element_name.clone()
-    }
-
-    fn kv_bytes_per_token(&self) -> Bytes {
-        self.architecture.map_or(Bytes::ZERO, |architecture| {
-            logical::per_token(architecture, self.workload.context, self.element)
-        })
-    }
-
-    fn state_bytes_per_sequence(&self) -> Bytes {
-        self.architecture.map_or(Bytes::ZERO, |architecture| {
-            logical::states(architecture, 0..architecture.layer_count(), self.dtype)
-        })
-    }
-
-    fn assumptions(&self) -> Vec<String> {
-        self.assumptions.clone()
-    }
-
-    fn warnings(&self) -> Vec<String> {
-        Vec::new()
-    }
-
-    fn splits(&self, devices: u32) -> Result<Vec<Split>, IllegalSplit> {
-        let layers = self.layers();
-        if devices == 1 {
-            return Ok(vec![Split::single(layers)]);
-        }
-        Ok(vec![Split::by_layers(devices, layers)?])
-    }
-
-    fn check(&self, split: &Split) -> Result<(), IllegalSplit> {
-        let illegal = |why: &str| Err(IllegalSplit(why.to_owned()));
-        if split.tensor != 1 || split.expert_parallel {
-            return illegal("the reference splits by layers only");
-        }
-
-        if split.offload != Offload::None {
-            return illegal("the reference offloads nothing");
-        }
-
-        super::layer_weights::covers(&split.stages, self.layers())
-    }
-
-    fn uneven(&self) -> bool {
-        true
-    }
-
-    fn moves_to_host(&self) -> bool {
-        false
-    }
-
-    fn ranks_are_processes(&self) -> bool {
-        false
-    }
-
-    fn device_fitness(&self, _device: &DeviceFacts) -> DeviceSupport {
-        DeviceSupport::Able
-    }
-
-    fn fixed(
-        &self,
-        split: &Split,
-        rank: usize,
-        device: &DeviceFacts,
-    ) -> Result<Vec<Component>, EngineError> {
-        let bytes = self.fixed_sum(split, rank, device)?;
-        let detail = format!(
-            "{} tensors in {} files, as stored",
-            self.model.inventory.tensors(),
-            self.model.weight_files
-        );
-
-        Ok(vec![Component::between(
-            ComponentName::Weights,
-            bytes,
-            Basis::Exact,
-            detail,
-        )])
-    }
-
-    fn fixed_sum(
-        &self,
-        split: &Split,
-        rank: usize,
-        _device: &DeviceFacts,
-    ) -> Result<Interval, EngineError> {
-        let bytes = self.weights.stage(&split.stages, split.stage_of(rank).0);
-        if bytes.overflowed() {
-            Err(EngineError::Overflow { what: "weights" })
-        } else {
-            Ok(Interval::exact(bytes))
-        }
-    }
-
-    fn variable(
-        &self,
-        split: &Split,
-        rank: usize,
-        _device: &DeviceFacts,
-        workload: Workload,
-    ) -> Result<Vec<Component>, EngineError> {
-        let (cache, states) = self.remembered(split, rank, workload)?;
-        let held = format!(
-            "{} x {} tokens in {}",
-            workload.sequences, workload.context, self.element_name
-        );
-        let mut components = Vec::new();
-        if cache > Bytes::ZERO {
-            components.push(Component::exact(
-                ComponentName::KvCache,
-                cache,
-                Basis::Formula,
-                held,
-            ));
-        }
-
-        if states > Bytes::ZERO {
-            let detail = format!("{} sequences", workload.sequences);
-            components.push(Component::exact(
-                ComponentName::State,
-                states,
-                Basis::Formula,
-                detail,
-            ));
-        }
-
-        Ok(components)
-    }
-
-    fn variable_sum(
-        &self,
-        split: &Split,
-        rank: usize,
-        _device: &DeviceFacts,
-        workload: Workload,
-    ) -> Result<Interval, EngineError> {
-        let (cache, states) = self.remembered(split, rank, workload)?;
-        Ok(Interval::exact(cache + states))
-    }
-
-    fn host(&self, _split: &Split, _workload: Workload) -> Result<Vec<Component>, EngineError> {
-        Ok(Vec::new())
-    }
-
-    fn must_be_available(&self, _split: &Split, _device: &DeviceFacts, sum: Interval) -> Interval {
-        sum
-    }
-
-    fn share(&self, _split: &Split, _rank: usize, _device: &DeviceFacts) -> Option<Share> {
-        None
-    }
-
-    fn capacity(&self, _plan: &LaunchPlan<'_>) -> Result<Option<CacheCapacity>, EngineError> {
-        Ok(None)
-    }
-
-    fn launch(&self, _plan: &LaunchPlan<'_>) -> Launch {
-        Launch::default()
-    }
-}
-
-/// The dtype that the model computes in: the configuration's, else the widest-spread float among
-/// its tensors.
-pub(super) fn model_dtype(
-    format: Format,
-    inventory: &Inventory,
-    architecture: Option<&Architecture>,
-) -> Dtype {
-    // GGUF files name no compute dtype; llama.cpp's cache is F16.
-    if format == Format::Gguf {
-        return Dtype::F16;
-    }
-
-    if let Some(dtype) = architecture
-        .and_then(|architecture| architecture.dtype)
-        .filter(|dtype| dtype.is_float())
-    {
-        return dtype;
-    }
-
-    let sum = |dtype: Dtype| -> Bytes {
-        inventory
-            .classes
-            .iter()
-            .filter(|class| class.dtype() == Some(dtype))
-            .map(crate::model::TensorClass::bytes)
-            .sum()
-    };
-
-    let (half, brain) = (sum(Dtype::F16), sum(Dtype::BF16));
-
-    // 32-bit scales and biases of a quantised checkpoint say nothing of its compute dtype.
-    let quantized = architecture.is_some_and(|architecture| architecture.quantization.is_some());
-    match (half, brain) {
-        (Bytes::ZERO, Bytes::ZERO) if quantized => Dtype::BF16,
-        (Bytes::ZERO, Bytes::ZERO) => Dtype::F32,
-        (half, brain) if !quantized && sum(Dtype::F32) > half + brain => Dtype::F32,
-        (half, brain) if half > brain => Dtype::F16,
-        _ => Dtype::BF16,
-    }
-}
-
-/// The name that engines give a compute dtype.
-pub(super) fn dtype_name(dtype: Dtype) -> &'static str {
-    match dtype {
-        Dtype::F64 => "float64",
-        Dtype::F32 => "float32",
-        Dtype::F16 => "float16",
-        Dtype::BF16 => "bfloat16",
-        other => other.name(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The engines by name, with the embedded profiles or with a site's own corrections to them.
+//! The engines by name, with the embedded profiles or with a site's corrections to them.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -40,9 +40,11 @@ impl Engines {
         })
     }
 
-    /// All engines, with a site's own constants: each table holds one table for each engine that it
-    /// corrects, see [`Profiles::overridden`](super::profile::Profiles::overridden). Of one
-    /// constant a later table stands before an earlier one.
+    /// All engines, with a site's own constants.
+    ///
+    /// Each table holds one table for each engine that it corrects, see
+    /// [`Profiles::overridden`](super::profile::Profiles::overridden). A later table overrides an
+    /// earlier one.
     pub fn with_constants(tables: &[toml::Table]) -> Result<Self, EngineError> {
         let mut all = Self::embedded().map_err(|error| super::vllm::profile_error(&error))?;
         let mut merged: BTreeMap<&str, toml::Table> = BTreeMap::new();
@@ -56,7 +58,8 @@ impl Engines {
         }
 
         for (name, constants) in merged {
-            let corrected = super::with_constants(name, &constants)?.ok_or_else(|| {
+            let corrected = all.by_name(name)?.with_constants(&constants)?;
+            let corrected = corrected.ok_or_else(|| {
                 not_correctable(&all, name, "has no constants that can be corrected here")
             })?;
             all.engines.retain(|engine| engine.name() != name);
@@ -78,7 +81,7 @@ impl Engines {
             })
     }
 
-    /// The names that `--engine` takes.
+    /// The valid names for `--engine`.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.engines.iter().map(|engine| engine.name())
     }
@@ -120,14 +123,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tables_are_merged_constant_by_constant() {
-        let table = |text: &str| text.parse::<toml::Table>().unwrap();
-        let mut merged = table("constants.a = 1\nconstants.b = 2");
-        merge(&mut merged, &table("constants.b = 3\n\"0.33\".a = 4"));
+    fn merge_overrides_single_constants() {
+        let parse_table = |text: &str| text.parse::<toml::Table>().unwrap();
+        let mut merged = parse_table("constants.a = 1\nconstants.b = 2");
+        merge(&mut merged, &parse_table("constants.b = 3\n\"0.33\".a = 4"));
 
         assert_eq!(
             merged,
-            table("constants.a = 1\nconstants.b = 3\n\"0.33\".a = 4")
+            parse_table("constants.a = 1\nconstants.b = 3\n\"0.33\".a = 4")
         );
     }
 }

@@ -1,5 +1,4 @@
-//! Which releases of an engine the figures hold for, and what that means for a version that was
-//! asked for.
+//! The releases that an engine's figures cover, and the confidence in a requested version.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -8,13 +7,12 @@ use serde::Deserialize;
 
 use super::{EngineError, EngineVersion};
 
-/// How well a version is known.
+/// The confidence in the figures for a version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Confidence {
     /// Logs or the engine's own code confirm the figures.
     Verified,
-    /// The figures are those of the nearest release that is verified; the text says how far away
-    /// that is.
+    /// The figures are those of the nearest verified release; the text states the distance.
     Unverified(String),
 }
 
@@ -27,21 +25,18 @@ struct Releases {
     verified: [EngineVersion; 2],
     #[cfg_attr(
         not(test),
-        expect(
-            dead_code,
-            reason = "the file states it for readers; a test requires it"
-        )
+        expect(dead_code, reason = "documentation in the file; a test requires it")
     )]
     source: String,
 }
 
-/// How an engine numbers what it publishes.
+/// An engine's numbering scheme.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Numbering {
     /// PEP 440.
     Versions,
-    /// One number, counting builds.
+    /// A number that counts builds.
     Builds,
 }
 
@@ -49,12 +44,12 @@ static TABLE: LazyLock<Result<BTreeMap<String, Releases>, String>> = LazyLock::n
     toml::from_str(include_str!("profiles/releases.toml")).map_err(|error| error.to_string())
 });
 
-/// Checks that `version` is a version of `engine`, whatever is known of it.
+/// Checks that `version` has the form of the engine's versions, known or not.
 pub fn check_form(engine: &'static str, version: &EngineVersion) -> Result<(), EngineError> {
     releases(engine, version).map(|_| ())
 }
 
-/// How well `version` of `engine` is known; the newest release where none is asked for.
+/// The confidence in `version` of `engine`; without a version, the newest release counts.
 pub fn confidence(
     engine: &'static str,
     version: Option<&EngineVersion>,
@@ -70,8 +65,8 @@ pub fn confidence(
         && version.build().is_some_and(|build| build <= 1);
     if version.names_no_release() || untagged {
         return Ok(Confidence::Unverified(format!(
-            "{engine} {version} names no release (a build from source without tags reports it): the figures are those of \
-             {last}, and their intervals are wider"
+            "{engine} {version} names no release (a build from source without tags reports it): \
+             the figures are those of {last}, and their intervals are wider"
         )));
     }
 
@@ -94,39 +89,39 @@ pub fn confidence(
 
     let distance = distance(version, nearest, releases.numbered_by);
     Ok(Confidence::Unverified(format!(
-        "{engine} {version} is {distance} {relation} than {nearest}, the {end} that is verified: the figures are those of \
-         the nearest profile, and their intervals are wider"
+        "{engine} {version} is {distance} {relation} than {nearest}, the {end} verified release: \
+         the figures are those of the nearest profile, and their intervals are wider"
     )))
 }
 
-/// The releases of `engine`, if `version` has their form.
+/// The releases of `engine`; fails if `version` does not have their form.
 fn releases(
     engine: &'static str,
     version: &EngineVersion,
 ) -> Result<&'static Releases, EngineError> {
-    let invalid = |why: &str| EngineError::InvalidVersion {
+    let invalid_version = |why: &str| EngineError::InvalidVersion {
         engine,
         version: version.to_string(),
         why: why.to_owned(),
     };
 
-    let table = TABLE.as_ref().map_err(|error| invalid(error))?;
+    let table = TABLE.as_ref().map_err(|error| invalid_version(error))?;
     let releases = table
         .get(engine)
-        .ok_or_else(|| invalid("it has no versions; leave the version out"))?;
+        .ok_or_else(|| invalid_version("it has no versions; leave the version out"))?;
 
     match releases.numbered_by {
         Numbering::Versions if version.is_build() => {
-            Err(invalid("builds such as b12032 are llama.cpp's"))
+            Err(invalid_version("builds such as b12032 are llama.cpp's"))
         }
-        Numbering::Builds if version.build().is_none() => Err(invalid(
+        Numbering::Builds if version.build().is_none() => Err(invalid_version(
             "its versions are build numbers such as b12032 (llama-server --version)",
         )),
         _ => Ok(releases),
     }
 }
 
-/// How far `version` is from `bound`: `2 minor releases`.
+/// The distance of `version` from `bound`: `2 minor releases`.
 fn distance(version: &EngineVersion, bound: &EngineVersion, numbered_by: Numbering) -> String {
     let pairs = version.numbers().iter().zip(bound.numbers());
     let mut steps = pairs.map(|(own, other)| own.abs_diff(*other)).enumerate();
@@ -235,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn forms_of_other_engines_are_invalid() {
+    fn other_engines_forms_are_invalid() {
         for (engine, version) in [
             ("vllm", "b12032"),
             ("llama.cpp", "0.33"),

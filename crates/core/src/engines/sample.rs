@@ -1,4 +1,4 @@
-//! Models and devices that the engines' tests share.
+//! Models and devices for the engines' tests.
 
 use std::collections::BTreeMap;
 
@@ -54,7 +54,7 @@ pub(crate) fn model(config: &Value, inventory: Inventory) -> Model {
 
 /// A diffusers pipeline of (name, class, configuration).
 pub(super) fn pipeline(components: &[(&str, &str, Value)], inventory: Inventory) -> Model {
-    let component = |(name, class, config): &(&str, &str, Value)| PipelineComponent {
+    let to_component = |(name, class, config): &(&str, &str, Value)| PipelineComponent {
         name: (*name).to_owned(),
         class: (*class).to_owned(),
         bytes: inventory
@@ -65,7 +65,7 @@ pub(super) fn pipeline(components: &[(&str, &str, Value)], inventory: Inventory)
         config: Some(config.clone()),
     };
 
-    let components = components.iter().map(component).collect();
+    let components = components.iter().map(to_component).collect();
     Model {
         format: Format::Diffusers,
         components,
@@ -73,7 +73,7 @@ pub(super) fn pipeline(components: &[(&str, &str, Value)], inventory: Inventory)
     }
 }
 
-/// A question of so many tokens.
+/// A requested workload of `context` tokens.
 pub(super) fn tokens(context: u64) -> AskedWorkload {
     AskedWorkload {
         context: Some(AskedContext::Tokens(context)),
@@ -88,7 +88,7 @@ pub(super) fn prepare<'a>(
     asked: AskedWorkload,
     (version, parameters): (Option<&str>, &'a BTreeMap<String, Value>),
 ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
-    // The case borrows device and version for as long as the model; tests leak one each.
+    // The request borrows device and version for as long as the model, so tests leak one of each.
     let version: Option<&'a EngineVersion> =
         version.map(|text| &*Box::leak(Box::new(text.parse().unwrap())));
     let devices: &'a [DeviceFacts] = Box::leak(Box::new([device()]));

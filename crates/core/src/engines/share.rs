@@ -1,20 +1,20 @@
-//! A share of a device that the asker gives an engine, and the cache that an engine has once it is
-//! started.
+//! The share of a device that a parameter reserves, and the cache that a started engine has.
 
 use super::Interval;
 
-/// A share of a device: the engine takes all of it at its start, whatever it needs, and nothing
-/// beyond it.
+/// A reserved share of a device.
+///
+/// The engine takes all of it at its start, whatever it needs, and nothing more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
     /// The parameter that sets it, by the engine's own name: `gpu_memory_utilization`.
     pub name: &'static str,
     /// The share in millionths of the device's memory.
     pub millionths: u64,
-    /// Bytes that the engine holds in all: the share and what lies outside of it.
+    /// Bytes that the engine holds in all: the share and the memory outside it.
     pub taken: Interval,
-    /// The part of `taken` that lies outside of the share: what is allocated before the engine
-    /// looks how much is free.
+    /// The part of `taken` outside the share: what is allocated before the engine reads the free
+    /// memory.
     pub outside: Interval,
 }
 
@@ -40,14 +40,14 @@ pub fn decimal(millionths: u64) -> f64 {
     millionths as f64 / 1_000_000.0
 }
 
-/// The cache of an engine that was started, in tokens, as engines log it.
+/// The cache of a started engine in tokens, as engines log it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheCapacity {
-    /// Tokens that the cache is expected to hold ("GPU KV cache size" in vLLM's log).
+    /// Expected tokens in the cache ("GPU KV cache size" in vLLM's log).
     pub tokens: u64,
-    /// Tokens that it holds at the least.
+    /// Lowest expected tokens in the cache.
     pub low_tokens: u64,
-    /// Sequences of the context in force that it is expected to hold at once, in hundredths
-    /// ("Maximum concurrency").
+    /// Expected concurrent sequences of the effective context, in hundredths ("Maximum
+    /// concurrency").
     pub concurrency_hundredths: u64,
 }

@@ -1,9 +1,10 @@
-//! An engine at a version that nothing here confirms: the nearest profile's figures, as assumptions
-//! with wider intervals.
+//! An engine at an unverified version.
 //!
-//! The figures of neighbouring profiles show how far releases differ. Weights and whatever is read
-//! from headers do not change with the release; neither does the cache of a model with full
-//! attention only: all 32 rates that vLLM logged follow one formula.
+//! The figures are those of the nearest profile, as assumptions with wider intervals.
+//!
+//! The widths follow from how far neighboring profiles differ. Weights and other figures read from
+//! headers do not change with the release. Neither does the cache of a model with full attention
+//! only: all 32 rates that vLLM logged follow one formula.
 
 use std::collections::BTreeMap;
 
@@ -19,15 +20,14 @@ use crate::device::DeviceFacts;
 use crate::model::Model;
 use crate::model::architecture::{Mixer, Span};
 
-/// How much larger (and smaller) what is neither weights nor cache may be at another release, in
-/// percent.
+/// Percent by which a component other than weights and cache may differ at another release.
 ///
-/// Of the vLLM profiles, neighbours differ most from 0.11 to 0.8 and from 0.14 to 0.19. Qwen3-8B on
-/// an H100: the likely sum of one is up to 1.73 times the high end of the other. Rounded up.
+/// The largest steps between neighboring vLLM profiles are 0.11 to 0.8 and 0.14 to 0.19. For
+/// Qwen3-8B on an H100, the likely sum of one is up to 1.73 times the high end of the other.
+/// Rounded up.
 const OVERHEAD_PERCENT: u64 = 200;
 
-/// The same for caches with windows, latents or states, whose pages follow rules that releases
-/// change.
+/// The same for caches with windows, latents or states, whose page rules change with releases.
 ///
 /// vLLM 0.33's own planner keeps up to 29 % more (Mamba-2 hybrids) than the rules here, which logs
 /// of earlier releases confirm. Rounded up.
@@ -36,18 +36,18 @@ const CACHE_PERCENT: u64 = 130;
 /// An engine at a version outside of the verified range.
 pub(super) struct Unverified<'a> {
     inner: Box<dyn PreparedEngine + 'a>,
-    /// Whether every layer has full attention, so that no release caches anything else.
+    /// Whether every layer has full attention, so that all releases cache the same.
     plain_cache: bool,
     warning: String,
 }
 
 impl<'a> Unverified<'a> {
     pub(super) fn new(inner: Box<dyn PreparedEngine + 'a>, model: &Model, warning: String) -> Self {
-        let full = |mixer: &Mixer| matches!(mixer, Mixer::Attention(attention) if attention.span == Span::Full);
-        let plain_cache = model
-            .architecture
-            .as_ref()
-            .is_ok_and(|architecture| architecture.mixers(0..architecture.layer_count()).all(full));
+        let plain_cache = model.architecture.as_ref().is_ok_and(|architecture| {
+            architecture
+                .mixers(0..architecture.layer_count())
+                .all(has_full_attention)
+        });
 
         Self {
             inner,
@@ -56,10 +56,10 @@ impl<'a> Unverified<'a> {
         }
     }
 
-    /// The component with the doubt about the version in it.
-    fn doubt(&self, part: Component) -> Component {
+    /// Widens the component's interval for the unverified version.
+    fn widen(&self, part: Component) -> Component {
         let percent = match part.name {
-            // Weights are the file's, whoever loads it; what stays on the host is weights too.
+            // Every release loads the same weights; host memory holds weights too.
             ComponentName::Weights | ComponentName::Host => return part,
             _ if part.basis == Basis::Exact => return part,
             ComponentName::KvCache | ComponentName::State if self.plain_cache => 100,
@@ -80,6 +80,10 @@ impl<'a> Unverified<'a> {
             ..part
         }
     }
+}
+
+fn has_full_attention(mixer: &Mixer) -> bool {
+    matches!(mixer, Mixer::Attention(attention) if attention.span == Span::Full)
 }
 
 impl PreparedEngine for Unverified<'_> {
@@ -148,7 +152,7 @@ impl PreparedEngine for Unverified<'_> {
         device: &DeviceFacts,
     ) -> Result<Vec<Component>, EngineError> {
         let parts = self.inner.fixed(split, rank, device)?;
-        Ok(parts.into_iter().map(|part| self.doubt(part)).collect())
+        Ok(parts.into_iter().map(|part| self.widen(part)).collect())
     }
 
     fn variable(
@@ -159,7 +163,7 @@ impl PreparedEngine for Unverified<'_> {
         workload: Workload,
     ) -> Result<Vec<Component>, EngineError> {
         let parts = self.inner.variable(split, rank, device, workload)?;
-        Ok(parts.into_iter().map(|part| self.doubt(part)).collect())
+        Ok(parts.into_iter().map(|part| self.widen(part)).collect())
     }
 
     fn fixed_sum(
@@ -194,8 +198,8 @@ impl PreparedEngine for Unverified<'_> {
     }
 
     fn capacity(&self, _plan: &LaunchPlan<'_>) -> Result<Option<CacheCapacity>, EngineError> {
-        // The engine's own count has no doubt about the version in it: no number is better than one
-        // that is too high.
+        // The engine's own count does not cover the unverified version, and a count that is too
+        // high is worse than none.
         Ok(None)
     }
 
@@ -235,7 +239,7 @@ mod tests {
         let (none, devices) = (BTreeMap::new(), [sample::device()]);
         let asked = sample::tokens(8192);
 
-        let case = crate::engines::EngineRequest {
+        let request = crate::engines::EngineRequest {
             model,
             version: Some(&version),
             parameters: &none,
@@ -243,7 +247,7 @@ mod tests {
             devices: &devices,
         };
 
-        let prepared = prepare(by_name("vllm").unwrap(), &case).unwrap();
+        let prepared = prepare(by_name("vllm").unwrap(), &request).unwrap();
         let split = Split::single(32);
         let parts = sample::components(&*prepared, &split, 0);
         let fixed = prepared.fixed_sum(&split, 0, &devices[0]).unwrap();
@@ -288,7 +292,7 @@ mod tests {
     #[test]
     fn unverified_version_widens_windowed_cache() {
         let model = model(Some(1024));
-        let cache = |version| sample::sum(&asked(&model, version).1, ComponentName::KvCache);
-        assert_eq!(cache("0.34").high, cache("0.33").high.scale(130, 100));
+        let cache_at = |version| sample::sum(&asked(&model, version).1, ComponentName::KvCache);
+        assert_eq!(cache_at("0.34").high, cache_at("0.33").high.scale(130, 100));
     }
 }

@@ -10,12 +10,14 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// A version of an engine. Which forms an engine has is in [`super::releases`].
+/// A version of an engine.
+///
+/// [`super::releases`] lists the forms that each engine uses.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct EngineVersion {
     text: String,
-    /// The numbers of the release; of a build its only number.
+    /// The numbers of the release; for a build, its only number.
     numbers: Vec<u32>,
     /// Whether it is written as a build: `b12032`.
     build: bool,
@@ -23,29 +25,41 @@ pub struct EngineVersion {
     development: bool,
 }
 
-/// A text that is no version.
+/// The error for a text that is not a version.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no version; versions look like 0.33, v0.11.0rc1 or b12032")]
+#[error("'{0}' is not a version; versions look like 0.33, v0.11.0rc1 or b12032")]
 pub struct InvalidVersion(String);
 
-/// An engine, and the version of it that is meant: `vllm`, `vllm@0.33`.
+impl InvalidVersion {
+    /// Keeps up to 40 printable characters of `text` for the message.
+    fn new(text: &str) -> Self {
+        Self(
+            text.chars()
+                .filter(|letter| !letter.is_control())
+                .take(40)
+                .collect(),
+        )
+    }
+}
+
+/// An engine with an optional version: `vllm`, `vllm@0.33`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct EngineSpec {
-    /// The engine's name; whether it exists is not checked here.
+    /// The engine's name; it may not exist.
     pub name: String,
-    /// Its version, where one is given.
+    /// The version, if one is given.
     pub version: Option<EngineVersion>,
 }
 
-/// The longest version, in bytes: what follows is no version, and would be repeated in messages.
+/// The maximum length of a version in bytes; messages repeat the version.
 const MAX_LENGTH: usize = 96;
 
-/// The most numbers of a release.
+/// The maximum count of numbers in a release.
 const MAX_NUMBERS: usize = 8;
 
 impl EngineVersion {
-    /// The build's number, where the version is one or could be one: a number alone.
+    /// The build number, if the version is a single number.
     pub fn build(&self) -> Option<u32> {
         match *self.numbers {
             [number] if !self.development => Some(number),
@@ -58,8 +72,9 @@ impl EngineVersion {
         self.build
     }
 
-    /// Whether it names no release: a build from source without tags reports `0.1.dev17+g1a2b3c4`,
-    /// `0.0.0`, or build 1.
+    /// Whether the version names no release.
+    ///
+    /// A build from source without tags reports `0.1.dev17+g1a2b3c4`, `0.0.0`, or build 1.
     pub fn names_no_release(&self) -> bool {
         let first_two = self.numbers.first().copied().unwrap_or(0) == 0
             && self.numbers.get(1).is_none_or(|it| *it <= 1);
@@ -68,9 +83,10 @@ impl EngineVersion {
         untagged || zero || (self.build && self.numbers.iter().all(|number| *number <= 1))
     }
 
-    /// Its place before, in, or after the release `numbers`, by as many numbers as both have:
-    /// 0.33.1 is in 0.33, and 5 is in 5.23. A version that names no release counts as newer than
-    /// all.
+    /// Compares the version with the release `numbers`, by as many numbers as both have.
+    ///
+    /// 0.33.1 is in 0.33, and 5 is in 5.23. A version that names no release is newer than all
+    /// others.
     pub fn order(&self, numbers: &[u32]) -> Ordering {
         if self.names_no_release() {
             return Ordering::Greater;
@@ -99,33 +115,23 @@ impl FromStr for EngineVersion {
 
     fn from_str(text: &str) -> Result<Self, InvalidVersion> {
         let text = text.trim();
-        let invalid = || {
-            InvalidVersion(
-                text.chars()
-                    .filter(|letter| !letter.is_control())
-                    .take(40)
-                    .collect(),
-            )
-        };
-
         if text.len() > MAX_LENGTH {
-            return Err(invalid());
+            return Err(InvalidVersion::new(text));
         }
 
         let lower = text.to_ascii_lowercase();
-        let text = text.to_owned();
         if let Some(number) = build_number(&lower) {
             return Ok(Self {
-                text,
+                text: text.to_owned(),
                 numbers: vec![number],
                 build: true,
                 development: false,
             });
         }
 
-        let (numbers, development) = release(&lower).ok_or_else(invalid)?;
+        let (numbers, development) = release(&lower).ok_or_else(|| InvalidVersion::new(text))?;
         Ok(Self {
-            text,
+            text: text.to_owned(),
             numbers,
             build: false,
             development,
@@ -211,7 +217,7 @@ fn build_number(text: &str) -> Option<u32> {
 fn release(text: &str) -> Option<(Vec<u32>, bool)> {
     let mut rest = Rest(text.strip_prefix('v').unwrap_or(text));
     if let Some((epoch, version)) = rest.0.split_once('!') {
-        // No engine has a release of a later epoch, and its numbers would mean another release.
+        // No engine has a release of a later epoch, whose numbers would mean another release.
         if epoch.parse::<u32>().ok()? != 0 {
             return None;
         }
@@ -244,7 +250,7 @@ fn release(text: &str) -> Option<(Vec<u32>, bool)> {
     (rest.0.is_empty() || rest.is_local()).then_some((numbers, development))
 }
 
-/// What is left of a version.
+/// The unparsed rest of a version.
 struct Rest<'t>(&'t str);
 
 impl Rest<'_> {
@@ -253,6 +259,10 @@ impl Rest<'_> {
         let rest = self.0.strip_prefix(part);
         self.0 = rest.unwrap_or(self.0);
         rest.is_some()
+    }
+
+    fn starts_with_digit(&self) -> bool {
+        self.0.starts_with(|letter: char| letter.is_ascii_digit())
     }
 
     /// Takes the digits that come next.
@@ -268,8 +278,9 @@ impl Rest<'_> {
         digits.parse().ok()
     }
 
-    /// Takes a separator, one of `words` and its number, which may be missing after a word. Takes
-    /// nothing where they do not follow.
+    /// Takes a separator, one of `words` and its number.
+    ///
+    /// A number may be missing after a word. Takes nothing if they do not follow.
     fn numbered(&mut self, words: &[&str], separators: &[&str]) -> Option<u32> {
         for separator in separators {
             let Some(after) = self.0.strip_prefix(separator) else {
@@ -281,18 +292,21 @@ impl Rest<'_> {
             };
 
             let mut rest = Rest(after.get(word.len()..).unwrap_or_default());
-            let digit =
-                |rest: &Rest<'_>| rest.0.starts_with(|letter: char| letter.is_ascii_digit());
-            if word.is_empty() && !digit(&rest) {
+            if word.is_empty() && !rest.starts_with_digit() {
                 continue;
             }
 
             if !word.is_empty() {
-                let after = rest.0.strip_prefix(['.', '-', '_']).map(Rest).filter(digit);
+                let after = rest.0.strip_prefix(['.', '-', '_']).map(Rest);
+                let after = after.filter(Rest::starts_with_digit);
                 rest = after.unwrap_or(rest);
             }
 
-            let number = if digit(&rest) { rest.number()? } else { 0 };
+            let number = if rest.starts_with_digit() {
+                rest.number()?
+            } else {
+                0
+            };
             self.0 = rest.0;
             return Some(number);
         }
@@ -315,13 +329,12 @@ impl Rest<'_> {
         self.skip("-dirty");
     }
 
-    /// Whether what is left is a local label: `+cu128`, `+g1a2b3c4.d20260424`.
+    /// Whether the rest is a local label: `+cu128`, `+g1a2b3c4.d20260424`.
     fn is_local(&self) -> bool {
         self.0.strip_prefix('+').is_some_and(|label| {
-            let alphanumeric = |part: &str| {
+            label.split(['.', '-', '_']).all(|part| {
                 !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric())
-            };
-            label.split(['.', '-', '_']).all(alphanumeric)
+            })
         })
     }
 }
@@ -335,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_of_engines_are_read() {
+    fn engine_versions_parse() {
         for (text, numbers) in [
             ("0.33", &[0, 33][..]),
             ("v0.33", &[0, 33]),
@@ -360,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn other_texts_are_no_versions() {
+    fn other_texts_fail_to_parse() {
         let long = "1.".repeat(200);
         for text in [
             "",
@@ -397,7 +410,7 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(
-            message.starts_with("'ban[31mana' is no version"),
+            message.starts_with("'ban[31mana' is not a version"),
             "{message}"
         );
     }

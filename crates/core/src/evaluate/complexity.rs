@@ -1,27 +1,29 @@
-//! What a plan costs: for models that no real one is like it is seconds, and some who plan do so
-//! for everybody.
+//! The cost of a plan.
+//!
+//! A plan for an unrealistic model can take seconds, and some callers plan while others wait.
 
 use crate::model::{Inventory, Model};
 use crate::report::problem::{Problem, Reason};
 use crate::report::question::Question;
 
-/// The most pieces of an inventory. The largest known (Stable Diffusion) have 1 900.
-const MOST_PIECES: usize = 8 * 1024;
-/// The most pieces times layers, which is what planning costs. The largest known models come to 40
-/// 000.
-const MOST_EFFORT: usize = 1 << 19;
+/// Maximum pieces of an inventory. The largest known models (Stable Diffusion) have 1 900.
+const MAX_PIECES: usize = 8 * 1024;
+/// Maximum product of pieces and layers, the cost of planning. The largest known models reach
+/// 40 000.
+const MAX_COST: usize = 1 << 19;
 
-/// Layers times devices up to which a plan is a matter of milliseconds, also where nothing fits and
-/// all ways out are tried: 64 layers on 8 devices.
-const MOST_CELLS: usize = 512;
-/// Kinds of tensors (of one name but for its numbers, dtype and shape) beyond those of any known
-/// model, which has hundreds.
-const MOST_KINDS: usize = 2048;
+/// Maximum product of layers and devices of a cheap plan: 64 layers on 8 devices. Such a plan takes
+/// milliseconds, even if nothing fits and every suggestion is tried.
+const MAX_CELLS: usize = 512;
+/// Maximum kinds of tensors of a cheap plan. A kind has one name (numbers aside), dtype and shape.
+/// Known models have hundreds.
+const MAX_KINDS: usize = 2048;
 
-/// Whether a plan on `devices` of this host may take longer than everybody else should wait: a
-/// frontier, the verdicts of many files, many layers on many devices, a model of more parts than
-/// any that is known.
-pub fn takes_long(question: &Question, model: &Model, devices: usize) -> bool {
+/// Whether a plan on `devices` devices may take longer than other callers should wait.
+///
+/// Expensive are a frontier, the verdicts of many files, many layers on many devices, and models
+/// with more parts than any known one.
+pub fn is_expensive(question: &Question, model: &Model, devices: usize) -> bool {
     let layers = model
         .architecture
         .as_ref()
@@ -29,38 +31,38 @@ pub fn takes_long(question: &Question, model: &Model, devices: usize) -> bool {
 
     question.frontier
         || model.variants.len() > 1
-        || layers.saturating_mul(devices) > MOST_CELLS
-        || model.inventory.classes.len() > MOST_KINDS
+        || layers.saturating_mul(devices) > MAX_CELLS
+        || model.inventory.classes.len() > MAX_KINDS
 }
 
-/// Refuses a model that memory is not promised for, because it would take the ledger's owner too
-/// long to find a place for it.
-pub fn leasable(model: &Model) -> Result<(), Problem> {
-    let of_adapter = model
+/// Rejects a model that is too complex for a lease: the plan would block the lease broker too long.
+pub fn check_complexity(model: &Model) -> Result<(), Problem> {
+    let adapter_pieces = model
         .adapter
         .as_ref()
         .map_or(0, |adapter| pieces(&adapter.inventory));
-    let pieces = pieces(&model.inventory).saturating_add(of_adapter);
+    let pieces = pieces(&model.inventory).saturating_add(adapter_pieces);
 
     let layers = model
         .architecture
         .as_ref()
         .map_or(1, |architecture| architecture.layers.len().max(1));
-    if pieces <= MOST_PIECES && pieces.saturating_mul(layers) <= MOST_EFFORT {
+    if pieces <= MAX_PIECES && pieces.saturating_mul(layers) <= MAX_COST {
         return Ok(());
     }
 
     let detail = format!(
-        "{} has {pieces} kinds of tensors and runs of layers in {layers} layers, more than any model that memory is promised \
-         for",
+        "{} has {pieces} kinds of tensors and runs of layers in {layers} layers: too many for a \
+         lease",
         model.identity.repo
     );
 
     Err(Problem::new(Reason::Usage, detail)
-        .hint("ask whether it fits, without a lease (POST /v1/fits; fits without --reserve)"))
+        .hint("ask without a lease (POST /v1/fits; fits without --reserve)"))
 }
 
-/// What a plan goes through: each kind of tensor, and each run of layers that has it.
+/// Returns the pieces that a plan goes through: each kind of tensor, and each run of layers that
+/// has it.
 fn pieces(inventory: &Inventory) -> usize {
     inventory
         .classes
@@ -77,11 +79,12 @@ mod tests {
     use crate::model::variant::{FileVariant, Known};
     use crate::model::{Dtype, Format, Storage, config};
 
-    /// A model of so many layers, and tensors of so many names, each in every `step`th layer.
+    /// Returns a model of `layers` layers with tensors of `names` names, each in every `step`th
+    /// layer.
     fn model(layers: u32, names: u32, step: usize) -> Model {
         let mut builder = InventoryBuilder::default();
         for name in 0..names {
-            // Numbers between dots fold; letters do not.
+            // Numbers between dots are folded into one kind; letters are not.
             let name: String = name
                 .to_string()
                 .bytes()
@@ -116,17 +119,17 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_is_made_at_once_unless_it_may_take_long() {
+    fn realistic_plan_is_cheap() {
         let question = Question::default();
         let known = model(64, 10, 1);
-        assert!(!takes_long(&question, &known, 8));
+        assert!(!is_expensive(&question, &known, 8));
 
         assert!(
-            takes_long(&question, &known, 9),
+            is_expensive(&question, &known, 9),
             "many layers on many devices"
         );
         assert!(
-            takes_long(
+            is_expensive(
                 &Question {
                     frontier: true,
                     ..Question::default()
@@ -137,9 +140,9 @@ mod tests {
             "a frontier"
         );
 
-        assert!(!takes_long(&question, &model(1, 2048, 1), 1));
+        assert!(!is_expensive(&question, &model(1, 2048, 1), 1));
         assert!(
-            takes_long(&question, &model(1, 2049, 1), 1),
+            is_expensive(&question, &model(1, 2049, 1), 1),
             "kinds of tensors"
         );
 
@@ -156,20 +159,20 @@ mod tests {
         };
 
         assert!(
-            takes_long(&question, &several, 1),
+            is_expensive(&question, &several, 1),
             "the verdicts of many files"
         );
     }
 
     #[test]
-    fn models_like_real_ones_are_planned_for_and_absurd_ones_are_not() {
-        assert!(leasable(&model(128, 400, 1)).is_ok());
-        let problem = leasable(&model(8, 20_000, 1)).unwrap_err();
+    fn absurd_models_get_no_lease() {
+        assert!(check_complexity(&model(128, 400, 1)).is_ok());
+        let problem = check_complexity(&model(8, 20_000, 1)).unwrap_err();
         assert_eq!(problem.reason, Reason::Usage);
         assert!(problem.detail.contains("40000 kinds"), "{problem}");
 
         assert!(
-            leasable(&model(2_000, 20, 2)).is_err(),
+            check_complexity(&model(2_000, 20, 2)).is_err(),
             "few names, and each in a thousand runs"
         );
     }

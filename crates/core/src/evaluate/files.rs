@@ -1,36 +1,37 @@
-//! A verdict for every file of a repository that holds one model in many quantisations.
+//! A verdict for every file of a repository that holds one model in many quantizations.
 //!
-//! The answer itself is about one of them, the one that the engine would load if nobody chose.
-//! Choosing is what the list is for.
+//! The answer itself is about one file, the one that the engine loads by default. The list helps
+//! the user to choose another.
 
-use std::cmp::Reverse;
-
-use super::{HostView, Rules, ask};
+use super::host_view::HostView;
+use super::request::{Rules, ask};
 use crate::bytes::Bytes;
-use crate::engines::{Basis, Offload};
+use crate::engines::{Basis, Interval, Offload};
 use crate::model::variant::{Content, Known, label};
 use crate::model::{Format, Model};
-use crate::placement::{Placement, plan};
+use crate::placement::{Placement, Strategy, plan};
 use crate::report::answer::{Answer, Suggestion, Verdict};
 use crate::report::file::{FileAnswer, FileKind, FilesAnswer};
 use crate::report::problem::Problem;
 use crate::report::question::Question;
+use crate::wire_word::WireWord;
 
-/// Beyond this many bits a weight there is no better quality: models are published in 16-bit types.
+/// Bits a weight beyond which quality does not improve: models are published in 16-bit types.
 const FULL_PRECISION_BITS: f64 = 16.0;
 
-/// The rule, as it stands in the answer.
+/// The rule of the recommendation, as the answer states it.
 const RULE: &str = "the most bits a weight (16 at most) among the files that fit, all on devices before any that needs host memory; \
                     of equals the smaller";
 
-/// Adds to `answer`, which is about `model`, a line for every file of its repository. Does nothing
-/// where there is no choice. `judged` says whether `here` is what the asker has, so that there are
-/// verdicts.
+/// Adds a line for every file of the repository to `answer`, which is about `model`.
+///
+/// Does nothing if there is no choice. `judged` says whether `host` has the devices of the
+/// question, so that there are verdicts.
 pub(super) fn list(
     answer: &mut Answer,
     question: &Question,
     model: &Model,
-    here: &HostView,
+    host: &HostView,
     rules: &Rules,
     judged: bool,
 ) -> Result<(), Problem> {
@@ -58,13 +59,13 @@ pub(super) fn list(
         };
 
         list.push(match (model.variant(variant), &variant.known) {
-            (Some(other), _) => line.judge(&other, question, here, rules)?,
+            (Some(other), _) => line.judge(&other, question, host, rules)?,
             (None, Known::NoModel(content)) => line.without_figures(kind(*content), None),
             (None, Known::Unreadable(why)) => {
                 line.without_figures(FileKind::Model, Some(why.clone()))
             }
             (None, _) => {
-                line.without_figures(FileKind::Model, Some("its length is not known".to_owned()))
+                line.without_figures(FileKind::Model, Some("its length is unknown".to_owned()))
             }
         });
     }
@@ -83,12 +84,16 @@ pub(super) fn list(
     }
 
     list.sort_by(|left, right| {
-        let bits = |file: &FileAnswer| file.bits_per_weight.unwrap_or_default();
-        let rest = |file: &FileAnswer| (Reverse(file.stored_bytes), file.file.clone());
         left.kind
             .cmp(&right.kind)
-            .then(bits(right).total_cmp(&bits(left)))
-            .then_with(|| rest(left).cmp(&rest(right)))
+            .then(
+                right
+                    .bits_per_weight
+                    .unwrap_or_default()
+                    .total_cmp(&left.bits_per_weight.unwrap_or_default()),
+            )
+            .then(right.stored_bytes.cmp(&left.stored_bytes))
+            .then_with(|| left.file.cmp(&right.file))
     });
 
     if !judged {
@@ -98,7 +103,7 @@ pub(super) fn list(
     }
 
     if answer.verdict == Some(Verdict::Unknown) {
-        // What is not understood of one is not understood of all, and the answer says it once.
+        // If one file is not understood, none is, and the answer states the reason once.
         for file in list
             .iter_mut()
             .filter(|file| file.verdict == Some(Verdict::Unknown))
@@ -122,32 +127,36 @@ pub(super) fn list(
     Ok(())
 }
 
-/// The file to take by [`RULE`].
+/// Returns the recommended file by [`RULE`].
 fn recommended(list: &[FileAnswer]) -> Option<&FileAnswer> {
-    let fits =
-        |file: &&FileAnswer| file.kind == FileKind::Model && file.verdict == Some(Verdict::Fits);
-    let on_host = |file: &FileAnswer| {
-        file.strategy
-            .as_deref()
-            .is_some_and(|strategy| strategy.ends_with("offload"))
-    };
+    let fitting = list
+        .iter()
+        .filter(|file| file.kind == FileKind::Model && file.verdict == Some(Verdict::Fits));
 
-    let bits = |file: &FileAnswer| {
-        file.bits_per_weight
-            .unwrap_or_default()
-            .min(FULL_PRECISION_BITS)
-    };
-
-    list.iter().filter(fits).min_by(|left, right| {
-        let by_bits = || bits(right).total_cmp(&bits(left));
-        on_host(left)
-            .cmp(&on_host(right))
-            .then_with(by_bits)
+    fitting.min_by(|left, right| {
+        uses_host(left)
+            .cmp(&uses_host(right))
+            .then_with(|| useful_bits(right).total_cmp(&useful_bits(left)))
             .then_with(|| left.stored_bytes.cmp(&right.stored_bytes))
     })
 }
 
-/// The recommended file as a way out, where the one that is answered for does not fit.
+/// Whether the file's placement keeps part of the model in host memory.
+fn uses_host(file: &FileAnswer) -> bool {
+    file.strategy
+        .as_ref()
+        .and_then(WireWord::known)
+        .is_some_and(Strategy::is_offload)
+}
+
+/// Returns the bits a weight that add to quality.
+fn useful_bits(file: &FileAnswer) -> f64 {
+    file.bits_per_weight
+        .unwrap_or_default()
+        .min(FULL_PRECISION_BITS)
+}
+
+/// Returns a suggestion of the recommended file, if the file of the answer does not fit.
 fn suggestion(best: &FileAnswer, list: &[FileAnswer]) -> Option<Suggestion> {
     let own = list
         .iter()
@@ -172,6 +181,7 @@ fn suggestion(best: &FileAnswer, list: &[FileAnswer]) -> Option<Suggestion> {
     })
 }
 
+/// Returns the kind of a file that is no model.
 fn kind(content: Content) -> FileKind {
     match content {
         Content::Projector => FileKind::Projector,
@@ -180,7 +190,7 @@ fn kind(content: Content) -> FileKind {
     }
 }
 
-/// A file before it is judged.
+/// A file of the list, not yet judged.
 struct Line {
     path: String,
     parts: u32,
@@ -190,6 +200,7 @@ struct Line {
 }
 
 impl Line {
+    /// Returns the answer for a file without figures.
     fn without_figures(self, kind: FileKind, why_not: Option<String>) -> FileAnswer {
         FileAnswer {
             kind,
@@ -211,12 +222,12 @@ impl Line {
         }
     }
 
-    /// The file on the devices, placed for itself.
+    /// Judges the file, placed by itself on the devices.
     fn judge(
         self,
         model: &Model,
         question: &Question,
-        here: &HostView,
+        host: &HostView,
         rules: &Rules,
     ) -> Result<FileAnswer, Problem> {
         let (basis, bits) = (self.basis, bits_per_weight(model));
@@ -230,9 +241,9 @@ impl Line {
             .stored_bytes
             .or_else(|| Some(model.inventory.bytes().get()));
 
-        let plan = match plan(&ask(question, model, rules)?, &here.availability) {
+        let plan = match plan(&ask(question, model, rules)?, &host.availability) {
             Ok(plan) => plan,
-            // What is wrong with one file is no reason to say nothing of the others.
+            // An error of one file must not hide the others.
             Err(error) => {
                 file.verdict = Some(Verdict::Unknown);
                 file.why_not = Some(error.to_string());
@@ -243,7 +254,7 @@ impl Line {
         file.verdict = Some(plan.verdict());
         match &plan.recommended {
             Some(placement) => {
-                placed(&mut file, placement);
+                add_placement(&mut file, placement);
                 file.short_by_bytes = Some(plan.short_by.get());
             }
             None => file.why_not = Some(plan.why),
@@ -253,27 +264,18 @@ impl Line {
     }
 }
 
-fn placed(file: &mut FileAnswer, placement: &Placement) {
-    let sum = |end: fn(&crate::engines::Interval) -> Bytes| {
-        placement
-            .ranks
-            .iter()
-            .map(|rank| end(&rank.required))
-            .sum::<Bytes>()
-            .get()
-    };
-
-    file.required_bytes = Some(sum(|need| need.high));
-    file.likely_bytes = Some(sum(|need| need.likely));
-    file.strategy = Some(placement.strategy.word().to_owned());
+/// Adds the figures of a placement.
+fn add_placement(file: &mut FileAnswer, placement: &Placement) {
+    let required: Interval = placement.ranks.iter().map(|rank| rank.required).sum();
+    file.required_bytes = Some(required.high.get());
+    file.likely_bytes = Some(required.likely.get());
+    file.strategy = Some(placement.strategy.into());
     file.devices = u32::try_from(placement.ranks.len()).ok();
     file.max_context = placement.max_context;
-    debug_assert!(
-        placement.split.offload == Offload::None || placement.strategy.word().ends_with("offload")
-    );
+    debug_assert!(placement.split.offload == Offload::None || placement.strategy.is_offload());
 }
 
-/// Stored bits for each element, to a hundredth.
+/// Returns the stored bits for each element, to a hundredth.
 fn bits_per_weight(model: &Model) -> Option<f64> {
     let elements = model.inventory.elements();
     let hundredths = u128::from(model.inventory.bytes().get()) * 800;
@@ -287,7 +289,7 @@ fn bits_per_weight(model: &Model) -> Option<f64> {
 mod tests {
     use super::*;
 
-    fn file(name: &str, bits: f64, verdict: Verdict, strategy: &str) -> FileAnswer {
+    fn file(name: &str, bits: f64, verdict: Verdict, strategy: Strategy) -> FileAnswer {
         let line = Line {
             path: name.to_owned(),
             parts: 1,
@@ -300,7 +302,7 @@ mod tests {
         FileAnswer {
             bits_per_weight: Some(bits),
             verdict: Some(verdict),
-            strategy: Some(strategy.to_owned()),
+            strategy: Some(strategy.into()),
             stored_bytes: Some(name.len() as u64),
             ..bare
         }
@@ -311,22 +313,22 @@ mod tests {
     }
 
     #[test]
-    fn the_most_bits_that_fit_on_devices_are_recommended() {
-        let q8 = file("q8", 8.5, Verdict::Fits, "single");
-        let q4 = file("q4", 4.8, Verdict::Fits, "single");
-        let bf16 = file("bf16", 16.0, Verdict::Tight, "single");
+    fn most_bits_that_fit_are_recommended() {
+        let q8 = file("q8", 8.5, Verdict::Fits, Strategy::Single);
+        let q4 = file("q4", 4.8, Verdict::Fits, Strategy::Single);
+        let bf16 = file("bf16", 16.0, Verdict::Tight, Strategy::Single);
         assert_eq!(best(&[q4.clone(), q8.clone(), bf16.clone()]), Some("q8"));
-        let spilled = file("q8", 8.5, Verdict::Fits, "layer_offload");
+        let spilled = file("q8", 8.5, Verdict::Fits, Strategy::LayerOffload);
         assert_eq!(best(&[q4.clone(), spilled.clone()]), Some("q4"));
         assert_eq!(best(&[bf16.clone(), spilled]), Some("q8"));
         assert_eq!(best(&[bf16]), None);
-        let f32 = file("f32-is-longer", 32.0, Verdict::Fits, "single");
-        let f16 = file("f16", 16.0, Verdict::Fits, "single");
+        let f32 = file("f32-is-longer", 32.0, Verdict::Fits, Strategy::Single);
+        let f16 = file("f16", 16.0, Verdict::Fits, Strategy::Single);
         assert_eq!(best(&[f32, f16]), Some("f16"));
 
         let projector = FileAnswer {
             kind: FileKind::Projector,
-            ..file("mmproj", 16.0, Verdict::Fits, "single")
+            ..file("mmproj", 16.0, Verdict::Fits, Strategy::Single)
         };
 
         assert_eq!(best(&[projector, q4]), Some("q4"));

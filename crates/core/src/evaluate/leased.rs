@@ -1,13 +1,13 @@
-//! Engines that fill what the driver calls free: they take of leases that are not in use yet.
+//! Engines that fill all memory that the driver reports as free, including leases not yet in use.
 
 use crate::bytes::Bytes;
 use crate::report::answer::{Answer, DeviceShare, Verdict};
 use crate::report::problem::Reason;
 
-/// What an engine takes may be above what is available by rounding alone: by one percent.
+/// Tolerance for rounding: an engine may take one percent more than is available.
 const TAKES_PERCENT: u64 = 101;
 
-/// Turns a yes into a no if the engine would take memory that is leased to others.
+/// Rejects a placement if the engine would take memory that is leased to others.
 pub(super) fn refuse_taking_leased(answer: &mut Answer) {
     if !matches!(answer.verdict, Some(Verdict::Fits | Verdict::Tight)) {
         return;
@@ -22,7 +22,8 @@ pub(super) fn refuse_taking_leased(answer: &mut Answer) {
     };
 
     let message = format!(
-        "{}, but the engine fills what the driver calls free on {} ({}), and {} of it are leased to others",
+        "{}, but the engine fills all memory that the driver reports as free on {} ({}), \
+         and {} of it are leased to others",
         answer.message,
         share.name,
         share.uuid,
@@ -35,6 +36,7 @@ pub(super) fn refuse_taking_leased(answer: &mut Answer) {
     answer.set_reason(Reason::Leased);
 }
 
+/// Whether the engine takes more than is available while leases exist.
 fn takes_leased(share: &DeviceShare) -> bool {
     let (Some(takes), Some(available)) = (share.takes_bytes, share.available_bytes) else {
         return false;
@@ -57,9 +59,10 @@ mod tests {
     use crate::placement::Policy;
     use crate::report::Question;
     use crate::report::answer::Verdict;
+    use crate::report::problem::Reason;
 
-    /// The verdict and the reason on one card, of which `leased` GiB are leased.
-    fn asked(leased: u64, parameters: &serde_json::Value) -> (Option<Verdict>, Option<String>) {
+    /// Returns the verdict and the reason on one card, of which `leased` GiB are leased.
+    fn asked(leased: u64, parameters: &serde_json::Value) -> (Option<Verdict>, Option<Reason>) {
         let config = json!({
             "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096,
             "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
@@ -82,7 +85,7 @@ mod tests {
 
         let snapshot = declared::parse("H100-80GB", std::time::UNIX_EPOCH).unwrap();
         let leases = BTreeMap::from([("declared-0".to_owned(), Bytes::gib(leased))]);
-        let host = HostView::of(&snapshot, &leases);
+        let host = HostView::new(&snapshot, &leases);
 
         let question: Question = serde_json::from_value(json!({
             "model": { "repo": "owner/name" },
@@ -91,16 +94,16 @@ mod tests {
         .unwrap();
 
         let answer = answer(&question, &model, &host, &rules).unwrap();
-        (answer.verdict, answer.reason)
+        (answer.verdict, answer.known_reason())
     }
 
     #[test]
-    fn engine_that_fills_is_refused_beside_leases() {
+    fn filling_engine_is_rejected_with_leases() {
         let own_pool = json!({ "max_total_tokens": "default" });
-        let no = (Some(Verdict::DoesNotFit), Some("leased".to_owned()));
+        let no = (Some(Verdict::DoesNotFit), Some(Reason::Leased));
         assert_eq!(asked(20, &own_pool), no);
 
-        let yes = (Some(Verdict::Fits), Some("fits".to_owned()));
+        let yes = (Some(Verdict::Fits), Some(Reason::Fits));
         assert_eq!(asked(0, &own_pool), yes);
         assert_eq!(asked(20, &json!({})), yes, "a pool of the need");
     }

@@ -1,10 +1,10 @@
-//! A model in the words of the answer.
+//! The model of an answer.
 
 use crate::bytes::Bytes;
-use crate::model::{Format, Model, Storage};
+use crate::model::{Model, Storage};
 use crate::report::answer::{AdapterAnswer, ModelAnswer};
 
-/// The answer's `model`.
+/// Returns the `model` of an answer.
 pub fn report(model: &Model) -> ModelAnswer {
     let architecture = model.architecture.as_ref().ok();
     let asked = model.asked();
@@ -27,15 +27,7 @@ pub fn report(model: &Model) -> ModelAnswer {
         revision: asked.revision.clone(),
         commit: asked.commit.clone(),
         file: asked.file.clone(),
-        format: Some(
-            match model.format {
-                Format::Safetensors => "safetensors",
-                Format::Gguf => "gguf",
-                Format::Diffusers => "diffusers",
-                Format::PytorchBin => "pytorch_bin",
-            }
-            .to_owned(),
-        ),
+        format: Some(model.format.into()),
         architecture: architecture.map(|architecture| architecture.class.clone()),
         parameters: model.parameters,
         weights_bytes: Some(model.inventory.bytes().get()),
@@ -64,16 +56,20 @@ pub fn report(model: &Model) -> ModelAnswer {
     }
 }
 
-/// Stored bytes of routed experts; `None` for models without any.
+/// Returns the stored bytes of routed experts; `None` for models without any.
 fn expert_weights(model: &Model) -> Option<Bytes> {
-    let experts = |pattern: &str| pattern.contains(".experts.") || pattern.contains("_exps.");
     let bytes: Bytes = model
         .inventory
         .classes
         .iter()
-        .filter(|class| experts(&class.pattern))
+        .filter(|class| is_expert_tensor(&class.pattern))
         .map(crate::model::TensorClass::bytes)
         .sum();
 
     (bytes > Bytes::ZERO).then_some(bytes)
+}
+
+/// Whether a name pattern is that of a routed expert's tensor.
+fn is_expert_tensor(pattern: &str) -> bool {
+    pattern.contains(".experts.") || pattern.contains("_exps.")
 }

@@ -1,7 +1,7 @@
-//! Sizes that leave 64 bits: whose figure is to blame, the asker's or the model's.
+//! Sizes beyond 64 bits: whether the question or the model causes the overflow.
 //!
-//! The question is planned again without one figure of the asker's after another. What then no
-//! longer overflows names the fields to blame. Where nothing helps, the model's own sizes overflow.
+//! The question is planned again without one of its figures after another. If the overflow
+//! disappears, that figure is the cause. If nothing helps, the model's own sizes overflow.
 
 use serde_json::Value;
 
@@ -9,25 +9,28 @@ use crate::engines::{AskedContext, EngineError};
 use crate::placement::{Ask, Availability, PlacementError, plan};
 use crate::report::problem::{Problem, Reason};
 
-/// The status of a question that is well-formed and that no machine can answer.
+/// The status of a question that is well-formed and cannot be answered.
 const UNPROCESSABLE: u16 = 422;
 
-/// A figure that the asker gave.
+/// A figure of the question.
 enum Figure {
     Context(u64),
     Sequences(u64),
     Parameter(String, Value),
 }
 
-/// The problem of a question whose `what` is larger than 64 bits count, where the asker's own
-/// figures make it so.
-pub(super) fn of_the_asker(what: &str, ask: &Ask<'_>, here: &Availability) -> Option<Problem> {
+/// Returns the problem of a question whose figures make `what` larger than 64 bits can count.
+pub(super) fn caused_by_question(
+    what: &str,
+    ask: &Ask<'_>,
+    host: &Availability,
+) -> Option<Problem> {
     let given = figures(ask);
-    let alone = given
+    let mut blamed: Vec<&Figure> = given
         .iter()
-        .filter(|figure| !overflows(ask, here, std::slice::from_ref(*figure)));
-    let mut blamed: Vec<&Figure> = alone.collect();
-    if blamed.is_empty() && !given.is_empty() && !overflows(ask, here, &given) {
+        .filter(|figure| !overflows(ask, host, std::slice::from_ref(*figure)))
+        .collect();
+    if blamed.is_empty() && !given.is_empty() && !overflows(ask, host, &given) {
         blamed = given.iter().collect();
     }
 
@@ -40,13 +43,13 @@ pub(super) fn of_the_asker(what: &str, ask: &Ask<'_>, here: &Availability) -> Op
         "{}: the {what} would be larger than 2^64 bytes",
         fields.join(" with ")
     );
-    let mut problem = Problem::new(Reason::Usage, detail).hint("ask for less");
+    let mut problem = Problem::new(Reason::Usage, detail).hint("use smaller values");
     problem.status = UNPROCESSABLE;
 
     Some(problem)
 }
 
-/// The asker's figures that sizes grow with.
+/// Returns the figures of the question that sizes grow with.
 fn figures(ask: &Ask<'_>) -> Vec<Figure> {
     let context = match ask.asked.context {
         Some(AskedContext::Tokens(tokens)) => Some(Figure::Context(tokens)),
@@ -65,7 +68,7 @@ fn figures(ask: &Ask<'_>) -> Vec<Figure> {
 }
 
 /// Whether the question overflows without the figures `left_out`.
-fn overflows(ask: &Ask<'_>, here: &Availability, left_out: &[Figure]) -> bool {
+fn overflows(ask: &Ask<'_>, host: &Availability, left_out: &[Figure]) -> bool {
     let mut parameters = ask.parameters.clone();
     let mut asked = ask.asked.clone();
     for figure in left_out {
@@ -85,13 +88,13 @@ fn overflows(ask: &Ask<'_>, here: &Availability, left_out: &[Figure]) -> bool {
     };
 
     matches!(
-        plan(&smaller, here),
+        plan(&smaller, host),
         Err(PlacementError::Engine(EngineError::Overflow { .. }))
     )
 }
 
 impl Figure {
-    /// The question's field and its value.
+    /// Returns the field of the question and its value.
     fn words(&self) -> String {
         match self {
             Self::Context(tokens) => format!("workload.context = {tokens}"),

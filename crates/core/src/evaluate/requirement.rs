@@ -1,17 +1,17 @@
-//! A placement's figures in the words of the answer.
+//! The figures of a placement, as the answer states them.
 
 use std::collections::BTreeMap;
 
 use crate::bytes::Bytes;
 use crate::engines::{Basis, Component, ComponentName, Interval};
 use crate::model::Model;
-use crate::placement::{AlternativeWay, Placement, RankShare, ResolvedWorkload};
+use crate::placement::{AlternativePlacement, Placement, RankShare, ResolvedWorkload};
 use crate::report::answer::{
     Alternative, ComponentAnswer, DeviceShare, HostShare, IntervalAnswer, KvCacheAnswer,
     LaunchAnswer, PlacementAnswer, Requirement, Verdict,
 };
 
-/// The need of the whole placement, summed over its devices and the host.
+/// Returns the need of the whole placement, summed over its devices and the host.
 pub(super) fn total(placement: &Placement, settled: &ResolvedWorkload) -> Requirement {
     let parts = placement
         .ranks
@@ -20,8 +20,7 @@ pub(super) fn total(placement: &Placement, settled: &ResolvedWorkload) -> Requir
     let host = placement.host.iter().flat_map(|host| &host.components);
     let components = by_name(parts.chain(host));
 
-    // Not the sum of the components: in a share, a part that turns out larger makes another
-    // smaller.
+    // Not the sum of the components: in a share, a larger part makes another one smaller.
     let held: Interval = placement.ranks.iter().map(|rank| rank.held).sum();
     Requirement {
         total: Some(IntervalAnswer {
@@ -38,7 +37,7 @@ pub(super) fn total(placement: &Placement, settled: &ResolvedWorkload) -> Requir
     }
 }
 
-/// What is known of a model whose cache is not: its stored weights.
+/// Returns the stored weights of a model whose other needs are unknown.
 pub(super) fn weights_only(model: &Model) -> Requirement {
     let bytes = model.inventory.bytes();
     let detail = format!(
@@ -55,11 +54,11 @@ pub(super) fn weights_only(model: &Model) -> Requirement {
     }
 }
 
-/// A placement.
+/// Returns the placement of an answer.
 pub(super) fn placement(placement: &Placement) -> PlacementAnswer {
     let launch = &placement.launch;
     PlacementAnswer {
-        strategy: placement.strategy.word().to_owned(),
+        strategy: placement.strategy.into(),
         tensor_parallel: placement.split.tensor,
         pipeline_parallel: u32::try_from(placement.split.stages.len()).unwrap_or(u32::MAX),
         devices: placement.ranks.iter().map(share).collect(),
@@ -75,7 +74,7 @@ pub(super) fn placement(placement: &Placement) -> PlacementAnswer {
         max_concurrency: placement
             .capacity
             .map(|capacity| hundredths(capacity.concurrency_hundredths)),
-        // A line to paste is given only for what is expected to work.
+        // Only a placement that is expected to work gets a launch line.
         launch: (placement.verdict <= Verdict::Tight && !launch.args.is_empty()).then(|| {
             LaunchAnswer {
                 env: launch.env.clone(),
@@ -85,7 +84,7 @@ pub(super) fn placement(placement: &Placement) -> PlacementAnswer {
     }
 }
 
-/// Hundredths as a decimal.
+/// Converts hundredths to a decimal.
 #[expect(
     clippy::cast_precision_loss,
     reason = "two digits of a count of sequences"
@@ -94,6 +93,7 @@ fn hundredths(count: u64) -> f64 {
     count as f64 / 100.0
 }
 
+/// Returns the share of one device.
 fn share(rank: &RankShare) -> DeviceShare {
     DeviceShare {
         uuid: rank.device.uuid.clone(),
@@ -111,47 +111,46 @@ fn share(rank: &RankShare) -> DeviceShare {
     }
 }
 
-/// Another way.
-pub(super) fn alternative(way: &AlternativeWay) -> Alternative {
+/// Returns an alternative of an answer.
+pub(super) fn alternative(alternative: &AlternativePlacement) -> Alternative {
     Alternative {
-        strategy: way.strategy.word().to_owned(),
-        tensor_parallel: way.tensor,
-        pipeline_parallel: way.pipeline,
-        devices: way.devices.clone(),
-        verdict: way.verdict,
-        reason: way.reason.clone(),
-        short_by_bytes: way.short_by.map(Bytes::get),
+        strategy: alternative.strategy.into(),
+        tensor_parallel: alternative.tensor,
+        pipeline_parallel: alternative.pipeline,
+        devices: alternative.devices.clone(),
+        verdict: alternative.verdict,
+        reason: alternative.why.clone(),
+        short_by_bytes: alternative.short_by.map(Bytes::get),
     }
 }
 
-/// One line for each name, so that a program can look one up: bytes summed, the softest basis, each
-/// detail once.
+/// Merges the components of each name, so that a program can look a name up: the sum of bytes, the
+/// weakest basis, each detail once.
 fn by_name<'c>(components: impl Iterator<Item = &'c Component>) -> Vec<ComponentAnswer> {
-    let mut lines: BTreeMap<ComponentName, (Interval, Basis, Vec<&str>)> = BTreeMap::new();
+    let mut merged: BTreeMap<ComponentName, (Interval, Basis, Vec<&str>)> = BTreeMap::new();
     for part in components {
-        let line = lines
-            .entry(part.name)
-            .or_insert((Interval::default(), part.basis, Vec::new()));
-        line.0 = line.0.plus(part.bytes);
-        line.1 = line.1.max(part.basis);
-        if !part.detail.is_empty() && !line.2.contains(&part.detail.as_str()) {
-            line.2.push(&part.detail);
+        let (bytes, basis, details) =
+            merged
+                .entry(part.name)
+                .or_insert((Interval::default(), part.basis, Vec::new()));
+        *bytes = bytes.plus(part.bytes);
+        *basis = (*basis).max(part.basis);
+        if !part.detail.is_empty() && !details.contains(&part.detail.as_str()) {
+            details.push(&part.detail);
         }
     }
 
-    let answer =
-        |(name, (bytes, basis, details)): (ComponentName, (Interval, Basis, Vec<&str>))| {
-            ComponentAnswer {
-                name,
-                low_bytes: bytes.low.get(),
-                likely_bytes: bytes.likely.get(),
-                high_bytes: bytes.high.get(),
-                basis,
-                detail: details.join("; "),
-            }
-        };
-
-    lines.into_iter().map(answer).collect()
+    merged
+        .into_iter()
+        .map(|(name, (bytes, basis, details))| ComponentAnswer {
+            name,
+            low_bytes: bytes.low.get(),
+            likely_bytes: bytes.likely.get(),
+            high_bytes: bytes.high.get(),
+            basis,
+            detail: details.join("; "),
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -159,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_of_one_name_are_summed_and_take_the_softest_basis() {
+    fn components_of_one_name_are_merged() {
         let parts = [
             Component::exact(
                 ComponentName::Weights,

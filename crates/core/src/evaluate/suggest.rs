@@ -1,6 +1,7 @@
-//! What to change, in the words of the answer.
+//! The suggestions of an answer.
 
-use super::{HostView, Rules};
+use super::host_view::HostView;
+use super::request::Rules;
 use crate::engines::Engine;
 use crate::model::Format;
 use crate::model::architecture::Task;
@@ -8,43 +9,45 @@ use crate::placement::{self, Ask, Plan};
 use crate::report::answer::{Answer, Suggestion};
 use crate::report::problem::Reason;
 
-/// Changes that would help, least harm first; each was planned.
+/// Returns changes that would help, least harm first; each one is planned.
 pub(super) fn suggestions(
     ask: &Ask<'_>,
-    here: &HostView,
+    host: &HostView,
     plan: &Plan,
     rules: &Rules,
 ) -> Vec<Suggestion> {
     let engines: Vec<&dyn Engine> = other_engines(ask)
         .filter_map(|name| rules.engines.by_name(name).ok())
         .collect();
-    let advice = placement::suggestions(ask, &here.availability, plan, &engines, &here.holders);
-    let word = |advice: placement::Advice| Suggestion {
-        change: advice.change,
-        message: advice.message,
-        verdict: advice.verdict,
-        saves_bytes: advice.saves.get(),
-    };
+    let advice = placement::suggestions(ask, &host.availability, plan, &engines, &host.holders);
 
-    advice.into_iter().map(word).collect()
+    advice
+        .into_iter()
+        .map(|advice| Suggestion {
+            change: advice.change,
+            message: advice.message,
+            verdict: advice.verdict,
+            saves_bytes: advice.saves.get(),
+        })
+        .collect()
 }
 
-/// Turns a "no" into a "not yet" where what is short is coming free by itself.
-pub(super) fn waiting(answer: &mut Answer, ask: &Ask<'_>, here: &HostView, plan: &Plan) {
+/// Turns a "no" into a "not yet" if the missing memory is becoming free.
+pub(super) fn waiting(answer: &mut Answer, ask: &Ask<'_>, host: &HostView, plan: &Plan) {
     if plan.reason != Reason::InsufficientMemory {
         return;
     }
 
-    let Some((seconds, verdict)) = placement::wait(ask, &here.availability, &here.draining) else {
+    let Some((seconds, verdict)) = placement::wait(ask, &host.availability, &host.draining) else {
         return;
     };
 
     answer.set_reason(Reason::MemoryDraining);
     answer.message = format!(
-        "{}; memory is coming free, ask again in about {seconds} s",
+        "{}; memory is becoming free, ask again in about {seconds} s",
         answer.message
     );
-    let message = "memory is coming free at this rate".to_owned();
+    let message = "memory is becoming free at this rate".to_owned();
     let waiting = Suggestion {
         change: format!("wait {seconds} s"),
         message,
@@ -55,7 +58,7 @@ pub(super) fn waiting(answer: &mut Answer, ask: &Ask<'_>, here: &HostView, plan:
     answer.suggestions.insert(0, waiting);
 }
 
-/// Engines that serve the same files, the likeliest first.
+/// Returns the other engines that serve the same files, the most likely first.
 fn other_engines(ask: &Ask<'_>) -> impl Iterator<Item = &'static str> {
     let generates = ask
         .model
@@ -70,9 +73,9 @@ fn other_engines(ask: &Ask<'_>) -> impl Iterator<Item = &'static str> {
         _ => &[],
     };
 
-    let asked = ask.engine.name();
+    let (asked, runnable) = (ask.engine.name(), ask.engine.is_runnable());
     alike
         .iter()
         .copied()
-        .filter(move |name| *name != asked && asked != "reference")
+        .filter(move |name| *name != asked && runnable)
 }

@@ -1,11 +1,12 @@
-//! The one sentence of an answer.
+//! The sentence that summarizes an answer.
 
 use crate::bytes::Bytes;
-use crate::placement::{Plan, RankShare};
+use crate::placement::{Plan, RankShare, Strategy};
 use crate::report::answer::{Answer, Verdict};
 use crate::report::problem::Reason;
+use crate::wire_word::WireWord;
 
-/// What an answer comes to.
+/// Returns the sentence of an answer.
 pub(super) fn message(answer: &Answer, plan: &Plan) -> String {
     let subject = subject(answer);
     let Some(placement) = &answer.placement else {
@@ -24,10 +25,10 @@ pub(super) fn message(answer: &Answer, plan: &Plan) -> String {
         .fold(0, u64::saturating_add);
 
     let (needed, available) = (Bytes::new(needed), Bytes::new(available));
-    let way = way(answer);
+    let placed = placed(answer);
 
     match answer.verdict {
-        Some(Verdict::Fits) => format!("{subject} {way}, {needed} of {available} available"),
+        Some(Verdict::Fits) => format!("{subject} {placed}, {needed} of {available} available"),
         Some(Verdict::Tight) => {
             let total = answer
                 .requirement
@@ -35,7 +36,8 @@ pub(super) fn message(answer: &Answer, plan: &Plan) -> String {
                 .and_then(|requirement| requirement.total);
             let likely = total.map_or(needed, |total| Bytes::new(total.likely_bytes));
             format!(
-                "{subject} {way}: {likely} as a rule, {needed} at the most, of {available} available"
+                "{subject} {placed}: {likely} as a rule, {needed} at the most, \
+                 of {available} available"
             )
         }
         _ if plan.short_by == Bytes::ZERO
@@ -49,8 +51,8 @@ pub(super) fn message(answer: &Answer, plan: &Plan) -> String {
                 .as_ref()
                 .map_or(0, |host| host.required_bytes);
             format!(
-                "{subject} {way} would take {needed} of {available} available, and {} of host memory, of which it is not \
-                 known how much there is",
+                "{subject} {placed} would take {needed} of {available} available, \
+                 and {} of host memory, whose size is unknown",
                 Bytes::new(host)
             )
         }
@@ -58,30 +60,30 @@ pub(super) fn message(answer: &Answer, plan: &Plan) -> String {
             && let Some(limit) = outgrown_share(plan) =>
         {
             format!(
-                "{subject} {way} would take {needed}; {limit} of {available} available, {} short",
+                "{subject} {placed} would take {needed}; {limit} of {available} available, {} short",
                 plan.short_by
             )
         }
         _ if plan.reason == Reason::InsufficientMemory => {
             format!(
-                "{subject} {way} would take {needed} of {available} available, {} short",
+                "{subject} {placed} would take {needed} of {available} available, {} short",
                 plan.short_by
             )
         }
         _ if plan.reason == Reason::Leased => {
             format!(
-                "{subject} {way} would take {needed} of {available} available; the rest is promised to others"
+                "{subject} {placed} would take {needed} of {available} available; \
+                 the rest is leased to others"
             )
         }
         _ => format!(
-            "{subject} {way} would take {needed} of {available} available: {}",
+            "{subject} {placed} would take {needed} of {available} available: {}",
             plan.why
         ),
     }
 }
 
-/// What a share that is too small leaves the engine:
-/// `gpu_memory_utilization = 0.9 leaves it 22.11 GiB`.
+/// Describes a share that is too small: `gpu_memory_utilization = 0.9 leaves it 22.11 GiB`.
 fn outgrown_share(plan: &Plan) -> Option<String> {
     let ranks = &plan.recommended.as_ref()?.ranks;
     let share = ranks.iter().find_map(RankShare::outgrown_share)?;
@@ -94,7 +96,7 @@ fn outgrown_share(plan: &Plan) -> Option<String> {
     Some(format!("{share} leaves it {taken}"))
 }
 
-/// What an estimate comes to.
+/// Returns the sentence of an estimate.
 pub(super) fn estimate(answer: &Answer) -> String {
     let total = answer
         .requirement
@@ -113,10 +115,10 @@ pub(super) fn estimate(answer: &Answer) -> String {
         None => String::new(),
     };
 
-    format!("{}{need} {}", subject(answer), way(answer))
+    format!("{}{need} {}", subject(answer), placed(answer))
 }
 
-/// `Qwen/Qwen3-8B on vllm 0.33, 40960 tokens x 1 sequence`.
+/// Returns the subject: `Qwen/Qwen3-8B on vllm 0.33, 40960 tokens x 1 sequence`.
 fn subject(answer: &Answer) -> String {
     let engine = answer.engine.as_ref().map_or_else(String::new, |engine| {
         format!(" on {} {}", engine.name, engine.profile)
@@ -142,8 +144,8 @@ fn subject(answer: &Answer) -> String {
     format!("{}{file}{engine}{workload}", answer.model.repo)
 }
 
-/// `on 2 devices (tensor parallel 2)`.
-fn way(answer: &Answer) -> String {
+/// Returns the devices and the split: `on 2 devices (tensor parallel 2)`.
+fn placed(answer: &Answer) -> String {
     let Some(placement) = &answer.placement else {
         return String::new();
     };
@@ -157,15 +159,21 @@ fn way(answer: &Answer) -> String {
     let split = match (placement.tensor_parallel, placement.pipeline_parallel) {
         (1, 1) => String::new(),
         (tensor, 1) => format!(" (tensor parallel {tensor})"),
-        (1, _) => format!(" ({})", placement.strategy.replace('_', " ")),
+        (1, _) => format!(" ({})", spaced(&placement.strategy)),
         (tensor, pipeline) => format!(" (tensor parallel {tensor}, pipeline parallel {pipeline})"),
     };
 
-    let offload = if placement.strategy.ends_with("offload") && placement.pipeline_parallel == 1 {
-        format!(" ({})", placement.strategy.replace('_', " "))
+    let is_offload = placement.strategy.known().is_some_and(Strategy::is_offload);
+    let offload = if is_offload && placement.pipeline_parallel == 1 {
+        format!(" ({})", spaced(&placement.strategy))
     } else {
         String::new()
     };
 
     format!("{devices}{split}{offload}")
+}
+
+/// Returns the strategy in words: `pipeline parallel`.
+fn spaced(strategy: &WireWord<Strategy>) -> String {
+    strategy.as_str().replace('_', " ")
 }

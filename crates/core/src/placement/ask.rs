@@ -1,4 +1,4 @@
-//! What placement is asked: a model, an engine, a workload, and what the answer must keep to.
+//! The input of placement: a model, an engine, a workload, constraints and a policy.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,28 +13,28 @@ use crate::engines::{
 };
 use crate::model::Model;
 
-/// One model to be placed.
+/// A request to place one model.
 #[derive(Clone)]
 pub struct Ask<'a> {
     /// The engine that runs it.
     pub engine: &'a dyn Engine,
     /// The model.
     pub model: &'a Model,
-    /// The engine's version, if one was asked for.
+    /// The requested version of the engine.
     pub version: Option<&'a EngineVersion>,
     /// Parameters by the engine's own names.
     pub parameters: &'a BTreeMap<String, Value>,
-    /// What must be held at once.
+    /// The requested workload.
     pub asked: AskedWorkload,
-    /// What the answer must keep to.
+    /// The constraints that every placement must satisfy.
     pub constraints: Constraints,
-    /// What is preferred among ways that are equally good.
+    /// The preference among equally good placements.
     pub policy: Policy,
 }
 
 impl<'a> Ask<'a> {
-    /// The engine, ready to answer for a group whose first device is `first`: the one that an
-    /// engine takes its defaults from (vLLM `platforms/cuda.py` reads device 0).
+    /// Prepares the engine for a group whose first device is `first`. An engine takes its defaults
+    /// from that device (vLLM `platforms/cuda.py` reads device 0).
     pub(super) fn prepare<'b>(
         &'b self,
         first: &'b DeviceFacts,
@@ -57,14 +57,15 @@ impl<'a> Ask<'a> {
         )
     }
 
-    /// The question with the context that the engine takes from all devices of the host, where the
-    /// asker names none and the engine takes it from there.
-    pub(super) fn settled<'s>(&'s self, here: &Availability) -> Cow<'s, Self> {
+    /// Returns the request with the context that the engine derives from all devices of the host.
+    ///
+    /// The request stays as it is if it names a context or if the engine does not derive one.
+    pub(super) fn with_host_context<'s>(&'s self, host: &Availability) -> Cow<'s, Self> {
         if self.asked.context.is_some() {
             return Cow::Borrowed(self);
         }
 
-        let usable = here
+        let usable = host
             .devices
             .iter()
             .filter(|device| device.unusable.is_none());
@@ -76,14 +77,14 @@ impl<'a> Ask<'a> {
             return Cow::Borrowed(self);
         };
 
-        let mut settled = self.clone();
-        settled.asked.context = Some(AskedContext::Tokens(context));
+        let mut changed = self.clone();
+        changed.asked.context = Some(AskedContext::Tokens(context));
 
-        Cow::Owned(settled)
+        Cow::Owned(changed)
     }
 
-    /// The longest sequence that the model is configured for, where it says.
-    pub(super) fn longest(&self) -> Option<u64> {
+    /// Returns the longest sequence that the model is configured for, if known.
+    pub(super) fn model_max_context(&self) -> Option<u64> {
         self.model
             .architecture
             .as_ref()
@@ -92,59 +93,59 @@ impl<'a> Ask<'a> {
     }
 }
 
-/// What the answer must keep to.
+/// The constraints that every placement must satisfy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Constraints {
     /// Exactly this tensor-parallel degree.
     pub tensor: Option<u32>,
     /// Exactly this many stages.
     pub pipeline: Option<u32>,
-    /// Only these devices, by UUID or a prefix of it that no other device has.
+    /// Only these devices, each by its UUID or a unique prefix of it.
     pub devices: Option<Vec<String>>,
     /// Whether parts of the model may stay in host memory.
     pub offload: bool,
 }
 
-/// What is preferred among ways that are equally good.
+/// The preference among equally good placements.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// Whether devices are filled up or kept roomy.
+    /// How devices are packed.
     pub packing: Packing,
-    /// Devices that are preferred, first one first: a UUID, a prefix of one, or a part of a product
+    /// Preferred devices, most preferred first: a UUID, a prefix of one, or a part of a product
     /// name.
     pub prefer: Vec<String>,
 }
 
-/// Whether devices are filled up or kept roomy.
+/// How devices are packed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Packing {
-    /// The least memory left over: keeps large holes for large models.
+    /// Prefers the least memory left over: keeps large free areas for large models.
     #[default]
     Pack,
-    /// The most memory left over: keeps every device roomy.
+    /// Prefers the most memory left over: keeps room on every device.
     Spread,
 }
 
-/// Why there is no plan at all. "Does not fit" is a plan.
+/// The reason why there is no plan at all. "Does not fit" is a plan.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlacementError {
-    /// A device that is not there.
-    #[error("no device '{given}' here; there is {known}")]
+    /// A device that does not exist.
+    #[error("no device '{given}' on this host; available: {known}")]
     UnknownDevice {
-        /// As it was given.
+        /// The device as requested.
         given: String,
         /// The UUIDs that exist.
         known: String,
     },
-    /// A prefix that several devices have.
-    #[error("'{given}' is the beginning of several devices: {matches}; give more of it")]
+    /// A prefix that several devices share.
+    #[error("'{given}' matches several devices: {matches}; use a longer prefix")]
     AmbiguousDevice {
-        /// As it was given.
+        /// The device as requested.
         given: String,
-        /// The UUIDs that begin so.
+        /// The UUIDs that match.
         matches: String,
     },
-    /// The engine gives no figures.
+    /// The engine computes no figures.
     #[error(transparent)]
     Engine(#[from] EngineError),
 }

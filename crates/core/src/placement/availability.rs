@@ -1,32 +1,31 @@
-//! What can be given on each device now: free, less what leases still claim, less the reading's own
-//! margin.
+//! Available memory of each device: free, less what leases still claim, less the margin.
 
 use std::collections::BTreeMap;
 
 use crate::bytes::Bytes;
 use crate::device::{Device, DeviceFacts, HostMemory, Link, Snapshot, Unusable};
 
-/// What can be given on one device.
+/// The available memory of one device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Available {
     /// The device.
     pub facts: DeviceFacts,
-    /// Bytes that nobody has allocated; `None` where the reading failed.
+    /// Unallocated bytes; `None` if the reading failed.
     pub free: Option<Bytes>,
-    /// Bytes that leases still claim beyond what is already seen in use.
+    /// Bytes that leases still claim beyond what is already in use.
     pub leased: Bytes,
-    /// Bytes kept back by the reading's own rules.
+    /// Bytes held back for the desktop or the host by the reading's rules.
     pub margin: Bytes,
-    /// `free - leased - margin`, at least zero; `None` where nothing may be placed because nothing
-    /// is known.
+    /// `free - leased - margin`, at least zero; `None` if it is unknown, so that nothing may be
+    /// placed.
     pub available: Option<Bytes>,
-    /// Why nothing may be placed here, whatever is free.
+    /// Why nothing may be placed on the device, whatever is free.
     pub unusable: Option<Unusable>,
 }
 
 impl Available {
     fn new(device: &Device, leased: Bytes) -> Self {
-        let mut it = Self {
+        let mut available = Self {
             facts: device.facts.clone(),
             free: device.free_bytes,
             leased,
@@ -35,44 +34,40 @@ impl Available {
             unusable: device.unusable.clone(),
         };
 
-        it.settle();
-        it
+        available.update();
+        available
     }
 
-    /// Works `available` out anew. A sum that left 64 bits gives `None`, which refuses.
-    fn settle(&mut self) {
+    /// Recomputes `available`. A sum that overflows gives `None`, and nothing is placed.
+    fn update(&mut self) {
         self.available = self
             .free
             .and_then(|free| free.less(self.leased + self.margin));
     }
 }
 
-/// What can be given on this host.
+/// The available memory of a host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Availability {
     /// The devices, unusable ones included.
     pub devices: Vec<Available>,
-    /// How they are wired.
+    /// The links between devices.
     pub links: Vec<Link>,
-    /// Host memory, where read.
+    /// Host memory, if read.
     pub host: Option<HostMemory>,
 }
 
-/// What can be given on each device of `snapshot`, when `leased` bytes (by UUID) are promised to
-/// others and not yet seen.
+/// Returns the available memory of each device of `snapshot`. `leased` holds the bytes, by UUID,
+/// that are leased and not yet in use.
 pub fn availability(snapshot: &Snapshot, leased: &BTreeMap<String, Bytes>) -> Availability {
-    let claimed = |device: &Device| {
-        leased
-            .get(&device.facts.uuid)
-            .copied()
-            .unwrap_or(Bytes::ZERO)
-    };
-
     Availability {
         devices: snapshot
             .devices
             .iter()
-            .map(|device| Available::new(device, claimed(device)))
+            .map(|device| {
+                let claimed = leased.get(&device.facts.uuid);
+                Available::new(device, claimed.copied().unwrap_or(Bytes::ZERO))
+            })
             .collect(),
         links: snapshot.links.clone(),
         host: snapshot.host,
@@ -80,48 +75,48 @@ pub fn availability(snapshot: &Snapshot, leased: &BTreeMap<String, Bytes>) -> Av
 }
 
 impl Availability {
-    /// The same with `margin` more kept back on every device.
+    /// Returns the same with `margin` more held back on every device.
     #[must_use]
     pub fn keeping(mut self, margin: Bytes) -> Self {
         for device in &mut self.devices {
             device.margin += margin;
-            device.settle();
+            device.update();
         }
         self
     }
 
-    /// The same if no lease stood in the way.
+    /// Returns the same without leases.
     #[must_use]
     pub fn without_leases(mut self) -> Self {
         for device in &mut self.devices {
             device.leased = Bytes::ZERO;
-            device.settle();
+            device.update();
         }
         self
     }
 
-    /// Whether any lease stands in the way.
+    /// Whether a lease claims memory on any device.
     pub fn has_leases(&self) -> bool {
         self.devices
             .iter()
             .any(|device| device.leased > Bytes::ZERO)
     }
 
-    /// The same after `taken` bytes (by UUID) have been promised to another.
+    /// Returns the same after another lease of `taken` bytes, by UUID.
     #[must_use]
     pub fn after_leasing(mut self, taken: &BTreeMap<String, Bytes>) -> Self {
         for device in &mut self.devices {
             if let Some(&bytes) = taken.get(&device.facts.uuid) {
                 device.leased += bytes;
-                device.settle();
+                device.update();
             }
         }
 
         self
     }
 
-    /// The same with `added` more devices like `like`, wired with each other and with its peers as
-    /// it is with them.
+    /// Returns the same with `added` more devices like `like`. Each is linked to the others and to
+    /// the peers of `like` as `like` is.
     #[must_use]
     pub fn with_more(&self, like: &Available, added: usize) -> Self {
         let mut more = self.clone();
@@ -133,16 +128,16 @@ impl Availability {
             .collect();
 
         let best = peers.iter().min_by_key(|it| it.kind).cloned();
-        let named = |number: usize| format!("{} +{number}", like.facts.uuid);
+        let new_uuid = |number: usize| format!("{} +{number}", like.facts.uuid);
         for number in 1..=added {
             let mut device = like.clone();
-            device.facts.uuid = named(number);
+            device.facts.uuid = new_uuid(number);
             more.devices.push(device);
             let Some(best) = &best else { continue };
-            let others = std::iter::once(like.facts.uuid.clone()).chain((1..number).map(named));
+            let others = std::iter::once(like.facts.uuid.clone()).chain((1..number).map(new_uuid));
             more.links.extend(others.map(|other| Link {
                 a: other,
-                b: named(number),
+                b: new_uuid(number),
                 ..best.clone()
             }));
 
@@ -155,7 +150,7 @@ impl Availability {
 
                 Link {
                     a: other.clone(),
-                    b: named(number),
+                    b: new_uuid(number),
                     ..link.clone()
                 }
             }));
@@ -164,8 +159,8 @@ impl Availability {
         more
     }
 
-    /// The same after `freed` bytes (by UUID) have been given back by processes; never more than
-    /// the device has.
+    /// Returns the same after processes have released `freed` bytes, by UUID; never more than the
+    /// device has.
     #[must_use]
     pub fn after_freeing(mut self, freed: &BTreeMap<String, Bytes>) -> Self {
         for device in &mut self.devices {
@@ -175,20 +170,20 @@ impl Availability {
                     .cuda_total()
                     .unwrap_or(device.facts.total_bytes);
                 device.free = Some((free + bytes).min(most.max(free)));
-                device.settle();
+                device.update();
             }
         }
 
         self
     }
 
-    /// The same after leases have given back `released` bytes (by UUID).
+    /// Returns the same after leases have released `released` bytes, by UUID.
     #[must_use]
     pub fn after_releasing(mut self, released: &BTreeMap<String, Bytes>) -> Self {
         for device in &mut self.devices {
             if let Some(&bytes) = released.get(&device.facts.uuid) {
                 device.leased = device.leased.less(bytes).unwrap_or(device.leased);
-                device.settle();
+                device.update();
             }
         }
 
@@ -224,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn subtracts_leases_and_margin_and_never_goes_below_zero() {
+    fn available_is_never_negative() {
         let roomy = Available::new(&device(Some(Bytes::gib(20)), Bytes::gib(1)), Bytes::gib(4));
         assert_eq!(roomy.available, Some(Bytes::gib(15)));
         let full = Available::new(&device(Some(Bytes::gib(2)), Bytes::gib(1)), Bytes::gib(4));
@@ -232,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_read_is_not_available() {
+    fn unreadable_memory_is_not_available() {
         assert_eq!(
             Available::new(&device(None, Bytes::ZERO), Bytes::ZERO).available,
             None

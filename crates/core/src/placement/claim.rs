@@ -1,5 +1,4 @@
-//! What a rank claims of its device: what it needs there, and what a share that the asker gave the
-//! engine makes of it.
+//! The claim of a rank on its device: what it needs, and what a configured share adds.
 
 use super::order::Grade;
 use crate::bytes::Bytes;
@@ -9,19 +8,19 @@ use crate::engines::{EngineError, Interval, PreparedEngine, Share, Split, Worklo
 /// The claim of one rank on one device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Claim {
-    /// What the engine must find available for what it needs.
+    /// The memory that must be available for the need.
     pub(super) need: Interval,
-    /// What the engine takes in all, and no more, where the asker gave it a share.
+    /// All that the engine takes, if the question sets a share of the device.
     pub(super) taken: Option<Interval>,
 }
 
 impl Claim {
-    /// A need without a share.
+    /// Returns a claim without a share.
     pub(super) const fn of_need(need: Interval) -> Self {
         Self { need, taken: None }
     }
 
-    /// What `rank` of `split` claims on `device` for `workload`.
+    /// Computes what `rank` of `split` claims on `device` for `workload`.
     pub(super) fn new(
         prepared: &dyn PreparedEngine,
         split: &Split,
@@ -42,7 +41,7 @@ impl Claim {
         ))
     }
 
-    /// `need` within `share`, where there is one.
+    /// Returns the claim of `need` within `share`.
     pub(super) fn in_share(need: Interval, share: Option<&Share>) -> Self {
         Self {
             need,
@@ -50,7 +49,7 @@ impl Claim {
         }
     }
 
-    /// The claim with `more` needed, which lies outside of any share.
+    /// Adds `more` to the claim, outside of any share.
     pub(super) fn plus(self, more: Interval) -> Self {
         Self {
             need: self.need.plus(more),
@@ -58,8 +57,7 @@ impl Claim {
         }
     }
 
-    /// Bytes that must be available: the share where there is one that holds the need, else the
-    /// need.
+    /// Returns the bytes that must be available: the share if it holds the need, else the need.
     pub(super) fn required(self) -> Interval {
         match self.taken {
             Some(taken) if !self.outgrows_share() => self.need.max(taken),
@@ -67,48 +65,53 @@ impl Claim {
         }
     }
 
-    /// Whether the share is too small for the likely need: then no amount of free memory helps.
+    /// Whether the share is too small for the likely need. No amount of free memory helps then.
     pub(super) fn outgrows_share(self) -> bool {
         self.taken
             .is_some_and(|taken| self.need.likely > taken.likely)
     }
 
-    /// How the claim goes into `available`.
+    /// Returns whether the claim fits in `available`.
     pub(super) fn grade(self, available: Bytes) -> Grade {
-        let goes_in = |need: Bytes, taken: Option<Bytes>| {
+        let fits_in = |need: Bytes, taken: Option<Bytes>| {
             !need.overflowed()
                 && need <= available
                 && taken.is_none_or(|taken| need <= taken && taken <= available)
         };
 
-        if goes_in(self.need.high, self.taken.map(|taken| taken.high)) {
+        if fits_in(self.need.high, self.taken.map(|taken| taken.high)) {
             Grade::Fits
-        } else if goes_in(self.need.likely, self.taken.map(|taken| taken.likely)) {
+        } else if fits_in(self.need.likely, self.taken.map(|taken| taken.likely)) {
             Grade::Tight
         } else {
             Grade::No
         }
     }
 
-    /// Bytes that the high end leaves of `available` and of the share; negative where it is short.
+    /// Returns the bytes that the high end leaves of `available` and of the share; negative if it
+    /// does not fit.
     pub(super) fn left(self, available: Bytes) -> i128 {
-        let less = |have: Bytes, need: Bytes| i128::from(have.get()) - i128::from(need.get());
-        let of_device = less(available, self.need.high);
+        let of_device = difference(available, self.need.high);
         match self.taken {
             Some(taken) => of_device
-                .min(less(taken.high, self.need.high))
-                .min(less(available, taken.high)),
+                .min(difference(taken.high, self.need.high))
+                .min(difference(available, taken.high)),
             None => of_device,
         }
     }
 
-    /// Bytes that the high end is short of; zero where it fits.
+    /// Returns the bytes that the high end is short of; zero if it fits.
     pub(super) fn short_by(self, available: Bytes) -> Bytes {
         if self.need.high.overflowed() || available.overflowed() {
             return Bytes::OVERFLOW;
         }
         u64::try_from(-self.left(available).min(0)).map_or(Bytes::OVERFLOW, Bytes::new)
     }
+}
+
+/// Returns `have - need`, which may be negative.
+fn difference(have: Bytes, need: Bytes) -> i128 {
+    i128::from(have.get()) - i128::from(need.get())
 }
 
 #[cfg(test)]

@@ -1,22 +1,23 @@
-//! Which devices are tried together, and in which order as ranks.
+//! Groups of devices to try together, and their order as ranks.
 //!
-//! Up to [`ALL_ORDERS`] devices every ordered choice is tried, so that nothing better exists.
-//! Beyond that the choices are windows over devices sorted by the room they leave, inside every
-//! domain (all devices, one kind, one island of a link kind, one kind of one island): with equal
-//! shares the window of the roomiest fits if any choice does.
+//! Up to [`ALL_ORDERS`] devices, every ordered choice is tried, so the result is optimal. Beyond
+//! that, the choices are windows over devices sorted by the room they leave, inside every domain
+//! (all devices, one kind, one island of a link kind, one kind of one island). With equal shares,
+//! the window of the roomiest devices fits if any choice does.
 
 use std::collections::BTreeSet;
 
 use super::pool::Pool;
+use crate::bytes::Bytes;
 use crate::device::LinkKind;
 use crate::engines::Split;
 
-/// With this many devices or fewer, every ordered choice is tried: 64 of them.
+/// Up to this many devices, every ordered choice is tried: 64 of them.
 pub(super) const ALL_ORDERS: usize = 4;
-/// Domains looked at; a host with more islands than this is looked at in parts.
-const DOMAINS: usize = 32;
+/// Maximum number of domains. A host with more islands is searched only in part.
+const MAX_DOMAINS: usize = 32;
 
-/// Every ordered choice of `count` of `places`, in lexicographic order.
+/// Returns every ordered choice of `count` of `places`, in lexicographic order.
 pub(super) fn orders(places: &[usize], count: usize) -> Vec<Vec<usize>> {
     let mut found = vec![Vec::new()];
     for _ in 0..count {
@@ -37,15 +38,15 @@ pub(super) fn orders(places: &[usize], count: usize) -> Vec<Vec<usize>> {
     found
 }
 
-/// The sets of devices that have something in common, the whole pool first.
+/// Returns the sets of devices that share a link level or a kind, the whole pool first.
 pub(super) fn domains(pool: &Pool<'_>) -> Vec<Vec<usize>> {
     let all: Vec<usize> = (0..pool.devices.len())
         .filter(|place| pool.joins(*place))
         .collect();
     let mut seen = BTreeSet::new();
     let mut domains = Vec::new();
-    let mut add = |domain: Vec<usize>| {
-        if domain.len() > 1 && domains.len() < DOMAINS && seen.insert(domain.clone()) {
+    let mut add_domain = |domain: Vec<usize>| {
+        if domain.len() > 1 && domains.len() < MAX_DOMAINS && seen.insert(domain.clone()) {
             domains.push(domain);
         }
     };
@@ -60,18 +61,18 @@ pub(super) fn domains(pool: &Pool<'_>) -> Vec<Vec<usize>> {
     for level in levels {
         for island in islands(pool, &all, level) {
             for kind in 0..pool.kinds.len() {
-                let same =
-                    |place: &usize| pool.devices.get(*place).is_some_and(|it| it.kind == kind);
-                add(island.iter().copied().filter(same).collect());
+                let mut alike = island.clone();
+                alike.retain(|place| pool.kind_of(*place) == Some(kind));
+                add_domain(alike);
             }
-            add(island);
+            add_domain(island);
         }
     }
 
     domains
 }
 
-/// The places joined, directly or over others, by links no worse than `level`.
+/// Divides `places` into islands joined, directly or over others, by links no worse than `level`.
 pub(super) fn islands(pool: &Pool<'_>, places: &[usize], level: LinkKind) -> Vec<Vec<usize>> {
     let mut left: Vec<usize> = places.to_vec();
     let mut islands = Vec::new();
@@ -79,13 +80,13 @@ pub(super) fn islands(pool: &Pool<'_>, places: &[usize], level: LinkKind) -> Vec
     while let Some(start) = left.first().copied() {
         let mut island = vec![start];
         left.remove(0);
-        let mut at = 0;
-        while let Some(&from) = island.get(at) {
+        let mut next = 0;
+        while let Some(&from) = island.get(next) {
             let (near, far): (Vec<usize>, Vec<usize>) =
                 left.iter().partition(|to| pool.link(from, **to) <= level);
             island.extend(near);
             left = far;
-            at += 1;
+            next += 1;
         }
 
         island.sort_unstable();
@@ -95,7 +96,7 @@ pub(super) fn islands(pool: &Pool<'_>, places: &[usize], level: LinkKind) -> Vec
     islands
 }
 
-/// The windows of `count` devices over `domain` sorted by `room`, the roomiest first.
+/// Returns the windows of `count` devices over `domain` sorted by `room`, the roomiest first.
 pub(super) fn windows(
     domain: &[usize],
     count: usize,
@@ -111,8 +112,8 @@ pub(super) fn windows(
         .collect()
 }
 
-/// The windows of `stages` tensor groups that each lie inside one island and are of one kind, the
-/// roomiest first; for each kind of link that makes islands of that size.
+/// Returns the windows of `stages` tensor groups, each inside one island and of one kind, the
+/// roomiest first; one list for each kind of link that makes islands of that size.
 pub(super) fn island_windows(
     pool: &Pool<'_>,
     domain: &[usize],
@@ -130,7 +131,7 @@ pub(super) fn island_windows(
         for island in islands(pool, domain, level) {
             for kind in 0..pool.kinds.len() {
                 let mut alike = island.clone();
-                alike.retain(|place| pool.devices.get(*place).is_some_and(|it| it.kind == kind));
+                alike.retain(|place| pool.kind_of(*place) == Some(kind));
                 alike.sort_by_key(|place| (-room(*place), *place));
                 groups.extend(alike.chunks_exact(tensor.max(1)).map(|group| {
                     let least = group.iter().map(|place| room(*place)).min();
@@ -153,56 +154,59 @@ pub(super) fn island_windows(
     found
 }
 
-/// `places` with those devices that nothing but their UUID tells apart in the order of their UUIDs.
+/// Returns `places` with interchangeable devices in the order of their UUIDs.
 pub(super) fn alike_by_uuid(pool: &Pool<'_>, places: &[usize]) -> Vec<usize> {
-    let look = |place: usize| {
-        pool.devices
-            .get(place)
-            .map(|it| (it.kind, it.available, it.preference))
-    };
-
     let mut left: Vec<usize> = places.to_vec();
     left.sort_unstable();
     let mut sorted = Vec::with_capacity(places.len());
 
     for &place in places {
-        let Some(at) = left.iter().position(|other| look(*other) == look(place)) else {
+        let Some(index) = left
+            .iter()
+            .position(|other| traits(pool, *other) == traits(pool, place))
+        else {
             continue;
         };
-        sorted.push(left.remove(at));
+        sorted.push(left.remove(index));
     }
 
     sorted
 }
 
-/// The orders as ranks in which `window` (roomiest first) is tried for `split`, whose stages want
-/// `wants`, the likeliest first; it alone unless `thorough`.
+/// Returns all that distinguishes a device besides its UUID: kind, available bytes, preference.
+fn traits(pool: &Pool<'_>, place: usize) -> Option<(usize, Bytes, usize)> {
+    pool.devices
+        .get(place)
+        .map(|it| (it.kind, it.available, it.preference))
+}
+
+/// Returns the orders of ranks in which to try `window` (roomiest first) for `split`, the most
+/// likely first; only that one unless `thorough`. `stage_needs` holds the need of each stage.
 pub(super) fn arrangements(
     pool: &Pool<'_>,
     split: &Split,
     window: &[usize],
-    wants: &[i128],
+    stage_needs: &[i128],
     thorough: bool,
 ) -> Vec<Vec<usize>> {
     let tensor = split.tensor.max(1) as usize;
-    let available = |place: &usize| pool.devices.get(*place).map(|it| it.available);
+    let available_on = |place: &usize| pool.devices.get(*place).map(|it| it.available);
 
-    // Tensor groups inside one island and of one kind where the window allows it.
+    // Tensor groups inside one island and of one kind, if the window allows it.
     let mut grouped = window.to_vec();
     if tensor > 1 {
         let islands = islands(pool, window, LinkKind::Fabric);
-        let island = |place: usize| islands.iter().position(|island| island.contains(&place));
-        let kind = |place: usize| pool.devices.get(place).map(|it| it.kind);
-        grouped.sort_by_key(|place| (island(*place), kind(*place)));
+        let island_of = |place: usize| islands.iter().position(|island| island.contains(&place));
+        grouped.sort_by_key(|place| (island_of(*place), pool.kind_of(*place)));
     }
 
     let mut groups: Vec<&[usize]> = grouped.chunks(tensor).collect();
     let by_uuid: Vec<usize> = groups.concat();
 
-    // The stage that wants most goes to the group that has most.
-    groups.sort_by_key(|group| std::cmp::Reverse(group.iter().filter_map(available).min()));
+    // The stage that needs most goes to the group that has most.
+    groups.sort_by_key(|group| std::cmp::Reverse(group.iter().filter_map(available_on).min()));
     let mut stages: Vec<usize> = (0..groups.len()).collect();
-    stages.sort_by_key(|stage| std::cmp::Reverse(wants.get(*stage).copied()));
+    stages.sort_by_key(|stage| std::cmp::Reverse(stage_needs.get(*stage).copied()));
     let mut matched: Vec<&[usize]> = vec![&[]; groups.len()];
     for (group, stage) in groups.iter().zip(&stages) {
         if let Some(slot) = matched.get_mut(*stage) {

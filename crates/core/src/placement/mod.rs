@@ -1,16 +1,21 @@
-//! How a model fits: which devices, which split, how many bytes on each, and how far it goes.
+//! Placement: which devices, which split, how many bytes on each, and the limits of the result.
 //!
-//! [`availability`] says what can be given on each device now; [`plan`] walks every legal way to
-//! place the model there and recommends one; [`frontier`] says how far that one goes;
-//! [`suggestions`] computes what to change when there is none; [`fit_together`] places several
-//! models at once. The order in which ways are preferred is written down in one place, `order.rs`.
-//! All of it is values in, values out: no clock, no driver, no file.
+//! - [`availability`] computes the available memory of each device.
+//! - [`plan`] searches every legal placement and recommends one.
+//! - [`frontier`] returns the limits of a placement.
+//! - [`suggestions`] computes what to change if the model does not fit.
+//! - [`fit_together`] places several models at once.
+//!
+//! `order.rs` defines the order of preference. Everything here is values in, values out: no clock,
+//! no driver, no file.
 
 mod alternatives;
 mod ask;
 mod availability;
 mod candidate;
 mod claim;
+mod found;
+mod frontier;
 mod groups;
 mod layers;
 mod needs;
@@ -22,17 +27,20 @@ mod pool;
 mod quick_hash;
 mod reach;
 mod search;
+mod search_state;
+mod search_summary;
+mod stage_division;
 mod strategy;
 mod suggestions;
 mod together;
-mod ways;
+mod wires;
 
-pub use alternatives::AlternativeWay;
+pub use alternatives::AlternativePlacement;
 pub use ask::{Ask, Constraints, Packing, PlacementError, Policy};
 pub use availability::{Availability, Available, availability};
+pub use frontier::frontier;
 pub use placed::{HostShare, Placement, RankShare};
 pub use plan::{PassedOver, Plan, ResolvedWorkload, plan};
-pub use reach::frontier;
 pub use strategy::Strategy;
 pub use suggestions::{Advice, MemoryHolder, suggestions, wait};
 pub use together::{BatchFit, fit_together};

@@ -1,10 +1,12 @@
-//! What each rank of a split needs on each kind of device, asked of the engine once and remembered.
+//! A cache of what each rank of a split needs on each kind of device.
+//!
+//! The engine computes each figure once for a question.
 
 use std::cell::RefCell;
 use std::ops::Range;
 use std::rc::Rc;
 
-use super::ask::Ask;
+use super::ask::{Ask, Constraints};
 use super::claim::Claim;
 use super::order::harm;
 use super::pool::Pool;
@@ -15,28 +17,30 @@ use crate::engines::{
     DeviceSupport, EngineError, IllegalSplit, Interval, Offload, PreparedEngine, Split,
 };
 
-/// An engine prepared for each kind of device in the pool, and what it has said so far.
+/// An engine prepared for each kind of device in the pool, and the figures computed so far.
 pub(super) struct Needs<'a> {
-    /// What is asked.
+    /// The request.
     pub(super) ask: &'a Ask<'a>,
-    /// Host memory, where read.
+    /// Host memory, if read.
     pub(super) host: Option<HostMemory>,
-    /// Whether each kind runs the model only at a cost.
+    /// For each kind, whether it runs the model only at a cost.
     pub(super) degraded: Vec<bool>,
-    /// What each kind's cost is, for the plan's warnings.
+    /// The cost of each such kind, for the plan's warnings.
     pub(super) warnings: Vec<String>,
     prepared: Vec<Result<Box<dyn PreparedEngine + 'a>, EngineError>>,
     splits: QuickMap<(usize, u32), Rc<Legal>>,
     known: RefCell<QuickMap<RankKey, Claim>>,
     known_host: QuickMap<(usize, usize), Interval>,
-    named: usize,
+    next_split: usize,
 }
 
-/// The splits over some number of devices, each with a number of its own, or why there are none.
+/// The legal splits over some number of devices, each with an id, or why there are none.
 pub(super) type Legal = Result<Vec<(usize, Split)>, IllegalSplit>;
 
-/// What the need of a rank follows from (see [`PreparedEngine::fixed`]): not how the other stages
-/// are cut, and of its tensor group the place only where experts are dealt to it.
+/// The facts that determine the need of a rank (see [`PreparedEngine::fixed`]).
+///
+/// The division of the other stages is not among them. The place in the tensor group matters only
+/// with expert parallelism.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct RankKey {
     first: usize,
@@ -70,7 +74,7 @@ impl RankKey {
 }
 
 impl<'a> Needs<'a> {
-    /// Prepares the engine for each kind of device; gives besides, by kind, why it can not run the
+    /// Prepares the engine for each kind of device. Also returns, by kind, why it cannot run the
     /// model.
     pub(super) fn new(
         ask: &'a Ask<'a>,
@@ -86,21 +90,21 @@ impl<'a> Needs<'a> {
             splits: QuickMap::default(),
             known: RefCell::default(),
             known_host: QuickMap::default(),
-            named: 0,
+            next_split: 0,
         };
 
         let mut vetoed = Vec::with_capacity(kinds.len());
         for facts in kinds {
             let prepared = ask.prepare(facts);
-            let fitness = match &prepared {
+            let support = match &prepared {
                 Ok(prepared) => prepared.device_fitness(facts),
                 Err(error) => DeviceSupport::Unable(error.to_string()),
             };
 
             needs
                 .degraded
-                .push(matches!(fitness, DeviceSupport::Degraded(_)));
-            vetoed.push(match fitness {
+                .push(matches!(support, DeviceSupport::Degraded(_)));
+            vetoed.push(match support {
                 DeviceSupport::Able => None,
                 DeviceSupport::Degraded(cost) => {
                     needs.warnings.push(format!("{}: {cost}", facts.name));
@@ -111,8 +115,8 @@ impl<'a> Needs<'a> {
 
             needs.prepared.push(prepared);
         }
-        // An engine that refuses every kind of device refuses the question: its own words are the
-        // best answer.
+
+        // If the engine rejects every kind of device, its own error is the best answer.
         if !needs.prepared.is_empty() && needs.prepared.iter().all(Result::is_err) {
             if let Some(Err(error)) = needs.prepared.into_iter().next() {
                 return Err(error);
@@ -126,7 +130,7 @@ impl<'a> Needs<'a> {
         Ok((needs, vetoed))
     }
 
-    /// The engine as prepared for a group whose first device is of kind `first`.
+    /// Returns the engine as prepared for a group whose first device is of kind `first`.
     pub(super) fn prepared(&self, first: usize) -> Result<&(dyn PreparedEngine + 'a), EngineError> {
         match self.prepared.get(first) {
             Some(Ok(prepared)) => Ok(&**prepared),
@@ -138,27 +142,21 @@ impl<'a> Needs<'a> {
         }
     }
 
-    /// The splits over `devices` devices that the constraints leave.
+    /// Returns the legal splits over `devices` devices that satisfy the constraints.
     pub(super) fn splits(&mut self, first: usize, devices: u32) -> Result<Rc<Legal>, EngineError> {
         if let Some(known) = self.splits.get(&(first, devices)) {
             return Ok(Rc::clone(known));
         }
 
-        let asked = &self.ask.constraints;
-        let (tensor, pipeline) = (asked.tensor, asked.pipeline);
-        let wanted = |split: &Split| {
-            tensor.is_none_or(|tensor| split.tensor == tensor)
-                && pipeline.is_none_or(|stages| split.stages.len() == stages as usize)
-                && split.ranks() == devices as usize
-                && split.tensor > 0
-                && split.offload == Offload::None
-        };
-
+        let constraints = &self.ask.constraints;
         let legal = self.prepared(first)?.splits(devices).map(|splits| {
             let mut numbered = Vec::new();
-            for split in splits.into_iter().filter(wanted) {
-                numbered.push((self.named, split));
-                self.named += 1;
+            let allowed = splits
+                .into_iter()
+                .filter(|split| satisfies(split, constraints, devices));
+            for split in allowed {
+                numbered.push((self.next_split, split));
+                self.next_split += 1;
             }
             numbered
         });
@@ -168,7 +166,7 @@ impl<'a> Needs<'a> {
         Ok(legal)
     }
 
-    /// What `rank` of `split` claims on the device at `place`.
+    /// Returns what `rank` of `split` claims on the device at `place`.
     pub(super) fn of(
         &self,
         first: usize,
@@ -183,7 +181,7 @@ impl<'a> Needs<'a> {
         }
     }
 
-    /// The same on a device of `kind`, whose facts `facts` are.
+    /// Returns what `rank` of `split` claims on a device of `kind` with `facts`.
     pub(super) fn of_kind(
         &self,
         (first, kind): (usize, usize),
@@ -203,13 +201,13 @@ impl<'a> Needs<'a> {
         Ok(claim)
     }
 
-    /// Host memory that `split` takes.
+    /// Returns the host memory that `split` needs.
     pub(super) fn of_host(
         &mut self,
-        (first, named): (usize, Option<usize>),
+        (first, split_id): (usize, Option<usize>),
         split: &Split,
     ) -> Result<Interval, EngineError> {
-        if let Some(known) = named.and_then(|named| self.known_host.get(&(first, named))) {
+        if let Some(known) = split_id.and_then(|id| self.known_host.get(&(first, id))) {
             return Ok(*known);
         }
 
@@ -220,10 +218,23 @@ impl<'a> Needs<'a> {
             .map(|part| part.bytes)
             .sum();
 
-        if let Some(named) = named {
-            self.known_host.insert((first, named), need);
+        if let Some(id) = split_id {
+            self.known_host.insert((first, id), need);
         }
 
         Ok(need)
     }
+}
+
+/// Whether a split over `devices` devices satisfies the constraints and keeps all of it on devices.
+fn satisfies(split: &Split, constraints: &Constraints, devices: u32) -> bool {
+    constraints
+        .tensor
+        .is_none_or(|tensor| split.tensor == tensor)
+        && constraints
+            .pipeline
+            .is_none_or(|stages| split.stages.len() == stages as usize)
+        && split.ranks() == devices as usize
+        && split.tensor > 0
+        && split.offload == Offload::None
 }

@@ -1,15 +1,21 @@
-//! What may stay in host memory when it is allowed and nothing else fits: the least that lets the
-//! rest fit.
+//! The search for the least that must stay in host memory so that the rest fits on devices.
+//!
+//! It runs only if the question allows offload and no placement fits without it.
 
+use super::candidate::SplitNumber;
 use super::groups::{ALL_ORDERS, orders};
 use super::order::Grade;
-use super::search::{Search, splits};
+use super::pool::Pool;
+use super::search_state::{SearchState, numbered};
 use crate::device::DeviceKind;
 use crate::engines::{EngineError, Offload, Split};
 
-/// Tries every kind of offload, on every choice of devices (or, with many devices, on the roomiest
-/// of each number).
-pub(super) fn search(search: &mut Search<'_, '_>, joined: &[usize]) -> Result<(), EngineError> {
+/// Tries every kind of offload on every choice of devices. With many devices, it tries the roomiest
+/// of each number.
+pub(super) fn search(
+    search: &mut SearchState<'_, '_>,
+    joined: &[usize],
+) -> Result<(), EngineError> {
     let mut choices: Vec<Vec<usize>> = (0..search.pool.devices.len())
         .map(|place| vec![place])
         .collect();
@@ -25,26 +31,19 @@ pub(super) fn search(search: &mut Search<'_, '_>, joined: &[usize]) -> Result<()
     }
 
     for places in choices {
-        // Host and device are one pool there: what is moved is moved nowhere.
-        let unified = |place: &usize| {
-            search
-                .pool
-                .devices
-                .get(*place)
-                .is_some_and(|it| it.source.facts.kind == DeviceKind::UnifiedMemory)
-        };
-
-        if places.iter().any(unified) {
+        // Host and device share one pool: moving data to the host saves nothing.
+        if places.iter().any(|place| is_unified(search.pool, *place)) {
             continue;
         }
 
         let legal = search.legal(&places)?;
-        for (engine_order, (_, split)) in splits(&legal).iter().enumerate() {
-            by_layers(search, engine_order, split, &places, |layers| {
-                Offload::Experts { layers }
+        for (number, split) in numbered(&legal) {
+            let number = SplitNumber { id: None, ..number };
+            try_layers(search, number, split, &places, |layers| Offload::Experts {
+                layers,
             })?;
-            by_layers(search, engine_order, split, &places, |layers| {
-                Offload::Layers { layers }
+            try_layers(search, number, split, &places, |layers| Offload::Layers {
+                layers,
             })?;
 
             for offload in [Offload::Components, Offload::Leaves] {
@@ -53,7 +52,7 @@ pub(super) fn search(search: &mut Search<'_, '_>, joined: &[usize]) -> Result<()
                     ..split.clone()
                 };
                 if search.is_legal(&split, &places)? {
-                    search.judge((None, engine_order), &split, &places)?;
+                    search.judge(number, &split, &places)?;
                 }
             }
         }
@@ -62,70 +61,75 @@ pub(super) fn search(search: &mut Search<'_, '_>, joined: &[usize]) -> Result<()
     Ok(())
 }
 
-/// The fewest layers of one kind of offload with which the devices hold the rest.
-fn by_layers(
-    search: &mut Search<'_, '_>,
-    engine_order: usize,
+/// Whether the device shares one memory pool with the host.
+fn is_unified(pool: &Pool<'_>, place: usize) -> bool {
+    pool.devices
+        .get(place)
+        .is_some_and(|it| it.source.facts.kind == DeviceKind::UnifiedMemory)
+}
+
+/// Finds the fewest layers of one kind of offload with which the rest fits on the devices.
+fn try_layers(
+    search: &mut SearchState<'_, '_>,
+    number: SplitNumber,
     split: &Split,
     places: &[usize],
     offload: impl Fn(u32) -> Offload,
 ) -> Result<(), EngineError> {
-    let with = |layers: u32| Split {
+    let with_offload = |layers: u32| Split {
         offload: offload(layers),
         ..split.clone()
     };
 
     let all = split.stages.last().map_or(0, |last| last.end);
-    if all == 0 || !search.is_legal(&with(1), places)? {
+    if all == 0 || !search.is_legal(&with_offload(1), places)? {
         return Ok(());
     }
 
     let mut most = all;
-    while most > 1 && !search.is_legal(&with(most), places)? {
+    while most > 1 && !search.is_legal(&with_offload(most), places)? {
         most -= 1;
     }
 
     for wanted in [Grade::Fits, Grade::Tight] {
-        if search.on_devices(engine_order, &with(most), places)? > wanted {
+        if search.grade_on_devices(number, &with_offload(most), places)? > wanted {
             continue;
         }
 
         let (mut short, mut enough) = (0, most);
         while enough - short > 1 {
             let middle = short + (enough - short) / 2;
-            if search.on_devices(engine_order, &with(middle), places)? <= wanted {
+            if search.grade_on_devices(number, &with_offload(middle), places)? <= wanted {
                 enough = middle;
             } else {
                 short = middle;
             }
         }
-        // Where the host can not take that much, less of it may still be tight on the devices.
-        if search.judge((None, engine_order), &with(enough), places)? <= wanted {
+        // If the host cannot hold that much, fewer layers may still be tight on the devices.
+        if search.judge(number, &with_offload(enough), places)? <= wanted {
             return Ok(());
         }
     }
 
-    search.judge((None, engine_order), &with(most), places)?;
+    search.judge(number, &with_offload(most), places)?;
     Ok(())
 }
 
-impl Search<'_, '_> {
+impl SearchState<'_, '_> {
+    /// Whether the engine accepts `split` on these devices.
     fn is_legal(&self, split: &Split, places: &[usize]) -> Result<bool, EngineError> {
-        let first = places
-            .first()
-            .and_then(|place| self.pool.devices.get(*place))
-            .map_or(usize::MAX, |it| it.kind);
+        let first = self.pool.first_kind(places);
         Ok(self.needs.prepared(first)?.check(split).is_ok())
     }
 
-    /// How `split` goes into the devices alone.
-    fn on_devices(
+    /// Returns whether `split` fits on the devices, without regard to host memory.
+    fn grade_on_devices(
         &mut self,
-        engine_order: usize,
+        number: SplitNumber,
         split: &Split,
         places: &[usize],
     ) -> Result<Grade, EngineError> {
-        let candidate = self.weigh((None, engine_order), split, places)?;
+        let candidate = self.candidate(number, split, places)?;
         Ok(candidate.on_devices)
     }
 }

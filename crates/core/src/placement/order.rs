@@ -1,47 +1,44 @@
-//! The order in which ways of placing a model are preferred. This is the one place where it is
-//! written down.
+//! The order of preference among placements. No other file defines it.
 //!
-//! Of two ways the better one is, by the first line that tells them apart:
+//! The first line that differs decides which of two placements is better:
 //!
-//! 1. it fits, before it is tight, before it does not fit;
-//! 2. where neither fits, the fewer bytes missing (this is what "came nearest" means);
-//! 3. nothing in host memory, before experts, before layers, before components, before leaves; then
-//!    fewer layers there;
-//! 4. where every rank is a process (vLLM, SGLang): one device, or one tensor group of like devices
-//!    within one NVLink island and of a power of two; then such a group of another degree; then
-//!    everything else ([`Form`]);
+//! 1. fits, then tight, then does not fit;
+//! 2. if neither fits: fewer bytes missing (the nearest placement);
+//! 3. nothing in host memory, then experts, layers, components, leaves; then fewer layers there;
+//! 4. if every rank is a process (vLLM, SGLang): one device, or one tensor group of like devices
+//!    within one NVLink island whose degree is a power of two; then such a group of another degree;
+//!    then everything else ([`Form`]);
 //! 5. fewer devices;
-//! 6. fewer devices that run the model only at a cost (a dtype or quantisation that they lack);
-//! 7. fewer tensor groups that are not of a piece: of mixed kinds, whose smallest member bounds the
-//!    others, or partly inside an NVLink island;
+//! 6. fewer devices that run the model only at a cost (a dtype or quantization that they lack);
+//! 7. fewer uneven tensor groups: groups of mixed kinds, whose smallest member bounds the others,
+//!    or groups partly inside an NVLink island;
 //! 8. the better of the worst links: between any two devices of a tensor group, and between
-//!    neighbouring stages;
+//!    neighboring stages;
 //! 9. the engine's own order of splits, cheapest first;
 //! 10. the better of the worst links inside tensor groups (NVLink islands before PCIe);
 //! 11. devices that the policy prefers;
-//! 12. `pack`: the least memory left over on its devices, `spread`: the most;
+//! 12. `pack`: the least memory left over on its devices; `spread`: the most;
 //! 13. the larger smallest headroom of a device;
 //! 14. the lower UUIDs, in the order of the ranks.
 //!
-//! Line 4 stands before the number of devices because a pipeline of fewer devices answers one
-//! sequence no faster than one of them does: over NVLink eight cards as one tensor group are what
-//! practitioners take where six would hold the model in stages. Without NVLink that is not so
-//! clear, and fewer devices come first.
+//! Line 4 comes before the number of devices because a pipeline answers one sequence no faster
+//! than one of its devices does. Over NVLink, practitioners use eight cards as one tensor group
+//! even if six could hold the model in stages. Without NVLink the choice is less clear, and fewer
+//! devices come first.
 //!
-//! Where an engine takes stages of any length, each order of devices stands with the stages that
+//! If an engine accepts stages of any length, each order of devices is judged with the stages that
 //! leave the largest smallest headroom.
 
 use std::cmp::Reverse;
 
 use super::ask::Packing;
-use super::candidate::Wires;
+use super::wires::Wires;
 use crate::bytes::Bytes;
 use crate::device::LinkKind;
 use crate::engines::{Interval, Offload, Split};
 use crate::report::answer::Verdict;
 
-/// A way's place in the order: the lesser, the better. The fields are the lines of the module's
-/// text.
+/// The rank of a placement; lower is better. The fields are the lines of the module's text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct DeviceRank {
     pub(super) grade: Grade,
@@ -50,7 +47,7 @@ pub(super) struct DeviceRank {
     pub(super) form: Form,
     pub(super) devices: usize,
     pub(super) degraded: usize,
-    pub(super) broken: usize,
+    pub(super) uneven: usize,
     pub(super) link: LinkKind,
     pub(super) engine_order: usize,
     pub(super) tensor_link: LinkKind,
@@ -60,22 +57,22 @@ pub(super) struct DeviceRank {
     pub(super) places: Vec<usize>,
 }
 
-/// How well a need goes into what is available.
+/// Whether a need fits in what is available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Grade {
-    /// The high end goes in.
+    /// The high end fits.
     Fits,
-    /// The likely figure goes in, the high end does not.
+    /// The likely figure fits; the high end does not.
     Tight,
-    /// The likely figure does not go in.
+    /// The likely figure does not fit.
     No,
 }
 
 /// Line 4 of the order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Form {
-    /// One device, or one tensor group of a power of two within an NVLink island; whatever an
-    /// engine does that walks all its devices in one process.
+    /// A single device, or one tensor group of a power of two within an NVLink island. Every split
+    /// of an engine that drives all its devices from one process has this form.
     Whole,
     /// One tensor group of another degree within an NVLink island.
     Odd,
@@ -84,8 +81,8 @@ pub(super) enum Form {
 }
 
 impl Form {
-    /// The best form that `split` can have on any devices, where its ranks are processes or are
-    /// not.
+    /// Returns the best form that `split` can have on any devices. `processes` says whether its
+    /// ranks are processes.
     pub(super) fn at_best(split: &Split, processes: bool) -> Self {
         match (split.tensor, split.stages.len()) {
             (1, 1) => Self::Whole,
@@ -96,9 +93,9 @@ impl Form {
         }
     }
 
-    /// The form of `split` over `wires`.
+    /// Returns the form of `split` over `wires`.
     pub(super) fn of(split: &Split, wires: Wires, processes: bool) -> Self {
-        let whole = wires.broken == 0 && wires.tensor == LinkKind::Fabric;
+        let whole = wires.uneven == 0 && wires.tensor == LinkKind::Fabric;
         if whole || !processes {
             Self::at_best(split, processes)
         } else {
@@ -108,7 +105,7 @@ impl Form {
 }
 
 impl Grade {
-    /// How `need` goes into `available`. What overflowed never goes in.
+    /// Returns whether `need` fits in `available`. A need that overflowed never fits.
     pub(super) fn of(need: Interval, available: Bytes) -> Self {
         if need.high <= available && !need.high.overflowed() {
             Self::Fits
@@ -119,7 +116,7 @@ impl Grade {
         }
     }
 
-    /// As an answer's word.
+    /// Returns the verdict of an answer.
     pub(super) fn verdict(self) -> Verdict {
         match self {
             Self::Fits => Verdict::Fits,
@@ -129,7 +126,7 @@ impl Grade {
     }
 }
 
-/// Line 3 of the order.
+/// Returns line 3 of the order.
 pub(super) fn harm(offload: Offload) -> (u8, u32) {
     match offload {
         Offload::None => (0, 0),
@@ -140,7 +137,7 @@ pub(super) fn harm(offload: Offload) -> (u8, u32) {
     }
 }
 
-/// Line 12 of the order: `left` bytes left over, signed so that less is better.
+/// Returns line 12 of the order: `left` bytes left over, signed so that less is better.
 pub(super) fn by_packing(packing: Packing, left: i128) -> i128 {
     match packing {
         Packing::Pack => left,
@@ -149,7 +146,7 @@ pub(super) fn by_packing(packing: Packing, left: i128) -> i128 {
 }
 
 impl DeviceRank {
-    /// Why this way comes after `better`, in a few words.
+    /// Returns why this placement ranks after `better`, in a few words.
     pub(super) fn why_after(&self, better: &Self) -> String {
         if self.grade != better.grade || self.grade == Grade::No {
             return match self.grade {
@@ -181,7 +178,7 @@ impl DeviceRank {
             )
         } else if self.degraded > better.degraded {
             format!("{too}, on devices that run it at a cost")
-        } else if self.broken > better.broken {
+        } else if self.uneven > better.uneven {
             format!("{too}, with tensor groups of different kinds of devices or partly over NVLink")
         } else if self.link > better.link || self.tensor_link > better.tensor_link {
             format!("{too}, over slower links")

@@ -1,4 +1,4 @@
-//! A placement in full: every rank's parts, host memory, how far it goes, the launch line.
+//! A placement in full: the parts of every rank, host memory, limits, and the launch line.
 
 use std::ops::Range;
 
@@ -6,7 +6,7 @@ use super::candidate::{Candidate, short_by};
 use super::claim::Claim;
 use super::needs::Needs;
 use super::order::Grade;
-use super::pool::Pool;
+use super::pool::{Pool, UsableDevice};
 use super::reach::Reach;
 use super::strategy::Strategy;
 use crate::bytes::Bytes;
@@ -18,29 +18,29 @@ use crate::engines::{
 };
 use crate::report::answer::Verdict;
 
-/// One way of placing the model, in full.
+/// A placement of the model, in full.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Placement {
-    /// The kind of way.
+    /// The kind of placement.
     pub strategy: Strategy,
     /// The split.
     pub split: Split,
     /// The devices, one for each rank.
     pub ranks: Vec<RankShare>,
-    /// Host memory that it takes, where it takes any.
+    /// Host memory that it needs, if any.
     pub host: Option<HostShare>,
-    /// The worst of the ranks' verdicts and the host's.
+    /// The worst verdict of the ranks and the host.
     pub verdict: Verdict,
     /// The workload in force.
     pub workload: Workload,
-    /// Largest context at one sequence that fits this way; 0 where none does, `None` where nothing
-    /// grows with it.
+    /// The largest context at one sequence that fits; 0 if none fits, `None` if no need grows with
+    /// the context.
     pub max_context: Option<u64>,
-    /// Most sequences at the context in force; 0 where none fits, `None` where nothing grows with
+    /// The most sequences at the context in force; 0 if none fits, `None` if no need grows with
     /// their number.
     pub max_sequences: Option<u64>,
-    /// The cache of the engine once it is started by `launch` in a share that the asker gave it;
-    /// `None` without such a share and where it does not fit.
+    /// The engine's cache after a start by `launch`, if the question sets a share of the device;
+    /// `None` without a share and if it does not fit.
     pub capacity: Option<CacheCapacity>,
     /// The launch line.
     pub launch: Launch,
@@ -49,120 +49,87 @@ pub struct Placement {
 /// One rank's share of a placement.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RankShare {
-    /// Its device.
+    /// The device.
     pub device: DeviceFacts,
-    /// Bytes that nobody has allocated.
+    /// Unallocated bytes.
     pub free: Option<Bytes>,
     /// Bytes that leases still claim.
     pub leased: Bytes,
-    /// Bytes that can be given.
+    /// Available bytes.
     pub available: Bytes,
-    /// Bytes that the model needs: the sum of the parts, without what fills a share.
+    /// Bytes that the model needs: the sum of the parts, without the rest of a share.
     pub need: Interval,
-    /// Bytes that the engine holds: the sum of the parts, which make up for each other in a share.
+    /// Bytes that the engine holds: the sum of the parts, which offset each other in a share.
     pub held: Interval,
-    /// Bytes that must be available: `held`, and the margin that the engine wants free.
+    /// Bytes that must be available: `held`, and the margin that the engine keeps free.
     pub required: Interval,
-    /// The share of the device that the asker gave the engine.
+    /// The share of the device that the question sets.
     pub share: Option<Share>,
     /// Parts that do not change with the workload.
     pub fixed: Vec<Component>,
-    /// Parts that the workload asks for, and what the engine takes beyond them.
+    /// Parts that grow with the workload, and what the engine takes beyond them.
     pub variable: Vec<Component>,
-    /// Its layers.
+    /// The layers of the rank.
     pub layers: Range<u32>,
-    /// Whether it fits here.
+    /// Whether the rank fits on the device.
     pub verdict: Verdict,
-    /// Bytes that the high end is short of; zero where it fits.
+    /// Bytes that the high end is short of; zero if it fits.
     pub short_by: Bytes,
-    /// Bytes that the engine will really take, where that differs from the need.
+    /// Bytes that the engine takes after the start, if they differ from the need.
     pub takes: Option<Bytes>,
 }
 
 /// Host memory of a placement.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HostShare {
-    /// Bytes that can be had, where read.
+    /// Available bytes, if read.
     pub available: Option<Bytes>,
     /// Bytes needed.
     pub required: Interval,
     /// Parts of the need.
     pub components: Vec<Component>,
-    /// Whether it fits there; unknown where host memory was not read.
+    /// Whether it fits; unknown if host memory was not read.
     pub verdict: Verdict,
     /// Bytes that the high end is short of.
     pub short_by: Bytes,
-    /// Whether the host shares one pool with the device, in whose need this is then counted.
+    /// Whether host and device share one memory pool. The device's need then includes these bytes.
     pub unified: bool,
 }
 
 impl Placement {
-    /// Bytes that are short, summed over devices and host.
+    /// Returns the bytes that are short, summed over devices and host.
     pub fn short_by(&self) -> Bytes {
         let host = self.host.as_ref().map_or(Bytes::ZERO, |host| host.short_by);
         self.ranks.iter().map(|rank| rank.short_by).sum::<Bytes>() + host
     }
 
-    /// `best` in full.
-    pub(super) fn of(
+    /// Computes a candidate in full.
+    pub(super) fn new(
         needs: &Needs<'_>,
         pool: &Pool<'_>,
-        best: &Candidate,
+        candidate: &Candidate,
     ) -> Result<Self, EngineError> {
-        let prepared = needs.prepared(best.first)?;
-        let (split, workload) = (&best.split, prepared.workload());
+        let prepared = needs.prepared(candidate.first)?;
+        let (split, workload) = (&candidate.split, prepared.workload());
 
-        let unified = best
+        let unified = candidate
             .places
             .iter()
-            .filter_map(|place| pool.devices.get(*place));
-        let unified = unified
-            .clone()
+            .filter_map(|place| pool.devices.get(*place))
             .any(|it| it.source.facts.kind == DeviceKind::UnifiedMemory);
-        let host = HostShare::of(needs, prepared, split, unified)?;
-        let mut ranks = Vec::with_capacity(best.places.len());
+        let host = HostShare::new(needs, prepared, split, unified)?;
+        let mut ranks = Vec::with_capacity(candidate.places.len());
 
-        for (number, place) in best.places.iter().enumerate() {
+        for (number, place) in candidate.places.iter().enumerate() {
             let Some(device) = pool.devices.get(*place) else {
                 continue;
             };
 
-            let facts = &device.source.facts;
-            let fixed = prepared.fixed(split, number, facts)?;
-            let mut variable = prepared.variable(split, number, facts, workload)?;
-            let share = prepared.share(split, number, facts);
-            let sum = device_sum(&fixed).plus(device_sum(&variable));
-            let mut claim = Claim::in_share(
-                prepared.must_be_available(split, facts, sum),
-                share.as_ref(),
-            );
-            let held = if share.is_some() {
-                claim.required()
-            } else {
-                sum
-            };
-
-            variable.extend(share.as_ref().and_then(|share| filling(sum, held, share)));
-            if let (true, 0, Some(host)) = (unified, number, &host) {
-                claim = claim.plus(host.required);
-            }
-
-            ranks.push(RankShare {
-                device: facts.clone(),
-                free: device.source.free,
-                leased: device.source.leased,
-                available: device.available,
-                need: sum,
-                held,
-                required: claim.required(),
-                share,
-                fixed,
-                variable,
-                layers: split.stage_of(number).1,
-                verdict: claim.grade(device.available).verdict(),
-                short_by: claim.short_by(device.available),
-                takes: None,
-            });
+            let on_host = host
+                .as_ref()
+                .filter(|_| unified && number == 0)
+                .map(|host| host.required);
+            ranks.push(RankShare::new(prepared, split, number, device, on_host)?);
         }
 
         let devices = ranks.iter().map(|rank| (&rank.device, rank.available));
@@ -187,7 +154,7 @@ impl Placement {
         };
 
         let launch = prepared.launch(&plan);
-        let verdict = best.standing.grade.verdict();
+        let verdict = candidate.rank.grade.verdict();
         let capacity = if verdict <= Verdict::Tight {
             prepared.capacity(&plan)?
         } else {
@@ -199,7 +166,7 @@ impl Placement {
         }
 
         Ok(Self {
-            strategy: Strategy::of(split, prepared),
+            strategy: Strategy::new(split, prepared),
             split: split.clone(),
             ranks,
             host,
@@ -214,20 +181,66 @@ impl Placement {
 }
 
 impl RankShare {
-    /// The rank's share, where it is too small for the likely need.
+    /// Computes the share of rank `number` on `device`. `on_host` is the host memory that is taken
+    /// from the same pool.
+    fn new(
+        prepared: &dyn PreparedEngine,
+        split: &Split,
+        number: usize,
+        device: &UsableDevice<'_>,
+        on_host: Option<Interval>,
+    ) -> Result<Self, EngineError> {
+        let facts = &device.source.facts;
+        let fixed = prepared.fixed(split, number, facts)?;
+        let mut variable = prepared.variable(split, number, facts, prepared.workload())?;
+        let share = prepared.share(split, number, facts);
+        let sum = device_sum(&fixed).plus(device_sum(&variable));
+        let mut claim = Claim::in_share(
+            prepared.must_be_available(split, facts, sum),
+            share.as_ref(),
+        );
+        let held = if share.is_some() {
+            claim.required()
+        } else {
+            sum
+        };
+
+        variable.extend(share.as_ref().and_then(|share| filling(sum, held, share)));
+        if let Some(on_host) = on_host {
+            claim = claim.plus(on_host);
+        }
+
+        Ok(Self {
+            device: facts.clone(),
+            free: device.source.free,
+            leased: device.source.leased,
+            available: device.available,
+            need: sum,
+            held,
+            required: claim.required(),
+            share,
+            fixed,
+            variable,
+            layers: split.stage_of(number).1,
+            verdict: claim.grade(device.available).verdict(),
+            short_by: claim.short_by(device.available),
+            takes: None,
+        })
+    }
+
+    /// Returns the rank's share if it is too small for the likely need.
     pub fn outgrown_share(&self) -> Option<Share> {
         self.share
             .filter(|share| self.required.likely > share.taken.likely)
     }
 }
 
-/// What an engine with a share of the device takes beyond the `sum` of its parts, to `held` in all:
-/// it makes cache of it.
+/// Returns what an engine with a share of the device takes beyond the `sum` of its parts, up to
+/// `held` in all. The engine uses it for cache.
 fn filling(sum: Interval, held: Interval, share: &Share) -> Option<Component> {
-    let end = |sum: Bytes, held: Bytes| held.less(sum).unwrap_or(Bytes::ZERO);
-    let likely = end(sum.likely, held.likely);
-    // The larger the other parts turn out, the less is left.
-    let ends = [end(sum.low, held.low), end(sum.high, held.high)];
+    let likely = rest(sum.likely, held.likely);
+    // The larger the other parts are, the less is left.
+    let ends = [rest(sum.low, held.low), rest(sum.high, held.high)];
     let bytes = Interval::new(ends[0].min(ends[1]), likely, ends[0].max(ends[1]));
     let detail = format!("fills {share}");
 
@@ -235,8 +248,13 @@ fn filling(sum: Interval, held: Interval, share: &Share) -> Option<Component> {
         .then(|| Component::between(ComponentName::KvCache, bytes, Basis::Formula, detail))
 }
 
+/// Returns what `held` leaves after `sum`; zero if `sum` is larger or unknown.
+fn rest(sum: Bytes, held: Bytes) -> Bytes {
+    held.less(sum).unwrap_or(Bytes::ZERO)
+}
+
 impl HostShare {
-    fn of(
+    fn new(
         needs: &Needs<'_>,
         prepared: &dyn PreparedEngine,
         split: &Split,

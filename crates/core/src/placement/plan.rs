@@ -1,59 +1,59 @@
-//! The plan: what is recommended, what else there is, and why it is a no when it is one.
+//! The plan: the recommended placement, the alternatives, and the reason for the verdict.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::alternatives::{AlternativeWay, alternatives, illegal, why_no_split};
+use super::alternatives::{AlternativePlacement, alternatives, illegal, why_no_split};
 use super::ask::{Ask, PlacementError};
 use super::availability::Availability;
 use super::needs::Needs;
 use super::order::Grade;
 use super::placed::Placement;
 use super::pool::Pool;
-use super::search::Search;
-use super::ways::grade;
+use super::search::search;
+use super::search_summary::grade;
 use crate::bytes::Bytes;
-use crate::device::{DeviceFacts, DeviceKind};
+use crate::device::DeviceKind;
 use crate::engines::{EngineError, PreparedEngine, Workload};
 use crate::report::answer::Verdict;
 use crate::report::problem::Reason;
 
-/// Whether and how a model fits.
+/// A plan: whether and how a model fits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// Why the answer is what it is: fits (tight included), insufficient memory, no legal split,
+    /// The reason for the verdict: fits (tight included), insufficient memory, no legal split,
     /// compute capability, leased, no devices.
     pub reason: Reason,
-    /// The reason in a sentence that names what was in the way; empty where it fits.
+    /// The reason as a sentence that names the obstacle; empty if the model fits.
     pub why: String,
-    /// The way to go; for a "no" the one that came nearest, where there is any at all.
+    /// The recommended placement. If none fits: the one that lacks the fewest bytes, if any.
     pub recommended: Option<Placement>,
-    /// Other ways, next best first, then those that are not possible.
-    pub alternatives: Vec<AlternativeWay>,
-    /// Bytes that the recommended way is short of, summed over devices and host; zero where it
+    /// Other placements, next best first, then illegal splits.
+    pub alternatives: Vec<AlternativePlacement>,
+    /// Bytes that the recommended placement is short of, summed over devices and host; zero if it
     /// fits.
     pub short_by: Bytes,
-    /// What the engine settled; `None` where no device could be asked about.
+    /// The workload and parameters in force; `None` if no device is usable.
     pub settled: Option<ResolvedWorkload>,
-    /// Devices that may not be used, and why.
+    /// Devices that may not be used, with the reason.
     pub passed_over: Vec<PassedOver>,
-    /// What the figures rest on that was not asked for.
+    /// Assumptions behind the figures that the question does not state.
     pub assumptions: Vec<String>,
-    /// Costs and dangers.
+    /// Costs and risks.
     pub warnings: Vec<String>,
 }
 
-/// What the engine settled for the recommended way.
+/// The workload and parameters in force for the recommended placement.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ResolvedWorkload {
     /// The profile in force.
     pub profile: String,
-    /// Every parameter that entered the figures.
+    /// Every parameter that the figures depend on.
     pub parameters: BTreeMap<String, Value>,
     /// The workload with the engine's defaults filled in.
     pub workload: Workload,
-    /// dtype of the cache after `auto`.
+    /// The dtype of the cache, with `auto` resolved.
     pub kv_cache_dtype: String,
     /// Logical cache bytes of one more token.
     pub kv_bytes_per_token: Bytes,
@@ -68,14 +68,14 @@ pub struct PassedOver {
     pub uuid: String,
     /// Its product name.
     pub name: String,
-    /// Why not.
+    /// The reason.
     pub why: String,
 }
 
-/// Whether and how what is asked fits on what is available here.
-pub fn plan(ask: &Ask<'_>, here: &Availability) -> Result<Plan, PlacementError> {
-    let ask = &*ask.settled(here);
-    let mut pool = Pool::new(here, &ask.constraints, &ask.policy)?;
+/// Plans a request on what is available on the host.
+pub fn plan(ask: &Ask<'_>, host: &Availability) -> Result<Plan, PlacementError> {
+    let ask = &*ask.with_host_context(host);
+    let mut pool = Pool::new(host, &ask.constraints, &ask.policy)?;
     let mut plan = Plan::empty();
     if pool.devices.is_empty() {
         plan.passed_over = passed_over(&pool);
@@ -83,9 +83,9 @@ pub fn plan(ask: &Ask<'_>, here: &Availability) -> Result<Plan, PlacementError> 
         return Ok(plan);
     }
 
-    let (mut needs, vetoed) = Needs::new(ask, &pool.kinds, here.host)?;
+    let (mut needs, vetoed) = Needs::new(ask, &pool.kinds, host.host)?;
     let usable: Vec<usize> = pool.devices.iter().map(|it| it.kind).collect();
-    pool.veto(&vetoed, here);
+    pool.veto(&vetoed, host);
     plan.passed_over = passed_over(&pool);
     plan.warnings.clone_from(&needs.warnings);
 
@@ -98,13 +98,13 @@ pub fn plan(ask: &Ask<'_>, here: &Availability) -> Result<Plan, PlacementError> 
         return Ok(plan);
     }
 
-    let found = Search::run(&pool, &mut needs)?;
+    let found = search(&pool, &mut needs)?;
     let first_kind = found.first().map_or_else(
         || pool.devices.first().map_or(0, |it| it.kind),
         |best| best.first,
     );
     let prepared = needs.prepared(first_kind)?;
-    plan.settled = Some(ResolvedWorkload::of(prepared));
+    plan.settled = Some(ResolvedWorkload::new(prepared));
     plan.assumptions = prepared.assumptions();
     plan.warnings.extend(prepared.warnings());
 
@@ -115,7 +115,7 @@ pub fn plan(ask: &Ask<'_>, here: &Availability) -> Result<Plan, PlacementError> 
         return Ok(plan);
     };
 
-    let placement = Placement::of(&needs, &pool, best)?;
+    let placement = Placement::new(&needs, &pool, best)?;
     if placement
         .ranks
         .iter()
@@ -130,20 +130,16 @@ pub fn plan(ask: &Ask<'_>, here: &Availability) -> Result<Plan, PlacementError> 
     plan.short_by = placement.short_by();
     plan.alternatives = alternatives(&needs, &pool, &found, best)?;
 
-    if best.standing.grade == Grade::No {
+    if best.rank.grade == Grade::No {
         plan.why = format!(
             "{} needs {} more than is available",
             placement.strategy, plan.short_by
         );
         plan.alternatives.extend(illegal(&found));
-        let unleased = here.has_leases().then(|| here.clone().without_leases());
-        plan.reason = match unleased {
-            Some(unleased)
-                if grade(ask, &unleased)?.is_some_and(|(grade, ..)| grade < Grade::No) =>
-            {
-                Reason::Leased
-            }
-            _ => Reason::InsufficientMemory,
+        plan.reason = if host.has_leases() && fits_without_leases(ask, host)? {
+            Reason::Leased
+        } else {
+            Reason::InsufficientMemory
         };
     } else {
         plan.reason = Reason::Fits;
@@ -153,7 +149,14 @@ pub fn plan(ask: &Ask<'_>, here: &Availability) -> Result<Plan, PlacementError> 
     Ok(plan)
 }
 
+/// Whether the model would fit, at least tightly, if no lease existed.
+fn fits_without_leases(ask: &Ask<'_>, host: &Availability) -> Result<bool, PlacementError> {
+    let best = grade(ask, &host.clone().without_leases())?;
+    Ok(best.is_some_and(|best| best.grade < Grade::No))
+}
+
 impl Plan {
+    /// Returns a plan without any usable device.
     fn empty() -> Self {
         Self {
             reason: Reason::NoDevices,
@@ -168,14 +171,15 @@ impl Plan {
         }
     }
 
-    /// The verdict: that of the recommended placement.
+    /// Returns the verdict of the recommended placement.
     pub fn verdict(&self) -> Verdict {
         self.recommended
             .as_ref()
             .map_or(Verdict::DoesNotFit, |placement| placement.verdict)
     }
 
-    /// Says of which devices the whole total was taken because the driver's reserve is not known.
+    /// Adds an assumption for each device whose whole total is counted because the driver's reserve
+    /// is unknown.
     fn assume_totals(&mut self, placement: &Placement) {
         let unknown: BTreeSet<&str> = placement
             .ranks
@@ -195,7 +199,7 @@ impl Plan {
 }
 
 impl ResolvedWorkload {
-    fn of(prepared: &dyn PreparedEngine) -> Self {
+    fn new(prepared: &dyn PreparedEngine) -> Self {
         Self {
             profile: prepared.profile().to_owned(),
             parameters: prepared.parameters(),
@@ -208,10 +212,12 @@ impl ResolvedWorkload {
 }
 
 fn passed_over(pool: &Pool<'_>) -> Vec<PassedOver> {
-    let told = |(facts, why): &(&DeviceFacts, String)| PassedOver {
-        uuid: facts.uuid.clone(),
-        name: facts.name.clone(),
-        why: why.clone(),
-    };
-    pool.passed_over.iter().map(told).collect()
+    pool.passed_over
+        .iter()
+        .map(|(facts, why)| PassedOver {
+            uuid: facts.uuid.clone(),
+            name: facts.name.clone(),
+            why: why.clone(),
+        })
+        .collect()
 }

@@ -1,4 +1,4 @@
-//! The devices that may be used for one question, with what the search needs of each at hand.
+//! The devices that one question may use, with the facts that the search needs of each.
 
 use std::collections::BTreeSet;
 
@@ -7,39 +7,39 @@ use super::availability::{Availability, Available};
 use crate::bytes::Bytes;
 use crate::device::{DeviceFacts, DeviceKind, LinkKind};
 
-/// One usable device.
-pub(super) struct Pooled<'a> {
+/// A usable device.
+pub(super) struct UsableDevice<'a> {
     /// The device.
     pub(super) source: &'a Available,
-    /// Bytes that can be given on it.
+    /// Bytes available on it.
     pub(super) available: Bytes,
-    /// Which of [`Pool::kinds`] it is.
+    /// Its index in [`Pool::kinds`].
     pub(super) kind: usize,
-    /// Its place among the preferred devices; their number if it is none of them.
+    /// Its position among the preferred devices, or their number if it is not preferred.
     pub(super) preference: usize,
 }
 
-/// The usable devices, by UUID.
+/// The usable devices of a question.
 pub(super) struct Pool<'a> {
-    /// The devices, ordered by UUID, so that a comparison of places is one of UUIDs.
-    pub(super) devices: Vec<Pooled<'a>>,
-    /// One device of each kind; what an engine says of it holds for all of its kind.
+    /// The devices, ordered by UUID: comparing places compares UUIDs.
+    pub(super) devices: Vec<UsableDevice<'a>>,
+    /// A device of each kind. An engine's figures for it hold for every device of the kind.
     pub(super) kinds: Vec<&'a DeviceFacts>,
-    /// How each pair is joined, row by row.
+    /// The link of each pair of devices, row by row.
     links: Vec<LinkKind>,
-    /// Devices that may not be used, and why.
+    /// Devices that may not be used, with the reason.
     pub(super) passed_over: Vec<(&'a DeviceFacts, String)>,
 }
 
 impl<'a> Pool<'a> {
-    /// The usable devices of `here` that `constraints` allow.
+    /// Returns the usable devices of the host that `constraints` allow.
     pub(super) fn new(
-        here: &'a Availability,
+        host: &'a Availability,
         constraints: &Constraints,
         policy: &Policy,
     ) -> Result<Self, PlacementError> {
-        let allowed = allowed(here, constraints)?;
-        let mut chosen: Vec<&Available> = here
+        let allowed = allowed(host, constraints)?;
+        let mut chosen: Vec<&Available> = host
             .devices
             .iter()
             .filter(|it| allowed.contains(&*it.facts.uuid))
@@ -58,14 +58,14 @@ impl<'a> Pool<'a> {
                 pool.passed_over
                     .push((&source.facts, unusable.message.clone()));
             } else if let Some(available) = source.available {
-                let kind = pool.kind_of(&source.facts);
+                let kind = pool.add_kind(&source.facts);
                 let preference = policy
                     .prefer
                     .iter()
-                    .position(|wish| is_meant(wish, &source.facts));
+                    .position(|wish| matches_wish(wish, &source.facts));
                 let preference = preference.map_or(policy.prefer.len(), |place| place);
 
-                pool.devices.push(Pooled {
+                pool.devices.push(UsableDevice {
                     source,
                     available,
                     kind,
@@ -77,11 +77,11 @@ impl<'a> Pool<'a> {
             }
         }
 
-        pool.wire(here);
+        pool.set_links(host);
         Ok(pool)
     }
 
-    /// How the devices at places `a` and `b` are joined.
+    /// Returns the link between the devices at places `a` and `b`.
     pub(super) fn link(&self, a: usize, b: usize) -> LinkKind {
         self.links
             .get(a * self.devices.len() + b)
@@ -89,16 +89,29 @@ impl<'a> Pool<'a> {
             .unwrap_or(LinkKind::None)
     }
 
-    /// Whether one process can use the device beside others: not a MIG instance, of which a process
-    /// sees only one (NVIDIA MIG user guide, "CUDA device enumeration").
+    /// Returns the kind of the device at `place`.
+    pub(super) fn kind_of(&self, place: usize) -> Option<usize> {
+        self.devices.get(place).map(|it| it.kind)
+    }
+
+    /// Returns the kind of the first of `places`; `usize::MAX` if there is none.
+    pub(super) fn first_kind(&self, places: &[usize]) -> usize {
+        places
+            .first()
+            .and_then(|place| self.kind_of(*place))
+            .unwrap_or(usize::MAX)
+    }
+
+    /// Whether one process can use the device together with others. A process sees only one MIG
+    /// instance (NVIDIA MIG user guide, "CUDA device enumeration").
     pub(super) fn joins(&self, place: usize) -> bool {
         self.devices
             .get(place)
             .is_some_and(|it| it.source.facts.kind == DeviceKind::Gpu)
     }
 
-    /// Drops the devices whose kind is in `vetoed`, for the reason given there.
-    pub(super) fn veto(&mut self, vetoed: &[Option<String>], here: &'a Availability) {
+    /// Drops the devices whose kind is in `vetoed`, and records the reason.
+    pub(super) fn veto(&mut self, vetoed: &[Option<String>], host: &'a Availability) {
         let mut kept = Vec::with_capacity(self.devices.len());
         for device in std::mem::take(&mut self.devices) {
             match vetoed.get(device.kind).and_then(Option::as_ref) {
@@ -108,10 +121,11 @@ impl<'a> Pool<'a> {
         }
 
         self.devices = kept;
-        self.wire(here);
+        self.set_links(host);
     }
 
-    fn kind_of(&mut self, facts: &'a DeviceFacts) -> usize {
+    /// Returns the index of the device's kind, and adds the kind if it is new.
+    fn add_kind(&mut self, facts: &'a DeviceFacts) -> usize {
         let known = self.kinds.iter().position(|kind| same_kind(kind, facts));
         known.unwrap_or_else(|| {
             self.kinds.push(facts);
@@ -119,20 +133,22 @@ impl<'a> Pool<'a> {
         })
     }
 
-    fn wire(&mut self, here: &Availability) {
+    /// Returns the place of the device with `uuid`.
+    fn place(&self, uuid: &str) -> Option<usize> {
+        self.devices
+            .binary_search_by(|it| it.source.facts.uuid.as_str().cmp(uuid))
+            .ok()
+    }
+
+    /// Rebuilds the table of links for the current devices.
+    fn set_links(&mut self, host: &Availability) {
         let count = self.devices.len();
         self.links = vec![LinkKind::System; count * count];
 
-        let place = |uuid: &str| {
-            self.devices
-                .binary_search_by(|it| it.source.facts.uuid.as_str().cmp(uuid))
-                .ok()
-        };
-
-        for link in &here.links {
-            if let (Some(a), Some(b)) = (place(&link.a), place(&link.b)) {
-                for at in [a * count + b, b * count + a] {
-                    if let Some(slot) = self.links.get_mut(at) {
+        for link in &host.links {
+            if let (Some(a), Some(b)) = (self.place(&link.a), self.place(&link.b)) {
+                for index in [a * count + b, b * count + a] {
+                    if let Some(slot) = self.links.get_mut(index) {
                         *slot = link.kind;
                     }
                 }
@@ -141,7 +157,7 @@ impl<'a> Pool<'a> {
     }
 }
 
-/// Whether an engine would see no difference between two devices.
+/// Whether two devices are the same to an engine.
 fn same_kind(a: &DeviceFacts, b: &DeviceFacts) -> bool {
     (
         a.kind,
@@ -158,35 +174,35 @@ fn same_kind(a: &DeviceFacts, b: &DeviceFacts) -> bool {
     ) && a.name == b.name
 }
 
-fn is_meant(wish: &str, facts: &DeviceFacts) -> bool {
+/// Whether `wish` is a prefix of the UUID or a part of the product name.
+fn matches_wish(wish: &str, facts: &DeviceFacts) -> bool {
     !wish.is_empty() && (facts.uuid.starts_with(wish) || facts.name.contains(wish))
 }
 
-/// The UUIDs that the constraints leave.
+/// Returns the UUIDs that the constraints allow.
 fn allowed<'a>(
-    here: &'a Availability,
+    host: &'a Availability,
     constraints: &Constraints,
 ) -> Result<BTreeSet<&'a str>, PlacementError> {
-    let known = || here.devices.iter().map(|it| it.facts.uuid.as_str());
     let Some(asked) = &constraints.devices else {
-        return Ok(known().collect());
+        return Ok(uuids(host).collect());
     };
 
     let mut allowed = BTreeSet::new();
     for given in asked {
-        if let Some(exact) = known().find(|uuid| uuid == given) {
+        if let Some(exact) = uuids(host).find(|uuid| uuid == given) {
             allowed.insert(exact);
             continue;
         }
-        let matches: Vec<&str> = known()
+        let matches: Vec<&str> = uuids(host)
             .filter(|uuid| !given.is_empty() && uuid.starts_with(given.as_str()))
             .collect();
         match *matches.as_slice() {
-            [one] => {
-                allowed.insert(one);
+            [uuid] => {
+                allowed.insert(uuid);
             }
             [] => {
-                let known: Vec<&str> = known().collect();
+                let known: Vec<&str> = uuids(host).collect();
                 let known = if known.is_empty() {
                     "none".to_owned()
                 } else {
@@ -208,4 +224,9 @@ fn allowed<'a>(
     }
 
     Ok(allowed)
+}
+
+/// Returns the UUIDs of all devices of the host.
+fn uuids(host: &Availability) -> impl Iterator<Item = &str> {
+    host.devices.iter().map(|it| it.facts.uuid.as_str())
 }

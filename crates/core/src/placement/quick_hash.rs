@@ -1,14 +1,15 @@
-//! A hash for keys that are this program's own numbers: planning looks figures up thousands of
-//! times for one answer, and most of that time went into the standard library's hash, which is made
-//! to withstand hostile keys.
+//! A fast hash for keys that are the program's own numbers.
+//!
+//! Planning looks figures up thousands of times for one answer. With the standard library's hash,
+//! which resists hostile keys, most of the time was spent in the hash.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// A map by such keys.
+/// A map with such keys.
 pub(super) type QuickMap<K, V> = HashMap<K, V, BuildHasherDefault<QuickHasher>>;
 
-/// Multiplies and rotates, as the Rust compiler's own tables do (`rustc-hash`).
+/// A hasher that multiplies and rotates, as the Rust compiler's own tables do (`rustc-hash`).
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct QuickHasher(u64);
 
@@ -39,7 +40,7 @@ impl Hasher for QuickHasher {
     }
 
     fn finish(&self) -> u64 {
-        // The upper bits are the well mixed ones, and the map takes its place from the lower.
+        // The upper bits are well mixed; the map uses the lower ones.
         self.0.rotate_left(26)
     }
 }
@@ -52,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn neighbouring_keys_fall_apart() {
+    fn neighboring_keys_spread() {
         let build = BuildHasherDefault::<QuickHasher>::default();
         let hashes = (0_u32..64)
             .flat_map(|a| (0_usize..64).map(move |b| (a, b)))

@@ -1,27 +1,25 @@
-//! How far a placement goes: the largest context, the most sequences, and the frontier between
+//! The limits of a placement: the largest context, the most sequences, and the frontier between
 //! them.
 //!
-//! Needs never fall when the workload grows, so each figure is found by bisection: it fits, and one
-//! more does not. What an engine keeps whatever the workload may still follow the workload that it
-//! was asked about (vLLM sizes its step by `max_model_len`), so each figure is put back as a
-//! question, and the search repeated that way where the answer differs.
+//! Needs never fall when the workload grows, so bisection finds each limit: it fits, and one more
+//! does not. An engine's fixed parts can depend on the requested workload (vLLM sizes its step by
+//! `max_model_len`). So each limit is asked again as a request of its own, and the search is
+//! repeated with such requests if the answer differs.
 
-use super::ask::{Ask, PlacementError};
+use super::ask::Ask;
 use super::claim::Claim;
 use super::order::Grade;
-use super::placed::Placement;
 use crate::bytes::Bytes;
 use crate::device::{DeviceFacts, DeviceKind, HostMemory};
 use crate::engines::{AskedContext, EngineError, Interval, PreparedEngine, Split, Workload};
 use crate::report::answer::FrontierPoint;
 
-/// The longest context looked for where the model names no maximum: beyond any that is trained.
+/// The longest context tried if the model names no maximum: longer than any trained context.
 const CONTEXT_CEILING: u64 = 1 << 27;
-/// The most sequences looked for: beyond any engine's own limit (vLLM's default is 1024 at the
-/// most).
+/// The most sequences tried: more than any engine's own limit (vLLM's default is at most 1024).
 const SEQUENCES_CEILING: u64 = 1 << 16;
 
-/// A split on devices whose needs that do not change with the workload are known.
+/// A split on devices, with the needs that do not change with the workload.
 pub(super) struct Reach<'p> {
     ask: &'p Ask<'p>,
     prepared: &'p dyn PreparedEngine,
@@ -39,7 +37,8 @@ struct Rank<'p> {
 }
 
 impl<'p> Reach<'p> {
-    /// `split` on `devices`, one for each rank, with what is available on each.
+    /// Computes the fixed needs of `split` on `devices`, one for each rank, with their available
+    /// bytes.
     pub(super) fn new(
         (ask, prepared): (&'p Ask<'p>, &'p dyn PreparedEngine),
         split: &'p Split,
@@ -57,7 +56,7 @@ impl<'p> Reach<'p> {
             });
         }
 
-        let context_ceiling = ask.longest().unwrap_or(CONTEXT_CEILING).max(1);
+        let context_ceiling = ask.model_max_context().unwrap_or(CONTEXT_CEILING).max(1);
         Ok(Self {
             ask,
             prepared,
@@ -68,37 +67,37 @@ impl<'p> Reach<'p> {
         })
     }
 
-    /// The largest context of `sequences` sequences that fits, up to `ceiling`; 0 where not even
-    /// one token does.
+    /// Returns the largest context of `sequences` sequences that fits, up to `ceiling`; 0 if not
+    /// even one token fits.
     fn context(&self, sequences: u64, ceiling: u64) -> Result<u64, EngineError> {
         self.largest(ceiling, |context| Workload { context, sequences })
     }
 
-    /// The largest context at one sequence; `None` where nothing grows with it.
+    /// Returns the largest context at one sequence; `None` if no need grows with it.
     pub(super) fn max_context(&self) -> Result<Option<u64>, EngineError> {
-        let at = |context| Workload {
+        let one_sequence = |context| Workload {
             context,
             sequences: 1,
         };
 
-        if self.grows(at(1), at(self.context_ceiling))? {
+        if self.grows(one_sequence(1), one_sequence(self.context_ceiling))? {
             return self.context(1, self.context_ceiling).map(Some);
         }
 
         Ok(None)
     }
 
-    /// The most sequences of `context` tokens; `None` where nothing grows with their number.
+    /// Returns the most sequences of `context` tokens; `None` if no need grows with their number.
     pub(super) fn max_sequences(&self, context: u64) -> Result<Option<u64>, EngineError> {
-        let at = |sequences| Workload { context, sequences };
-        if self.grows(at(1), at(SEQUENCES_CEILING))? {
-            return self.largest(SEQUENCES_CEILING, at).map(Some);
+        let same_context = |sequences| Workload { context, sequences };
+        if self.grows(same_context(1), same_context(SEQUENCES_CEILING))? {
+            return self.largest(SEQUENCES_CEILING, same_context).map(Some);
         }
         Ok(None)
     }
 
-    /// For 1, 2, 4, ... sequences the largest context of each, as long as there is one.
-    fn frontier(&self) -> Result<Vec<FrontierPoint>, EngineError> {
+    /// Returns the largest context for 1, 2, 4, ... sequences, as long as one fits.
+    pub(super) fn frontier(&self) -> Result<Vec<FrontierPoint>, EngineError> {
         let mut points = Vec::new();
         let (mut sequences, mut ceiling) = (1, self.context_ceiling);
         while sequences <= SEQUENCES_CEILING {
@@ -118,21 +117,28 @@ impl<'p> Reach<'p> {
         Ok(points)
     }
 
-    /// The largest value up to `ceiling` whose workload fits on every rank: one rank after another
-    /// lowers it. The value is then put back as a question.
-    fn largest(&self, ceiling: u64, at: impl Fn(u64) -> Workload) -> Result<u64, EngineError> {
+    /// Returns the largest value up to `ceiling` whose workload fits on every rank.
+    ///
+    /// The ranks lower the value in turn. The value is then asked again as a request.
+    fn largest(
+        &self,
+        ceiling: u64,
+        workload: impl Fn(u64) -> Workload,
+    ) -> Result<u64, EngineError> {
         let mut most = ceiling;
         for rank in &self.ranks {
-            most = below(most, |value| self.goes_in(rank, at(value)))?;
+            most = largest_fitting(most, |value| self.fits_on(rank, workload(value)))?;
         }
 
-        most = below(most, |value| self.host_goes_in(at(value)))?;
-        let asked_anew = |value| Ok(self.fits_anew(at(value)));
+        most = largest_fitting(most, |value| self.fits_on_host(workload(value)))?;
+        let fits_as_request = |value| Ok(self.request_fits(workload(value)));
 
-        if most > 0 && !self.fits_anew(at(most)) {
-            below(most, asked_anew)
-        } else if most < ceiling && self.fits_anew(at(most + 1)) {
-            Ok(most + 1 + below(ceiling - most - 1, |more| asked_anew(most + 1 + more))?)
+        if most > 0 && !self.request_fits(workload(most)) {
+            largest_fitting(most, fits_as_request)
+        } else if most < ceiling && self.request_fits(workload(most + 1)) {
+            Ok(most
+                + 1
+                + largest_fitting(ceiling - most - 1, |more| fits_as_request(most + 1 + more))?)
         } else {
             Ok(most)
         }
@@ -140,7 +146,7 @@ impl<'p> Reach<'p> {
 
     /// Whether the split fits where `workload` is what was asked. What the engine refuses does not
     /// fit.
-    fn fits_anew(&self, workload: Workload) -> bool {
+    fn request_fits(&self, workload: Workload) -> bool {
         let mut ask = self.ask.clone();
         ask.asked.context = Some(AskedContext::Tokens(workload.context));
         ask.asked.sequences = Some(workload.sequences);
@@ -164,15 +170,15 @@ impl<'p> Reach<'p> {
         let workload = prepared.workload();
         anew.ranks
             .iter()
-            .all(|rank| anew.goes_in(rank, workload) == Ok(true))
-            && anew.host_goes_in(workload) == Ok(true)
+            .all(|rank| anew.fits_on(rank, workload) == Ok(true))
+            && anew.fits_on_host(workload) == Ok(true)
     }
 
-    fn goes_in(&self, rank: &Rank<'_>, workload: Workload) -> Result<bool, EngineError> {
+    fn fits_on(&self, rank: &Rank<'_>, workload: Workload) -> Result<bool, EngineError> {
         Ok(self.claim(rank, workload)?.grade(rank.available) == Grade::Fits)
     }
 
-    fn host_goes_in(&self, workload: Workload) -> Result<bool, EngineError> {
+    fn fits_on_host(&self, workload: Workload) -> Result<bool, EngineError> {
         let Some(memory) = self.host else {
             return Ok(true);
         };
@@ -185,9 +191,8 @@ impl<'p> Reach<'p> {
                 .prepared
                 .variable_sum(self.split, rank.number, rank.facts, workload)
             {
-                // More than 64 bits can count is more than any device has. Where no figure of the
-                // asker's makes it so, the model's configuration cannot be right, and the error
-                // stands.
+                // A size beyond 64 bits exceeds every device. If no figure of the question causes
+                // it, the model's configuration is wrong, and the error is returned.
                 Err(EngineError::Overflow { .. }) if self.sized_by_asker() => {
                     Interval::exact(Bytes::OVERFLOW)
                 }
@@ -237,9 +242,9 @@ impl<'p> Reach<'p> {
     }
 }
 
-/// The largest value from 0 to `ceiling` for which `fits`, which is true of 0 and once false stays
-/// false.
-fn below(
+/// Returns the largest value from 0 to `ceiling` for which `fits` holds. It holds for 0, and once
+/// false it stays false.
+fn largest_fitting(
     ceiling: u64,
     mut fits: impl FnMut(u64) -> Result<bool, EngineError>,
 ) -> Result<u64, EngineError> {
@@ -260,38 +265,15 @@ fn below(
     Ok(yes)
 }
 
-/// For 1, 2, 4, ... sequences the largest context of each that fits on `placement` as it stands.
-pub fn frontier(
-    ask: &Ask<'_>,
-    placement: &Placement,
-    host: Option<HostMemory>,
-) -> Result<Vec<FrontierPoint>, PlacementError> {
-    let Some(first) = placement.ranks.first() else {
-        return Ok(Vec::new());
-    };
-
-    let mut ask = ask.clone();
-    ask.asked.context = Some(AskedContext::Tokens(placement.workload.context));
-    let ask = &ask;
-    let prepared = ask.prepare(&first.device)?;
-
-    let devices = placement
-        .ranks
-        .iter()
-        .map(|rank| (&rank.device, rank.available));
-
-    Ok(Reach::new((ask, &*prepared), &placement.split, devices, host)?.frontier()?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn finds_the_last_that_fits() {
+    fn bisection_finds_last_fit() {
         for limit in [0, 1, 2, 16, 17, 999, 1000] {
-            assert_eq!(below(1000, |value| Ok(value <= limit)), Ok(limit));
+            assert_eq!(largest_fitting(1000, |value| Ok(value <= limit)), Ok(limit));
         }
-        assert_eq!(below(0, |_| Ok(false)), Ok(0));
+        assert_eq!(largest_fitting(0, |_| Ok(false)), Ok(0));
     }
 }

@@ -1,37 +1,38 @@
-//! The word for a way of placing a model.
-
-use std::fmt;
+//! The kinds of placement and their words.
 
 use crate::engines::{Offload, PreparedEngine, Split};
+use crate::wire_word::words;
 
-/// A way of placing a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Strategy {
-    /// One device.
-    Single,
-    /// Every layer divided over several devices.
-    TensorParallel,
-    /// Whole layers on each of several devices, by the engine's own rule.
-    PipelineParallel,
-    /// Stages of several devices each.
-    TensorPipelineParallel,
-    /// Whole layers on each of several devices, as many as each has room for.
-    LayerSplit,
-    /// Routed experts of some layers in host memory.
-    ExpertOffload,
-    /// Some layers in host memory.
-    LayerOffload,
-    /// One pipeline component on the device at a time.
-    ComponentOffload,
-    /// One leaf module on the device at a time.
-    LeafOffload,
+words! {
+    /// A kind of placement.
+    pub enum Strategy {
+        /// One device.
+        Single = "single",
+        /// Every layer divided over several devices.
+        TensorParallel = "tensor_parallel",
+        /// Whole layers on each of several devices, divided by the engine's own rule.
+        PipelineParallel = "pipeline_parallel",
+        /// Stages of several devices each.
+        TensorPipelineParallel = "tensor_pipeline_parallel",
+        /// Whole layers on each of several devices, as many as each can hold.
+        LayerSplit = "layer_split",
+        /// Routed experts of some layers in host memory.
+        ExpertOffload = "expert_offload",
+        /// Some layers in host memory.
+        LayerOffload = "layer_offload",
+        /// A single pipeline component on the device at a time.
+        ComponentOffload = "component_offload",
+        /// A single leaf module on the device at a time.
+        LeafOffload = "leaf_offload",
+    }
 }
 
 impl Strategy {
-    /// The way that `split` is for this engine. Where its ranks are processes, stages are a
-    /// pipeline, whether or not layers may be divided unevenly; else one process walks the devices,
-    /// layer by layer.
-    pub fn of(split: &Split, engine: &dyn PreparedEngine) -> Self {
+    /// Returns the kind of placement that `split` is for this engine.
+    ///
+    /// If the engine's ranks are processes, stages form a pipeline even if layers may be divided
+    /// unevenly. Otherwise one process runs the devices layer by layer.
+    pub fn new(split: &Split, engine: &dyn PreparedEngine) -> Self {
         match (split.offload, split.tensor, split.stages.len()) {
             (Offload::Experts { .. }, ..) => Self::ExpertOffload,
             (Offload::Layers { .. }, ..) => Self::LayerOffload,
@@ -47,24 +48,11 @@ impl Strategy {
         }
     }
 
-    /// The word as it stands in an answer.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Single => "single",
-            Self::TensorParallel => "tensor_parallel",
-            Self::PipelineParallel => "pipeline_parallel",
-            Self::TensorPipelineParallel => "tensor_pipeline_parallel",
-            Self::LayerSplit => "layer_split",
-            Self::ExpertOffload => "expert_offload",
-            Self::LayerOffload => "layer_offload",
-            Self::ComponentOffload => "component_offload",
-            Self::LeafOffload => "leaf_offload",
-        }
-    }
-}
-
-impl fmt::Display for Strategy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.word())
+    /// Whether part of the model stays in host memory.
+    pub const fn is_offload(self) -> bool {
+        matches!(
+            self,
+            Self::ExpertOffload | Self::LayerOffload | Self::ComponentOffload | Self::LeafOffload
+        )
     }
 }

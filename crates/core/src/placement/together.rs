@@ -1,61 +1,62 @@
 //! Several models at once: all of them, or none.
 //!
-//! The model that needs most is placed first, each next one on what the others leave, in the order
-//! of `order.rs`. Where one finds no room, the last choice before it is taken back and the next
-//! best tried, up to a fixed number of choices.
+//! The model that needs most is placed first. Each next one is placed on what the others leave, in
+//! the order of `order.rs`. If a model finds no room, the search backtracks: it replaces the last
+//! choice by the next best one, up to a fixed number of choices.
 
 use std::collections::BTreeMap;
 
 use super::ask::{Ask, PlacementError};
 use super::availability::Availability;
 use super::plan::{Plan, plan};
-use super::ways::ways;
+use super::search_summary::summarize;
 use crate::bytes::Bytes;
-use crate::device::{DeviceKind, Unusable};
+use crate::device::{DeviceKind, Unusable, UnusableReason};
 use crate::report::answer::Verdict;
 
-/// Choices tried before it is said that they do not fit together.
-const CHOICES: usize = 256;
+/// Choices tried before the answer is that the models do not fit together.
+const MAX_CHOICES: usize = 256;
 
-/// Whether and how several models fit at once.
+/// A plan for several models at once.
 #[derive(Clone, Debug)]
 pub struct BatchFit {
-    /// Fits or tight if all of them do at once, and the worst of them.
+    /// The worst verdict of the plans.
     pub verdict: Verdict,
-    /// One plan for each question, in the order asked. Where they fit together, each stands beside
-    /// the others. Where they do not, each stands on what those before it left, in the order of
-    /// their need: the first "no" says what is short.
+    /// The plans of the questions, in the order asked.
+    ///
+    /// If the models fit together, the plans hold at the same time. If they do not, each plan uses
+    /// what the earlier ones leave, in the order of their need; the first "no" shows what is short.
     pub plans: Vec<Plan>,
-    /// Whether there were more choices than were tried, so that a "no" is not proven.
+    /// Whether choices remained untried, so that a "no" is not proven.
     pub gave_up: bool,
 }
 
-/// Whether and how all of `asks` fit on what is available here at once.
-pub fn fit_together(asks: &[Ask<'_>], here: &Availability) -> Result<BatchFit, PlacementError> {
-    // What one takes away must not change the default context of the next.
-    let settled: Vec<Ask<'_>> = asks
+/// Plans all of `asks` at once on what is available.
+pub fn fit_together(asks: &[Ask<'_>], free: &Availability) -> Result<BatchFit, PlacementError> {
+    // The default context of a model must not depend on what the others take.
+    let asks: Vec<Ask<'_>> = asks
         .iter()
-        .map(|ask| ask.settled(here).into_owned())
+        .map(|ask| ask.with_host_context(free).into_owned())
         .collect();
-    let asks = &settled[..];
+    let asks = &asks[..];
     let mut order = Vec::with_capacity(asks.len());
 
     for (number, ask) in asks.iter().enumerate() {
-        let need = ways(ask, here)?
+        let need = summarize(ask, free)?
             .fitting
             .first()
-            .map_or(Bytes::OVERFLOW, |way| way.required);
+            .map_or(Bytes::OVERFLOW, |best| best.required);
         order.push((std::cmp::Reverse(need), number));
     }
 
     order.sort_unstable();
     let order: Vec<usize> = order.into_iter().map(|(_, number)| number).collect();
-    let mut choices = CHOICES;
+    let mut choices = MAX_CHOICES;
     let mut made = Vec::new();
-    if !place(asks, &order, here, &mut choices, &mut made)? {
-        // Each on what those before it left: the first "no" says what is short.
+    if !place_in_order(asks, &order, free, &mut choices, &mut made)? {
+        // Each model is planned on what the earlier ones leave: the first "no" shows what is short.
         made.clear();
-        let mut left = here.clone();
+        let mut left = free.clone();
         for ask in order.iter().filter_map(|number| asks.get(*number)) {
             let plan = plan(ask, &left)?;
             left = after(left, &plan);
@@ -75,12 +76,12 @@ pub fn fit_together(asks: &[Ask<'_>], here: &Availability) -> Result<BatchFit, P
     })
 }
 
-/// Places the questions of `order` one after another, each beside those before it; whether all of
-/// them found room.
-fn place(
+/// Places the questions of `order` one after another, each on what the earlier ones leave; returns
+/// whether all of them found room.
+fn place_in_order(
     asks: &[Ask<'_>],
     order: &[usize],
-    here: &Availability,
+    free: &Availability,
     choices: &mut usize,
     made: &mut Vec<Plan>,
 ) -> Result<bool, PlacementError> {
@@ -92,23 +93,23 @@ fn place(
         return Ok(false);
     };
 
-    for way in ways(ask, here)?.fitting {
+    for fitting in summarize(ask, free)?.fitting {
         if *choices == 0 {
             return Ok(false);
         }
         *choices -= 1;
 
         let mut ask = ask.clone();
-        ask.constraints.devices = Some(way.devices);
-        let plan = plan(&ask, here)?;
+        ask.constraints.devices = Some(fitting.devices);
+        let plan = plan(&ask, free)?;
         if plan.verdict() == Verdict::DoesNotFit {
             continue;
         }
 
-        let left = after(here.clone(), &plan);
+        let left = after(free.clone(), &plan);
         made.push(plan);
 
-        if place(asks, rest, &left, choices, made)? {
+        if place_in_order(asks, rest, &left, choices, made)? {
             return Ok(true);
         }
 
@@ -118,17 +119,18 @@ fn place(
     Ok(false)
 }
 
-/// What is left once `plan` is carried out, if it can be. A MIG instance takes one model.
-fn after(here: Availability, plan: &Plan) -> Availability {
+/// Returns what is left after `plan` is carried out; all of it if nothing fits. A MIG instance
+/// holds one model.
+fn after(free: Availability, plan: &Plan) -> Availability {
     let Some(placement) = plan
         .recommended
         .as_ref()
         .filter(|it| it.verdict != Verdict::DoesNotFit)
     else {
-        return here;
+        return free;
     };
 
-    // What the engine really takes, where that is more than it needs.
+    // The engine can take more than it needs.
     let taken: BTreeMap<String, Bytes> = placement
         .ranks
         .iter()
@@ -147,11 +149,11 @@ fn after(here: Availability, plan: &Plan) -> Availability {
         .filter(|host| !host.unified)
         .map_or(Bytes::ZERO, |host| host.required.high);
 
-    let mut left = here.after_leasing(&taken);
+    let mut left = free.after_leasing(&taken);
     for device in &mut left.devices {
         if device.facts.kind == DeviceKind::MigInstance && taken.contains_key(&device.facts.uuid) {
             device.unusable = Some(Unusable {
-                reason: "taken".into(),
+                reason: UnusableReason::Taken.into(),
                 message: "another model of the same question is on this MIG instance".into(),
             });
         }
@@ -164,13 +166,17 @@ fn after(here: Availability, plan: &Plan) -> Availability {
     left
 }
 
+/// Returns the worse of two verdicts.
 fn worse(a: Verdict, b: Verdict) -> Verdict {
-    let rank = |verdict| match verdict {
+    if severity(a) >= severity(b) { a } else { b }
+}
+
+/// Returns the order of verdicts from good to bad.
+fn severity(verdict: Verdict) -> u8 {
+    match verdict {
         Verdict::Fits => 0,
         Verdict::Tight => 1,
         Verdict::Unknown => 2,
         Verdict::DoesNotFit => 3,
-    };
-
-    if rank(a) >= rank(b) { a } else { b }
+    }
 }

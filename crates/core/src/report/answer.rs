@@ -1,14 +1,21 @@
-//! What is answered. Bytes are integers in keys that end in `_bytes`; what could not be read is
+//! The answer. Bytes are integers in keys that end in `_bytes`. A figure that could not be read is
 //! `null`, never 0.
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::ser::Error;
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
+pub use super::model::{AdapterAnswer, ModelAnswer};
+pub use super::shortfall::Shortfall;
+
 use super::file::FilesAnswer;
+use super::lease::LeaseAnswer;
 use super::problem::Reason;
 use crate::engines::{Basis, ComponentName};
+use crate::placement::Strategy;
+use crate::wire_word::{WireWord, words};
 
 /// The verdict of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -21,7 +28,7 @@ pub enum Verdict {
     Tight,
     /// The likely need is not available.
     DoesNotFit,
-    /// Cannot be told.
+    /// The verdict cannot be determined.
     Unknown,
 }
 
@@ -29,69 +36,68 @@ pub enum Verdict {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Answer {
-    /// Version of these types.
+    /// The version of these types.
     pub schema_version: u32,
     /// Whether it fits; `null` for an estimate without devices.
     pub verdict: Option<Verdict>,
     /// A stable word: `fits`, `insufficient_memory`, `no_legal_split`, `unsupported_architecture`,
-    /// ...; `null` where there is no verdict.
-    pub reason: Option<String>,
+    /// ...; `null` without a verdict.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub reason: Option<WireWord<Reason>>,
     /// One sentence for a person.
     pub message: String,
     /// The model.
     pub model: ModelAnswer,
-    /// The engine; `null` where none could be chosen.
+    /// The engine; `null` if none could be chosen.
     pub engine: Option<EngineAnswer>,
     /// The workload in force.
     pub workload: Option<WorkloadAnswer>,
-    /// What it needs, summed over the devices of the recommended split.
+    /// The need, summed over the devices of the recommended split.
     pub requirement: Option<Requirement>,
-    /// Where it goes; for a "no" the placement that came nearest.
+    /// The recommended placement; for a "no" the one that lacks the fewest bytes.
     pub placement: Option<PlacementAnswer>,
-    /// Other ways, next best first.
+    /// Other placements, next best first.
     pub alternatives: Vec<Alternative>,
-    /// What to change, least harm first; each one computed.
+    /// Changes that would help, least harm first; each one is computed.
     pub suggestions: Vec<Suggestion>,
-    /// Bytes that are short, summed over devices; 0 when it fits, `null` when it cannot be told,
-    /// absent where there is no verdict.
+    /// Bytes that are short, summed over devices; 0 if it fits, `null` if unknown, absent without a
+    /// verdict.
     #[serde(default, skip_serializing_if = "Shortfall::is_not_judged")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<u64>))]
     pub short_by_bytes: Shortfall,
-    /// The lease, when one was asked for and granted.
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<super::lease::LeaseAnswer>))]
-    pub lease: Option<Value>,
-    /// When the devices were read, RFC 3339; `null` where none were.
+    /// The lease, if one was requested and granted.
+    #[serde(default, serialize_with = "with_sorted_keys")]
+    pub lease: Option<LeaseAnswer>,
+    /// The time of the device reading, RFC 3339; `null` without a reading.
     pub sampled_at: Option<String>,
-    /// Whether that reading, or the model's metadata, is older than it should be.
+    /// Whether the reading or the model's metadata is older than it should be.
     pub stale: bool,
-    /// What the figures rest on that was not asked for.
+    /// Assumptions behind the figures that the question does not state.
     pub assumptions: Vec<String>,
-    /// Doubts and dangers.
+    /// Uncertainties and risks.
     pub warnings: Vec<String>,
-    /// Every file of a repository of many GGUF models, each with its verdict, where none was asked
-    /// for by name.
+    /// Every file of a repository of many GGUF models, each with its verdict, if the question names
+    /// none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<FilesAnswer>,
-    /// Largest context for each number of sequences, when asked for.
+    /// The largest context for each number of sequences, if requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frontier: Option<Vec<FrontierPoint>>,
 }
 
 impl Answer {
-    /// The reason, where it is one of the words of this program.
+    /// Returns the reason, if this version knows the word.
     pub fn known_reason(&self) -> Option<Reason> {
-        Reason::ALL
-            .iter()
-            .copied()
-            .find(|reason| self.reason.as_deref() == Some(reason.word()))
+        self.reason.as_ref().and_then(WireWord::known)
     }
 
-    /// The answer as one of `reason`.
+    /// Sets the reason.
     pub fn set_reason(&mut self, reason: Reason) {
-        self.reason = Some(reason.word().to_owned());
+        self.reason = Some(reason.into());
     }
 
-    /// The answer without any judgement: devices were assumed, and whether it fits was not asked.
+    /// Removes the verdict and all that follows from it: the devices are assumed, not those of a
+    /// host.
     pub fn withdraw_verdict(&mut self) {
         (self.verdict, self.reason) = (None, None);
         self.short_by_bytes = Shortfall::NotJudged;
@@ -106,102 +112,26 @@ impl Answer {
     }
 }
 
-/// Bytes that are short of what is asked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Shortfall {
-    /// Whether it fits was not asked; the key is absent.
-    #[default]
-    NotJudged,
-    /// It cannot be told; `null`.
-    Unknown,
-    /// So many bytes are short; 0 when it fits.
-    Bytes(u64),
-}
-
-impl Shortfall {
-    /// Whether the key is absent.
-    pub fn is_not_judged(&self) -> bool {
-        *self == Self::NotJudged
-    }
-}
-
-impl Serialize for Shortfall {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Bytes(bytes) => serializer.serialize_some(bytes),
-            Self::NotJudged | Self::Unknown => serializer.serialize_none(),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Shortfall {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Option::deserialize(deserializer)?.map_or(Self::Unknown, Self::Bytes))
-    }
-}
-
-/// The model, as it was found.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct ModelAnswer {
-    /// `owner/name`, or the path.
-    pub repo: String,
-    /// The revision asked for.
-    pub revision: Option<String>,
-    /// The commit that it stands for.
-    pub commit: Option<String>,
-    /// The one file asked for or chosen.
-    pub file: Option<String>,
-    /// `safetensors`, `gguf`, `diffusers`, `pytorch_bin`.
-    pub format: Option<String>,
-    /// The class or GGUF architecture.
-    pub architecture: Option<String>,
-    /// Logical parameters.
-    pub parameters: Option<u64>,
-    /// Stored bytes of the weights.
-    pub weights_bytes: Option<u64>,
-    /// Stored bytes by dtype.
-    pub weights_by_dtype_bytes: BTreeMap<String, u64>,
-    /// Stored bytes by component of a pipeline (empty for single models).
-    pub weights_by_component_bytes: BTreeMap<String, u64>,
-    /// Stored bytes of routed experts, for a mixture of experts.
-    pub expert_weights_bytes: Option<u64>,
-    /// Quantisation method.
-    pub quantization: Option<String>,
-    /// Longest context that the model is configured for.
-    pub max_context: Option<u64>,
-    /// Files that hold the weights.
-    pub weight_files: Option<u32>,
-    /// The adapter that was asked for; all other figures are of its base model.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub adapter: Option<AdapterAnswer>,
-}
-
-/// An adapter and the model that it changes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct AdapterAnswer {
-    /// The base model's `owner/name` or path.
-    pub base_repo: String,
-    /// The commit of the base model.
-    pub base_commit: Option<String>,
-    /// `lora`, `loha`, `ia3`, ...
-    pub method: String,
-    /// The largest rank of its matrices.
-    pub rank: Option<u64>,
-    /// Stored bytes of its own tensors.
-    pub stored_bytes: u64,
+/// Writes the keys of a lease in alphabetical order, as clients of schema version 1 receive them.
+#[expect(clippy::ref_option, reason = "serde's signature")]
+fn with_sorted_keys<S: Serializer>(
+    lease: &Option<LeaseAnswer>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serde_json::to_value(lease)
+        .map_err(S::Error::custom)?
+        .serialize(serializer)
 }
 
 /// The engine in force.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EngineAnswer {
-    /// Its name.
+    /// The name of the engine.
     pub name: String,
     /// The profile in force.
     pub profile: String,
-    /// Parameters that entered the figures.
+    /// Parameters that the figures depend on.
     #[cfg_attr(feature = "openapi", schema(value_type = Object))]
     pub parameters: BTreeMap<String, Value>,
 }
@@ -212,21 +142,34 @@ pub struct EngineAnswer {
 pub struct WorkloadAnswer {
     /// Tokens of one sequence.
     pub context: u64,
-    /// Where the context comes from: `asked`, `model_maximum`, `engine_default`.
-    pub context_from: String,
-    /// Sequences held at once.
+    /// The source of the context: `asked`, `model_maximum`, `engine_default`.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub context_from: WireWord<ContextSource>,
+    /// Sequences held at the same time.
     pub sequences: u64,
-    /// dtype of the cache after `auto`.
+    /// The dtype of the cache, with `auto` resolved.
     pub kv_cache_dtype: String,
+}
+
+words! {
+    /// The source of a context length.
+    pub enum ContextSource {
+        /// The question names it.
+        Asked = "asked",
+        /// The question requests the model's maximum.
+        ModelMaximum = "model_maximum",
+        /// The engine's default.
+        EngineDefault = "engine_default",
+    }
 }
 
 /// Bytes by component.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Requirement {
-    /// The sum over devices; `null` where a part of it is unknown.
+    /// The sum over devices; `null` if a part is unknown.
     pub total: Option<IntervalAnswer>,
-    /// Its parts.
+    /// The parts.
     pub components: Vec<ComponentAnswer>,
     /// The cache's own figures.
     pub kv_cache: KvCacheAnswer,
@@ -236,11 +179,11 @@ pub struct Requirement {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct IntervalAnswer {
-    /// The least that was or could be seen.
+    /// The lowest figure that was observed or is possible.
     pub low_bytes: u64,
-    /// The best single figure.
+    /// The best estimate.
     pub likely_bytes: u64,
-    /// The most; what "fits" is judged by.
+    /// The highest figure; "fits" depends on it.
     pub high_bytes: u64,
 }
 
@@ -248,17 +191,17 @@ pub struct IntervalAnswer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ComponentAnswer {
-    /// What the bytes are for.
+    /// The purpose of the bytes.
     pub name: ComponentName,
-    /// The least that was or could be seen.
+    /// The lowest figure that was observed or is possible.
     pub low_bytes: u64,
-    /// The best single figure.
+    /// The best estimate.
     pub likely_bytes: u64,
-    /// The most.
+    /// The highest figure.
     pub high_bytes: u64,
-    /// On what the figure rests.
+    /// The basis of the figure.
     pub basis: Basis,
-    /// How it came about.
+    /// How the figure was computed.
     pub detail: String,
 }
 
@@ -268,42 +211,42 @@ pub struct ComponentAnswer {
 pub struct KvCacheAnswer {
     /// Bytes of one more token.
     pub bytes_per_token: u64,
-    /// Bytes of recurrent state a sequence.
+    /// Bytes of recurrent state of a sequence.
     pub state_bytes_per_sequence: u64,
-    /// Its dtype after `auto`.
+    /// Its dtype, with `auto` resolved.
     pub dtype: String,
 }
 
-/// Where a model goes.
+/// The placement of a model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PlacementAnswer {
     /// `single`, `tensor_parallel`, `pipeline_parallel`, `tensor_pipeline_parallel`, `layer_split`,
     /// `expert_offload`, `layer_offload`, `component_offload`, `leaf_offload`.
-    pub strategy: String,
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub strategy: WireWord<Strategy>,
     /// Tensor-parallel degree.
     pub tensor_parallel: u32,
     /// Pipeline stages.
     pub pipeline_parallel: u32,
     /// The devices, one for each rank.
     pub devices: Vec<DeviceShare>,
-    /// Host memory that it takes, where it takes any worth a line.
+    /// Host memory that it needs, if any.
     pub host: Option<HostShare>,
-    /// Largest context at one sequence that fits this way; `null` where nothing grows with the
-    /// context.
+    /// The largest context at one sequence that fits; `null` if no need grows with the context.
     pub max_context: Option<u64>,
-    /// Sequences at the context in force that fit this way.
+    /// The most sequences at the context in force that fit.
     pub max_sequences: Option<u64>,
-    /// Tokens that the cache is expected to hold once the engine is started by `launch` ("GPU KV
-    /// cache size" in vLLM's log); `null` unless a share of the device was asked for
-    /// (`gpu_memory_utilization`, `mem_fraction_static`), and where it does not fit.
+    /// Tokens that the cache is expected to hold after a start by `launch` ("GPU KV cache size" in
+    /// vLLM's log). `null` if it does not fit, or if the question sets no share of the device
+    /// (`gpu_memory_utilization`, `mem_fraction_static`).
     #[serde(default)]
     pub kv_cache_tokens: Option<u64>,
-    /// Tokens that the cache holds at the least, likewise.
+    /// The fewest tokens that the cache holds; `null` as `kv_cache_tokens`.
     #[serde(default)]
     pub kv_cache_low_tokens: Option<u64>,
-    /// Sequences of the context in force that the cache is expected to hold at once, to a hundredth
-    /// ("Maximum concurrency" in vLLM's log); `null` as `kv_cache_tokens`.
+    /// Sequences of the context in force that the cache is expected to hold at the same time, to a
+    /// hundredth ("Maximum concurrency" in vLLM's log); `null` as `kv_cache_tokens`.
     #[serde(default)]
     pub max_concurrency: Option<f64>,
     /// The launch line.
@@ -320,25 +263,24 @@ pub struct DeviceShare {
     pub index: u32,
     /// Its name.
     pub name: String,
-    /// All its memory.
+    /// Total memory.
     pub total_bytes: u64,
-    /// Bytes nobody has allocated.
+    /// Unallocated bytes.
     pub free_bytes: Option<u64>,
     /// Bytes that leases still claim.
     pub leased_bytes: u64,
-    /// Bytes that can be given now.
+    /// Bytes that are available now.
     pub available_bytes: Option<u64>,
-    /// Bytes that this model needs here: the high end that "fits" is judged by.
+    /// Bytes that the model needs on the device: the high end, which "fits" depends on.
     pub required_bytes: u64,
-    /// Bytes missing here; 0 where it fits, absent where there is no verdict.
+    /// Bytes missing on the device; 0 if it fits, absent without a verdict.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub short_by_bytes: Option<u64>,
-    /// Bytes the engine will really take when started by the launch line, where that is more than
-    /// it needs.
+    /// Bytes that the engine takes when started by the launch line, if that is more than it needs.
     pub takes_bytes: Option<u64>,
-    /// First layer and the one after the last.
+    /// The first layer, and the one after the last.
     pub layers: (u32, u32),
-    /// Parts of the need.
+    /// The parts of the need.
     pub components: Vec<ComponentAnswer>,
 }
 
@@ -346,11 +288,11 @@ pub struct DeviceShare {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HostShare {
-    /// Bytes available on the host; `null` where not read.
+    /// Bytes available on the host; `null` if not read.
     pub available_bytes: Option<u64>,
-    /// Bytes needed there.
+    /// Bytes needed on the host.
     pub required_bytes: u64,
-    /// Parts of the need.
+    /// The parts of the need.
     pub components: Vec<ComponentAnswer>,
 }
 
@@ -364,12 +306,13 @@ pub struct LaunchAnswer {
     pub args: Vec<String>,
 }
 
-/// Another way to place the model.
+/// Another placement of the model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Alternative {
-    /// As in [`PlacementAnswer`].
-    pub strategy: String,
+    /// The kind of placement, as in [`PlacementAnswer`].
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub strategy: WireWord<Strategy>,
     /// Tensor-parallel degree.
     pub tensor_parallel: u32,
     /// Pipeline stages.
@@ -378,7 +321,7 @@ pub struct Alternative {
     pub devices: Vec<String>,
     /// Whether it fits.
     pub verdict: Verdict,
-    /// Why it was not recommended, or not possible.
+    /// Why it is not recommended, or not possible, as a phrase.
     pub reason: String,
     /// Bytes that are short.
     pub short_by_bytes: Option<u64>,
@@ -392,9 +335,9 @@ pub struct Suggestion {
     pub change: String,
     /// A sentence for a person.
     pub message: String,
-    /// What it leads to; computed, never guessed.
+    /// The verdict with the change; computed, never guessed.
     pub verdict: Verdict,
-    /// Bytes that it saves, summed over devices.
+    /// Bytes that the change saves, summed over devices.
     pub saves_bytes: u64,
 }
 
@@ -402,8 +345,8 @@ pub struct Suggestion {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FrontierPoint {
-    /// Sequences held at once.
+    /// Sequences held at the same time.
     pub sequences: u64,
-    /// Largest context of each that fits.
+    /// The largest context of each that fits.
     pub context: u64,
 }

@@ -1,7 +1,6 @@
-//! Lists and free JSON in a body, refused as soon as they are too long.
+//! Lists and free JSON in a body, rejected as soon as they are too long.
 //!
-//! `[{"":0}]` takes ninety times its length once it is built. So nothing is built that is only
-//! counted afterwards.
+//! `[{"":0}]` takes ninety times its length in memory. So values are counted before they are built.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,26 +10,26 @@ use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visito
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Number, Value};
 
-/// Most parts of one question beside its metadata: devices, and parameters with all that is in
-/// them. Each costs many times its length in memory for as long as the question waits.
-pub const PARTS: usize = 4096;
+/// Maximum parts of one question without its metadata: devices, and parameters with all nested
+/// values. Each part costs many times its length in memory while the question waits.
+pub const MAX_PARTS: usize = 4096;
 
-/// A list of no more than `MOST` items.
-pub struct AtMost<T, const MOST: usize>(pub Vec<T>);
+/// A list of at most `MAX` items.
+pub struct BoundedList<T, const MAX: usize>(pub Vec<T>);
 
-impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for AtMost<T, MOST> {
+impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for BoundedList<T, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Items<T, const MOST: usize>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for Items<T, MOST> {
+        struct Items<T, const MAX: usize>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Items<T, MAX> {
             type Value = Vec<T>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "a list of up to {MOST}")
+                write!(f, "a list of up to {MAX}")
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
                 let mut items = Vec::new();
-                while items.len() < MOST {
+                while items.len() < MAX {
                     let Some(item) = list.next_element()? else {
                         return Ok(items);
                     };
@@ -40,27 +39,27 @@ impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for AtMost<T,
                 match list.next_element::<IgnoredAny>()? {
                     None => Ok(items),
                     Some(_) => Err(Error::custom(format!(
-                        "a list is too long; the most is {MOST}"
+                        "a list is too long; the maximum is {MAX}"
                     ))),
                 }
             }
         }
 
         deserializer
-            .deserialize_seq(Items::<T, MOST>(PhantomData))
+            .deserialize_seq(Items::<T, MAX>(PhantomData))
             .map(Self)
     }
 }
 
-/// A list of up to [`PARTS`] devices, or none.
+/// Reads a list of up to [`MAX_PARTS`] devices, or none.
 pub fn devices<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Vec<String>>, D::Error> {
-    let devices = Option::<AtMost<String, PARTS>>::deserialize(deserializer)?;
-    Ok(devices.map(|AtMost(devices)| devices))
+    let devices = Option::<BoundedList<String, MAX_PARTS>>::deserialize(deserializer)?;
+    Ok(devices.map(|BoundedList(devices)| devices))
 }
 
-/// Parameters of up to [`PARTS`] values, counting all that are in them.
+/// Reads parameters of up to [`MAX_PARTS`] values, nested values included.
 pub fn parameters<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<BTreeMap<String, Value>, D::Error> {
@@ -73,7 +72,7 @@ pub fn parameters<'de, D: Deserializer<'de>>(
         }
 
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let (mut parameters, mut left) = (BTreeMap::new(), PARTS);
+            let (mut parameters, mut left) = (BTreeMap::new(), MAX_PARTS);
             while let Some(name) = map.next_key()? {
                 parameters.insert(name, map.next_value_seed(CountedItems { left: &mut left })?);
             }
@@ -84,7 +83,7 @@ pub fn parameters<'de, D: Deserializer<'de>>(
     deserializer.deserialize_map(BoundedParameters)
 }
 
-/// Any JSON value of which no more is built than may be `left`.
+/// Any JSON value, of which at most `left` values are built.
 struct CountedItems<'a> {
     left: &'a mut usize,
 }
@@ -95,7 +94,7 @@ impl<'de> DeserializeSeed<'de> for CountedItems<'_> {
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
         *self.left = self.left.checked_sub(1).ok_or_else(|| {
             Error::custom(format!(
-                "`engine.parameters` holds too many values; the most is {PARTS}"
+                "`engine.parameters` holds too many values; the maximum is {MAX_PARTS}"
             ))
         })?;
         deserializer.deserialize_any(self)
@@ -173,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn parameters_are_read_as_any_json_is() {
+    fn parameters_read_as_plain_json() {
         let text = r#"{"a": null, "b": [true, -1, 18446744073709551615, 0.9, 1e99], "c": {"d": "x\n", "": []}, "e": 1E400}"#;
         let whole: Result<BTreeMap<String, Value>, _> = serde_json::from_str(text);
         assert_eq!(
@@ -185,22 +184,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_much_is_refused_before_the_rest_of_it_is_looked_at() {
+    fn excess_is_rejected_before_rest() {
         let list = |item: &str, count: usize, rest: &str| {
             format!(r#"{{"x": [{}{rest}"#, vec![item; count].join(","))
         };
 
         assert_eq!(
-            read(&list("0", PARTS - 1, "]}")).unwrap()["x"],
-            json!(vec![0; PARTS - 1])
+            read(&list("0", MAX_PARTS - 1, "]}")).unwrap()["x"],
+            json!(vec![0; MAX_PARTS - 1])
         );
         for (item, count) in [
-            ("0", PARTS),
-            ("[0]", PARTS / 2),
-            (r#"{"":0}"#, PARTS / 2),
-            ("{}", PARTS),
+            ("0", MAX_PARTS),
+            ("[0]", MAX_PARTS / 2),
+            (r#"{"":0}"#, MAX_PARTS / 2),
+            ("{}", MAX_PARTS),
         ] {
-            // What comes after is no JSON, and is not reached.
+            // The rest is no JSON and is never reached.
             let why = read(&list(item, count, "?")).unwrap_err().to_string();
             assert!(
                 why.contains("`engine.parameters` holds too many values"),
@@ -208,11 +207,13 @@ mod tests {
             );
         }
 
-        let names: Vec<String> = (0..=PARTS).map(|name| format!(r#""{name}":0"#)).collect();
+        let names: Vec<String> = (0..=MAX_PARTS)
+            .map(|name| format!(r#""{name}":0"#))
+            .collect();
         let why = read(&format!("{{{}?", names.join(",")))
             .unwrap_err()
             .to_string();
-        assert!(why.contains("the most is 4096"), "{why}");
+        assert!(why.contains("the maximum is 4096"), "{why}");
 
         let devices = |count: usize, rest: &str| {
             let list = vec![r#""""#; count].join(",");
@@ -223,16 +224,16 @@ mod tests {
                 .map(|question| question.constraints.devices.map(|list| list.len()))
         };
 
-        assert_eq!(devices(PARTS, "]}}").unwrap(), Some(PARTS));
-        let why = devices(PARTS + 1, "?").unwrap_err().to_string();
+        assert_eq!(devices(MAX_PARTS, "]}}").unwrap(), Some(MAX_PARTS));
+        let why = devices(MAX_PARTS + 1, "?").unwrap_err().to_string();
         assert!(
-            why.contains("a list is too long; the most is 4096"),
+            why.contains("a list is too long; the maximum is 4096"),
             "{why}"
         );
     }
 
     #[test]
-    fn a_context_is_a_number_or_one_word_and_nothing_else_is_built() {
+    fn context_is_number_or_max() {
         let context = |text: &str| {
             serde_json::from_str::<Question>(&format!(
                 r#"{{"model": {{"repo": "a/b"}}, "workload": {{"context": {text}}}}}"#

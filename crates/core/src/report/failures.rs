@@ -1,4 +1,4 @@
-//! Failures of the path's parts as problems.
+//! Conversions of errors into problems.
 
 use crate::device::declared::DeclaredError;
 use crate::engines::profile::ProfileError;

@@ -1,56 +1,58 @@
-//! The files of a repository that holds one model in many quantisations, each with its verdict.
+//! The files of a repository that holds one model in many quantizations, each with its verdict.
 
 use serde::{Deserialize, Serialize};
 
 use super::answer::Verdict;
 use crate::engines::Basis;
+use crate::placement::Strategy;
+use crate::wire_word::WireWord;
 
-/// All of them, and which to take.
+/// All files of a repository, and the recommended one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FilesAnswer {
-    /// The file to take, as `--file` takes it; `null` where none fits, or where there are no
-    /// devices to judge by.
+    /// The recommended file, as `--file` accepts it; `null` if none fits, or without devices.
     pub recommended: Option<String>,
-    /// The rule that chose it.
+    /// The rule of the recommendation.
     pub rule: String,
-    /// The files, the most bits a weight first; what is no model comes last.
+    /// The files, the most bits a weight first; files that are no model come last.
     pub list: Vec<FileAnswer>,
 }
 
-/// One model among the files of a repository (a split one counts once), or what lies beside them.
+/// A model among the files of a repository (a split one counts once), or another kind of file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FileAnswer {
-    /// Its path in the repository; of a split one the first part's.
+    /// The path in the repository; for a split file the path of the first part.
     pub file: String,
     /// `model`, `projector`, `adapter`, `other`.
     pub kind: FileKind,
-    /// The quantisation that its name claims.
+    /// The quantization according to its name.
     pub quantization: Option<String>,
-    /// Its parts.
+    /// The number of parts.
     pub parts: u32,
     /// The length of all parts.
     pub stored_bytes: Option<u64>,
     /// Bits of tensor data for each element, over the whole file.
     pub bits_per_weight: Option<f64>,
-    /// Bytes that must be available for it: the high end, summed over the devices of its own best
+    /// Bytes that must be available: the high end, summed over the devices of the file's best
     /// placement.
     pub required_bytes: Option<u64>,
-    /// The likely need, summed likewise.
+    /// The likely need, summed over the same devices.
     pub likely_bytes: Option<u64>,
-    /// What its weights rest on: `exact` where its tensor table was read, `assumed` where only its
-    /// length is known.
+    /// The basis of the weights: `exact` if the tensor table was read, `assumed` if only the length
+    /// is known.
     pub basis: Option<Basis>,
-    /// Whether it fits; `null` without devices and for what is no model.
+    /// Whether it fits; `null` without devices and for a file that is no model.
     pub verdict: Option<Verdict>,
-    /// How it would be placed, as in a placement.
-    pub strategy: Option<String>,
-    /// Devices that it would take.
+    /// The kind of placement, as in a placement.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub strategy: Option<WireWord<Strategy>>,
+    /// The number of devices of the placement.
     pub devices: Option<u32>,
-    /// Largest context at one sequence, so placed.
+    /// The largest context at one sequence in that placement.
     pub max_context: Option<u64>,
-    /// Bytes that are short; 0 where it fits.
+    /// Bytes that are short; 0 if it fits.
     pub short_by_bytes: Option<u64>,
     /// Whether the rest of the answer is about this file.
     pub answered: bool,
@@ -58,7 +60,7 @@ pub struct FileAnswer {
     pub why_not: Option<String>,
 }
 
-/// What a file holds.
+/// The kind of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]

@@ -2,52 +2,51 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Where a lease is in its life.
+/// The state of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// Promised; nothing of it is seen on a device yet.
+    /// Granted; none of its memory is in use yet.
     Granted,
-    /// Part of it is seen.
+    /// Part of its memory is in use.
     Settling,
-    /// All of it is seen, or the holder has taken what it wanted: something, and nothing more for a
-    /// while.
+    /// All of its memory is in use, or the holder has taken a part and nothing more for a while.
     Settled,
-    /// Given back, by its owner or by its holder's death.
+    /// Released, by its owner or because its holder exited.
     Released,
-    /// Its time ran out.
+    /// Its time to live has passed.
     Expired,
-    /// Its holder was gone when the daemon came back.
+    /// Its holder did not exist when the daemon restarted.
     Orphaned,
 }
 
 impl State {
-    /// Whether the promise still holds.
+    /// Whether the lease still claims memory.
     pub fn is_live(self) -> bool {
         matches!(self, Self::Granted | Self::Settling | Self::Settled)
     }
 }
 
-/// Why a lease ended.
+/// The reason why a lease ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum EndReason {
-    /// The owner or root gave it back.
+    /// The owner or root released it.
     ByOwner,
-    /// The holding process died.
+    /// The holding process exited.
     HolderDied,
     /// The time to live passed without a renewal.
     TtlPassed,
-    /// The holding process had died, or its pid was another's, when the daemon came back.
+    /// When the daemon restarted, the holding process had exited or its pid belonged to another.
     HolderGoneAtRestart,
-    /// The host was restarted, and with it the holding process.
+    /// The host was rebooted, so the holding process has ended.
     Rebooted,
 }
 
 impl EndReason {
-    /// The word as it stands in JSON.
+    /// Returns the word as it is written in JSON.
     pub const fn word(self) -> &'static str {
         match self {
             Self::ByOwner => "by_owner",
@@ -58,7 +57,7 @@ impl EndReason {
         }
     }
 
-    /// The state that a lease which ended so is in.
+    /// Returns the state of a lease that ended for this reason.
     pub fn state(self) -> State {
         match self {
             Self::ByOwner | Self::HolderDied => State::Released,
@@ -68,7 +67,7 @@ impl EndReason {
     }
 }
 
-/// Who holds a lease: `{"name": "..."}` or `{"pid": 4121}`.
+/// The holder of a lease: `{"name": "..."}` or `{"pid": 4121}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
@@ -79,33 +78,33 @@ pub enum Holder {
     Pid(u32),
 }
 
-/// A lease as it stands.
+/// The current state of a lease.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LeaseAnswer {
-    /// Its id.
+    /// The id.
     pub id: String,
-    /// Where in its life it is.
+    /// The state.
     pub state: State,
-    /// Why it ended; `null` while it lives.
+    /// Why it ended; `null` while it is live.
     pub reason: Option<EndReason>,
-    /// The model that it was granted for.
+    /// The model of the lease.
     pub model: String,
-    /// Who holds it.
+    /// The holder.
     pub holder: Holder,
-    /// uid of the user who asked for it.
+    /// The uid of the user who requested it.
     pub uid: u32,
-    /// When it was granted, RFC 3339.
+    /// The time of the grant, RFC 3339.
     pub granted_at: String,
-    /// When it ends unless renewed, or when it ended, RFC 3339.
+    /// The time at which it ends unless renewed, or at which it ended, RFC 3339.
     pub expires_at: String,
-    /// Seconds until then, by the clock that nobody steps; 0 once it has ended.
+    /// Seconds until then, by the monotonic clock; 0 after it has ended.
     pub expires_in_seconds: u64,
     /// Seconds that a renewal without a TTL adds.
     pub ttl_seconds: u64,
-    /// What it holds on each device.
+    /// The memory on each device.
     pub devices: Vec<LeasedDevice>,
-    /// What a lease is not.
+    /// The limits of a lease: it is advisory.
     pub note: String,
 }
 
@@ -115,10 +114,10 @@ pub struct LeaseAnswer {
 pub struct LeasedDevice {
     /// The device's UUID.
     pub uuid: String,
-    /// Bytes that were promised here.
+    /// Bytes granted on the device.
     pub granted_bytes: u64,
-    /// Bytes of them that its holder is seen to use.
+    /// Bytes of the grant that the holder uses.
     pub visible_bytes: u64,
-    /// Bytes of them still claimed, because they are not seen in use yet.
+    /// Bytes of the grant still claimed because they are not in use yet.
     pub claimed_bytes: u64,
 }

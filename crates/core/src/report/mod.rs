@@ -1,17 +1,19 @@
 //! The question and the answer, as the socket and `--json` carry them.
 //!
-//! Plain serde types without logic. Strict in: an unknown field of a question is an error that
-//! names it. Open out: keys are only ever added within [`SCHEMA_VERSION`], and clients must ignore
-//! those that they do not know.
+//! The types are plain serde types without logic. Input is strict: an unknown field of a question
+//! is an error that names the field. Output is open: within one [`SCHEMA_VERSION`] keys and words
+//! are only added, and clients must accept those that they do not know.
 
 pub mod answer;
 pub mod bounded;
 pub mod failures;
 pub mod file;
 pub mod lease;
+mod model;
 pub mod problem;
 pub mod question;
 pub mod raw_json;
+mod shortfall;
 pub mod together;
 
 pub use answer::Answer;

@@ -1,13 +1,15 @@
-//! What went wrong, once for all ways out: the reason's stable word, its HTTP status, its exit
-//! code.
+//! Problems: the stable word of each reason, its HTTP status and its exit code.
 
 use serde::{Deserialize, Serialize};
+
+use crate::device::UnusableReason;
+use crate::wire_word::{WireWord, Word};
 
 /// An RFC 9457 problem document; on the command line the one object that `--json` prints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Problem {
-    /// Version of the wire types.
+    /// The version of the wire types.
     pub schema_version: u32,
     /// A URI reference for the kind of problem: `urn:hf-mem-probe:problem:not_found`.
     #[serde(rename = "type")]
@@ -16,20 +18,20 @@ pub struct Problem {
     pub title: String,
     /// HTTP status.
     pub status: u16,
-    /// What was tried, on what.
+    /// The failure, and its object.
     pub detail: String,
-    /// The cure, where there is one.
+    /// How to fix it, if known.
     pub hint: Option<String>,
     /// A stable word.
     pub reason: Reason,
-    /// Seconds after which another try makes sense, where known.
+    /// Seconds after which a retry makes sense, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_seconds: Option<u64>,
 }
 
 macro_rules! reasons {
     ($($variant:ident $word:literal $status:literal $exit:literal $title:literal;)+) => {
-        /// The stable words for what went wrong or why the answer is no.
+        /// A reason for a failure or for a verdict.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
         #[serde(rename_all = "snake_case")]
@@ -37,27 +39,35 @@ macro_rules! reasons {
         pub enum Reason { $($variant,)+ }
 
         impl Reason {
-            /// Every reason.
+            /// All reasons.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
-            /// The word as it stands in JSON.
+            /// Returns the word as it is written in JSON.
             pub const fn word(self) -> &'static str {
                 match self { $(Self::$variant => $word,)+ }
             }
 
-            /// The status of a failure with this reason. Verdicts are 200 and never come here.
+            /// Returns the HTTP status of a failure with this reason. Verdicts have status 200.
             pub const fn status(self) -> u16 {
                 match self { $(Self::$variant => $status,)+ }
             }
 
-            /// The process's exit code.
+            /// Returns the exit code of the process.
             pub const fn exit_code(self) -> u8 {
                 match self { $(Self::$variant => $exit,)+ }
             }
 
-            /// A few words for a person.
+            /// Returns a few words for a person.
             pub const fn title(self) -> &'static str {
                 match self { $(Self::$variant => $title,)+ }
+            }
+        }
+
+        impl Word for Reason {
+            const ALL: &'static [Self] = Self::ALL;
+
+            fn word(self) -> &'static str {
+                self.word()
             }
         }
     };
@@ -68,10 +78,10 @@ reasons! {
     InsufficientMemory "insufficient_memory" 200 1 "Not enough memory";
     NoLegalSplit "no_legal_split" 200 1 "No legal split over these devices";
     ComputeCapability "compute_capability" 200 1 "The devices cannot run this model";
-    Leased "leased" 200 1 "The memory is promised to others";
-    Usage "usage" 400 2 "Not a question";
+    Leased "leased" 200 1 "The memory is leased to others";
+    Usage "usage" 400 2 "Invalid request";
     UnsupportedArchitecture "unsupported_architecture" 422 3 "Architecture not understood";
-    UnsupportedEngineVersion "unsupported_engine_version" 422 3 "Engine version not known";
+    UnsupportedEngineVersion "unsupported_engine_version" 422 3 "Unknown engine version";
     UnsupportedParameter "unsupported_parameter" 422 3 "Engine parameter not counted";
     MissingMetadata "missing_metadata" 422 3 "Metadata missing or unreadable";
     NvmlUnavailable "nvml_unavailable" 503 4 "The driver's library cannot be used";
@@ -79,7 +89,7 @@ reasons! {
     NoDevices "no_devices" 503 4 "No usable device";
     DriverVersionMismatch "driver_version_mismatch" 503 4 "The driver's library and module do not match";
     NvmlOverdue "nvml_overdue" 503 4 "The driver does not answer in time";
-    NvmlReleased "nvml_released" 503 75 "The driver is let go of for a while";
+    NvmlReleased "nvml_released" 503 75 "The driver is released for a while";
     NoPermission "no_permission" 503 4 "The driver refuses access";
     ResetRequired "reset_required" 503 4 "The GPU must be reset";
     RowRemapFailure "row_remap_failure" 503 4 "The GPU's memory is broken";
@@ -97,7 +107,7 @@ reasons! {
     DaemonUnreachable "daemon_unreachable" 503 69 "The daemon does not answer";
     HubUnreachable "hub_unreachable" 502 75 "The Hub does not answer";
     RateLimited "rate_limited" 429 75 "The Hub asks to wait";
-    WaitOver "wait_over" 200 75 "The wait for memory is over";
+    WaitOver "wait_over" 200 75 "Timed out waiting for memory";
     MemoryDraining "memory_draining" 200 75 "Memory is being released";
     BadConfiguration "bad_configuration" 500 78 "Bad configuration";
     Forbidden "forbidden" 403 77 "Not allowed";
@@ -107,23 +117,21 @@ reasons! {
     DaemonStopping "daemon_stopping" 503 75 "The daemon is stopping";
     TooLarge "too_large" 413 2 "The request is too large";
     Timeout "timeout" 504 75 "The answer took too long";
-    Internal "internal" 500 70 "An error of this program";
+    Internal "internal" 500 70 "Internal error";
 }
 
 impl Reason {
-    /// The reason that a device states as a word for not being usable; `NoDevices` for a word that
-    /// is none of ours.
-    pub fn of_device(word: &str) -> Self {
-        Self::ALL
-            .iter()
-            .copied()
-            .find(|reason| reason.word() == word)
+    /// Returns the reason for a device that is not usable; [`Reason::NoDevices`] for a word that is
+    /// no reason.
+    pub fn of_device(unusable: &WireWord<UnusableReason>) -> Self {
+        WireWord::new(unusable.as_str())
+            .known()
             .unwrap_or(Self::NoDevices)
     }
 }
 
 impl Problem {
-    /// A problem with `reason`.
+    /// Returns a problem with `reason`.
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
         Self {
             schema_version: super::SCHEMA_VERSION,
@@ -137,7 +145,7 @@ impl Problem {
         }
     }
 
-    /// The same with a cure.
+    /// Adds a hint how to fix it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
@@ -158,15 +166,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_what_serde_writes() {
+    fn words_match_serde() {
         for reason in Reason::ALL {
             assert_eq!(serde_json::to_value(reason).unwrap(), reason.word());
         }
     }
 
     #[test]
-    fn no_failure_looks_like_an_answer() {
-        // Verdicts only: nothing fails with these.
+    fn failures_have_error_status() {
+        // These are verdicts; no failure has them.
         let verdicts = [
             "fits",
             "insufficient_memory",
@@ -187,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn no_exit_code_means_something_else_to_a_shell_or_systemd() {
+    fn exit_codes_avoid_reserved_ranges() {
         for reason in Reason::ALL {
             let code = reason.exit_code();
             assert!(code <= 5 || (64..=78).contains(&code), "{reason:?}: {code}");

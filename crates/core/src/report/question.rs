@@ -1,4 +1,4 @@
-//! What is asked. Only `model` is required.
+//! The question. Only `model` is required.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,13 +18,13 @@ use crate::engines::EngineVersion;
 pub struct Question {
     /// The model.
     pub model: ModelQuestion,
-    /// The engine; by the model's format when absent.
+    /// The engine; the default for the model's format if absent.
     #[serde(default)]
     pub engine: EngineQuestion,
-    /// What must be held at once.
+    /// The workload to hold.
     #[serde(default)]
     pub workload: WorkloadQuestion,
-    /// What the answer must keep to.
+    /// The constraints that the placement must satisfy.
     #[serde(default)]
     pub constraints: Constraints,
     /// Declared devices (`8xH100-80GB`) instead of this host's.
@@ -36,7 +36,7 @@ pub struct Question {
     pub frontier: bool,
 }
 
-/// The model that is asked about.
+/// The model of a question.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -44,22 +44,22 @@ pub struct ModelQuestion {
     /// `owner/name`, or with `metadata` the name under which a local model is reported.
     #[cfg_attr(feature = "openapi", schema(min_length = 1))]
     pub repo: String,
-    /// Branch, tag or commit; `main` when absent.
+    /// Branch, tag or commit; `main` if absent.
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 255))]
     pub revision: Option<String>,
-    /// One file of the repository, or a quantisation's name (`Q4_K_M`).
+    /// A file of the repository, or a quantization's name (`Q4_K_M`).
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 1024))]
     pub file: Option<String>,
-    /// Metadata that the client read itself, for local models: the daemon opens no path on a
-    /// client's behalf.
+    /// Metadata that the client has read itself, for local models. The daemon opens no path on
+    /// behalf of a client.
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     pub metadata: Option<RawJson>,
 }
 
-/// The engine that is asked about.
+/// The engine of a question.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -67,32 +67,32 @@ pub struct EngineQuestion {
     /// `vllm`, `sglang`, `llama.cpp`, `ollama`, `transformers`, `diffusers`, `reference`.
     #[serde(default)]
     pub name: Option<String>,
-    /// Its version; the newest profile when absent.
+    /// Its version; the newest profile if absent.
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, example = "0.33"))]
     pub version: Option<EngineVersion>,
-    /// Parameters by the engine's own names, up to 4096 values with all that is in them.
+    /// Parameters by the engine's own names, up to 4096 values with nested ones.
     #[serde(default, deserialize_with = "bounded::parameters")]
     #[cfg_attr(feature = "openapi", schema(value_type = Object))]
     pub parameters: BTreeMap<String, Value>,
 }
 
-/// What must be held at once.
+/// The workload of a question.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct WorkloadQuestion {
-    /// Tokens of one sequence, or `"max"`; the engine's default when absent.
+    /// Tokens of one sequence, or `"max"`; the engine's default if absent.
     #[serde(default)]
     pub context: Option<ContextQuestion>,
-    /// Sequences held at once; 1 when absent.
+    /// Sequences held at the same time; 1 if absent.
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(minimum = 1))]
     pub sequences: Option<u64>,
-    /// dtype of the KV cache by the engine's own name.
+    /// The dtype of the KV cache, by the engine's own name.
     #[serde(default)]
     pub kv_cache_dtype: Option<String>,
-    /// dtype that weights are cast to, by the engine's own name.
+    /// The dtype that weights are cast to, by the engine's own name.
     #[serde(default)]
     pub dtype: Option<String>,
 }
@@ -109,7 +109,7 @@ pub enum ContextQuestion {
 }
 
 impl ContextQuestion {
-    /// The tokens, where they are a number.
+    /// Returns the tokens, if they are a number.
     pub fn tokens(&self) -> Option<u64> {
         match self {
             Self::Tokens(tokens) => Some(*tokens),
@@ -118,7 +118,7 @@ impl ContextQuestion {
     }
 }
 
-/// By hand: a derived one would build whatever stands there before it tries what that could be.
+/// Not derived: the derived one builds any value before it checks what it is.
 impl<'de> Deserialize<'de> for ContextQuestion {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Context;
@@ -145,7 +145,7 @@ impl<'de> Deserialize<'de> for ContextQuestion {
     }
 }
 
-/// The one word that may stand for a context.
+/// The one word that is valid as a context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
@@ -154,7 +154,7 @@ pub enum MaxWord {
     Max,
 }
 
-/// What the answer must keep to.
+/// The constraints of a question.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -183,7 +183,7 @@ pub struct Constraints {
 pub enum OffloadRule {
     /// Layers or experts may stay in host memory.
     Allow,
-    /// All on devices.
+    /// Everything must be on devices.
     #[default]
     Deny,
 }

@@ -1,7 +1,7 @@
-//! A JSON object that is checked to be one and not read yet.
+//! A JSON object that is checked for its syntax and not yet read.
 //!
-//! Read, it takes up to some thirty times its length in memory. Many callers may wait for their
-//! turn at once, so what they sent stays text until then.
+//! When read, it takes up to about thirty times its length in memory. Many callers can wait at the
+//! same time, so their metadata stays text until their turn.
 
 use std::sync::Arc;
 
@@ -16,19 +16,19 @@ use crate::strict_json;
 pub struct RawJson(Arc<RawValue>);
 
 impl RawJson {
-    /// `value` as JSON.
-    pub fn of<T: Serialize>(value: &T) -> serde_json::Result<Self> {
+    /// Serializes `value`.
+    pub fn new<T: Serialize>(value: &T) -> serde_json::Result<Self> {
         Ok(Self(to_raw_value(value)?.into()))
     }
 
-    /// What it says; nesting is bounded as everywhere.
+    /// Reads the object; nesting is bounded as everywhere.
     pub fn read<T: DeserializeOwned>(&self) -> serde_json::Result<T> {
         strict_json::from_str(self.0.get())
     }
 }
 
 impl PartialEq for RawJson {
-    /// The same text.
+    /// Compares the text.
     fn eq(&self, other: &Self) -> bool {
         self.0.get() == other.0.get()
     }
@@ -61,7 +61,7 @@ mod tests {
     use crate::report::Question;
 
     #[test]
-    fn stays_the_text_that_was_sent_until_it_is_read() {
+    fn text_is_kept_until_read() {
         let text =
             r#"{"model":{"repo":"a/b","revision":null,"file":null,"metadata":{"x": [1, 2.50]}}}"#;
         let question: Question = serde_json::from_str(text).unwrap();
@@ -78,7 +78,7 @@ mod tests {
             serde_json::json!({"x": [1, 2.5]})
         );
 
-        // Through a tree too, as a test or a proxy may do.
+        // A tree in between works too, as in a test or a proxy.
         let tree = serde_json::to_value(&question).unwrap();
         assert!(
             serde_json::from_value::<Question>(tree)
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn is_json_and_no_deeper_than_any_other_when_read() {
+    fn other_json_and_deep_nesting_fail() {
         for wrong in ["{1}", "[]", "1", "null"] {
             assert!(serde_json::from_str::<RawJson>(wrong).is_err(), "{wrong}");
         }

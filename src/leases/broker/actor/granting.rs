@@ -1,285 +1,321 @@
-//! Cases: planned on a reading, given a place in line, promised.
+//! Deciding a grant on a reading: a lease, a place in the queue, or a no.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use hf_mem_core::report::Problem;
 use hf_mem_core::report::answer::Answer;
 
 use super::super::decide;
 use super::BrokerActor;
-use super::pending_grant::{Decision, PendingGrant};
+use super::pending_grants::PendingGrant;
+use super::pending_replies::LeaseReply;
 use crate::leases::attribution::HolderReading;
-use crate::leases::broker::attributed_event::RequestId;
 use crate::leases::broker::grant_command::GrantCommand;
-use crate::leases::broker::pending_reply::PendingReply;
-use crate::leases::clock::Now;
+use crate::leases::broker::reply::Reply;
+use crate::leases::clock::Timestamp;
 use crate::leases::durable_ledger::CommitError;
 use crate::leases::holder::{HolderError, is_alive};
 use crate::leases::lease::{Lease, QuestionSummary};
 use crate::leases::ledger::{GrantError, GrantRequest, Granted};
 use crate::leases::queue::Ticket;
 use crate::leases::view;
-use crate::server::limits::KEPT_ANSWER_BYTES;
+
+/// The decision on a pending grant.
+enum Decision {
+    /// Reply without a lease.
+    Answer(Box<Result<Answer, Problem>>),
+    /// Reply with a lease.
+    Lease {
+        answer: Box<Answer>,
+        lease: Box<Lease>,
+        /// Whether the lease is new; otherwise the idempotency key got it before.
+        is_new: bool,
+    },
+    /// A no for now, which waiting may turn into a yes.
+    NotNow(Box<Answer>),
+}
+
+impl Decision {
+    fn fail(error: impl Into<Problem>) -> Self {
+        Self::Answer(Box::new(Err(error.into())))
+    }
+}
 
 impl BrokerActor {
-    /// Those in line, in their order. Where every device belongs to one ahead, nothing is planned:
-    /// its answer stays as it was, and so a long line costs as many plans as it has heads.
-    pub(super) fn serve_line(&mut self, reading: &HolderReading<'_>) {
-        let tickets: Vec<Ticket> = self.queue.waiters().map(|waiter| waiter.ticket).collect();
-        for (served, ticket) in tickets.into_iter().enumerate() {
-            if served > 0 && self.is_old(reading.taken_at) {
-                break; // The next reading is not far.
+    /// Decides the waiting grants, in the order of the queue. If every device is reserved for
+    /// grants ahead of one, its plan is not run and its answer stays as it was. So a long queue
+    /// costs as many plans as it has heads.
+    pub(super) fn serve_queue(&mut self, reading: &HolderReading<'_>) {
+        for (served, ticket) in self.grants.tickets().into_iter().enumerate() {
+            if served > 0 && self.is_aging(reading.taken_at) {
+                break; // The next reading comes soon.
             }
 
-            let Some(mut case) = self.in_line.remove(&ticket) else {
+            let Some(mut grant) = self.grants.take_waiting(ticket) else {
                 continue;
             };
 
-            let request_id = RequestId::clone(&case.ask.request_id);
-            if case.reply.is_closed() {
-                self.queue.cancel(ticket);
-                self.gather(Some(&request_id));
+            let request_id = grant.request_id();
+            if grant.is_abandoned() {
+                self.grants.cancel_taken(ticket, &grant);
+                self.collect_events(Some(&request_id));
                 continue;
             }
 
-            if case.answer.is_some() && self.is_behind_others(ticket, reading) {
-                self.in_line.insert(ticket, case);
+            if grant.answer.is_some() && self.is_blocked(ticket, reading) {
+                self.grants.keep_waiting(ticket, grant);
                 continue;
             }
 
-            match self.decide(&case, Some(ticket), reading) {
+            match self.decide(&grant, Some(ticket), reading) {
                 Decision::NotNow(answer) => {
-                    case.answer = Some(*answer);
-                    self.in_line.insert(ticket, case);
+                    grant.answer = Some(*answer);
+                    self.grants.keep_waiting(ticket, grant);
                 }
                 decision => {
-                    self.queue.served(ticket);
-                    self.reply(case, decision);
+                    self.grants.leave(ticket);
+                    self.reply(grant, decision);
                 }
             }
 
-            self.gather(Some(&request_id));
+            self.collect_events(Some(&request_id));
         }
     }
 
-    pub(super) fn serve_new(&mut self, mut case: PendingGrant, reading: &HolderReading<'_>) {
-        if case.reply.is_closed() {
+    /// Decides a grant for the first time. If the answer is no and the client asked to wait, the
+    /// grant joins the queue, unless waiting cannot help.
+    pub(super) fn serve_new(&mut self, mut grant: PendingGrant, reading: &HolderReading<'_>) {
+        if grant.is_abandoned() {
             return;
         }
 
-        let request_id = RequestId::clone(&case.ask.request_id);
-        let decision = self.decide(&case, None, reading);
-        self.gather(Some(&request_id));
+        let request_id = grant.request_id();
+        let decision = self.decide(&grant, None, reading);
+        self.collect_events(Some(&request_id));
         let Decision::NotNow(answer) = decision else {
-            return self.reply(case, decision);
+            return self.reply(grant, decision);
         };
 
-        let waits = case.ask.wait > Duration::ZERO
-            && decide::may_turn(&answer, case.ask.strict)
-            && decide::could_ever(&case.ask.plan, reading.snapshot, case.ask.strict);
+        let command = &grant.command;
+        let waits = command.wait > Duration::ZERO
+            && decide::may_become_yes(&answer, command.strict)
+            && decide::fits_when_idle(&command.plan, reading.snapshot, command.strict);
         if !waits {
-            return case.tell(Ok(*answer));
+            return grant.reply(Ok(*answer));
         }
 
-        let now = Now::read().boottime;
-        let deadline = now.after(case.ask.wait.min(self.settings.longest_wait));
+        let deadline = Timestamp::now()
+            .boottime
+            .after(command.wait.min(self.config.max_wait));
+        let candidates = decide::candidates(command.candidates.as_ref(), reading.snapshot);
 
-        // In the order in which they came, whoever was planned for first.
-        let since = case.came;
-        let candidates = decide::candidates(case.ask.candidates.as_ref(), reading.snapshot);
-
-        match self
-            .queue
-            .join(case.ask.peer.uid, candidates, deadline, since)
-        {
-            Ok(ticket) => {
-                case.answer = Some(*answer);
-                self.in_line.insert(ticket, case);
-                self.gather(Some(&request_id));
-            }
-            Err(full) => case.tell(Err(full.into())),
-        }
+        grant.answer = Some(*answer);
+        self.grants.join_queue(grant, candidates, deadline);
+        self.collect_events(Some(&request_id));
     }
 
-    fn reply(&mut self, case: PendingGrant, decision: Decision) {
+    fn reply(&mut self, grant: PendingGrant, decision: Decision) {
         match decision {
             Decision::Answer(answer) => self
-                .deliveries
-                .plain(case.reply, PendingReply::plain(*answer)),
+                .replies
+                .push(grant.reply_to, Reply::without_lease(*answer)),
             Decision::NotNow(answer) => self
-                .deliveries
-                .plain(case.reply, PendingReply::plain(Ok(*answer))),
-            Decision::Lease(answer, lease, new) => {
-                if lease.idempotency_key.is_some()
-                    && !self.given.contains_key(&lease.id)
-                    && let Some(text) = short(&answer)
-                {
-                    self.given.insert(lease.id.clone(), text);
-                }
-                self.deliveries
-                    .lease((case.reply, case.ask.request_id), *answer, lease.id, new);
+                .replies
+                .push(grant.reply_to, Reply::without_lease(Ok(*answer))),
+            Decision::Lease {
+                answer,
+                lease,
+                is_new,
+            } => {
+                self.replies.remember_answer(&lease, &answer);
+                self.replies.push_lease(LeaseReply {
+                    reply_to: grant.reply_to,
+                    request_id: grant.command.request_id,
+                    answer: *answer,
+                    lease_id: lease.id,
+                    is_new,
+                });
             }
         }
     }
 
     fn decide(
         &mut self,
-        case: &PendingGrant,
+        grant: &PendingGrant,
         ticket: Option<Ticket>,
         reading: &HolderReading<'_>,
     ) -> Decision {
-        let (ask, now) = (&case.ask, Now::read());
-        if let Some(key) = &ask.idempotency_key {
-            match self.keeper.recall(ask.peer.uid, key, &ask.digest, now) {
-                Ok(Some(lease)) => return self.again(ask, lease, reading),
+        let (command, now) = (&grant.command, Timestamp::now());
+        if let Some(key) = &command.idempotency_key {
+            match self
+                .ledger
+                .recall(command.peer.uid, key, &command.digest, now)
+            {
+                Ok(Some(lease)) => return self.repeat(command, lease, reading),
                 Ok(None) => {}
-                Err(error) => return Decision::Answer(Box::new(Err(error.into()))),
+                Err(error) => return Decision::fail(error),
             }
         }
 
-        if let Some(process) = case.holder.process
-            && !is_alive(&self.settings.proc_root, &process)
+        if let Some(process) = grant.holder.process
+            && !is_alive(&self.config.proc_root, &process)
         {
-            return Decision::Answer(Box::new(Err(HolderError::Gone { pid: process.pid }.into())));
+            return Decision::fail(HolderError::Gone { pid: process.pid });
         }
 
-        if let Some(blind) = self.keeper.blind(now) {
-            return Decision::Answer(Box::new(Err(blind.into())));
+        if let Some(unreadable) = self.ledger.unreadable(now) {
+            return Decision::fail(unreadable);
         }
 
-        let claims = decide::claims(self.keeper.ledger(), reading);
-        let uuids = reading
+        let claims = decide::claims(self.ledger.ledger(), reading);
+        let reserved: BTreeSet<String> = reading
             .snapshot
             .devices
             .iter()
-            .map(|device| &device.facts.uuid);
-
-        let closed: BTreeSet<String> = uuids
+            .map(|device| &device.facts.uuid)
             .filter(|uuid| !self.may_take(ticket, uuid))
             .cloned()
             .collect();
-        let open_claims = decide::with_closed(&claims, &closed, reading.snapshot);
-        let answer = match decide::run(&ask.plan, reading.snapshot, &open_claims) {
+        let open_claims = decide::claims_with_reserved(&claims, &reserved, reading.snapshot);
+        let answer = match decide::run_plan(&command.plan, reading.snapshot, &open_claims) {
             Ok(answer) => answer,
-            Err(problem) => return Decision::Answer(Box::new(Err(problem))),
+            Err(problem) => return Decision::fail(problem),
         };
 
-        if decide::is_yes(&answer, ask.strict) {
-            return self.hold(case, answer, reading, now);
+        if decide::is_grantable(&answer, command.strict) {
+            return self.grant(grant, answer, reading, now);
         }
 
-        if closed.is_empty() {
-            return Decision::NotNow(Box::new(decide::not_held(answer, ask.strict)));
+        if reserved.is_empty() {
+            return Decision::NotNow(Box::new(decide::explain_strict(answer, command.strict)));
         }
-        // The answer for the asker is that on all devices: nothing there is closed to the model,
-        // only to its turn.
-        let ahead = ticket.map_or(self.queue.len(), |ticket| {
-            self.queue.position(ticket).map_or(0, |place| place - 1)
-        });
 
-        match decide::run(&ask.plan, reading.snapshot, &claims) {
-            Ok(answer) if decide::is_yes(&answer, ask.strict) => {
-                Decision::NotNow(Box::new(decide::in_line(answer, ahead)))
+        // The client gets the answer on all devices: a reserved device is closed to this grant for
+        // now, not to the model.
+        match decide::run_plan(&command.plan, reading.snapshot, &claims) {
+            Ok(answer) if decide::is_grantable(&answer, command.strict) => {
+                let ahead = self.count_ahead(ticket);
+                Decision::NotNow(Box::new(decide::not_yet(answer, ahead)))
             }
-            Ok(answer) => Decision::NotNow(Box::new(decide::not_held(answer, ask.strict))),
-            Err(problem) => Decision::Answer(Box::new(Err(problem))),
+            Ok(answer) => {
+                Decision::NotNow(Box::new(decide::explain_strict(answer, command.strict)))
+            }
+            Err(problem) => Decision::fail(problem),
         }
     }
 
-    fn is_behind_others(&self, ticket: Ticket, reading: &HolderReading<'_>) -> bool {
+    /// How many grants are ahead in the queue: of `ticket`, or of a grant that has none.
+    fn count_ahead(&self, ticket: Option<Ticket>) -> usize {
+        let queue = self.grants.queue();
+        ticket.map_or(queue.len(), |ticket| {
+            queue.position(ticket).map_or(0, |position| position - 1)
+        })
+    }
+
+    /// Whether every device is reserved for grants ahead.
+    fn is_blocked(&self, ticket: Ticket, reading: &HolderReading<'_>) -> bool {
         reading
             .snapshot
             .devices
             .iter()
-            .all(|device| !self.queue.may_take(ticket, [device.facts.uuid.as_str()]))
+            .all(|device| !self.may_take(Some(ticket), &device.facts.uuid))
     }
 
     fn may_take(&self, ticket: Option<Ticket>, uuid: &str) -> bool {
+        let queue = self.grants.queue();
         match ticket {
-            Some(ticket) => self.queue.may_take(ticket, [uuid]),
-            None => self.queue.may_pass([uuid]),
+            Some(ticket) => queue.may_take(ticket, [uuid]),
+            None => queue.may_pass([uuid]),
         }
     }
 
-    fn hold(
+    fn grant(
         &mut self,
-        case: &PendingGrant,
+        grant: &PendingGrant,
         mut answer: Answer,
         reading: &HolderReading<'_>,
-        now: Now,
+        now: Timestamp,
     ) -> Decision {
-        let Some(devices) = decide::promise(&answer, self.keeper.ledger(), reading) else {
-            return Decision::NotNow(Box::new(decide::in_line(answer, 0)));
+        let Some(devices) = decide::bytes_to_grant(&answer, self.ledger.ledger(), reading) else {
+            return Decision::NotNow(Box::new(decide::not_yet(answer, 0)));
         };
 
-        let ask = &case.ask;
+        let command = &grant.command;
         let request = GrantRequest {
             devices,
-            ttl: ask.ttl.unwrap_or(self.settings.default_ttl),
-            holder: case.holder.clone(),
-            uid: ask.peer.uid,
-            idempotency_key: ask.idempotency_key.clone(),
+            ttl: command.ttl.unwrap_or(self.config.default_ttl),
+            holder: grant.holder.clone(),
+            uid: command.peer.uid,
+            idempotency_key: command.idempotency_key.clone(),
             question: QuestionSummary {
-                model: ask.model.clone(),
-                engine: ask.engine.clone(),
-                digest: ask.digest.clone(),
+                model: command.model.clone(),
+                engine: command.engine.clone(),
+                digest: command.digest.clone(),
             },
         };
 
-        match self.keeper.grant(request, reading, now) {
-            Ok(Granted::Now(lease)) => {
-                answer.lease = printed(&lease, now);
-                self.before_next = self.before_next.max(now.boottime);
-                Decision::Lease(Box::new(answer), Box::new(lease), true)
+        match self.ledger.grant(request, reading, now) {
+            Ok(Granted::New(lease)) => {
+                answer.lease = Some(view::lease(&lease, now));
+                self.readings.begin_after(now.boottime);
+                Decision::Lease {
+                    answer: Box::new(answer),
+                    lease: Box::new(lease),
+                    is_new: true,
+                }
             }
-            Ok(Granted::Before(lease)) => self.again(ask, lease, reading),
+            Ok(Granted::Existing(lease)) => self.repeat(command, lease, reading),
             Err(CommitError::Grant(GrantError::Insufficient { .. })) => {
-                Decision::NotNow(Box::new(decide::in_line(answer, 0)))
+                Decision::NotNow(Box::new(decide::not_yet(answer, 0)))
             }
-            Err(error) => Decision::Answer(Box::new(Err(error.into()))),
+            Err(error) => Decision::fail(error),
         }
     }
 
-    /// The answer that a key was given before. After a restart, and where it was a long one, it is
-    /// worked out anew, as if nothing else were on the lease's devices.
-    fn again(&self, ask: &GrantCommand, lease: Lease, reading: &HolderReading<'_>) -> Decision {
-        let given = self
-            .given
-            .get(&lease.id)
-            .and_then(|text| serde_json::from_slice(text).ok());
-        let mut answer: Answer = if let Some(answer) = given {
-            answer
-        } else {
-            let mut snapshot = reading.snapshot.clone();
-            snapshot
-                .devices
-                .retain(|device| lease.devices.contains_key(&device.facts.uuid));
-            let margin = self.keeper.ledger().settings().margin;
-
-            for device in &mut snapshot.devices {
-                let share = lease.devices.get(&device.facts.uuid);
-                device.free_bytes =
-                    share.map(|share| share.granted_bytes + device.margin_bytes + margin);
-            }
-
-            match decide::run(&ask.plan, &snapshot, &BTreeMap::new()) {
-                Ok(answer) => answer,
-                Err(problem) => return Decision::Answer(Box::new(Err(problem))),
-            }
+    /// Repeats the answer that an idempotency key got before. After a restart, and if the answer
+    /// was long, it is computed again, as if nothing else were on the lease's devices.
+    fn repeat(
+        &self,
+        command: &GrantCommand,
+        lease: Lease,
+        reading: &HolderReading<'_>,
+    ) -> Decision {
+        let answer = match self.replies.remembered_answer(&lease.id) {
+            Some(answer) => Ok(answer),
+            None => self.recompute_answer(command, &lease, reading),
+        };
+        let mut answer = match answer {
+            Ok(answer) => answer,
+            Err(problem) => return Decision::fail(problem),
         };
 
-        answer.lease = printed(&lease, Now::read());
-        Decision::Lease(Box::new(answer), Box::new(lease), false)
+        answer.lease = Some(view::lease(&lease, Timestamp::now()));
+        Decision::Lease {
+            answer: Box::new(answer),
+            lease: Box::new(lease),
+            is_new: false,
+        }
     }
-}
 
-/// `answer` as it is kept: as text, for that is what its bound is of. `None` where it is long.
-fn short(answer: &Answer) -> Option<Box<[u8]>> {
-    let text = serde_json::to_vec(answer).ok()?;
-    (text.len() <= KEPT_ANSWER_BYTES).then(|| text.into())
-}
+    fn recompute_answer(
+        &self,
+        command: &GrantCommand,
+        lease: &Lease,
+        reading: &HolderReading<'_>,
+    ) -> Result<Answer, Problem> {
+        let mut snapshot = reading.snapshot.clone();
+        snapshot
+            .devices
+            .retain(|device| lease.devices.contains_key(&device.facts.uuid));
+        let margin = self.ledger.ledger().settings().margin;
 
-fn printed(lease: &Lease, now: Now) -> Option<serde_json::Value> {
-    // A struct of plain fields: this cannot fail.
-    serde_json::to_value(view::lease(lease, now)).ok()
+        for device in &mut snapshot.devices {
+            let share = lease.devices.get(&device.facts.uuid);
+            device.free_bytes =
+                share.map(|share| share.granted_bytes + device.margin_bytes + margin);
+        }
+
+        decide::run_plan(&command.plan, &snapshot, &BTreeMap::new())
+    }
 }

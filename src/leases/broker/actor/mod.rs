@@ -1,22 +1,28 @@
-//! The owner at work: one errand, one death, one reading at a time.
+//! The broker's actor: handles one command, one process exit or one device reading at a time.
 
-use std::collections::{BTreeMap, HashMap};
+mod apply_changes;
+mod granting;
+mod handle_commands;
+mod pending_grants;
+mod pending_replies;
+mod publish;
+mod readings;
+mod watch_holders;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use hf_mem_core::bytes::Bytes;
 use hf_mem_core::device::Snapshot;
 use hf_mem_core::report::Problem;
 use hf_mem_core::report::problem::Reason;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use self::pending_grant::PendingGrant;
+use self::pending_grants::PendingGrants;
 use self::pending_replies::PendingReplies;
-use self::readings::UnderWay;
-use super::attributed_event::AttributedEvent;
+use self::readings::{OngoingReading, Readings};
 use super::commands::{BrokerCommand, BrokerNotice, Change};
-use super::event_log::Log;
+use super::event_log::EventLog;
 use super::handle::BrokerStatus;
 use super::process_watcher::ProcessWatcher;
 use super::stuck_detector::StuckDetector;
@@ -24,199 +30,167 @@ use super::{AnyStorage, BrokerConfig, Devices};
 use crate::admission::fair_queue::FairQueue;
 use crate::devices::error::DevicesError;
 use crate::devices::sampler;
-use crate::leases::clock::{Boottime, Now};
+use crate::leases::clock::{Boottime, Timestamp};
 use crate::leases::durable_ledger::DurableLedger;
 use crate::leases::event::Dated;
-use crate::leases::queue::{Queue, Ticket};
 use crate::leases::unreadable_ledger::UnreadableLedger;
 
-mod changes;
-mod command_loop;
-mod granting;
-mod pending_grant;
-mod pending_replies;
-mod publish;
-mod readings;
-mod watching_holders;
+/// The longest sleep. While the host sleeps the boot clock goes on, but the runtime's clock stops.
+const MAX_SLEEP: Duration = Duration::from_secs(60);
 
-/// The longest sleep: the clock since boot goes on while the host sleeps, the runtime's does not.
-const LONGEST_SLEEP: Duration = Duration::from_secs(60);
-/// How often a write that failed is tried again.
-const WRITE_AGAIN: Duration = Duration::from_secs(1);
+/// The sending ends of the broker's channels.
+pub(super) struct BrokerChannels {
+    pub(super) notices: mpsc::UnboundedSender<BrokerNotice>,
+    pub(super) events: broadcast::Sender<Dated>,
+    pub(super) status: watch::Sender<BrokerStatus>,
+}
 
-/// The owner.
+/// The one owner of the ledger.
 pub(super) struct BrokerActor {
-    settings: BrokerConfig,
-    keeper: DurableLedger<AnyStorage>,
-    devices: Arc<dyn Devices>,
-    queue: Queue,
-    deaths: ProcessWatcher,
-    log: Log,
-    /// What is to be told next.
-    happened: Vec<AttributedEvent>,
-    standing: watch::Sender<BrokerStatus>,
-    step: StuckDetector,
-    /// Askers that no reading has been begun for yet, in order.
-    new: Vec<PendingGrant>,
-    /// Askers for whom the reading under way was begun, or one before on which they were not come
-    /// to.
-    at_reading: FairQueue<PendingGrant>,
-    /// Leases to be renewed or given back.
+    config: BrokerConfig,
+    ledger: DurableLedger<AnyStorage>,
+    /// Grants that wait for a reading or in the queue.
+    grants: PendingGrants,
+    /// Leases to renew or release.
     changes: FairQueue<Change>,
-    /// Askers in line.
-    in_line: HashMap<Ticket, PendingGrant>,
-    deliveries: PendingReplies,
-    /// Answers of leases with a key, as JSON, to be given again.
-    given: HashMap<String, Box<[u8]>>,
-    leased: BTreeMap<String, Bytes>,
-    waits_ended: u64,
-    /// The last moment that the next reading must be later than.
-    before_next: Boottime,
-    read_at: Instant,
-    /// When to try a write again that failed; `None` while all is written.
-    write_at: Option<Instant>,
+    /// Answers that are not delivered yet, and the published status.
+    replies: PendingReplies,
+    /// When devices are read, and the claims as of the last reading.
+    readings: Readings,
+    events: EventLog,
+    holders: ProcessWatcher,
 }
 
 impl BrokerActor {
     pub(super) fn new(
-        settings: BrokerConfig,
-        keeper: DurableLedger<AnyStorage>,
+        config: BrokerConfig,
+        ledger: DurableLedger<AnyStorage>,
         devices: Arc<dyn Devices>,
-        (notes, events, standing): (
-            mpsc::UnboundedSender<BrokerNotice>,
-            broadcast::Sender<Dated>,
-            watch::Sender<BrokerStatus>,
-        ),
-        step: StuckDetector,
+        channels: BrokerChannels,
     ) -> Self {
-        let queue = Queue::new(settings.most_waiting, settings.most_waiting_for_one_user);
-        let log = Log::new(settings.journal.as_ref(), events);
+        let BrokerChannels {
+            notices,
+            events,
+            status,
+        } = channels;
 
         Self {
-            settings,
-            keeper,
-            devices,
-            queue,
-            deaths: ProcessWatcher::new(),
-            log,
-            happened: Vec::new(),
-            standing,
-            step,
-            new: Vec::new(),
-            at_reading: FairQueue::new(),
+            ledger,
+            grants: PendingGrants::new(&config),
             changes: FairQueue::new(),
-            in_line: HashMap::new(),
-            deliveries: PendingReplies::new(notes),
-            given: HashMap::new(),
-            leased: BTreeMap::new(),
-            waits_ended: 0,
-            before_next: Boottime::BOOT,
-            read_at: Instant::now(),
-            write_at: None,
+            replies: PendingReplies::new(notices, status),
+            readings: Readings::new(devices),
+            events: EventLog::new(config.journal.as_ref(), events),
+            holders: ProcessWatcher::new(),
+            config,
         }
     }
 
-    /// Works until told to stop, or until nobody can ask any more.
+    /// Runs until a stop command arrives, or until the last handle is dropped.
     pub(super) async fn run(
         mut self,
-        mut errands: mpsc::Receiver<BrokerCommand>,
-        mut notes: mpsc::UnboundedReceiver<BrokerNotice>,
+        mut commands: mpsc::Receiver<BrokerCommand>,
+        mut notices: mpsc::UnboundedReceiver<BrokerNotice>,
+        stuck_detector: StuckDetector,
     ) {
-        self.step.begin();
-        self.tell_of_restored();
+        stuck_detector.begin();
+        self.collect_events(None);
+        self.events.restore(self.ledger.ledger());
         self.watch_holders();
-        self.pass_on();
-        self.plan_write();
-        let mut reading: Option<UnderWay> = None;
-        let mut seen = self.devices.readings();
-        if let Some(seen) = &mut seen {
-            // The last one before this counts too.
-            seen.mark_changed();
+        self.publish();
+
+        let mut reading: Option<OngoingReading> = None;
+        let mut all_readings = self.readings.subscribe();
+        if let Some(all_readings) = &mut all_readings {
+            // The last reading before this counts too.
+            all_readings.mark_changed();
         }
 
-        let stopped = loop {
+        let stop_reply = loop {
             if reading.is_none() && self.wants_reading() {
-                // Who came while the last one was planned on shares this one.
-                if let Some(stop) = self.take_all(&mut errands) {
+                // Commands that arrived while the last reading was served share this one.
+                if let Some(stop) = self.handle_queued_commands(&mut commands) {
                     break Some(stop);
                 }
-                self.pass_on();
+                self.publish();
                 reading = Some(self.begin_reading());
             }
 
-            let wake = self.wake(reading.is_some());
-            self.step.end();
+            let wake_at = self.wake_at(reading.is_some());
+            stuck_detector.end();
 
             tokio::select! {
                 biased;
-                Some(note) = notes.recv() => {
-                    self.step.begin();
-                    self.note(note);
+                Some(notice) = notices.recv() => {
+                    stuck_detector.begin();
+                    self.handle_notice(notice);
                 }
 
-                Some(died) = self.deaths.next() => {
-                    self.step.begin();
-                    self.died(died);
+                Some(process) = self.holders.next_exit() => {
+                    stuck_detector.begin();
+                    self.on_holder_exit(process);
                 }
 
-                (taken_at, outcome) = under_way(&mut reading) => {
-                    self.step.begin();
+                (taken_at, outcome) = finish(&mut reading) => {
+                    stuck_detector.begin();
                     reading = None;
                     self.end_reading(taken_at, outcome);
                 }
 
-                snapshot = next_seen(&mut seen) => {
-                    self.step.begin();
-                    self.log.observe(&snapshot, Now::read());
+                snapshot = next_successful(&mut all_readings) => {
+                    stuck_detector.begin();
+                    self.events.observe(&snapshot, Timestamp::now());
                 }
 
-                () = tokio::time::sleep_until(wake) => {
-                    self.step.begin();
-                    self.on_time();
+                () = tokio::time::sleep_until(wake_at) => {
+                    stuck_detector.begin();
+                    self.on_timer();
                 }
 
-                errand = errands.recv() => match errand {
+                command = commands.recv() => match command {
                     None => break None,
                     Some(BrokerCommand::Stop(reply)) => break Some(reply),
-                    Some(errand) => {
-                        self.step.begin();
-                        self.errand(errand);
-                        // All that has arrived shares one reading.
-                        if let Some(stop) = self.take_all(&mut errands) { break Some(stop); }
+                    Some(command) => {
+                        stuck_detector.begin();
+                        self.handle_command(command);
+                        // All commands that have arrived share one reading.
+                        if let Some(stop) = self.handle_queued_commands(&mut commands) {
+                            break Some(stop);
+                        }
                     }
                 },
-                // What is left of the changes.
-                () = std::future::ready(()), if !self.changes.is_empty() => self.step.begin(),
+                // Changes that the last round left over.
+                () = std::future::ready(()), if !self.changes.is_empty() => stuck_detector.begin(),
             }
 
-            self.make_changes();
-            self.pass_on();
-            self.plan_write();
+            self.apply_changes();
+            self.publish();
         };
 
-        self.step.begin();
-        while let Ok(note) = notes.try_recv() {
-            self.note(note);
+        stuck_detector.begin();
+        while let Ok(notice) = notices.try_recv() {
+            self.handle_notice(notice);
         }
 
-        self.stop();
-        self.step.end();
+        self.shut_down();
+        stuck_detector.end();
 
-        if let Some(reply) = stopped {
-            let _nobody_waits = reply.send(());
+        if let Some(reply) = stop_reply {
+            let _caller_gone = reply.send(());
         }
     }
 
-    /// All errands that have arrived by now; whether to stop is among them. What arrives meanwhile
-    /// is not waited for: it might be without end.
-    fn take_all(
+    /// Handles the commands that have arrived by now. Returns the stop command's reply if one of
+    /// them is a stop. Commands that arrive meanwhile are left for the next round, because they
+    /// might never end.
+    fn handle_queued_commands(
         &mut self,
-        errands: &mut mpsc::Receiver<BrokerCommand>,
+        commands: &mut mpsc::Receiver<BrokerCommand>,
     ) -> Option<oneshot::Sender<()>> {
-        for _ in 0..errands.len() {
-            match errands.try_recv() {
+        for _ in 0..commands.len() {
+            match commands.try_recv() {
                 Ok(BrokerCommand::Stop(reply)) => return Some(reply),
-                Ok(next) => self.errand(next),
+                Ok(next) => self.handle_command(next),
                 Err(_) => break,
             }
         }
@@ -224,65 +198,51 @@ impl BrokerActor {
         None
     }
 
-    fn stop(&mut self) {
-        let cases = self
-            .new
-            .drain(..)
-            .chain(self.at_reading.drain())
-            .chain(self.in_line.drain().map(|(_, case)| case));
-        for case in cases {
-            case.tell(Err(Problem::new(
-                Reason::DaemonStopping,
-                "the daemon is stopping",
-            )
-            .hint("ask again after its restart")));
+    fn shut_down(&mut self) {
+        for grant in self.grants.drain() {
+            let stopping = Problem::new(Reason::DaemonStopping, "the daemon is stopping");
+            grant.reply(Err(stopping.hint("ask again after its restart")));
         }
 
-        self.make_all_changes();
-        self.keeper.flush(Now::read());
-        self.pass_on();
-        self.log.end();
-        self.log.write_again(Now::read());
+        self.apply_all_changes();
+        self.ledger.flush(Timestamp::now());
+        self.publish();
+        self.events.close_span();
+        self.events.retry(Timestamp::now());
     }
 
     /// When to wake if nothing happens.
-    fn wake(&self, reading: bool) -> Instant {
-        let (now, instant) = (Now::read().boottime, Instant::now());
-        let ledger = self.keeper.ledger();
-        let sees = self.keeper.blind(Now::read()).map(UnreadableLedger::until);
+    fn wake_at(&self, is_reading: bool) -> Instant {
+        let (now, instant) = (Timestamp::now(), Instant::now());
+        let unreadable_until = self.ledger.unreadable(now).map(UnreadableLedger::until);
 
-        let due = ledger
+        let due = self
+            .ledger
+            .ledger()
             .next_expiry()
             .into_iter()
-            .chain(self.queue.next_deadline())
-            .chain(sees)
+            .chain(self.grants.queue().next_deadline())
+            .chain(unreadable_until)
             .min();
-        let mut wake = instant + due.map_or(LONGEST_SLEEP, |due| due.since(now).min(LONGEST_SLEEP));
-        if !reading && self.watches() {
-            wake = wake.min(self.read_at);
+        let mut wake_at =
+            instant + due.map_or(MAX_SLEEP, |due| due.since(now.boottime).min(MAX_SLEEP));
+        if !is_reading && self.needs_readings() {
+            wake_at = wake_at.min(self.readings.next_at());
         }
 
-        self.write_at.map_or(wake, |write_at| wake.min(write_at))
-    }
-
-    /// Sets the time of the next try while something could not be written. A time that is set
-    /// stays, so that other events cannot put it off.
-    fn plan_write(&mut self) {
-        self.write_at = match self.write_at {
-            _ if !self.keeper.is_behind() && !self.log.is_behind() => None,
-            Some(write_at) if write_at > Instant::now() => Some(write_at),
-            _ => Some(Instant::now() + WRITE_AGAIN),
-        };
+        self.events
+            .retry_at()
+            .map_or(wake_at, |retry_at| wake_at.min(retry_at))
     }
 }
 
-/// The next reading of anybody's that succeeded; never, where there is none.
-async fn next_seen(
-    seen: &mut Option<watch::Receiver<Option<Arc<sampler::Reading>>>>,
+/// Waits for the next successful reading of any requester. Without devices it never returns.
+async fn next_successful(
+    all_readings: &mut Option<watch::Receiver<Option<Arc<sampler::Reading>>>>,
 ) -> Arc<Snapshot> {
-    while let Some(readings) = seen {
+    while let Some(readings) = all_readings {
         if readings.changed().await.is_err() {
-            *seen = None;
+            *all_readings = None;
             break;
         }
         let last = readings.borrow_and_update().clone();
@@ -294,9 +254,9 @@ async fn next_seen(
     std::future::pending().await
 }
 
-/// The end of the reading under way; never, where there is none.
-async fn under_way(
-    reading: &mut Option<UnderWay>,
+/// Waits for the outcome of the ongoing reading. Without one it never returns.
+async fn finish(
+    reading: &mut Option<OngoingReading>,
 ) -> (Boottime, Result<Arc<Snapshot>, DevicesError>) {
     match reading {
         Some(reading) => reading.await,

@@ -1,107 +1,170 @@
-//! Answers on their way to their askers. A lease is given back once every answer that carried it
-//! was lost: one that asks again with its key while the first answer is lost keeps it.
+//! Replies that are not delivered yet, and the published status.
+//!
+//! A reply is sent only once the published status includes what it says. A lease is released when
+//! every reply that carried it was lost. A client that repeats its idempotency key while the first
+//! reply is lost keeps the lease.
 
 use std::collections::HashMap;
 
 use hf_mem_core::report::Answer;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::leases::broker::attributed_event::RequestId;
+use crate::admission::limits::MAX_CACHED_ANSWER_BYTES;
 use crate::leases::broker::commands::BrokerNotice;
-use crate::leases::broker::pending_reply::PendingReply;
+use crate::leases::broker::event_log::RequestId;
+use crate::leases::broker::handle::BrokerStatus;
+use crate::leases::broker::reply::Reply;
+use crate::leases::lease::Lease;
+use crate::leases::ledger::Ledger;
 
-/// Where answers go.
-type Asker = oneshot::Sender<PendingReply>;
+/// The receiver of a reply.
+type ReplyTo = oneshot::Sender<Reply>;
 
-/// The answers that carry one lease.
+/// The undelivered replies that carry one lease.
 #[derive(Debug)]
-struct OfLease {
-    under_way: usize,
-    /// Whether one reached its asker.
-    taken: bool,
-    /// Whose answer carried it last.
+struct LeaseReplies {
+    undelivered: usize,
+    /// Whether a client has received one.
+    received: bool,
+    /// The request of the latest reply.
     last_request: RequestId,
 }
 
-/// Answers on their way.
+/// A reply that carries a lease.
+pub(super) struct LeaseReply {
+    pub(super) reply_to: ReplyTo,
+    pub(super) request_id: RequestId,
+    pub(super) answer: Answer,
+    pub(super) lease_id: String,
+    /// Whether no reply has carried the lease before.
+    pub(super) is_new: bool,
+}
+
+/// The replies that are not delivered yet.
 #[derive(Debug)]
 pub(super) struct PendingReplies {
-    notes: mpsc::UnboundedSender<BrokerNotice>,
-    /// Sent once the standing shows what they say.
-    outbox: Vec<(Asker, PendingReply)>,
-    leases: HashMap<String, OfLease>,
+    notices: mpsc::UnboundedSender<BrokerNotice>,
+    status: watch::Sender<BrokerStatus>,
+    /// Replies to send after the next status.
+    outbox: Vec<(ReplyTo, Reply)>,
+    leases: HashMap<String, LeaseReplies>,
+    /// The answers of leases with an idempotency key, as JSON, by lease id: the key gets the same
+    /// answer again.
+    keyed_answers: HashMap<String, Box<[u8]>>,
 }
 
 impl PendingReplies {
-    pub(super) fn new(notes: mpsc::UnboundedSender<BrokerNotice>) -> Self {
+    pub(super) fn new(
+        notices: mpsc::UnboundedSender<BrokerNotice>,
+        status: watch::Sender<BrokerStatus>,
+    ) -> Self {
         Self {
-            notes,
+            notices,
+            status,
             outbox: Vec::new(),
             leases: HashMap::new(),
+            keyed_answers: HashMap::new(),
         }
     }
 
-    /// An answer that promises nothing.
-    pub(super) fn plain(&mut self, asker: Asker, delivery: PendingReply) {
-        self.outbox.push((asker, delivery));
+    /// Adds a reply without a lease.
+    pub(super) fn push(&mut self, reply_to: ReplyTo, reply: Reply) {
+        self.outbox.push((reply_to, reply));
     }
 
-    /// An answer that carries a lease; `new` where nobody was ever told of it.
-    pub(super) fn lease(
-        &mut self,
-        (asker, request): (Asker, RequestId),
-        answer: Answer,
-        lease: String,
-        new: bool,
-    ) {
-        let last_request = RequestId::clone(&request);
-        let of_lease = self.leases.entry(lease.clone()).or_insert(OfLease {
-            under_way: 0,
-            taken: !new,
-            last_request,
+    /// Adds a reply that carries a lease.
+    pub(super) fn push_lease(&mut self, reply: LeaseReply) {
+        let LeaseReply {
+            reply_to,
+            request_id,
+            answer,
+            lease_id,
+            is_new,
+        } = reply;
+
+        let replies = self
+            .leases
+            .entry(lease_id.clone())
+            .or_insert_with(|| LeaseReplies {
+                undelivered: 0,
+                received: !is_new,
+                last_request: RequestId::clone(&request_id),
+            });
+
+        replies.last_request = request_id;
+        replies.undelivered = replies.undelivered.saturating_add(1);
+
+        let reply = Reply::with_lease(answer, lease_id, self.notices.clone());
+        self.outbox.push((reply_to, reply));
+    }
+
+    /// Publishes `status` if it differs from the last one, then sends the replies.
+    pub(super) fn publish(&mut self, status: BrokerStatus) {
+        self.status.send_if_modified(|published| {
+            let changed = *published != status;
+            if changed {
+                *published = status;
+            }
+            changed
         });
 
-        of_lease.last_request = request;
-        of_lease.under_way = of_lease.under_way.saturating_add(1);
-
-        self.outbox.push((
-            asker,
-            PendingReply::with_lease(answer, lease, self.notes.clone()),
-        ));
-    }
-
-    /// Sends what is in the outbox. To one that hung up nothing is sent: the delivery's own end
-    /// tells.
-    pub(super) fn send(&mut self) {
-        for (asker, delivery) in self.outbox.drain(..) {
-            let _hung_up = asker.send(delivery);
+        for (reply_to, reply) in self.outbox.drain(..) {
+            // If the client has disconnected, dropping the reply notifies the broker.
+            let _client_gone = reply_to.send(reply);
         }
     }
 
-    /// The request whose answer carried `lease` last, while one is on its way.
-    pub(super) fn last_request(&self, lease: &str) -> Option<RequestId> {
+    /// The request of the latest reply with the lease, while one is undelivered.
+    pub(super) fn last_request(&self, lease_id: &str) -> Option<RequestId> {
         self.leases
-            .get(lease)
-            .map(|of_lease| RequestId::clone(&of_lease.last_request))
+            .get(lease_id)
+            .map(|replies| RequestId::clone(&replies.last_request))
     }
 
-    /// An answer was taken or lost; whether its lease is now nobody's.
-    pub(super) fn ended(&mut self, lease: &str, taken: bool) -> bool {
-        let Some(of_lease) = self.leases.get_mut(lease) else {
+    /// Takes note that a reply was received or lost. Returns whether the lease must be released,
+    /// because all its replies were lost.
+    pub(super) fn on_outcome(&mut self, lease_id: &str, received: bool) -> bool {
+        let Some(replies) = self.leases.get_mut(lease_id) else {
             return false;
         };
 
-        of_lease.taken |= taken;
-        of_lease.under_way = of_lease.under_way.saturating_sub(1);
+        replies.received |= received;
+        replies.undelivered = replies.undelivered.saturating_sub(1);
 
-        if of_lease.under_way > 0 {
+        if replies.undelivered > 0 {
             return false;
         }
 
-        let lost = !of_lease.taken;
-        self.leases.remove(lease);
+        let lost = !replies.received;
+        self.leases.remove(lease_id);
 
         lost
+    }
+
+    /// Remembers the answer of a lease with an idempotency key, unless it is long.
+    pub(super) fn remember_answer(&mut self, lease: &Lease, answer: &Answer) {
+        if lease.idempotency_key.is_none() || self.keyed_answers.contains_key(&lease.id) {
+            return;
+        }
+
+        // As text, because the bound is in bytes of text.
+        if let Ok(text) = serde_json::to_vec(answer)
+            && text.len() <= MAX_CACHED_ANSWER_BYTES
+        {
+            self.keyed_answers.insert(lease.id.clone(), text.into());
+        }
+    }
+
+    /// The answer that the lease's idempotency key got before, if it is remembered.
+    pub(super) fn remembered_answer(&self, lease_id: &str) -> Option<Answer> {
+        let text = self.keyed_answers.get(lease_id)?;
+        serde_json::from_slice(text).ok()
+    }
+
+    /// Forgets the answers of leases that have ended.
+    pub(super) fn forget_ended(&mut self, ledger: &Ledger) {
+        self.keyed_answers
+            .retain(|id, _| ledger.get(id).is_some_and(Lease::is_live));
     }
 }
 
@@ -109,25 +172,38 @@ impl PendingReplies {
 mod tests {
     use super::*;
 
+    fn push(replies: &mut PendingReplies, lease_id: &str, is_new: bool) {
+        replies.push_lease(LeaseReply {
+            reply_to: oneshot::channel().0,
+            request_id: RequestId::from("r"),
+            answer: Answer::default(),
+            lease_id: lease_id.to_owned(),
+            is_new,
+        });
+    }
+
     #[test]
-    fn a_lease_is_nobodys_only_when_all_its_answers_were_lost() {
-        let (notes, _kept) = mpsc::unbounded_channel();
-        let mut deliveries = PendingReplies::new(notes);
-        let asker = || (oneshot::channel().0, RequestId::from("r"));
-        deliveries.lease(asker(), Answer::default(), "a".to_owned(), true);
-        deliveries.lease(asker(), Answer::default(), "a".to_owned(), false);
+    fn lost_replies_release_lease() {
+        let (notices, _receiver) = mpsc::unbounded_channel();
+        let (status, _) = watch::channel(BrokerStatus::default());
+        let mut replies = PendingReplies::new(notices, status);
+        push(&mut replies, "a", true);
+        push(&mut replies, "a", false);
 
         assert!(
-            !deliveries.ended("a", false),
-            "another answer is on its way"
+            !replies.on_outcome("a", false),
+            "another reply is undelivered"
         );
-        assert!(!deliveries.ended("a", true));
-        assert!(!deliveries.ended("a", false), "not known any more");
-        deliveries.lease(asker(), Answer::default(), "a".to_owned(), false);
-        assert!(!deliveries.ended("a", false), "somebody has it from before");
-        deliveries.lease(asker(), Answer::default(), "b".to_owned(), true);
-        deliveries.lease(asker(), Answer::default(), "b".to_owned(), false);
-        assert!(!deliveries.ended("b", false));
-        assert!(deliveries.ended("b", false), "both were lost");
+        assert!(!replies.on_outcome("a", true));
+        assert!(!replies.on_outcome("a", false), "no reply is left");
+        push(&mut replies, "a", false);
+        assert!(
+            !replies.on_outcome("a", false),
+            "a client has it from before"
+        );
+        push(&mut replies, "b", true);
+        push(&mut replies, "b", false);
+        assert!(!replies.on_outcome("b", false));
+        assert!(replies.on_outcome("b", false), "both were lost");
     }
 }

@@ -1,31 +1,31 @@
-//! Stores that keep nothing or hang, and plans that break.
+//! Storage that fails or hangs, and plans that panic.
 
 use super::*;
 
 #[test]
-fn without_a_store_grants_are_refused_and_the_rest_works() {
+fn grants_fail_without_storage() {
     run(async {
-        let bench = Bench::new(24);
+        let devices = FakeDevices::new(24);
         let storage = Box::new(NoStore {
             why: "no such directory".to_owned(),
         });
-        let office = LeaseBroker::start(settings(), keeper(storage), bench)
+        let broker = LeaseBroker::start(config(), durable_ledger(storage), devices)
             .unwrap()
             .0;
-        let refused = office.grant(ask(16)).await.unwrap_err();
+        let refused = broker.grant(grant_command(16)).await.unwrap_err();
         assert_eq!(refused.reason, Reason::BadConfiguration);
         assert!(refused.detail.contains("no such directory"), "{refused}");
-        assert!(office.list().await.unwrap().leases.is_empty());
-        let answer = office.grant(ask(30)).await.unwrap();
+        assert!(broker.list().await.unwrap().leases.is_empty());
+        let answer = broker.grant(grant_command(30)).await.unwrap();
         assert_eq!(
             answer.verdict,
             Some(Verdict::DoesNotFit),
-            "what does not fit is answered all the same"
+            "a request that does not fit is answered anyway"
         );
     });
 }
 
-/// A disk that hangs until the test lets go.
+/// A disk that hangs until the test releases it.
 struct Hanging(std::sync::mpsc::Receiver<()>);
 
 impl LedgerStorage for Hanging {
@@ -37,26 +37,26 @@ impl LedgerStorage for Hanging {
 }
 
 #[test]
-fn a_disk_that_hangs_is_told_to_those_who_ask_and_forgotten_when_it_is_back() {
+fn hanging_disk_fails_requests_until_back() {
     run(async {
-        let bench = Bench::new(24);
+        let devices = FakeDevices::new(24);
         let (let_go, hangs) = std::sync::mpsc::channel();
 
-        let settings = BrokerConfig {
+        let config = BrokerConfig {
             stuck_after: Duration::from_millis(500),
-            ..settings()
+            ..config()
         };
 
-        let office = LeaseBroker::start(settings, keeper(Box::new(Hanging(hangs))), bench)
+        let broker = LeaseBroker::start(config, durable_ledger(Box::new(Hanging(hangs))), devices)
             .unwrap()
             .0;
 
-        // An owner that comes to it late counts as stuck until it is there.
-        while office.ping().await.is_err() {}
-        let asker = office.clone();
+        // A broker that is late counts as stuck until it answers.
+        while broker.ping().await.is_err() {}
+        let client = broker.clone();
         let first = tokio::spawn(async move {
             loop {
-                match asker.grant(ask(16)).await {
+                match client.grant(grant_command(16)).await {
                     Err(problem) if problem.reason == Reason::Busy => {
                         tokio::task::yield_now().await;
                     }
@@ -65,13 +65,13 @@ fn a_disk_that_hangs_is_told_to_those_who_ask_and_forgotten_when_it_is_back() {
             }
         });
 
-        while office.stuck_for().is_none() {
+        while broker.stuck_for().is_none() {
             tokio::task::yield_now().await;
         }
 
-        assert_eq!(office.ping().await.unwrap_err().reason, Reason::Busy);
+        assert_eq!(broker.ping().await.unwrap_err().reason, Reason::Busy);
         assert!(
-            office
+            broker
                 .list()
                 .await
                 .unwrap_err()
@@ -80,18 +80,18 @@ fn a_disk_that_hangs_is_told_to_those_who_ask_and_forgotten_when_it_is_back() {
         );
 
         assert_eq!(
-            office.grant(ask(1)).await.unwrap_err().reason,
+            broker.grant(grant_command(1)).await.unwrap_err().reason,
             Reason::Busy,
-            "nobody waits behind it"
+            "no request waits for a stuck broker"
         );
 
-        office.stop().await; // comes back, though the owner does not
+        broker.stop().await; // returns, although the broker is stuck
 
         let_go.send(()).unwrap();
         lease_id(&first.await.unwrap().unwrap());
 
         let listed = loop {
-            match office.list().await {
+            match broker.list().await {
                 Ok(listed) => break listed,
                 Err(problem) => assert_eq!(problem.reason, Reason::Busy),
             }
@@ -104,34 +104,34 @@ fn a_disk_that_hangs_is_told_to_those_who_ask_and_forgotten_when_it_is_back() {
 }
 
 #[test]
-fn a_plan_that_breaks_costs_nobody_the_ledger() {
+fn panicking_plan_harms_no_lease() {
     run(async {
-        let bench = Bench::new(24);
-        let office = office(&bench);
+        let devices = FakeDevices::new(24);
+        let broker = start_broker(&devices);
 
         let broken = GrantCommand {
-            plan: Box::new(|_, _| panic!("a plan's own fault")),
-            ..ask(1)
+            plan: Box::new(|_, _| panic!("on purpose")),
+            ..grant_command(1)
         };
 
         assert_eq!(
-            office.grant(broken).await.unwrap_err().reason,
+            broker.grant(broken).await.unwrap_err().reason,
             Reason::Internal
         );
         let refused = GrantCommand {
             plan: Box::new(|_, _| Err(Problem::new(Reason::NotFound, "no"))),
-            ..ask(1)
+            ..grant_command(1)
         };
 
         assert_eq!(
-            office.grant(refused).await.unwrap_err().reason,
+            broker.grant(refused).await.unwrap_err().reason,
             Reason::NotFound
         );
-        lease_id(&office.grant(ask(24)).await.unwrap());
+        lease_id(&broker.grant(grant_command(24)).await.unwrap());
     });
 }
 
-/// A disk that takes as long for each write as the test wants.
+/// A disk on which each write takes as long as the test wants.
 struct Slow {
     begins: std::sync::mpsc::Sender<()>,
     goes: std::sync::mpsc::Receiver<()>,
@@ -139,45 +139,49 @@ struct Slow {
 
 impl LedgerStorage for Slow {
     fn save(&mut self, _saved: &crate::leases::ledger::Saved) -> Result<(), StoreError> {
-        let over = |_| StoreError::None {
+        let test_ended = |_| StoreError::None {
             why: "the test is over".to_owned(),
         };
 
         self.begins
             .send(())
-            .map_err(|_| over(std::sync::mpsc::RecvError))?;
-        self.goes.recv().map_err(over)
+            .map_err(|_| test_ended(std::sync::mpsc::RecvError))?;
+        self.goes.recv().map_err(test_ended)
     }
 }
 
 #[test]
-fn renewals_without_end_keep_nobody_from_a_lease() {
+fn endless_renewals_delay_no_grant() {
     run(async {
         let (begins, begun) = std::sync::mpsc::channel();
         let (go, goes) = std::sync::mpsc::channel();
 
-        let settings = BrokerConfig {
-            longest_round: Duration::ZERO,
+        let config = BrokerConfig {
+            max_round: Duration::ZERO,
             stuck_after: Duration::from_secs(600),
-            ..settings()
+            ..config()
         };
 
-        let devices: Arc<dyn Devices> = Bench::new(24);
-        let office = LeaseBroker::start(settings, keeper(Box::new(Slow { begins, goes })), devices)
-            .unwrap()
-            .0;
+        let devices: Arc<dyn Devices> = FakeDevices::new(24);
+        let broker = LeaseBroker::start(
+            config,
+            durable_ledger(Box::new(Slow { begins, goes })),
+            devices,
+        )
+        .unwrap()
+        .0;
         let first = tokio::spawn({
-            let office = office.clone();
-            async move { office.grant(ask(1)).await }
+            let broker = broker.clone();
+            async move { broker.grant(grant_command(1)).await }
         });
         go.send(()).unwrap();
         let id = lease_id(&first.await.unwrap().unwrap());
         begun.recv().unwrap();
 
         let renew = || {
-            let (office, id) = (office.clone(), id.clone());
+            let (broker, id) = (broker.clone(), id.clone());
             tokio::spawn(async move {
-                office
+                broker
                     .renew(id, &caller(), Some(Duration::from_secs(900)))
                     .await
             })
@@ -189,11 +193,11 @@ fn renewals_without_end_keep_nobody_from_a_lease() {
         }
 
         let mut victim = tokio::spawn({
-            let office = office.clone();
-            async move { office.grant(ask(1)).await }
+            let broker = broker.clone();
+            async move { broker.grant(grant_command(1)).await }
         });
 
-        // Whenever one is written down, the next has arrived already.
+        // Whenever one renewal is written, the next has arrived already.
         let flood = async {
             loop {
                 let _next = renew();
@@ -207,7 +211,9 @@ fn renewals_without_end_keep_nobody_from_a_lease() {
 
         tokio::select! {
             served = &mut victim => drop(lease_id(&served.unwrap().unwrap())),
-            flood = tokio::time::timeout(Duration::from_secs(120), flood) => flood.expect("the renewals come first"),
+            flood = tokio::time::timeout(Duration::from_secs(120), flood) => {
+                flood.expect("the grant is served between renewals");
+            }
         }
     });
 }

@@ -1,43 +1,43 @@
-//! Idempotency keys, and answers that are lost on their way.
+//! Idempotency keys and lost answers.
 
 use super::*;
-use crate::leases::journal::{Bounds, read};
+use crate::leases::journal::{JournalLimits, read};
 
 #[test]
-fn the_same_key_gives_the_same_lease() {
+fn repeated_key_returns_same_lease() {
     run(async {
-        let bench = Bench::new(24);
-        let office = office(&bench);
+        let devices = FakeDevices::new(24);
+        let broker = start_broker(&devices);
 
         let keyed = |gib| GrantCommand {
             idempotency_key: Some("k".to_owned()),
-            ..ask(gib)
+            ..grant_command(gib)
         };
 
-        let (first, second) = tokio::join!(office.grant(keyed(16)), office.grant(keyed(16)));
+        let (first, second) = tokio::join!(broker.grant(keyed(16)), broker.grant(keyed(16)));
         assert_eq!(lease_id(&first.unwrap()), lease_id(&second.unwrap()));
-        assert_eq!(office.list().await.unwrap().leases.len(), 1);
+        assert_eq!(broker.list().await.unwrap().leases.len(), 1);
 
         assert_eq!(
-            office.grant(keyed(3)).await.unwrap_err().reason,
+            broker.grant(keyed(3)).await.unwrap_err().reason,
             Reason::Usage
         );
     });
 }
 
 #[test]
-fn a_lease_whose_first_answer_was_lost_is_kept_by_one_that_asked_again() {
+fn repeated_key_keeps_undelivered_lease() {
     run(async {
-        let bench = Bench::new(24);
+        let devices = FakeDevices::new(24);
         let keyed = || GrantCommand {
             idempotency_key: Some("k".to_owned()),
-            ..ask(16)
+            ..grant_command(16)
         };
 
-        // Wherever on its way the first answer is lost.
+        // The first answer is lost at any stage.
         for polls in 1..60_u32 {
-            let office = office(&bench);
-            let mut first = Box::pin(office.grant(keyed()));
+            let broker = start_broker(&devices);
+            let mut first = Box::pin(broker.grant(keyed()));
             let mut ready = None;
 
             for _ in 0..polls {
@@ -59,35 +59,35 @@ fn a_lease_whose_first_answer_was_lost_is_kept_by_one_that_asked_again() {
             }
 
             let again = tokio::spawn({
-                let office = office.clone();
-                async move { office.grant(keyed()).await }
+                let broker = broker.clone();
+                async move { broker.grant(keyed()).await }
             });
             tokio::task::yield_now().await;
             drop(first);
             let id = lease_id(&again.await.unwrap().unwrap());
-            office.ping().await.unwrap();
-            let state = office.get(id).await.unwrap().state;
+            broker.ping().await.unwrap();
+            let state = broker.get(id).await.unwrap().state;
             assert_eq!(
                 state,
                 State::Granted,
-                "lost after {polls} polls, though somebody was told of it"
+                "lost after {polls} polls, although the second client has it"
             );
 
-            office.stop().await;
+            broker.stop().await;
         }
     });
 }
 
 #[test]
-fn a_key_whose_answer_reached_nobody_may_be_asked_again() {
+fn key_of_lost_answer_is_reusable() {
     run(async {
-        let (bench, keyed) = (Bench::new(24), || GrantCommand {
+        let (devices, keyed) = (FakeDevices::new(24), || GrantCommand {
             idempotency_key: Some("k".to_owned()),
-            ..ask(16)
+            ..grant_command(16)
         });
-        let office = office(&bench);
+        let broker = start_broker(&devices);
         for polls in 1..40_u32 {
-            let mut lost = Box::pin(office.grant(keyed()));
+            let mut lost = Box::pin(broker.grant(keyed()));
             let mut answered = false;
 
             for _ in 0..polls {
@@ -109,16 +109,16 @@ fn a_key_whose_answer_reached_nobody_may_be_asked_again() {
                 break;
             }
 
-            office.ping().await.unwrap();
+            broker.ping().await.unwrap();
         }
 
-        assert!(office.grant(keyed()).await.unwrap().lease.is_some());
-        assert_eq!(office.list().await.unwrap().leases.len(), 1);
+        assert!(broker.grant(keyed()).await.unwrap().lease.is_some());
+        assert_eq!(broker.list().await.unwrap().leases.len(), 1);
     });
 }
 
 #[test]
-fn after_a_restart_a_key_is_answered_as_before_whatever_else_is_there_now() {
+fn key_is_answered_after_restart() {
     run(async {
         let directory = tempfile::tempdir().unwrap();
         let margin = Bytes::gib(1);
@@ -127,12 +127,12 @@ fn after_a_restart_a_key_is_answered_as_before_whatever_else_is_there_now() {
             ..LedgerConfig::default()
         };
 
-        let bench = Bench::new(24);
+        let devices = FakeDevices::new(24);
         let keyed = || {
             let placed = plan(16);
 
-            // As the daemon's own plan: what is kept back is not placed on.
-            let kept_back: Plan = Box::new(move |snapshot, claims| {
+            // Like the daemon's own plan, it does not use the margin.
+            let with_margin: Plan = Box::new(move |snapshot, claims| {
                 let mut snapshot = snapshot.clone();
                 snapshot.devices[0].free_bytes = snapshot.devices[0]
                     .free_bytes
@@ -142,29 +142,29 @@ fn after_a_restart_a_key_is_answered_as_before_whatever_else_is_there_now() {
 
             GrantCommand {
                 idempotency_key: Some("k".to_owned()),
-                plan: kept_back,
-                ..ask(16)
+                plan: with_margin,
+                ..grant_command(16)
             }
         };
 
         let start = || {
-            let (keeper, trouble) = open(
+            let (durable, error) = open(
                 directory.path(),
                 rules.clone(),
                 std::path::Path::new("/proc"),
             );
-            assert!(trouble.is_none(), "{trouble:?}");
-            let devices: Arc<dyn Devices> = Arc::clone(&bench) as _;
-            LeaseBroker::start(settings(), keeper, devices).unwrap()
+            assert!(error.is_none(), "{error:?}");
+            let devices: Arc<dyn Devices> = Arc::clone(&devices) as _;
+            LeaseBroker::start(config(), durable, devices).unwrap()
         };
 
-        let (office, thread) = start();
-        let first = lease_id(&office.grant(keyed()).await.unwrap());
-        office.stop().await;
+        let (broker, thread) = start();
+        let first = lease_id(&broker.grant(keyed()).await.unwrap());
+        broker.stop().await;
         thread.join().unwrap();
-        bench.set_free(2);
-        let (office, _thread) = start();
-        let again = office.grant(keyed()).await.unwrap();
+        devices.set_free(2);
+        let (broker, _thread) = start();
+        let again = broker.grant(keyed()).await.unwrap();
         assert_eq!(
             (lease_id(&again), again.verdict),
             (first, Some(Verdict::Fits)),
@@ -175,17 +175,20 @@ fn after_a_restart_a_key_is_answered_as_before_whatever_else_is_there_now() {
 }
 
 #[test]
-fn a_short_answer_is_kept_for_its_key_and_a_long_one_worked_out_anew_for_the_same_lease() {
+fn long_answer_is_recomputed_for_key() {
     run(async {
-        let bench = Bench::new(24);
-        let office = office(&bench);
-        let kept_up_to = crate::server::limits::KEPT_ANSWER_BYTES;
+        let devices = FakeDevices::new(24);
+        let broker = start_broker(&devices);
+        let max_remembered = crate::admission::limits::MAX_CACHED_ANSWER_BYTES;
 
-        for (key, length, plans) in [("short", kept_up_to / 2, 1), ("long", kept_up_to, 2)] {
+        for (key, length, plans) in [
+            ("short", max_remembered / 2, 1),
+            ("long", max_remembered, 2),
+        ] {
             let planned = Arc::new(std::sync::atomic::AtomicU32::new(0));
             let keyed = || {
                 let (placed, planned) = (plan(8), Arc::clone(&planned));
-                let told: Plan = Box::new(move |snapshot, claims| {
+                let padded: Plan = Box::new(move |snapshot, claims| {
                     planned.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                     Ok(Answer {
                         warnings: vec!["x".repeat(length)],
@@ -195,17 +198,17 @@ fn a_short_answer_is_kept_for_its_key_and_a_long_one_worked_out_anew_for_the_sam
 
                 GrantCommand {
                     idempotency_key: Some(key.to_owned()),
-                    plan: told,
-                    ..ask(8)
+                    plan: padded,
+                    ..grant_command(8)
                 }
             };
 
-            let first = office.grant(keyed()).await.unwrap();
+            let first = broker.grant(keyed()).await.unwrap();
 
-            // Nothing is left for another of this size: what is worked out anew is worked out for
-            // the lease's own share.
-            let others = office.grant(ask(10)).await.unwrap();
-            let again = office.grant(keyed()).await.unwrap();
+            // No memory is left for another lease of this size: the answer is recomputed for the
+            // lease's own share.
+            let others = broker.grant(grant_command(10)).await.unwrap();
+            let again = broker.grant(keyed()).await.unwrap();
             assert_eq!(
                 (lease_id(&again), again.verdict),
                 (lease_id(&first), Some(Verdict::Fits)),
@@ -219,69 +222,69 @@ fn a_short_answer_is_kept_for_its_key_and_a_long_one_worked_out_anew_for_the_sam
                 "{key}"
             );
 
-            office.release(lease_id(&others), &caller()).await.unwrap();
-            office.release(lease_id(&first), &caller()).await.unwrap();
+            broker.release(lease_id(&others), &caller()).await.unwrap();
+            broker.release(lease_id(&first), &caller()).await.unwrap();
         }
     });
 }
 
 #[test]
-fn grant_untold_before_kill_is_told() {
+fn unlogged_grant_is_logged_after_restart() {
     run(async {
-        let (directory, bench) = (tempfile::tempdir().unwrap(), Bench::new(24));
+        let (directory, devices) = (tempfile::tempdir().unwrap(), FakeDevices::new(24));
         let keyed = || GrantCommand {
             idempotency_key: Some("k".to_owned()),
-            ..ask(16)
+            ..grant_command(16)
         };
 
         let start = |journal: bool| {
-            let (keeper, trouble) = open(
+            let (durable, error) = open(
                 directory.path(),
                 LedgerConfig::default(),
                 std::path::Path::new("/proc"),
             );
-            assert!(trouble.is_none(), "{trouble:?}");
+            assert!(error.is_none(), "{error:?}");
 
-            let bounds = Bounds {
-                most_bytes: 1 << 20,
-                longest: Duration::from_secs(3600),
+            let limits = JournalLimits {
+                max_bytes: 1 << 20,
+                max_age: Duration::from_secs(3600),
             };
 
-            let settings_of_journal = JournalSettings {
+            let journal_config = JournalConfig {
                 directory: directory.path().to_owned(),
-                bounds,
+                limits,
                 gap: Duration::from_secs(60),
             };
 
-            let journal = journal.then_some(settings_of_journal);
-            let devices: Arc<dyn Devices> = Arc::clone(&bench) as _;
+            let journal = journal.then_some(journal_config);
+            let devices: Arc<dyn Devices> = Arc::clone(&devices) as _;
 
             LeaseBroker::start(
                 BrokerConfig {
                     journal,
-                    ..settings()
+                    ..config()
                 },
-                keeper,
+                durable,
                 devices,
             )
             .unwrap()
         };
 
         // The lease is on disk and its line is not, as after a kill in between.
-        let (office, thread) = start(false);
-        let lost = lease_id(&office.grant(keyed()).await.unwrap());
-        office.stop().await;
+        let (broker, thread) = start(false);
+        let lost = lease_id(&broker.grant(keyed()).await.unwrap());
+        broker.stop().await;
         thread.join().unwrap();
 
         for restart in 1..=2 {
-            let (office, thread) = start(true);
+            let (broker, thread) = start(true);
             assert_eq!(
-                lease_id(&office.grant(keyed()).await.unwrap()),
+                lease_id(&broker.grant(keyed()).await.unwrap()),
                 lost,
                 "the retry"
             );
 
-            office.stop().await;
+            broker.stop().await;
             thread.join().unwrap();
             let (entries, _) = read(directory.path()).unwrap();
             let granted = entries

@@ -1,9 +1,9 @@
-//! The office with devices and plans of the test's own.
+//! The broker with fake devices and plans.
 
 mod faults;
 mod keys;
-mod life;
-mod line;
+mod lifecycle;
+mod queueing;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use hf_mem_core::bytes::Bytes;
 use hf_mem_core::device::Snapshot;
+use hf_mem_core::placement::Strategy;
 use hf_mem_core::report::answer::{DeviceShare, PlacementAnswer, Verdict};
 use hf_mem_core::report::lease::Holder;
 use hf_mem_core::report::lease::{EndReason, State};
@@ -25,10 +26,10 @@ use crate::leases::store::{NoStore, StoreError};
 
 const A: &str = "GPU-a";
 
-/// Devices that the test moves.
-struct Bench(Mutex<Snapshot>);
+/// Devices whose memory the test sets.
+struct FakeDevices(Mutex<Snapshot>);
 
-impl Bench {
+impl FakeDevices {
     fn new(gib: u64) -> Arc<Self> {
         Arc::new(Self(Mutex::new(crate::leases::testing::snapshot(&[(
             A, gib,
@@ -40,7 +41,7 @@ impl Bench {
     }
 }
 
-impl Devices for Bench {
+impl Devices for FakeDevices {
     fn sample(&self, _deadline: Duration) -> Sampling<'_> {
         Box::pin(async { Ok(Arc::new(self.0.lock().unwrap().clone())) })
     }
@@ -50,7 +51,7 @@ impl Devices for Bench {
     }
 }
 
-/// Keeps everything, nowhere.
+/// Storage that accepts everything and keeps nothing.
 struct Memory;
 
 impl LedgerStorage for Memory {
@@ -59,21 +60,21 @@ impl LedgerStorage for Memory {
     }
 }
 
-fn keeper(storage: AnyStorage) -> DurableLedger<AnyStorage> {
+fn durable_ledger(storage: AnyStorage) -> DurableLedger<AnyStorage> {
     DurableLedger::new(Ledger::new(LedgerConfig::default(), "boot", 7), storage)
 }
 
-fn settings() -> BrokerConfig {
+fn config() -> BrokerConfig {
     BrokerConfig {
-        read_every: Duration::from_millis(5),
-        most_waiting: 4,
+        read_interval: Duration::from_millis(5),
+        max_waiting: 4,
         ..BrokerConfig::default()
     }
 }
 
-fn office(bench: &Arc<Bench>) -> BrokerHandle {
-    let devices: Arc<dyn Devices> = Arc::clone(bench) as _;
-    LeaseBroker::start(settings(), keeper(Box::new(Memory)), devices)
+fn start_broker(fake: &Arc<FakeDevices>) -> BrokerHandle {
+    let devices: Arc<dyn Devices> = Arc::clone(fake) as _;
+    LeaseBroker::start(config(), durable_ledger(Box::new(Memory)), devices)
         .unwrap()
         .0
 }
@@ -105,20 +106,20 @@ fn stranger() -> Caller {
     }
 }
 
-/// So many GiB on the one device.
+/// A plan for `gib` GiB on the one device.
 fn plan(gib: u64) -> Plan {
     plan_taking(gib, None)
 }
 
-/// So many GiB on the one device, of an engine that takes all of what the driver calls free but for
+/// A plan for `gib` GiB on the one device. The engine takes all of the driver's free memory except
 /// `left` GiB.
 fn plan_taking(gib: u64, left: Option<u64>) -> Plan {
     Box::new(move |snapshot, claims| {
         let device = &snapshot.devices[0];
         let claimed = claims.get(A).copied().unwrap_or(Bytes::ZERO);
         let available = device.free_bytes.and_then(|free| free.less(claimed));
-        let asked = Bytes::gib(gib);
-        let fits = available.is_some_and(|available| available >= asked);
+        let required = Bytes::gib(gib);
+        let fits = available.is_some_and(|available| available >= required);
 
         let share = DeviceShare {
             uuid: A.to_owned(),
@@ -128,7 +129,7 @@ fn plan_taking(gib: u64, left: Option<u64>) -> Plan {
             free_bytes: device.free_bytes.map(Bytes::get),
             leased_bytes: claimed.get(),
             available_bytes: available.map(Bytes::get),
-            required_bytes: asked.get(),
+            required_bytes: required.get(),
             short_by_bytes: Some(0),
             takes_bytes: left
                 .and_then(|left| Some(device.free_bytes?.less(Bytes::gib(left))?.get())),
@@ -142,9 +143,16 @@ fn plan_taking(gib: u64, left: Option<u64>) -> Plan {
             } else {
                 Verdict::DoesNotFit
             }),
-            reason: Some(if fits { "fits" } else { "insufficient_memory" }.to_owned()),
+            reason: Some(
+                if fits {
+                    Reason::Fits
+                } else {
+                    Reason::InsufficientMemory
+                }
+                .into(),
+            ),
             placement: Some(PlacementAnswer {
-                strategy: "single".to_owned(),
+                strategy: Strategy::Single.into(),
                 tensor_parallel: 1,
                 pipeline_parallel: 1,
                 devices: vec![share],
@@ -161,7 +169,7 @@ fn plan_taking(gib: u64, left: Option<u64>) -> Plan {
     })
 }
 
-fn ask(gib: u64) -> GrantCommand {
+fn grant_command(gib: u64) -> GrantCommand {
     GrantCommand {
         peer: peer(),
         request_id: "request".into(),
@@ -182,15 +190,12 @@ fn ask(gib: u64) -> GrantCommand {
 fn waiting(gib: u64) -> GrantCommand {
     GrantCommand {
         wait: Duration::from_secs(600),
-        ..ask(gib)
+        ..grant_command(gib)
     }
 }
 
 fn lease_id(answer: &Answer) -> String {
-    answer.lease.as_ref().unwrap()["id"]
-        .as_str()
-        .unwrap()
-        .to_owned()
+    answer.lease.as_ref().unwrap().id.clone()
 }
 
 fn run<T>(test: impl Future<Output = T>) -> T {

@@ -1,38 +1,38 @@
 //! Cards by name, with the total that NVML reports for them.
 //!
-//! Totals are MiB as seen in public `nvidia-smi` listings of current drivers, never computed from
-//! the name: a "24 GB" card has 22.5 to 24 GiB. Not looked up are some consumer cards of Turing and
-//! Ampere, the Quadro RTX 4000 and 5000, TITAN RTX, A5500, A2000, 4090 D, H800 and the 4g, 7g and
-//! A30 slices of MIG: theirs are those of the chip's sister cards. Where ECC changes the total and
-//! both were seen, the smaller stands. Where a reserve stands, it was seen in the v2 reading (or is
-//! NVML's total less CUDA's); one that was not seen is `None`. Of cards that are sold with several
-//! sizes under one name, the plain name means the smallest. Multiprocessors and compute
-//! capabilities are the data sheets'.
+//! Totals are MiB from public `nvidia-smi` listings of current drivers, never computed from the
+//! name: a "24 GB" card has 22.5 to 24 GiB. Some totals are those of the chip's sister cards:
+//! some consumer cards of Turing and Ampere, the Quadro RTX 4000 and 5000, TITAN RTX, A5500, A2000,
+//! 4090 D, H800, and the 4g, 7g and A30 slices of MIG. If ECC changes the total and both are known,
+//! the table has the smaller one. A reserve comes from the v2 reading, or is NVML's total less
+//! CUDA's; `None` means that it was not observed. If cards of several sizes share one name, the
+//! plain name means the smallest. Multiprocessors and compute capabilities come from the data
+//! sheets.
 
 use crate::bytes::Bytes;
 
 /// A product.
 #[derive(Debug)]
 pub struct Card {
-    /// The driver's name for it, with the size where that name alone means several.
+    /// The driver's name, with the size if the name alone is ambiguous.
     pub name: &'static str,
-    /// Names it goes by; the first is the one to print.
+    /// Accepted names; the first one is printed.
     pub aliases: &'static [&'static str],
     /// NVML's total.
     pub total: Bytes,
-    /// The driver's reserve in MiB, where seen.
+    /// The driver's reserve in MiB, if observed.
     pub reserve_mib: Option<u64>,
     /// CUDA compute capability.
     pub compute_capability: (u32, u32),
     /// Streaming multiprocessors, from the product's data sheet.
     pub multiprocessors: Option<u32>,
-    /// How it is joined with its like, where it is sold on such boards.
+    /// The links on its board, if it is sold on boards.
     pub fabric: Option<Fabric>,
     /// Whether it shares the host's memory.
     pub unified: bool,
 }
 
-/// A board of cards joined all to all.
+/// A board of cards that are linked all to all.
 #[derive(Debug)]
 pub struct Fabric {
     /// Cards on one board.
@@ -48,13 +48,13 @@ pub struct MigProfile {
     pub card: &'static str,
     /// `3g.40gb`
     pub profile: &'static str,
-    /// NVML's total of it; the profile's own "gb" is a rounded share.
+    /// NVML's total. The "gb" in the profile's name is a rounded share.
     pub total_mib: u64,
     /// Streaming multiprocessors.
     pub multiprocessors: u32,
 }
 
-/// A name without what people leave out or put in.
+/// Normalizes a name: without case, separators and brands.
 pub fn plain(name: &str) -> String {
     let kept: String = name
         .chars()
@@ -67,50 +67,50 @@ pub fn plain(name: &str) -> String {
         .fold(kept, |kept, brand| kept.replace(brand, ""))
 }
 
-/// The card that goes by `name`; a size behind it (`RTX-3090-24GB`) must be the card's.
+/// Finds the card with `name`. A size after the name (`RTX-3090-24GB`) must match the card.
 pub fn find(name: &str) -> Option<&'static Card> {
-    exactly(&plain(name)).or_else(|| {
+    find_exactly(&plain(name)).or_else(|| {
         let (card, size) = name.trim().rsplit_once(['-', '_', ' '])?;
         let sold: u64 = size.to_ascii_lowercase().strip_suffix("gb")?.parse().ok()?;
-        exactly(&plain(card)).filter(|card| sold_as(card, sold))
+        find_exactly(&plain(card)).filter(|card| sold_as(card, sold))
     })
 }
 
-/// Names of the cards whose names look most like `name`, one for each, the likest first; none where
-/// nothing looks like it.
+/// Returns the names of the cards most similar to `name`, one for each card, the most similar
+/// first; none if no name is similar.
 pub fn nearest(name: &str) -> Vec<&'static str> {
     let wanted = plain(name);
-    let likeness = |alias: &&'static str| (strsim::jaro_winkler(&wanted, &plain(alias)), *alias);
-
-    let best = |card: &Card| {
-        card.aliases
-            .iter()
-            .map(likeness)
-            .max_by(|a, b| a.0.total_cmp(&b.0))
-    };
-
     let mut scored: Vec<_> = CARDS
         .iter()
-        .filter_map(best)
-        .filter(|(score, _)| *score > LIKE)
+        .filter_map(|card| most_similar_alias(card, &wanted))
+        .filter(|(score, _)| *score > MIN_SIMILARITY)
         .collect();
     scored.sort_by(|a, b| b.0.total_cmp(&a.0));
 
     scored.into_iter().take(3).map(|(_, alias)| alias).collect()
 }
 
-/// From where on two names look alike.
-const LIKE: f64 = 0.7;
-
-fn exactly(wanted: &str) -> Option<&'static Card> {
-    let same = |known: &&str| plain(known) == wanted;
-    CARDS
+/// Returns the name of `card` most similar to a normalized name, with its similarity.
+fn most_similar_alias(card: &Card, wanted: &str) -> Option<(f64, &'static str)> {
+    card.aliases
         .iter()
-        .find(|card| card.aliases.iter().any(same) || same(&card.name))
+        .map(|alias| (strsim::jaro_winkler(wanted, &plain(alias)), *alias))
+        .max_by(|a, b| a.0.total_cmp(&b.0))
 }
 
-/// Whether a card of `gigabytes` on its box may be `card`: what NVML counts is at most that and
-/// seldom a tenth less.
+/// The similarity from which on two names are similar.
+const MIN_SIMILARITY: f64 = 0.7;
+
+/// Finds the card with exactly this normalized name.
+fn find_exactly(wanted: &str) -> Option<&'static Card> {
+    CARDS.iter().find(|card| {
+        let mut names = card.aliases.iter().chain([&card.name]);
+        names.any(|name| plain(name) == wanted)
+    })
+}
+
+/// Whether `card` may be sold with `gigabytes` on its box. NVML counts at most that, and rarely a
+/// tenth less.
 fn sold_as(card: &Card, gigabytes: u64) -> bool {
     let total = u128::from(card.total.get());
     let sold = u128::from(gigabytes) * (1 << 30);
@@ -315,7 +315,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_name_means_two_cards() {
+    fn card_names_are_unique() {
         let mut names = Vec::new();
         for card in CARDS {
             let mut own: Vec<_> = card
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_size_behind_a_name_must_be_the_cards() {
+    fn size_suffix_must_match_card() {
         for (name, found) in [
             ("RTX-3090-24GB", Some("NVIDIA GeForce RTX 3090")),
             ("L4 24GB", Some("NVIDIA L4")),
@@ -351,7 +351,7 @@ mod tests {
         }
     }
 
-    /// What stands in docs/cards.md below its introduction.
+    /// Returns the table of docs/cards.md below its introduction.
     fn table() -> String {
         let mut table =
             "| name | other names | as the driver has it | total, MiB | kept by the driver, MiB | compute | MIG |\n\
@@ -383,9 +383,9 @@ mod tests {
         table
     }
 
-    /// After a change of the table run this with `UPDATE_CARDS=1`.
+    /// Run this with `UPDATE_CARDS=1` after a change of the table.
     #[test]
-    fn the_page_lists_the_cards_of_today() {
+    fn page_matches_table() {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/cards.md");
         let page = std::fs::read_to_string(&path).unwrap();
         let (introduction, kept) = page.split_at(page.find("| name |").unwrap());
@@ -396,7 +396,7 @@ mod tests {
 
         assert!(
             kept == table(),
-            "docs/cards.md is not the table of today: run this test with UPDATE_CARDS=1"
+            "docs/cards.md is out of date: run this test with UPDATE_CARDS=1"
         );
     }
 

@@ -1,39 +1,42 @@
-//! What can be wrong with a `--gpus` argument.
+//! Errors of a `--gpus` argument.
 
 use thiserror::Error;
 
-use super::MAX_DEVICES;
 use crate::bytes::Bytes;
 
-/// What can be wrong with a `--gpus` argument.
+/// Maximum number of declared devices, more than any host has. It bounds what a specification can
+/// build.
+pub const MAX_DEVICES: usize = 128;
+
+/// An error of a `--gpus` argument.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DeclaredError {
-    /// Nothing between two commas, or nothing at all.
+    /// An empty item, or an empty specification.
     #[error(
         "`--gpus {0}` has an empty item; write for instance `8xH100-80GB` or `2x24GiB,1x12GiB`"
     )]
     Empty(String),
-    /// The number before the `x`.
+    /// An invalid number before the `x`.
     #[error("`{item}`: the count must be between 1 and {MAX_DEVICES}")]
     Count {
         /// The item.
         item: String,
     },
-    /// More devices than [`MAX_DEVICES`] in all.
+    /// More than [`MAX_DEVICES`] devices in all.
     #[error("more than {MAX_DEVICES} devices are declared")]
     TooMany,
-    /// No such card.
+    /// An unknown card.
     #[error("`{item}`: no card is called `{card}`{} A size such as `24GiB` works for any card", hint(.nearest))]
     UnknownCard {
         /// The item.
         item: String,
         /// The name in it.
         card: String,
-        /// Names that look most like it, the likest first.
+        /// The most similar names, the most similar first.
         nearest: Vec<String>,
     },
-    /// No such MIG profile on the card.
+    /// An unknown MIG profile of a card.
     #[error("`{item}`: {card} has no MIG profile `{profile}` that was measured; known: {known}")]
     UnknownProfile {
         /// The item.
@@ -45,39 +48,40 @@ pub enum DeclaredError {
         /// The card's profiles.
         known: String,
     },
-    /// Not a size.
+    /// An invalid size.
     #[error(
         "`{item}`: `{size}` is not a size; write whole GiB or MiB, such as `24GiB` or `24564MiB`"
     )]
     Size {
         /// The item.
         item: String,
-        /// What stood for the size.
+        /// The text in place of the size.
         size: String,
     },
-    /// A card of no bytes, or more in use than there is.
+    /// A device without free memory: no bytes at all, or more in use than the total.
     #[error("`{item}`: {used} in use on a device of {total}")]
     Full {
         /// The item.
         item: String,
         /// The total.
         total: Bytes,
-        /// The part said to be in use.
+        /// The bytes declared to be in use.
         used: Bytes,
     },
     /// The snapshot file cannot be read.
     #[error("cannot read the snapshot `{path}`: {reason}")]
     File {
-        /// Its path.
+        /// The path.
         path: String,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
-    /// The snapshot is not one.
+    /// The text is not a snapshot.
     #[error("not a snapshot as `gpus --json` writes it: {0}")]
     Snapshot(String),
 }
 
+/// Returns the similar names as a question.
 fn hint(nearest: &[String]) -> String {
     let quoted: Vec<_> = nearest.iter().map(|name| format!("`{name}`")).collect();
     match quoted.split_last() {

@@ -1,18 +1,19 @@
-//! Devices that are only said to be there: `--gpus SPEC` and `--gpus FILE`.
+//! Declared devices: `--gpus SPEC` and `--gpus FILE`.
 //!
-//! A specification is a list of items: `[COUNT x] CARD [@ USED]`, without spaces, joined by commas.
+//! A specification is a list of items: `[COUNT x] CARD [@ USED]`, without spaces, separated by
+//! commas.
 //!
 //! | item | means |
 //! | --- | --- |
 //! | `H100-80GB`, `8xH100-80GB` | one or eight cards of the [table](cards), with the total that NVML reports for them |
-//! | `24GiB`, `2x24576MiB` | a card of exactly that total, of which nothing else is known: no name, no compute capability, no reserve |
-//! | `3g.40gb`, `2xH200:1g.18gb` | MIG instances (of an H100 80GB where no card is named) |
-//! | `H100-80GB@30GiB` | a card of which 30 GiB are in use by others |
-//! | `host:64GiB` | host memory that is available for what stays there |
+//! | `24GiB`, `2x24576MiB` | a card of exactly that total and nothing else: no name, no compute capability, no reserve |
+//! | `3g.40gb`, `2xH200:1g.18gb` | MIG instances (of an H100 80GB if no card is named) |
+//! | `H100-80GB@30GiB` | a card with 30 GiB in use by others |
+//! | `host:64GiB` | available host memory |
 //!
-//! Names are taken without regard to case, spaces, `-` and `_`, with or without `NVIDIA`,
-//! `GeForce`, `Tesla`. Cards of a kind that is sold on NVSwitch boards are declared to be joined by
-//! it, eight at a time (NVL72 kinds: 72).
+//! Names ignore case, spaces, `-` and `_`, and work with or without `NVIDIA`, `GeForce`, `Tesla`.
+//! Cards that are sold on NVSwitch boards are declared as linked by NVSwitch, eight at a time
+//! (NVL72 kinds: 72).
 
 pub mod cards;
 mod error;
@@ -21,18 +22,16 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use self::cards::{Card, MIG_PROFILES, MigProfile};
-pub use self::error::DeclaredError;
+pub use self::error::{DeclaredError, MAX_DEVICES};
 use serde::Deserialize;
 
 use super::{Device, DeviceFacts, DeviceKind, HostMemory, Link, LinkKind, Snapshot};
 use crate::bytes::Bytes;
 
-/// More devices than any host has; a bound on what a specification may make us build.
-pub const MAX_DEVICES: usize = 128;
-
-/// What a card of the table whose reserve was never seen is assumed to keep for its driver, so that
-/// a declared card never promises more than a real one: above the largest reserves that were seen,
-/// 609 MiB on cards of up to 48 GiB and 862 MiB on larger ones.
+/// Returns the assumed driver reserve of a card whose reserve was never observed.
+///
+/// It is above the largest observed reserves, 609 MiB on cards of up to 48 GiB and 862 MiB on
+/// larger ones. So a declared card never has more free memory than a real one.
 fn assumed_reserve(total: Bytes) -> Bytes {
     if total <= Bytes::gib(48) {
         Bytes::mib(640)
@@ -41,7 +40,7 @@ fn assumed_reserve(total: Bytes) -> Bytes {
     }
 }
 
-/// Devices that were declared or written down, with what leases claimed on them then.
+/// Declared or recorded devices, with the bytes that leases claimed on them at that time.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Declared {
     /// The devices.
@@ -52,8 +51,9 @@ pub struct Declared {
     pub leased: BTreeMap<String, Bytes>,
 }
 
-/// A snapshot as `gpus --json` wrote it. What it says stands as it is, the time and the source
-/// included, so that answers can be compared.
+/// Reads a snapshot as `gpus --json` writes it.
+///
+/// Time and source stay as recorded, so that answers can be compared.
 pub fn from_json(text: &str) -> Result<Declared, DeclaredError> {
     let mut declared: Declared = crate::strict_json::from_str(text)
         .map_err(|error| DeclaredError::Snapshot(error.to_string()))?;
@@ -61,11 +61,11 @@ pub fn from_json(text: &str) -> Result<Declared, DeclaredError> {
         return Err(DeclaredError::TooMany);
     }
 
-    super::identity::settle(&mut declared.snapshot.devices);
+    super::identity::normalize(&mut declared.snapshot.devices);
     Ok(declared)
 }
 
-/// The devices that a specification declares, as a snapshot taken at `now`.
+/// Parses a specification into a snapshot taken at `now`.
 pub fn parse(spec: &str, now: SystemTime) -> Result<Snapshot, DeclaredError> {
     let mut devices = Vec::new();
     let mut links = Vec::new();
@@ -107,7 +107,7 @@ pub fn parse(spec: &str, now: SystemTime) -> Result<Snapshot, DeclaredError> {
         }
 
         if let Declaration::Card(card) = &declared {
-            join(&mut links, devices.get(first..).unwrap_or_default(), card);
+            add_board_links(&mut links, devices.get(first..).unwrap_or_default(), card);
         }
     }
 
@@ -122,16 +122,15 @@ pub fn parse(spec: &str, now: SystemTime) -> Result<Snapshot, DeclaredError> {
     })
 }
 
-/// `at` without what RFC 3339 with milliseconds would lose, so that a snapshot survives being
-/// written.
-pub fn whole_milliseconds(at: SystemTime) -> SystemTime {
-    let Ok(since) = at.duration_since(UNIX_EPOCH) else {
+/// Truncates a time to milliseconds, the precision of the written snapshot.
+pub fn whole_milliseconds(time: SystemTime) -> SystemTime {
+    let Ok(since) = time.duration_since(UNIX_EPOCH) else {
         return UNIX_EPOCH;
     };
     UNIX_EPOCH + Duration::new(since.as_secs(), since.subsec_millis() * 1_000_000)
 }
 
-/// Splits `8xH100` into its count and the rest. An `x` inside a name has no digits alone before it.
+/// Splits `8xH100` into its count and the rest. An `x` inside a name does not follow digits alone.
 fn count(item: &str) -> Result<(usize, &str), DeclaredError> {
     let Some((digits, rest)) = item.split_once(['x', 'X']) else {
         return Ok((1, item));
@@ -153,7 +152,7 @@ fn count(item: &str) -> Result<(usize, &str), DeclaredError> {
         })
 }
 
-/// A whole number of GiB or MiB, or a decimal one of GiB that is whole in MiB's 1024ths.
+/// Parses a size of an item.
 fn size(item: &str, text: &str) -> Result<Bytes, DeclaredError> {
     read_size(text.trim()).ok_or_else(|| DeclaredError::Size {
         item: item.to_owned(),
@@ -161,6 +160,7 @@ fn size(item: &str, text: &str) -> Result<Bytes, DeclaredError> {
     })
 }
 
+/// Parses a number of GiB or MiB with up to six decimals.
 fn read_size(text: &str) -> Option<Bytes> {
     let lower = text.to_ascii_lowercase();
     let (digits, unit) = match (lower.strip_suffix("gib"), lower.strip_suffix("mib")) {
@@ -178,18 +178,19 @@ fn read_size(text: &str) -> Option<Bytes> {
     let scale = 10_u64.pow(u32::try_from(fraction.len()).ok()?);
     let number: u64 = format!("{whole}{fraction}").parse().ok()?;
 
-    // Sixteen TiB on one device is beyond any device to come, and keeps all sums far from 2^64.
+    // No device has sixteen TiB, and the bound keeps all sums far from 2^64.
     Some(Bytes::new(number.checked_mul(unit)? / scale))
         .filter(|bytes| *bytes <= Bytes::gib(16 << 10))
 }
 
-/// What one item declares.
+/// The device kind of one item.
 enum Declaration {
     Card(&'static Card),
     Instance(&'static Card, &'static MigProfile),
     Plain(Bytes),
 }
 
+/// Parses the part of an item that names the device.
 fn declaration(item: &str, what: &str) -> Result<Declaration, DeclaredError> {
     if let Some((name, profile)) = what.split_once(':') {
         let card = named(item, name)?;
@@ -206,7 +207,7 @@ fn declaration(item: &str, what: &str) -> Result<Declaration, DeclaredError> {
         return instance(item, named(item, "H100")?, what);
     }
 
-    if like_a_size(what) {
+    if resembles_size(what) {
         return Err(DeclaredError::Size {
             item: item.to_owned(),
             size: what.to_owned(),
@@ -216,9 +217,9 @@ fn declaration(item: &str, what: &str) -> Result<Declaration, DeclaredError> {
     named(item, what).map(Declaration::Card)
 }
 
-/// A number with a unit that is not taken (`24GB`, `24g`, `0.5TB`): nearly a size, and certainly no
-/// card.
-fn like_a_size(text: &str) -> bool {
+/// Whether the text is a number with an unsupported unit (`24GB`, `24g`, `0.5TB`). It is meant as a
+/// size, and is no card.
+fn resembles_size(text: &str) -> bool {
     let unit = text.trim_start_matches(|letter: char| {
         letter.is_ascii_digit() || letter == '.' || letter == ' '
     });
@@ -230,6 +231,7 @@ fn like_a_size(text: &str) -> bool {
         && units.iter().any(|known| unit.eq_ignore_ascii_case(known))
 }
 
+/// Looks up a MIG profile of a card.
 fn instance(item: &str, card: &'static Card, profile: &str) -> Result<Declaration, DeclaredError> {
     let of_card = || MIG_PROFILES.iter().filter(|known| known.card == card.name);
     of_card()
@@ -252,6 +254,7 @@ fn instance(item: &str, card: &'static Card, profile: &str) -> Result<Declaratio
         )
 }
 
+/// Looks up a card by name.
 fn named(item: &str, name: &str) -> Result<&'static Card, DeclaredError> {
     cards::find(name).ok_or_else(|| DeclaredError::UnknownCard {
         item: item.to_owned(),
@@ -264,6 +267,7 @@ fn named(item: &str, name: &str) -> Result<&'static Card, DeclaredError> {
 }
 
 impl Declaration {
+    /// Builds the device with index `index` and `used` bytes in use.
     fn device(&self, item: &str, index: usize, used: Bytes) -> Result<Device, DeclaredError> {
         let (name, kind, total_bytes, reserved_bytes) = match self {
             Self::Card(card) if card.unified => (
@@ -278,10 +282,10 @@ impl Declaration {
                 card.total,
                 card.reserve_mib.map(Bytes::mib),
             ),
-            Self::Instance(card, of) => (
-                format!("{} MIG {}", card.name, of.profile),
+            Self::Instance(card, profile) => (
+                format!("{} MIG {}", card.name, profile.profile),
                 DeviceKind::MigInstance,
-                Bytes::mib(of.total_mib),
+                Bytes::mib(profile.total_mib),
                 Some(Bytes::ZERO),
             ),
             Self::Plain(total) => (format!("{total} device"), DeviceKind::Gpu, *total, None),
@@ -300,7 +304,7 @@ impl Declaration {
             },
             multiprocessors: match self {
                 Self::Card(card) => card.multiprocessors,
-                Self::Instance(_, of) => Some(of.multiprocessors),
+                Self::Instance(_, profile) => Some(profile.multiprocessors),
                 Self::Plain(_) => None,
             },
             parent_uuid: None,
@@ -308,32 +312,32 @@ impl Declaration {
             numa_node: None,
         };
 
-        let kept = match self {
+        let reserve = match self {
             Self::Card(_) => reserved_bytes.unwrap_or_else(|| assumed_reserve(total_bytes)),
             Self::Instance(..) | Self::Plain(_) => Bytes::ZERO,
         };
 
         let most = total_bytes
-            .checked_sub(kept)
+            .checked_sub(reserve)
             .filter(|most| *most > Bytes::ZERO);
         let free = most.and_then(|most| most.checked_sub(used));
 
-        let full = || DeclaredError::Full {
+        let free = free.ok_or_else(|| DeclaredError::Full {
             item: item.to_owned(),
             total: total_bytes,
             used,
-        };
+        })?;
 
         Ok(Device {
-            free_bytes: Some(free.ok_or_else(full)?),
+            free_bytes: Some(free),
             used_bytes: Some(used),
             ..Device::idle(facts)
         })
     }
 }
 
-/// Joins cards of one item as their boards are: all to all within each board.
-fn join(links: &mut Vec<Link>, devices: &[Device], card: &Card) {
+/// Links the cards of one item as on their boards: all to all within each board.
+fn add_board_links(links: &mut Vec<Link>, devices: &[Device], card: &Card) {
     let Some(fabric) = &card.fabric else { return };
     for board in devices.chunks(fabric.board) {
         for (place, a) in board.iter().enumerate() {
@@ -380,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn a_board_of_h100s_is_joined_all_to_all() {
+    fn h100_board_is_fully_linked() {
         let snapshot = declared("8xH100-80GB");
         assert_eq!(snapshot.devices.len(), 8);
         assert_eq!(snapshot.links.len(), 28);
@@ -391,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_exact_and_nothing_more_is_claimed() {
+    fn sizes_are_exact() {
         let snapshot = declared("2x24GiB,1x12GiB");
         let totals: Vec<_> = snapshot
             .devices
@@ -464,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_the_cure() {
+    fn errors_name_the_fix() {
         let message = |spec: &str| parse(spec, UNIX_EPOCH).unwrap_err().to_string();
         assert!(
             message("8xH10").contains("did you mean `H100"),
@@ -511,7 +515,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_text_does_harm(spec in ".{0,60}", parts in "([0-9]{1,5}x)?(H100|24GiB|3g[.]40gb|0[.]1MiB)(@[0-9.]{1,8}GiB)?(,.{0,9})?") {
+        fn arbitrary_text_is_safe(spec in ".{0,60}", parts in "([0-9]{1,5}x)?(H100|24GiB|3g[.]40gb|0[.]1MiB)(@[0-9.]{1,8}GiB)?(,.{0,9})?") {
             for text in [spec, parts] {
                 if let Ok(snapshot) = parse(&text, UNIX_EPOCH) {
                     proptest::prop_assert!(!snapshot.devices.is_empty() && snapshot.devices.len() <= MAX_DEVICES);
@@ -526,7 +530,7 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_survives_being_written() {
+    fn snapshot_round_trips() {
         let at = UNIX_EPOCH + Duration::from_nanos(1_790_000_000_123_456_789);
         let text = serde_json::to_string_pretty(&parse("2xH100@1GiB,GB10", at).unwrap()).unwrap();
         let again = serde_json::to_string_pretty(&from_json(&text).unwrap().snapshot).unwrap();

@@ -1,5 +1,6 @@
-//! The peak of one step of each part, from its shapes. Assumed: intervals are wide, and wider for
-//! convolutions.
+//! The peak of one step of each part, from its shapes.
+//!
+//! The figures are assumed: intervals are wide, and wider for convolutions.
 
 use super::super::Interval;
 use super::pipeline::{ComponentRole, Pipeline, PipelinePart};
@@ -7,7 +8,7 @@ use super::settings::DiffusersSettings;
 use crate::bytes::Bytes;
 
 /// The peak while `part` runs for `images` images.
-pub(super) fn of(
+pub(super) fn peak(
     part: &PipelinePart,
     pipeline: &Pipeline,
     settings: &DiffusersSettings,
@@ -21,8 +22,10 @@ pub(super) fn of(
     }
 }
 
-/// AutoencoderKL's last up-block at full resolution: input, activation and output of its second
-/// width (diffusers `models/autoencoders/vae.py`, `Decoder`), and cuDNN's workspace.
+/// A VAE decoder.
+///
+/// The peak is in AutoencoderKL's last up-block at full resolution: input, activation and output of
+/// its second width (diffusers `models/autoencoders/vae.py`, `Decoder`), and cuDNN's workspace.
 fn vae(
     part: &PipelinePart,
     pipeline: &Pipeline,
@@ -48,7 +51,7 @@ fn vae(
     };
 
     // Tiles are 512 pixels wide unless the image is smaller.
-    let side = |pixels: u64| {
+    let tile_side = |pixels: u64| {
         if settings.tiling {
             pixels.min(512)
         } else {
@@ -60,14 +63,14 @@ fn vae(
     let channels = channels.unwrap_or(256);
 
     let pixels = [
-        side(pipeline.width),
-        side(pipeline.height),
+        tile_side(pipeline.width),
+        tile_side(pipeline.height),
         images,
         settings.frames,
     ];
     let peak = Bytes::product(pixels) * channels * element * 3;
 
-    // A 32-bit copy of the decoder stands in place of the 16-bit one.
+    // A 32-bit copy of the decoder replaces the 16-bit one.
     let upcast = if pipeline.upcasts_vae {
         part.bytes
     } else {
@@ -81,9 +84,10 @@ fn vae(
     )
 }
 
-/// A diffusion transformer: every token's query, key, value, feed-forward, their concatenation and
-/// residuals come to about 15 widths in FLUX's single blocks (diffusers
-/// `models/transformers/transformer_flux.py`).
+/// A diffusion transformer.
+///
+/// Every token's query, key, value, feed-forward, their concatenation and residuals add up to about
+/// 15 widths in FLUX's single blocks (diffusers `models/transformers/transformer_flux.py`).
 fn transformer(
     part: &PipelinePart,
     pipeline: &Pipeline,
@@ -118,8 +122,10 @@ fn transformer(
     Interval::new(peak.scale(1, 2), peak, peak.scale(3, 2))
 }
 
-/// A U-Net: at the finest level a block holds its input, the skip that is joined to it, 32-bit
-/// copies for normalisation and cuDNN's workspace, about 24 widths of the first channel count.
+/// A U-Net.
+///
+/// At the finest level a block holds its input, the skip joined to it, 32-bit copies for
+/// normalization and cuDNN's workspace: about 24 widths of the first channel count.
 fn unet(
     part: &PipelinePart,
     pipeline: &Pipeline,

@@ -1,15 +1,15 @@
-//! The Python lines that run the pipeline the way it was answered.
+//! The Python lines that run the pipeline as answered.
 
 use std::collections::BTreeMap;
 
-use super::super::reference::dtype_name;
+use super::super::compute_dtype::dtype_name;
 use super::super::{Launch, LaunchPlan, Offload};
 use super::pipeline::Pipeline;
 use super::settings::DiffusersSettings;
 use crate::engines::shared::python::literal;
 use crate::model::Model;
 
-/// `python -c` with the load, the offload that was counted on, and the call's sizes.
+/// `python -c` with the load, the planned offload, and the call's sizes.
 pub(super) fn launch(
     model: &Model,
     pipeline: &Pipeline,

@@ -1,5 +1,5 @@
-//! diffusers: all components resident, or one at a time, or one leaf at a time; plus the peak of
-//! the step that runs.
+//! diffusers: the peak of the running step, with all components resident, one component at a time,
+//! or one leaf module at a time.
 //!
 //! Sources: diffusers `pipelines/pipeline_utils.py` (`enable_model_cpu_offload`,
 //! `enable_sequential_cpu_offload`, `model_cpu_offload_seq`) and the pipelines named in `pipeline`.
@@ -17,16 +17,16 @@ use serde_json::Value;
 use self::pipeline::{ComponentRole, Pipeline, PipelinePart};
 use self::settings::DiffusersSettings;
 use super::component::device_sum;
-use super::reference::dtype_name;
+use super::compute_dtype::dtype_name;
 use super::shared::torch::{cublas, cuda_context};
 use super::{
     Basis, CacheCapacity, Component, ComponentName, DeviceSupport, Engine, EngineError,
     EngineRequest, IllegalSplit, Interval, Launch, LaunchPlan, Offload, PreparedEngine, Share,
-    Split, Workload,
+    Split, Workload, lora,
 };
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
-use crate::model::{Dtype, Format, Model};
+use crate::model::{Adapter, Dtype, Format, Model};
 
 const NAME: &str = "diffusers";
 
@@ -48,68 +48,101 @@ impl Engine for Diffusers {
         None
     }
 
+    fn is_runnable(&self) -> bool {
+        true
+    }
+
+    fn with_constants(
+        &self,
+        _constants: &toml::Table,
+    ) -> Result<Option<Box<dyn Engine>>, EngineError> {
+        Ok(None)
+    }
+
     fn prepare<'a>(
         &self,
-        case: &EngineRequest<'a>,
+        request: &EngineRequest<'a>,
     ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
-        if case.model.format != Format::Diffusers {
+        if request.model.format != Format::Diffusers {
             let why = "the repository has no model_index.json: it is no pipeline".to_owned();
             return Err(EngineError::Unsupported { engine: NAME, why });
         }
 
-        let settings = DiffusersSettings::new(case)?;
-        let pipeline = Pipeline::new(case.model, &settings)?;
+        let settings = DiffusersSettings::new(request)?;
+        let pipeline = Pipeline::new(request.model, &settings)?;
 
-        Ok(Box::new(PrepareDiffusers {
-            model: case.model,
+        Ok(Box::new(DiffusersPrepared {
+            model: request.model,
             pipeline,
             settings,
         }))
     }
+
+    fn prepare_with_adapter<'a>(
+        &self,
+        _request: &EngineRequest<'a>,
+        _adapter: &'a Adapter,
+    ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
+        Err(lora::not_counted(NAME))
+    }
 }
 
-struct PrepareDiffusers<'a> {
+struct DiffusersPrepared<'a> {
     model: &'a Model,
     pipeline: Pipeline,
     settings: DiffusersSettings,
 }
 
-impl PrepareDiffusers<'_> {
-    /// What is on the device while each part runs: its weights as resident then, and its peak.
-    fn phases(&self, offload: Offload, images: u64) -> Vec<(Bytes, Interval, &PipelinePart)> {
+/// A part of a pipeline while it runs.
+struct Phase<'a> {
+    /// Resident weights of the pipeline.
+    weights: Bytes,
+    /// The part's activations at their peak.
+    peak: Interval,
+    part: &'a PipelinePart,
+}
+
+impl Phase<'_> {
+    /// Bytes in addition to `base`.
+    fn beyond(&self, base: Bytes) -> Interval {
+        let excess_over_base =
+            |peak: Bytes| (self.weights + peak).less(base).unwrap_or(Bytes::OVERFLOW);
+        Interval {
+            low: excess_over_base(self.peak.low),
+            likely: excess_over_base(self.peak.likely),
+            high: excess_over_base(self.peak.high),
+        }
+    }
+}
+
+impl DiffusersPrepared<'_> {
+    /// The phases of a call: the resident weights and the peak while each part runs.
+    fn phases(&self, offload: Offload, images: u64) -> Vec<Phase<'_>> {
         let resident: Bytes = self.pipeline.parts.iter().map(|part| part.bytes).sum();
-        let one = |part: &'_ PipelinePart| {
-            let weights = match offload {
-                Offload::Components => part.bytes,
-                Offload::Leaves => part.largest_leaf,
-                _ => resident,
-            };
-
-            (
-                weights,
-                activations::of(part, &self.pipeline, &self.settings, images),
-            )
-        };
-
         self.pipeline
             .parts
             .iter()
-            .map(|part| {
-                let (weights, peak) = one(part);
-                (weights, peak, part)
+            .map(|part| Phase {
+                weights: match offload {
+                    Offload::Components => part.bytes,
+                    Offload::Leaves => part.largest_leaf,
+                    _ => resident,
+                },
+                peak: activations::peak(part, &self.pipeline, &self.settings, images),
+                part,
             })
             .collect()
     }
 
-    /// The phase that needs most.
-    fn worst(&self, offload: Offload, images: u64) -> Option<(Bytes, Interval, &PipelinePart)> {
+    /// The phase with the highest need.
+    fn worst(&self, offload: Offload, images: u64) -> Option<Phase<'_>> {
         self.phases(offload, images)
             .into_iter()
-            .max_by_key(|(weights, peak, _)| *weights + peak.high)
+            .max_by_key(|phase| phase.weights + phase.peak.high)
     }
 }
 
-impl PreparedEngine for PrepareDiffusers<'_> {
+impl PreparedEngine for DiffusersPrepared<'_> {
     fn profile(&self) -> &'static str {
         "0.36"
     }
@@ -144,7 +177,7 @@ impl PreparedEngine for PrepareDiffusers<'_> {
             "{} x {} pixels, {} image(s) a call",
             self.pipeline.width, self.pipeline.height, self.settings.images
         ));
-        assumptions.extend(self.pipeline.doubts.iter().cloned());
+        assumptions.extend(self.pipeline.assumptions.iter().cloned());
         assumptions
     }
 
@@ -202,7 +235,8 @@ impl PreparedEngine for PrepareDiffusers<'_> {
         _rank: usize,
         device: &DeviceFacts,
     ) -> Result<Vec<Component>, EngineError> {
-        let Some((weights, _, part)) = self.worst(split.offload, self.settings.images) else {
+        let Some(Phase { weights, part, .. }) = self.worst(split.offload, self.settings.images)
+        else {
             return Ok(Vec::new());
         };
 
@@ -240,24 +274,16 @@ impl PreparedEngine for PrepareDiffusers<'_> {
         workload: Workload,
     ) -> Result<Vec<Component>, EngineError> {
         let phases = self.phases(split.offload, workload.sequences);
-        let Some((base, _, _)) = self.worst(split.offload, self.settings.images) else {
+        let Some(Phase { weights: base, .. }) = self.worst(split.offload, self.settings.images)
+        else {
             return Ok(Vec::new());
         };
 
-        // The fixed part is the weights of the phase that is worst for one call; every phase must
-        // fit beside it.
-        let beside = |(weights, peak, _): &(Bytes, Interval, &PipelinePart)| {
-            let end = |peak: Bytes| (*weights + peak).less(base).unwrap_or(Bytes::OVERFLOW);
-            Interval {
-                low: end(peak.low),
-                likely: end(peak.likely),
-                high: end(peak.high),
-            }
-        };
-
+        // The fixed part holds the weights of the worst phase of one call; every phase must fit in
+        // addition.
         let peak = phases
             .iter()
-            .map(beside)
+            .map(|phase| phase.beyond(base))
             .fold(Interval::default(), Interval::max);
         if peak.high.overflowed() {
             return Err(EngineError::Overflow {
@@ -267,8 +293,8 @@ impl PreparedEngine for PrepareDiffusers<'_> {
 
         let worst = phases
             .iter()
-            .max_by_key(|phase| beside(phase).high)
-            .map_or("", |(_, _, part)| &*part.name);
+            .max_by_key(|phase| phase.beyond(base).high)
+            .map_or("", |phase| &*phase.part.name);
         let slack = Interval::new(
             Bytes::ZERO,
             peak.likely.scale(2, 100),

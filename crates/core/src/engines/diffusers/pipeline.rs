@@ -1,5 +1,4 @@
-//! A pipeline's parts: what each does, its weights as loaded, and the sizes that its step depends
-//! on.
+//! A pipeline's parts: the role of each, its weights as loaded, and the sizes of its step.
 
 use serde_json::Value;
 
@@ -9,7 +8,7 @@ use super::settings::DiffusersSettings;
 use crate::bytes::Bytes;
 use crate::model::{Dtype, Model, PipelineComponent, TensorClass};
 
-/// What a part does.
+/// The role of a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ComponentRole {
     /// Denoises latents by a transformer over patches.
@@ -22,21 +21,21 @@ pub(super) enum ComponentRole {
     Other,
 }
 
-/// One component.
+/// A component of the pipeline.
 #[derive(Clone, Debug)]
 pub(super) struct PipelinePart {
     pub(super) name: String,
     pub(super) role: ComponentRole,
-    /// Weights in the dtype they are loaded in.
+    /// Weights in the dtype of loading.
     pub(super) bytes: Bytes,
     /// The largest single tensor, which sequential offload moves at once.
     pub(super) largest_leaf: Bytes,
-    /// Its configuration's numbers.
+    /// The part's configuration.
     config: Option<Value>,
 }
 
 impl PipelinePart {
-    /// A number of the configuration, within what any model has.
+    /// A number of the configuration; `None` if it is beyond that of any model.
     pub(super) fn number(&self, key: &str) -> Option<u64> {
         self.config
             .as_ref()?
@@ -45,7 +44,7 @@ impl PipelinePart {
             .filter(|number| (1..=1 << 24).contains(number))
     }
 
-    /// A list of numbers.
+    /// A list of numbers of the configuration.
     pub(super) fn numbers(&self, key: &str) -> Vec<u64> {
         let list = self
             .config
@@ -61,7 +60,7 @@ impl PipelinePart {
         numbers.filter(|number| *number <= 1 << 24).collect()
     }
 
-    /// Whether a switch is on.
+    /// Whether a switch of the configuration is on.
     pub(super) fn flag(&self, key: &str) -> bool {
         self.config
             .as_ref()
@@ -71,7 +70,7 @@ impl PipelinePart {
     }
 }
 
-/// A pipeline as it will run.
+/// A pipeline with the sizes of one call.
 #[derive(Clone, Debug)]
 pub(super) struct Pipeline {
     pub(super) parts: Vec<PipelinePart>,
@@ -79,17 +78,17 @@ pub(super) struct Pipeline {
     pub(super) height: u64,
     /// Tokens of the prompt that the denoiser sees.
     pub(super) text_tokens: u64,
-    /// Pixels a latent stands for, along one side.
+    /// Pixels per latent, along one side.
     pub(super) latent_step: u64,
     /// Whether each step runs on two batches, with and without the prompt.
     pub(super) guided: bool,
     /// Whether a 16-bit VAE is decoded in 32-bit floats.
     pub(super) upcasts_vae: bool,
-    pub(super) doubts: Vec<String>,
+    pub(super) assumptions: Vec<String>,
 }
 
 impl Pipeline {
-    /// The parts of `model`, and the sizes that the settings leave to it.
+    /// The parts of `model`, with sizes from the settings or its own defaults.
     pub(super) fn new(model: &Model, settings: &DiffusersSettings) -> Result<Self, EngineError> {
         let parts: Vec<PipelinePart> = model
             .components
@@ -105,7 +104,7 @@ impl Pipeline {
             return Err(EngineError::Unsupported { engine: NAME, why });
         }
 
-        let mut doubts = Vec::new();
+        let mut assumptions = Vec::new();
         let denoiser = parts.iter().find(|part| super::denoises(part));
         let vae = parts.iter().find(|part| part.role == ComponentRole::Vae);
         let levels = vae.map_or(4, |vae| {
@@ -116,24 +115,20 @@ impl Pipeline {
 
         let latent_step = 1 << levels.clamp(1, 8).saturating_sub(1);
 
-        // `default_sample_size * vae_scale_factor`: of the U-Net, or the pipeline's own constant
+        // `default_sample_size * vae_scale_factor`: from the U-Net, or the pipeline's own constant
         // for transformers.
-        let side = match denoiser {
-            Some(part) if part.role == ComponentRole::UNet => part
-                .number("sample_size")
+        let side = if let Some(part) = denoiser {
+            // SD3 and PixArt state it; 128 in the pipelines of FLUX and Qwen-Image.
+            part.number("sample_size")
                 .unwrap_or(128)
-                .saturating_mul(latent_step),
-            // SD3 and PixArt state it; FLUX's pipeline has 128, Qwen-Image's is 128 too.
-            Some(part) => part
-                .number("sample_size")
-                .unwrap_or(128)
-                .saturating_mul(latent_step),
-            None => {
-                doubts.push(
-                    "no denoiser was recognised among the components: only weights and decoding are counted".to_owned(),
-                );
-                1024
-            }
+                .saturating_mul(latent_step)
+        } else {
+            assumptions.push(
+                "no denoiser was recognized among the components: only weights and decoding \
+                 are counted"
+                    .to_owned(),
+            );
+            1024
         };
 
         let class = denoiser.map(|part| {
@@ -146,7 +141,7 @@ impl Pipeline {
             denoiser.is_some_and(|part| part.flag("guidance_embeds")) || class.starts_with("Flux");
         let scale = settings.guidance;
 
-        // FLUX takes its guidance as an input; Qwen-Image runs its two passes one after the other.
+        // FLUX takes guidance as an input; Qwen-Image runs its two passes one after the other.
         let guided =
             !distilled && !class.starts_with("QwenImage") && scale.is_none_or(|scale| scale > 1.0);
         let text_tokens = settings.text_tokens.unwrap_or(match class {
@@ -173,40 +168,24 @@ impl Pipeline {
             latent_step,
             guided,
             upcasts_vae,
-            doubts,
+            assumptions,
             parts,
         })
     }
 }
 
+/// The part for one component of `model`.
 fn part(
     model: &Model,
     component: &PipelineComponent,
     settings: &DiffusersSettings,
 ) -> PipelinePart {
-    let classes = || {
-        model
-            .inventory
-            .classes
-            .iter()
-            .filter(|class| *class.component == *component.name)
-    };
-
-    let resident = |class: &TensorClass| match class.dtype() {
-        // T5 keeps its output projections in 32 bits when it is loaded in 16-bit floats
-        // (`_keep_in_fp32_modules`).
-        Some(dtype)
-            if dtype.is_float()
-                && settings.dtype == Dtype::F16
-                && class.pattern.ends_with(".wo.weight") =>
-        {
-            Bytes::new(class.elements_each()) * 4
-        }
-        Some(dtype) if dtype.is_float() => {
-            Bytes::new(class.elements_each()) * settings.element_bytes()
-        }
-        _ => class.bytes_each,
-    };
+    let classes: Vec<&TensorClass> = model
+        .inventory
+        .classes
+        .iter()
+        .filter(|class| *class.component == *component.name)
+        .collect();
 
     let role = match component.name.as_str() {
         name if name.starts_with("transformer") || name == "dit" => ComponentRole::Transformer,
@@ -220,8 +199,34 @@ fn part(
     PipelinePart {
         name: component.name.clone(),
         role,
-        bytes: classes().map(|class| resident(class) * class.count).sum(),
-        largest_leaf: classes().map(resident).max().unwrap_or(Bytes::ZERO),
+        bytes: classes
+            .iter()
+            .map(|class| resident_bytes(class, settings) * class.count)
+            .sum(),
+        largest_leaf: classes
+            .iter()
+            .map(|class| resident_bytes(class, settings))
+            .max()
+            .unwrap_or(Bytes::ZERO),
         config: component.config.clone(),
+    }
+}
+
+/// Bytes of one tensor of `class` as loaded.
+fn resident_bytes(class: &TensorClass, settings: &DiffusersSettings) -> Bytes {
+    match class.dtype() {
+        // T5 keeps its output projections in 32 bits when it is loaded in 16-bit floats
+        // (`_keep_in_fp32_modules`).
+        Some(dtype)
+            if dtype.is_float()
+                && settings.dtype == Dtype::F16
+                && class.pattern.ends_with(".wo.weight") =>
+        {
+            Bytes::new(class.elements_each()) * 4
+        }
+        Some(dtype) if dtype.is_float() => {
+            Bytes::new(class.elements_each()) * settings.element_bytes()
+        }
+        _ => class.bytes_each,
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::super::reference::{dtype_name, model_dtype};
+use super::super::compute_dtype::{dtype_name, model_dtype};
 use super::super::{EngineError, EngineRequest};
 use super::NAME;
 use super::pipeline::Pipeline;
@@ -16,7 +16,7 @@ use crate::model::Dtype;
 static PARAMETERS: ParameterList =
     ParameterList::new(NAME, include_str!("../profiles/parameters/diffusers.toml"));
 
-/// Everything that was asked for.
+/// The requested settings.
 #[derive(Clone, Debug)]
 pub(super) struct DiffusersSettings {
     pub(super) dtype: Dtype,
@@ -24,7 +24,7 @@ pub(super) struct DiffusersSettings {
     pub(super) height: Option<u64>,
     /// Images of one call.
     pub(super) images: u64,
-    /// `guidance_scale`, as given.
+    /// `guidance_scale`, if given.
     pub(super) guidance: Option<f64>,
     pub(super) text_tokens: Option<u64>,
     pub(super) frames: u64,
@@ -34,12 +34,12 @@ pub(super) struct DiffusersSettings {
 }
 
 impl DiffusersSettings {
-    pub(super) fn new(case: &EngineRequest<'_>) -> Result<Self, EngineError> {
-        let given = Parameters::new(&PARAMETERS, case.version, case.parameters)?;
-        let stored = model_dtype(case.model.format, &case.model.inventory, None);
+    pub(super) fn new(request: &EngineRequest<'_>) -> Result<Self, EngineError> {
+        let given = Parameters::new(&PARAMETERS, request.version, request.parameters)?;
+        let stored = model_dtype(request.model.format, &request.model.inventory, None);
         let mut assumptions = Vec::new();
 
-        let dtype = match case.asked.dtype.as_deref() {
+        let dtype = match request.asked.dtype.as_deref() {
             None | Some("auto") => {
                 let name = dtype_name(stored);
                 assumptions.push(format!(
@@ -62,7 +62,7 @@ impl DiffusersSettings {
             }
         };
 
-        let side = |name: &str| -> Result<Option<u64>, EngineError> {
+        let image_side = |name: &str| -> Result<Option<u64>, EngineError> {
             match given.size(name)? {
                 Some(pixels) if pixels % 8 != 0 || pixels > 65_536 => {
                     Err(given.bad(name, "a multiple of 8 is expected"))
@@ -73,10 +73,10 @@ impl DiffusersSettings {
 
         let images = given
             .size("num_images_per_prompt")?
-            .or(case.asked.sequences)
+            .or(request.asked.sequences)
             .unwrap_or(1);
 
-        // Qwen-Image calls the scale of real guidance so; 1 or less means one pass.
+        // Qwen-Image names the scale of real guidance so; 1 or less means one pass.
         let guidance = match given.number("true_cfg_scale")? {
             Some(scale) => Some(scale),
             None => given.number("guidance_scale")?,
@@ -84,8 +84,8 @@ impl DiffusersSettings {
 
         Ok(Self {
             dtype,
-            width: side("width")?,
-            height: side("height")?,
+            width: image_side("width")?,
+            height: image_side("height")?,
             images,
             guidance,
             text_tokens: given.size("max_sequence_length")?,

@@ -57,7 +57,7 @@ fn need(model: &Model, offload: Offload, parameters: &BTreeMap<String, Value>) -
 }
 
 #[test]
-fn flux_resident_offloaded_and_decoded() {
+fn flux_peaks_match_shapes() {
     let model = flux();
     let (weights, peak) = need(&model, Offload::None, NONE);
     assert_eq!(weights, 33_741_198_278);
@@ -88,9 +88,9 @@ fn flux_resident_offloaded_and_decoded() {
 }
 
 #[test]
-fn size_batch_and_dtype_are_followed() {
+fn size_batch_and_dtype_change_need() {
     let model = flux();
-    let with = |name: &str, value: Value| {
+    let peak_with = |name: &str, value: Value| {
         need(
             &model,
             Offload::None,
@@ -101,9 +101,9 @@ fn size_batch_and_dtype_are_followed() {
     };
 
     let base = need(&model, Offload::None, NONE).1.likely;
-    assert_eq!(with("num_images_per_prompt", json!(3)), base * 3);
-    assert_eq!(with("width", json!(2048)), base * 2);
-    assert!(with("enable_vae_tiling", json!(true)) < base);
+    assert_eq!(peak_with("num_images_per_prompt", json!(3)), base * 3);
+    assert_eq!(peak_with("width", json!(2048)), base * 2);
+    assert!(peak_with("enable_vae_tiling", json!(true)) < base);
 
     let asked = AskedWorkload {
         dtype: Some("float32".to_owned()),
@@ -119,7 +119,7 @@ fn size_batch_and_dtype_are_followed() {
 }
 
 #[test]
-fn a_u_net_runs_twice_when_guided() {
+fn guided_unet_runs_twice() {
     let unet = json!({"_class_name": "UNet2DConditionModel", "sample_size": 64, "block_out_channels": [320, 640, 1280, 1280]});
     let model = pipeline(
         &[("unet", "UNet2DConditionModel", unet)],
@@ -148,7 +148,7 @@ fn a_u_net_runs_twice_when_guided() {
 }
 
 #[test]
-fn what_is_no_pipeline_and_unknown_names_are_refused() {
+fn invalid_requests_are_rejected() {
     let model = Model {
         format: Format::Safetensors,
         ..flux()
@@ -170,11 +170,11 @@ fn what_is_no_pipeline_and_unknown_names_are_refused() {
 }
 
 #[test]
-fn the_launch_line_offloads_as_answered() {
+fn launch_line_enables_offload() {
     let model = flux();
     let prepared = prepare(&Diffusers, &model, AskedWorkload::default(), (None, NONE)).unwrap();
     let facts = device();
-    let one = super::super::LaunchDevice {
+    let launch_device = super::super::LaunchDevice {
         facts: &facts,
         available: Bytes::ZERO,
         required: Bytes::ZERO,
@@ -189,7 +189,7 @@ fn the_launch_line_offloads_as_answered() {
     let launch = prepared.launch(&LaunchPlan {
         split: &split,
         workload: prepared.workload(),
-        devices: &[one],
+        devices: &[launch_device],
     });
     let script = &launch.args[2];
     assert!(

@@ -1,4 +1,4 @@
-//! Keys, values and states.
+//! Bytes of keys, values and recurrent states.
 //!
 //! Source: llama.cpp `src/llama-kv-cache.cpp`, `src/llama-kv-cache-iswa.cpp`,
 //! `src/llama-memory-recurrent.cpp`, `src/llama-hparams.cpp`.
@@ -7,36 +7,36 @@ use crate::bytes::Bytes;
 use crate::model::Dtype;
 use crate::model::architecture::{Attention, LatentAttention, Mixer, Recurrent, Span};
 
-/// Cells come in multiples of this.
+/// The number of cells is a multiple of this.
 pub(crate) const CELL_PADDING: u64 = 256;
 
-/// How the cache is laid out.
+/// The layout of the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Layout {
     /// Tokens of one stream, padded.
     pub(crate) context: u64,
-    /// Streams: 1 where all slots share one.
+    /// Streams: 1 if all slots share one.
     pub(crate) streams: u64,
     /// Slots.
     pub(crate) slots: u64,
     /// Tokens of a micro-batch.
     pub(crate) ubatch: u64,
-    /// Windowed layers keep everything.
+    /// Whether windowed layers cache the whole context.
     pub(crate) swa_full: bool,
     /// Type of keys.
     pub(crate) keys: Dtype,
     /// Type of values.
     pub(crate) values: Dtype,
-    /// Flash attention: values are not transposed, and may be quantised.
+    /// Whether flash attention is on: values are then not transposed and may be quantized.
     pub(crate) flash_attention: bool,
 }
 
 impl Layout {
-    /// Cells of one stream that a layer of `span` has; 0 for what keeps nothing.
+    /// Cells of one stream for a layer of `span`; 0 for spans without a cache.
     pub(crate) fn cells(&self, span: Span) -> u64 {
         match span {
             Span::Sliding { window } | Span::Chunked { chunk: window } if !self.swa_full => {
-                // One cache for all slots must hold the window of each.
+                // A shared cache must hold the window of each slot.
                 let windows = window.saturating_mul(if self.streams == 1 { self.slots } else { 1 });
                 let wanted = windows.saturating_add(self.ubatch).min(self.context);
                 wanted
@@ -49,8 +49,10 @@ impl Layout {
         }
     }
 
-    /// The cache of one layer. `widest_value` is the widest value row of the model: without flash
-    /// attention all transposed rows are that wide.
+    /// Bytes of one layer's cache.
+    ///
+    /// `widest_value` is the widest value row of the model. Without flash attention, all transposed
+    /// rows are that wide.
     pub(crate) fn layer(&self, mixer: &Mixer, widest_value: u64) -> Bytes {
         match mixer {
             Mixer::Attention(attention) if attention.shares_cache => Bytes::ZERO,
@@ -70,7 +72,7 @@ impl Layout {
         }
     }
 
-    /// One latent row serves as key and value.
+    /// Bytes of a latent cache, whose rows serve as both key and value.
     fn latent(&self, latent: &LatentAttention) -> Bytes {
         let keys = row(
             self.keys,
@@ -83,7 +85,7 @@ impl Layout {
         (keys + index) * self.context * self.streams
     }
 
-    /// The states of one layer, one for each slot; always F32.
+    /// Bytes of one layer's states, one for each slot; always F32.
     pub(crate) fn states(&self, mixer: &Mixer) -> Bytes {
         match mixer {
             Mixer::Recurrent(recurrent) => state(recurrent) * self.slots,
@@ -102,15 +104,19 @@ pub(crate) fn value_row(attention: &Attention) -> u64 {
     attention.kv_heads.saturating_mul(attention.value_dim)
 }
 
-/// Bytes of `elements` in a row; a part of a block counts as a whole one.
+/// Bytes of `elements` in a row, in whole blocks.
 pub(crate) fn row(dtype: Dtype, elements: u64) -> Bytes {
     let (block, bytes) = dtype.block();
     Bytes::new(elements.div_ceil(block)) * bytes
 }
 
-/// One sequence's state in one layer (`n_embd_r` and `n_embd_s`), F32 both.
+/// The product of `factors` elements.
+fn product(factors: &[u64]) -> Bytes {
+    Bytes::product(factors.iter().copied())
+}
+
+/// Bytes of one sequence's state in one layer (`n_embd_r` and `n_embd_s`), both F32.
 pub(crate) fn state(recurrent: &Recurrent) -> Bytes {
-    let product = |factors: &[u64]| Bytes::product(factors.iter().copied());
     let elements = match *recurrent {
         Recurrent::Mamba1 { inner, state, conv } => {
             product(&[conv.saturating_sub(1), inner]) + product(&[inner, state])

@@ -1,69 +1,67 @@
-//! The compute buffer: the most that is alive at once while a micro-batch goes through the layers
-//! of one device.
+//! The compute buffer: peak live bytes while a micro-batch passes the layers of one device.
 //!
 //! The formulas come from dry runs of ggml's graph allocator over real model graphs (llama.cpp
-//! 0c1e570); with layers on a GPU the input embedding is in the host's buffer instead, so that
-//! published figures lie one or two rows of the residual stream below them. All tensors are F32 but
+//! 0c1e570). With layers on a GPU, the input embedding is in the host's buffer instead, so
+//! published figures are one or two rows of the residual stream lower. All tensors are F32 except
 //! the flash-attention mask (F16).
 
+use super::cache::{Layout, key_row, value_row};
+use super::distinct_layers::CountedLayer;
+use super::widths::{absorbed_floats, channels, convolved, dense_width, query_width, sum};
 use crate::bytes::Bytes;
 use crate::engines::Interval;
-use crate::engines::llama_cpp::cache::{Layout, key_row, value_row};
-use crate::engines::llama_cpp::kinds::CountedTensors;
 use crate::model::Dtype;
-use crate::model::architecture::{
-    Architecture, Attention, FeedForward, LatentAttention, Layer, Mixer, Recurrent, Span,
-};
+use crate::model::architecture::{Architecture, Attention, FeedForward, Layer, Mixer, Span};
 
-/// What the graph is reserved for, on one device.
+/// The reserved graph of one device.
 #[derive(Clone, Copy, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a separate switch")]
 pub(crate) struct Graph<'a> {
     pub(crate) architecture: &'a Architecture,
     pub(crate) layout: Layout,
     /// Rows of logits.
     pub(crate) outputs: u64,
-    /// The output layer is on this device.
+    /// Whether the output layer is on this device.
     pub(crate) output: bool,
-    /// Keys and values are on the devices.
+    /// Whether keys and values are on the devices.
     pub(crate) cache_on_device: bool,
-    /// Gate and up projections of a dense feed-forward are multiplied into a third buffer.
+    /// Whether the product of a dense feed-forward's gate and up projections has a third buffer.
     pub(crate) gate_apart: bool,
-    /// Bytes of a flash-attention mask's cell.
+    /// Bytes of a flash-attention mask's cell, copies included.
     pub(crate) mask_bytes: u64,
-    /// Lowest seen, in percent of the formula.
+    /// The lowest measured buffer, in percent of the formula.
     pub(crate) low_percent: u64,
-    /// Copies of a quantised cache's rows are part of the buffer.
+    /// Whether copies of a quantized cache's rows are part of the buffer.
     pub(crate) half_copies: bool,
-    /// Devices that work as a pipeline; inputs are then kept four times.
+    /// Whether devices work as a pipeline, which keeps inputs four times.
     pub(crate) pipeline: bool,
-    /// The largest tensor that is copied from the host to be multiplied here.
+    /// The largest tensor that this device copies from the host to multiply.
     pub(crate) copied: Bytes,
-    /// Layers on the host, whose large multiplications are done here.
-    pub(crate) on_host: &'a [CountedTensors<'a>],
+    /// Layers on the host whose large multiplications run on this device.
+    pub(crate) on_host: &'a [CountedLayer<'a>],
 }
 
-/// Token numbers and positions (I32), places in the cache for keys and values (I64), and one row of
-/// output numbers.
+/// Per token: token number and position (I32), and cache slots for keys and values (I64).
 const SMALL_INPUTS_PER_TOKEN: u64 = 4 + 4 + 8 + 8;
+/// Bytes of a row of output numbers.
 const SMALL_INPUTS: u64 = 32;
-/// Bytes of a mask's cell that is made in F16 at once.
+/// Bytes of a mask's cell in F16.
 const HALF: u64 = 2;
-/// `GGML_SCHED_MAX_COPIES`.
+/// Copies of a pipeline's inputs (`GGML_SCHED_MAX_COPIES`).
 const PIPELINE_COPIES: u64 = 4;
 
-/// Attention masks: with what they are cast from, and what stays of them.
+/// Bytes of attention masks: at their peak, and after the cast.
 #[derive(Clone, Copy, Debug)]
 struct Masks {
-    most: Bytes,
+    peak: Bytes,
     lasting: Bytes,
 }
 
-/// A phase's live bytes: (on a CPU, on a GPU). The former is the upper bound.
+/// Live bytes of a phase: (on a CPU, on a GPU). The former is the upper bound.
 type Phase = (Bytes, Bytes);
 
 impl Graph<'_> {
-    /// `floats` F32 values for each token of the micro-batch.
+    /// Bytes of `floats` F32 values for each token of the micro-batch.
     fn rows(&self, floats: u64) -> Bytes {
         Bytes::product([4, self.layout.ubatch, floats])
     }
@@ -77,8 +75,8 @@ impl Graph<'_> {
         Bytes::product([self.layout.ubatch, cells, bytes])
     }
 
-    /// The masks of `layers`: one for full and one for windowed layers.
-    pub(crate) fn masks(&self, layers: &[CountedTensors<'_>]) -> Bytes {
+    /// Bytes of the masks of `layers`: one for full and one for windowed layers.
+    pub(crate) fn masks(&self, layers: &[CountedLayer<'_>]) -> Bytes {
         let mut full = 0;
         let mut windowed = 0;
 
@@ -102,16 +100,16 @@ impl Graph<'_> {
         self.mask(full) + self.mask(windowed)
     }
 
-    /// The buffer of a device that holds `layers`.
-    pub(crate) fn buffer(&self, layers: &[CountedTensors<'_>]) -> Interval {
+    /// Bytes of the buffer on a device that holds `layers`.
+    pub(crate) fn buffer(&self, layers: &[CountedLayer<'_>]) -> Interval {
         let hidden = self.architecture.hidden_size;
         let masks = self.masks(layers);
         let lasting = self.lasting(masks);
         let mut phases: Vec<Phase> = Vec::new();
 
         if lasting < masks {
-            // While the mask is cast both are alive, beside four rows of the residual stream (five
-            // on a CPU).
+            // During the cast both masks are live, with four rows of the residual stream (five on a
+            // CPU).
             phases.push((
                 masks + self.rows(hidden.saturating_mul(5)),
                 masks + self.rows(hidden.saturating_mul(4)),
@@ -119,7 +117,7 @@ impl Graph<'_> {
         }
 
         let masks = Masks {
-            most: masks,
+            peak: masks,
             lasting,
         };
 
@@ -131,31 +129,7 @@ impl Graph<'_> {
         }
 
         if self.output {
-            let logits = Bytes::product([4, self.outputs, self.architecture.vocab_size]);
-
-            // Two rows of the residual stream beside them, up to four where logits are scaled;
-            // hybrids keep more.
-            let states = layers
-                .iter()
-                .map(|(layer, _)| convolved(&layer.mixer))
-                .max()
-                .unwrap_or(0);
-
-            // The first graphs of delta nets kept copies of what they convolve.
-            let kept = if masks.lasting < masks.most { 4 } else { 2 };
-            let beside = sum([hidden.saturating_mul(4), states.saturating_mul(kept)]);
-
-            // Vulkan orders the graph anew, so that a mask which is cast lives to its end.
-            let cast = if masks.lasting < masks.most {
-                masks.most
-            } else {
-                Bytes::ZERO
-            };
-
-            phases.push((
-                logits + self.rows(beside) + cast,
-                logits + self.rows(hidden),
-            ));
+            phases.push(self.output_phase(layers, masks));
         }
 
         let high = phases
@@ -170,6 +144,48 @@ impl Graph<'_> {
             .max()
             .unwrap_or(Bytes::ZERO);
 
+        let extra = self.extra_inputs(layers, masks);
+        let low = likely.scale(self.low_percent, 100);
+        Interval::new(
+            low + extra.low,
+            likely + extra.likely,
+            high.max(likely) + extra.high,
+        )
+    }
+
+    /// The phase in which the output layer computes the logits.
+    fn output_phase(&self, layers: &[CountedLayer<'_>], masks: Masks) -> Phase {
+        let hidden = self.architecture.hidden_size;
+        let logits = Bytes::product([4, self.outputs, self.architecture.vocab_size]);
+
+        // Two rows of the residual stream are live with the logits, and up to four if logits
+        // are scaled; hybrids keep more.
+        let states = layers
+            .iter()
+            .map(|(layer, _)| convolved(&layer.mixer))
+            .max()
+            .unwrap_or(0);
+
+        // Early graphs of delta nets kept copies of the convolution's input.
+        let copies = if masks.lasting < masks.peak { 4 } else { 2 };
+        let stream = sum([hidden.saturating_mul(4), states.saturating_mul(copies)]);
+
+        // Vulkan reorders the graph, so a mask that is cast stays live to the end.
+        let cast = if masks.lasting < masks.peak {
+            masks.peak
+        } else {
+            Bytes::ZERO
+        };
+
+        (
+            logits + self.rows(stream) + cast,
+            logits + self.rows(hidden),
+        )
+    }
+
+    /// Bytes in addition to the largest phase: inputs, copies, and operands of the host's layers.
+    fn extra_inputs(&self, layers: &[CountedLayer<'_>], masks: Masks) -> Interval {
+        let hidden = self.architecture.hidden_size;
         let small =
             Bytes::new(self.layout.ubatch) * SMALL_INPUTS_PER_TOKEN + Bytes::new(SMALL_INPUTS);
         let mut extra = small + self.copied;
@@ -187,38 +203,35 @@ impl Graph<'_> {
 
         let mut least_extra = extra;
         if self.pipeline {
-            // Inputs of a split are kept for each micro-batch in flight; which of the residual
-            // stream's are varies.
-            let inputs = masks.most * (PIPELINE_COPIES - 1);
+            // Each micro-batch in flight keeps the inputs of a split. The number of residual-stream
+            // inputs among them varies.
+            let inputs = masks.peak * (PIPELINE_COPIES - 1);
             let streams = self.rows(hidden.saturating_mul(PIPELINE_COPIES));
             least_extra += inputs.scale(1, 2);
             extra += inputs + streams;
             widest_extra += inputs + streams * 2;
         }
-        // Work for the host's layers brings its operands along: a layer's cache and its
-        // feed-forward.
-        let brought = |(layer, _): &CountedTensors<'_>| {
+        // Work for the host's layers copies its operands: a layer's cache and its feed-forward.
+        let operand_bytes = |(layer, _): &CountedLayer<'_>| {
             self.layout.layer(&layer.mixer, 0)
-                + self.rows(sum([wide(layer), hidden.saturating_mul(3)]))
+                + self.rows(sum([dense_width(layer), hidden.saturating_mul(3)]))
         };
 
         widest_extra += self
             .on_host
             .iter()
-            .map(brought)
+            .map(operand_bytes)
             .max()
             .unwrap_or(Bytes::ZERO);
 
-        let low = likely.scale(self.low_percent, 100);
-        Interval::new(
-            low + least_extra,
-            likely + extra,
-            high.max(likely) + widest_extra,
-        )
+        Interval {
+            low: least_extra,
+            likely: extra,
+            high: widest_extra,
+        }
     }
 
-    /// What of the masks is alive beside a phase: where they come in F32 and are cast, only the F16
-    /// copy.
+    /// Mask bytes that stay live during a phase: only the F16 copy if masks are cast from F32.
     fn lasting(&self, masks: Bytes) -> Bytes {
         if self.layout.flash_attention {
             masks.scale(HALF, self.mask_bytes.max(HALF))
@@ -227,14 +240,15 @@ impl Graph<'_> {
         }
     }
 
+    /// Adds the phases of a feed-forward.
     fn feed_forward(&self, layer: &Layer, masks: Masks, phases: &mut Vec<Phase>) {
         let hidden = self.architecture.hidden_size;
         let queries = query_width(&layer.mixer);
 
-        let mut phase = |floats: u64, less: u64| {
+        let mut add_phase = |floats: u64, less: u64| {
             let rows = self.rows(floats);
             phases.push((
-                rows + masks.most,
+                rows + masks.peak,
                 rows.less(self.rows(less)).unwrap_or(rows) + masks.lasting,
             ));
         };
@@ -243,21 +257,22 @@ impl Graph<'_> {
             (FeedForward::Dense { width }, _) => {
                 let written_over = if self.gate_apart { 0 } else { width };
                 let floats = sum([width.saturating_mul(3), hidden.saturating_mul(3), queries]);
-                phase(floats, hidden.saturating_add(written_over));
+                add_phase(floats, hidden.saturating_add(written_over));
             }
             (FeedForward::Experts, Some(experts)) => {
                 let width = experts.active.saturating_mul(experts.width);
-                phase(
+                add_phase(
                     sum([width.saturating_mul(3), hidden.saturating_mul(3), queries]),
                     hidden,
                 );
                 let routed = experts.active.saturating_mul(hidden).saturating_mul(2);
-                phase(sum([routed, hidden.saturating_mul(5), queries]), hidden);
+                add_phase(sum([routed, hidden.saturating_mul(5), queries]), hidden);
             }
             (FeedForward::Experts, None) | (FeedForward::None, _) => {}
         }
     }
 
+    /// Adds the phase of a mixer.
     fn mixer(&self, mixer: &Mixer, masks: Masks, phases: &mut Vec<Phase>) {
         let hidden = self.architecture.hidden_size;
         match mixer {
@@ -269,20 +284,20 @@ impl Graph<'_> {
                     let kv = sum([key_row(attention), value_row(attention)]);
                     let rows = self.rows(sum([hidden * 2, queries.saturating_mul(4), kv]));
                     phases.push((
-                        rows + masks.most,
+                        rows + masks.peak,
                         rows.less(self.rows(hidden)).unwrap_or(rows) + masks.lasting,
                     ));
                 } else if self.cache_on_device {
-                    // 3.5 h + 2 H d in plain models; norms around and gates behind attention take
-                    // up to this.
-                    let beside = sum([hidden.saturating_mul(5), queries.saturating_mul(3)]);
+                    // 3.5 h + 2 H d in plain models; norms around attention and gates after it
+                    // raise it to this.
+                    let stream = sum([hidden.saturating_mul(5), queries.saturating_mul(3)]);
                     let on_gpu = sum([hidden * 2, queries.saturating_mul(2)]);
 
                     self.scores(
                         attention.heads,
                         attention.span,
-                        (beside, on_gpu),
-                        masks.most,
+                        (stream, on_gpu),
+                        masks.peak,
                         phases,
                     );
                 }
@@ -295,13 +310,13 @@ impl Graph<'_> {
 
                 if self.layout.flash_attention {
                     let rows = self.rows(absorbed);
-                    phases.push((rows + masks.most, rows + masks.lasting));
+                    phases.push((rows + masks.peak, rows + masks.lasting));
                 } else if self.cache_on_device {
                     self.scores(
                         latent.heads,
                         Span::Full,
                         (absorbed, absorbed),
-                        masks.most,
+                        masks.peak,
                         phases,
                     );
                 }
@@ -314,12 +329,12 @@ impl Graph<'_> {
         }
     }
 
-    /// Without flash attention the scores of all heads are written out.
+    /// Adds the phase of all heads' scores, which exist only without flash attention.
     fn scores(
         &self,
         heads: u64,
         span: Span,
-        beside: (u64, u64),
+        other_floats: (u64, u64),
         masks: Bytes,
         phases: &mut Vec<Phase>,
     ) {
@@ -330,32 +345,34 @@ impl Graph<'_> {
         };
 
         let scores = self.rows(cells.saturating_mul(heads)) + masks;
-        phases.push((scores + self.rows(beside.0), scores + self.rows(beside.1)));
+        phases.push((
+            scores + self.rows(other_floats.0),
+            scores + self.rows(other_floats.1),
+        ));
     }
 
-    /// FP16 copies of one layer's keys and values, where they are not FP16 already
+    /// Bytes of the FP16 copies of one layer's keys and values, if they are not FP16 already
     /// (`ggml_cuda_flash_attn_ext_get_alloc_size`).
     fn half_copy(&self, layer: &Layer) -> Bytes {
         if !self.layout.flash_attention || !self.cache_on_device {
             return Bytes::ZERO;
         }
 
-        let half = |dtype: Dtype, row: u64, cells: u64| {
-            let copied = dtype != Dtype::F16;
-            if copied {
-                Bytes::product([2, row, cells])
-            } else {
+        let copy_bytes = |dtype: Dtype, row: u64, cells: u64| {
+            if dtype == Dtype::F16 {
                 Bytes::ZERO
+            } else {
+                Bytes::product([HALF, row, cells])
             }
         };
 
         match &layer.mixer {
             Mixer::Attention(attention) => {
                 let cells = self.layout.cells(attention.span);
-                half(self.layout.keys, key_row(attention), cells)
-                    + half(self.layout.values, value_row(attention), cells)
+                copy_bytes(self.layout.keys, key_row(attention), cells)
+                    + copy_bytes(self.layout.values, value_row(attention), cells)
             }
-            Mixer::Latent(latent) => half(
+            Mixer::Latent(latent) => copy_bytes(
                 self.layout.keys,
                 sum([latent.kv_lora_rank, latent.rope_dim]),
                 self.layout.context,
@@ -364,85 +381,10 @@ impl Graph<'_> {
         }
     }
 
-    /// What the host's own buffer takes beside the devices': input embedding, second masks, and the
-    /// rows of logits that are copied out.
-    pub(crate) fn host(&self, layers: &[CountedTensors<'_>]) -> Bytes {
+    /// Bytes of the host's own buffer: input embedding, second masks, and the logits that are
+    /// copied out.
+    pub(crate) fn host(&self, layers: &[CountedLayer<'_>]) -> Bytes {
         let logits = Bytes::product([4, self.layout.slots, self.architecture.vocab_size]);
         self.rows(self.architecture.hidden_size) + self.masks(layers) + logits
-    }
-}
-
-fn sum<const N: usize>(parts: [u64; N]) -> u64 {
-    parts.into_iter().fold(0, u64::saturating_add)
-}
-
-/// A dense feed-forward's width.
-fn wide(layer: &Layer) -> u64 {
-    match layer.feed_forward {
-        FeedForward::Dense { width } => width,
-        FeedForward::Experts | FeedForward::None => 0,
-    }
-}
-
-/// Elements of a token's queries.
-fn query_width(mixer: &Mixer) -> u64 {
-    match mixer {
-        Mixer::Attention(attention) => attention.heads.saturating_mul(attention.value_dim),
-        Mixer::Latent(latent) => latent.heads.saturating_mul(latent.value_dim),
-        Mixer::Recurrent(recurrent) => channels(recurrent),
-        Mixer::None => 0,
-    }
-}
-
-/// Floats of one head while queries are taken into the latent space: 1504 for rank 512, rotary 64
-/// and 128 beside it.
-fn absorbed_floats(latent: &LatentAttention) -> u64 {
-    let latent_row = sum([latent.kv_lora_rank, latent.rope_dim]);
-    sum([
-        latent_row.saturating_mul(2),
-        latent.nope_dim.saturating_mul(2),
-        latent.rope_dim,
-        32,
-    ])
-}
-
-/// Channels that a gated delta net convolves: values, and keys twice.
-fn convolved(mixer: &Mixer) -> u64 {
-    match *mixer {
-        Mixer::Recurrent(Recurrent::GatedDelta {
-            key_heads,
-            value_heads,
-            key_dim,
-            value_dim,
-            ..
-        }) => sum([
-            value_heads.saturating_mul(value_dim),
-            key_heads.saturating_mul(key_dim).saturating_mul(2),
-        ]),
-        _ => 0,
-    }
-}
-
-/// Channels that a recurrent layer works on.
-fn channels(recurrent: &Recurrent) -> u64 {
-    match *recurrent {
-        Recurrent::Mamba1 { inner, .. } => inner,
-        Recurrent::Mamba2 {
-            inner,
-            groups,
-            state,
-            ..
-        } => sum([inner, groups.saturating_mul(state).saturating_mul(2)]),
-        Recurrent::GatedDelta {
-            value_heads,
-            value_dim,
-            ..
-        } => value_heads.saturating_mul(value_dim),
-        Recurrent::Kda {
-            heads, head_dim, ..
-        }
-        | Recurrent::Lightning { heads, head_dim } => heads.saturating_mul(head_dim),
-        Recurrent::ShortConv { width, .. } => width,
-        Recurrent::Rwkv { hidden, .. } => hidden,
     }
 }

@@ -1,21 +1,22 @@
-//! The command that makes llama-server do what was answered.
+//! The `llama-server` command that matches an answer.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
-use super::prepared::Ready;
+use super::prepared::LlamaCppPrepared;
 use super::split::on_host;
 use crate::engines::{Launch, LaunchPlan, Offload};
-use crate::model::Dtype;
-use crate::model::Identity;
+use crate::model::{Dtype, Identity};
 
-/// Whether a name is a path on this host, not a repository.
+/// Whether a name is a path on this host instead of a repository.
 fn is_local(repo: &str) -> bool {
     repo.starts_with(['/', '.', '~'])
 }
 
-/// Where the file comes from: a path, or a repository and its file; `None` where it lies in another
-/// program's folder.
+/// Arguments for the model's file: a path, or a repository and its file.
+///
+/// `None` if the file is in another program's folder.
 fn source(identity: &Identity) -> Option<Vec<String>> {
     if identity.repo.starts_with("ollama:") || identity.repo.starts_with("lmstudio:") {
         return None;
@@ -43,10 +44,42 @@ fn source(identity: &Identity) -> Option<Vec<String>> {
     })
 }
 
+/// The switches that follow from the parameters.
+fn switches(prepared: &LlamaCppPrepared<'_>) -> impl Iterator<Item = &'static str> {
+    let parameters = &prepared.parameters;
+    let switches = [
+        (prepared.effective().unified, "--kv-unified"),
+        (parameters.no_mmproj, "--no-mmproj"),
+        (parameters.no_mmproj_offload, "--no-mmproj-offload"),
+        (prepared.effective().swa_full, "--swa-full"),
+        (!prepared.cache_on_device(), "--no-kv-offload"),
+    ];
+
+    switches
+        .into_iter()
+        .filter(|(on, _)| *on)
+        .map(|(_, name)| name)
+}
+
+/// The layers on the device of each stage, as `-ts` takes them; `all` counts every layer.
+fn tensor_split(stages: &[Range<u32>], host_layers: u32, all: u32) -> String {
+    let counts = stages.iter().enumerate().map(|(index, stage)| {
+        let start = stage.start.max(host_layers);
+        let end = if index + 1 == stages.len() {
+            all
+        } else {
+            stage.end
+        };
+        end.saturating_sub(start).to_string()
+    });
+
+    counts.collect::<Vec<_>>().join(",")
+}
+
 /// Environment and arguments for `plan`.
-pub(crate) fn launch(ready: &Ready<'_>, plan: &LaunchPlan<'_>) -> Launch {
+pub(crate) fn launch(prepared: &LlamaCppPrepared<'_>, plan: &LaunchPlan<'_>) -> Launch {
     let takes = vec![None; plan.devices.len()];
-    let Some(source) = source(ready.identity()) else {
+    let Some(source) = source(prepared.identity()) else {
         return Launch {
             takes,
             ..Launch::default()
@@ -55,93 +88,67 @@ pub(crate) fn launch(ready: &Ready<'_>, plan: &LaunchPlan<'_>) -> Launch {
 
     let mut args = vec!["llama-server".to_owned()];
     args.extend(source);
-    let mut flag = |name: &str, value: String| args.extend([name.to_owned(), value]);
-    let settled = ready.settled();
-    flag("-c", settled.total_context(plan.workload).to_string());
-    flag("-np", settled.slots(plan.workload).to_string());
-    flag("-b", settled.n_batch.to_string());
-    flag("-ub", settled.n_ubatch.to_string());
+    let mut add_flag = |name: &str, value: String| args.extend([name.to_owned(), value]);
+    let effective = prepared.effective();
+    add_flag("-c", effective.total_context(plan.workload).to_string());
+    add_flag("-np", effective.slots(plan.workload).to_string());
+    add_flag("-b", effective.n_batch.to_string());
+    add_flag("-ub", effective.n_ubatch.to_string());
 
-    flag(
+    add_flag(
         "-fa",
-        if settled.flash_attention { "on" } else { "off" }.to_owned(),
+        if effective.flash_attention {
+            "on"
+        } else {
+            "off"
+        }
+        .to_owned(),
     );
-    if settled.keys != Dtype::F16 {
-        flag("-ctk", settled.keys.name().to_ascii_lowercase());
+    if effective.keys != Dtype::F16 {
+        add_flag("-ctk", effective.keys.name().to_ascii_lowercase());
     }
 
-    if settled.values != Dtype::F16 {
-        flag("-ctv", settled.values.name().to_ascii_lowercase());
+    if effective.values != Dtype::F16 {
+        add_flag("-ctv", effective.values.name().to_ascii_lowercase());
     }
 
-    let host = on_host(plan.split, ready.always_on_host());
-    let all = ready
+    let host = on_host(plan.split, prepared.always_on_host());
+    let all = prepared
         .layers()
-        .saturating_add(ready.next_token_layers())
+        .saturating_add(prepared.next_token_layers())
         .saturating_add(1);
-    flag("-ngl", all.saturating_sub(host.layers).to_string());
+    add_flag("-ngl", all.saturating_sub(host.layers).to_string());
 
     if plan.split.stages.len() > 1 {
-        let last = plan.split.stages.len() - 1;
-        let count = |(index, stage): (usize, &std::ops::Range<u32>)| {
-            let start = stage.start.max(host.layers);
-            let behind = if index == last { all } else { stage.end };
-            behind.saturating_sub(start).to_string()
-        };
-
-        flag(
-            "-ts",
-            plan.split
-                .stages
-                .iter()
-                .enumerate()
-                .map(count)
-                .collect::<Vec<_>>()
-                .join(","),
-        );
+        add_flag("-ts", tensor_split(&plan.split.stages, host.layers, all));
     }
 
     if host.experts > 0 && matches!(plan.split.offload, Offload::Experts { .. } | Offload::None) {
-        flag("--n-cpu-moe", host.experts.min(ready.layers()).to_string());
+        add_flag(
+            "--n-cpu-moe",
+            host.experts.min(prepared.layers()).to_string(),
+        );
     }
-    // From a repository `-hf` loads the projector by itself.
-    if let Some(projector) = ready.projector()
-        && is_local(&ready.identity().repo)
+    // With a repository, `-hf` loads the projector itself.
+    if let Some(projector) = prepared.projector()
+        && is_local(&prepared.identity().repo)
     {
-        flag(
+        add_flag(
             "--mmproj",
             format!(
                 "{}/{projector}",
-                ready.identity().repo.trim_end_matches('/')
+                prepared.identity().repo.trim_end_matches('/')
             ),
         );
     }
 
-    if plan.split.stages.len() == 1 && ready.parameters.single {
-        flag("-sm", "none".to_owned());
+    if plan.split.stages.len() == 1 && prepared.parameters.single {
+        add_flag("-sm", "none".to_owned());
     }
-    // What was worked out here is not to be changed by --fit.
-    flag("--fit", "off".to_owned());
+    // `--fit` must not change the planned values.
+    add_flag("--fit", "off".to_owned());
 
-    if settled.unified {
-        args.push("--kv-unified".to_owned());
-    }
-
-    if ready.parameters.no_mmproj {
-        args.push("--no-mmproj".to_owned());
-    }
-
-    if ready.parameters.no_mmproj_offload {
-        args.push("--no-mmproj-offload".to_owned());
-    }
-
-    if settled.swa_full {
-        args.push("--swa-full".to_owned());
-    }
-
-    if !ready.cache_on_device() {
-        args.push("--no-kv-offload".to_owned());
-    }
+    args.extend(switches(prepared).map(str::to_owned));
 
     let devices = plan
         .devices

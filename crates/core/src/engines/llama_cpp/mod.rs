@@ -1,31 +1,33 @@
 //! llama.cpp (`llama-server` with CUDA): GGUF files, layers split over unequal devices, experts or
 //! layers on the host.
 //!
-//! Nothing is cast: weights lie on the devices as the file stores them, the embedding stays on the
-//! host, each layer's cache sits on its layer's device. Buffers are exact sizes from the graph
+//! Nothing is cast: devices hold the weights as the file stores them. The embedding stays on the
+//! host, and each layer's cache is on its layer's device. Buffers are exact sizes from the graph
 //! allocator, not from a caching allocator.
 
-mod answers;
 mod cache;
+mod components;
 mod compute;
-mod kinds;
+mod distinct_layers;
 mod launch;
 mod parameters;
 mod prepared;
+mod prepared_engine;
 mod profile;
 mod split;
 mod weights;
+mod widths;
 mod workload;
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Engine, EngineError, EngineRequest, PreparedEngine};
+use super::{Engine, EngineError, EngineRequest, PreparedEngine, lora};
 use crate::device::DeviceFacts;
-use crate::model::Model;
+use crate::model::{Adapter, Model};
 
-pub(crate) use prepared::Ready;
+pub(crate) use prepared::LlamaCppPrepared;
 
 /// llama.cpp.
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,15 +47,36 @@ impl Engine for LlamaCpp {
         None
     }
 
+    fn is_runnable(&self) -> bool {
+        true
+    }
+
+    fn with_constants(
+        &self,
+        _constants: &toml::Table,
+    ) -> Result<Option<Box<dyn Engine>>, EngineError> {
+        Ok(None)
+    }
+
     fn prepare<'a>(
         &self,
-        case: &EngineRequest<'a>,
+        request: &EngineRequest<'a>,
     ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
-        Ok(Box::new(Ready::new(
-            case.model,
-            case.version,
-            case.parameters,
-            &case.asked,
+        Ok(Box::new(LlamaCppPrepared::new(
+            request.model,
+            request.version,
+            request.parameters,
+            &request.asked,
         )?))
+    }
+
+    fn prepare_with_adapter<'a>(
+        &self,
+        request: &EngineRequest<'a>,
+        _adapter: &'a Adapter,
+    ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
+        // A refusal of a model that is not in GGUF comes first.
+        self.prepare(request)?;
+        Err(lora::gguf_only(parameters::ENGINE))
     }
 }

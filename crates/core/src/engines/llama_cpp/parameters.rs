@@ -17,11 +17,11 @@ static PARAMETERS: ParameterList = ParameterList::new(
     include_str!("../profiles/parameters/llama_cpp.toml"),
 );
 
-/// What was set, by canonical name.
+/// The given parameters, by canonical name.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[expect(
     clippy::struct_excessive_bools,
-    reason = "each is a switch of llama-server's own"
+    reason = "each is a separate switch of llama-server"
 )]
 pub(crate) struct LlamaParameters {
     pub(crate) n_ctx: Option<u64>,
@@ -40,17 +40,17 @@ pub(crate) struct LlamaParameters {
     pub(crate) no_kv_offload: bool,
     pub(crate) no_mmap: bool,
     pub(crate) mmproj: Option<String>,
-    /// No projector at all.
+    /// Whether no projector is loaded.
     pub(crate) no_mmproj: bool,
-    /// The projector works on the host.
+    /// Whether the projector runs on the host.
     pub(crate) no_mmproj_offload: bool,
-    /// Everything on the first device.
+    /// Whether everything is on the first device.
     pub(crate) single: bool,
     pub(crate) no_fit: bool,
     pub(crate) fit_target: Option<u64>,
 }
 
-/// A cache type that llama.cpp offers (`common/arg.cpp`, `kv_cache_types`).
+/// The dtype of a cache type of llama.cpp (`common/arg.cpp`, `kv_cache_types`).
 pub(crate) fn cache_type(name: &str) -> Option<Dtype> {
     Some(match name.to_ascii_lowercase().as_str() {
         "f32" => Dtype::F32,
@@ -92,13 +92,13 @@ fn whole(name: &str, value: &Value) -> Result<u64, EngineError> {
 
     match number {
         Some(number) if number <= 1 << 40 => Ok(number),
-        Some(_) => Err(bad(name, value, "too large to be meant")),
+        Some(_) => Err(bad(name, value, "too large")),
         None => Err(bad(name, value, "not a whole number")),
     }
 }
 
 fn small(name: &str, value: &Value) -> Result<u32, EngineError> {
-    u32::try_from(whole(name, value)?).map_err(|_| bad(name, value, "too large to be meant"))
+    u32::try_from(whole(name, value)?).map_err(|_| bad(name, value, "too large"))
 }
 
 fn positive(name: &str, value: &Value) -> Result<u64, EngineError> {
@@ -130,7 +130,7 @@ fn dtype(name: &str, value: &Value) -> Result<Dtype, EngineError> {
         .ok_or_else(|| bad(name, value, format!("known cache types: {known}")))
 }
 
-/// Shares as `3,1` or `[3, 1]`, in thousandths.
+/// Parses shares as `3,1` or `[3, 1]`, in thousandths.
 fn shares(name: &str, value: &Value) -> Result<Vec<u64>, EngineError> {
     let texts: Vec<String> = match value {
         Value::String(text) => text
@@ -142,24 +142,11 @@ fn shares(name: &str, value: &Value) -> Result<Vec<u64>, EngineError> {
         _ => return Err(bad(name, value, "not a list of shares such as 3,1")),
     };
 
-    let thousandths = |text: &String| {
-        let (units, fraction) = text.split_once('.').unwrap_or((text, ""));
-        let digits = format!("{fraction:0<3}");
-        let fraction = digits
-            .get(..3)
-            .and_then(|digits| digits.parse::<u64>().ok());
-        let units = units.parse::<u64>().ok().filter(|units| *units <= 1 << 30);
-
-        match (units, fraction) {
-            (Some(units), Some(fraction)) => Ok(units * 1000 + fraction),
-            _ => Err(bad(name, value, "not a list of shares such as 3,1")),
-        }
-    };
-
     let shares = texts
         .iter()
-        .map(thousandths)
-        .collect::<Result<Vec<_>, _>>()?;
+        .map(|text| thousandths(text))
+        .collect::<Option<Vec<u64>>>()
+        .ok_or_else(|| bad(name, value, "not a list of shares such as 3,1"))?;
 
     if shares.iter().all(|share| *share == 0) {
         Err(bad(name, value, "all shares are 0"))
@@ -168,7 +155,20 @@ fn shares(name: &str, value: &Value) -> Result<Vec<u64>, EngineError> {
     }
 }
 
-/// Reads what was given under any of a parameter's names.
+/// A decimal number in thousandths.
+fn thousandths(text: &str) -> Option<u64> {
+    let (units, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits = format!("{fraction:0<3}");
+    let fraction = digits.get(..3)?.parse::<u64>().ok()?;
+    let units = units
+        .parse::<u64>()
+        .ok()
+        .filter(|units| *units <= 1 << 30)?;
+
+    Some(units * 1000 + fraction)
+}
+
+/// Reads parameters given under any of their names.
 pub(crate) fn read(
     version: Option<&EngineVersion>,
     given: &BTreeMap<String, Value>,
@@ -224,8 +224,8 @@ fn set(all: &mut LlamaParameters, name: &str, value: &Value) -> Result<(), Engin
         },
         "fit" => all.no_fit = !truth(name, value)?,
         "fit_target" => all.fit_target = Some(whole(name, value)?),
-        // Every counted name has its arm above, as a test checks; one without an arm is no
-        // parameter.
+        // Every counted name has an arm above, as a test checks. Other names are unknown
+        // parameters.
         _ => {
             return Err(EngineError::UnknownParameter {
                 engine: ENGINE,
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_and_structure_names_mean_the_same() {
+    fn flags_and_structure_names_agree() {
         let short = ask(&[
             ("ub", json!(256)),
             ("fa", json!("on")),
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn every_counted_name_is_understood() {
+    fn counted_names_are_all_read() {
         for name in PARAMETERS.counted_names().unwrap() {
             let values = [
                 json!(1),
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_are_refused_with_the_nearest_name() {
+    fn unknown_names_suggest_nearest() {
         let error = ask(&[("n_ubatches", json!(1))]).unwrap_err();
         assert_eq!(
             error.to_string(),

@@ -1,4 +1,4 @@
-//! llama.cpp's settings for one model, and what they make of its layers.
+//! llama.cpp prepared for one model: its settings, layers and weights.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::cache::{self, Layout};
 use super::compute::Graph;
-use super::kinds::{CountedTensors, Kinds};
+use super::distinct_layers::{CountedLayer, DistinctLayers};
 use super::parameters::{self, ENGINE, LlamaParameters};
 use super::profile::{self, LlamaProfile};
 use super::split;
@@ -16,21 +16,21 @@ use super::workload::EffectiveParams;
 use crate::bytes::Bytes;
 use crate::engines::{AskedWorkload, EngineError, EngineVersion, Split};
 use crate::model::architecture::{Architecture, Mixer, Task};
-use crate::model::{Dtype, Format, Identity, Model};
+use crate::model::{Dtype, Format, Identity, Model, PipelineComponent};
 
-/// The name that a projector's component has in [`Model::components`].
+/// The name of a projector's component in [`Model::components`].
 const PROJECTOR: &str = "mmproj";
 
-/// One model, its parameters settled.
+/// A model with its effective parameters.
 #[derive(Debug)]
-pub(crate) struct Ready<'a> {
+pub(crate) struct LlamaCppPrepared<'a> {
     pub(super) model: &'a Model,
     pub(super) architecture: &'a Architecture,
     pub(super) profile: LlamaProfile,
     pub(super) parameters: LlamaParameters,
-    pub(super) settled: EffectiveParams,
+    pub(super) effective: EffectiveParams,
     pub(super) weights: Weights,
-    pub(super) kinds: Kinds<'a>,
+    pub(super) kinds: DistinctLayers<'a>,
     pub(super) layers: u32,
 }
 
@@ -41,8 +41,8 @@ fn unsupported(why: impl Into<String>) -> EngineError {
     }
 }
 
-impl<'a> Ready<'a> {
-    /// Settles parameters and workload for `model`.
+impl<'a> LlamaCppPrepared<'a> {
+    /// Resolves parameters and workload for `model`.
     pub(crate) fn new(
         model: &'a Model,
         version: Option<&EngineVersion>,
@@ -75,7 +75,8 @@ impl<'a> Ready<'a> {
             });
         }
 
-        let settled = EffectiveParams::new(&parameters, asked, &profile, architecture.max_context)?;
+        let effective =
+            EffectiveParams::new(&parameters, asked, &profile, architecture.max_context)?;
         let layers = architecture.layer_count();
         let weights = Weights::new(model, &architecture.class, layers);
         if let Some(class) = weights.unknown_type() {
@@ -92,16 +93,16 @@ impl<'a> Ready<'a> {
             });
         }
 
-        check_rows(architecture, &settled)?;
+        check_rows(architecture, &effective)?;
         check_projector(model, &parameters)?;
-        let kinds = Kinds::new(&architecture.layers);
+        let kinds = DistinctLayers::new(&architecture.layers);
 
         Ok(Self {
             model,
             architecture,
             profile,
             parameters,
-            settled,
+            effective,
             weights,
             kinds,
             layers,
@@ -112,8 +113,8 @@ impl<'a> Ready<'a> {
         &self.model.identity
     }
 
-    pub(crate) fn settled(&self) -> &EffectiveParams {
-        &self.settled
+    pub(crate) fn effective(&self) -> &EffectiveParams {
+        &self.effective
     }
 
     pub(crate) fn layers(&self) -> u32 {
@@ -128,34 +129,26 @@ impl<'a> Ready<'a> {
         !self.parameters.no_kv_offload
     }
 
-    /// The projector's file, by the parameter or by what was read beside the model.
+    /// The projector's file: from the parameter, or found next to the model.
     pub(crate) fn projector(&self) -> Option<String> {
         if self.parameters.no_mmproj {
             return None;
         }
 
-        let beside = || {
-            self.model
-                .components
-                .iter()
-                .find(|part| part.name == PROJECTOR)
-                .map(|part| part.class.clone())
-        };
+        let found = find_projector(self.model);
+        let file = self.parameters.mmproj.clone();
 
-        self.parameters.mmproj.clone().or_else(beside)
+        file.or_else(|| found.map(|part| part.class.clone()))
     }
 
     pub(super) fn projector_bytes(&self) -> Option<Bytes> {
-        let part = self
-            .model
-            .components
-            .iter()
-            .find(|part| part.name == PROJECTOR);
-        part.filter(|_| !self.parameters.no_mmproj)
+        find_projector(self.model)
+            .filter(|_| !self.parameters.no_mmproj)
             .map(|part| part.bytes)
     }
 
-    /// What `n_gpu_layers` and `n_cpu_moe` leave on the host whatever the split.
+    /// The layers and experts that `n_gpu_layers` and `n_cpu_moe` leave on the host whatever the
+    /// split.
     pub(crate) fn always_on_host(&self) -> OnHost {
         let all = self
             .layers
@@ -180,7 +173,8 @@ impl<'a> Ready<'a> {
         host.layers <= self.layers
     }
 
-    /// The stage of `rank`, less what stays on the host; whether it has the output layer.
+    /// The layers of `rank` on its device, whether it has the output layer, and what is on the
+    /// host.
     pub(super) fn stage(&self, split: &Split, rank: usize) -> (Range<u32>, bool, OnHost) {
         let host = self.host_of(split);
         let (_, stage) = split.stage_of(rank);
@@ -194,17 +188,21 @@ impl<'a> Ready<'a> {
     }
 
     fn widest_value(&self) -> u64 {
-        let width = |(layer, _): &CountedTensors<'_>| match &layer.mixer {
-            Mixer::Attention(attention) => cache::value_row(attention),
-            _ => 0,
-        };
-        self.kinds.all().iter().map(width).max().unwrap_or(0)
+        let value_widths = self
+            .kinds
+            .all()
+            .into_iter()
+            .map(|(layer, _)| match &layer.mixer {
+                Mixer::Attention(attention) => cache::value_row(attention),
+                _ => 0,
+            });
+        value_widths.max().unwrap_or(0)
     }
 
-    /// Cache and states of `layers`.
-    pub(super) fn remembered(
+    /// Bytes of the cache and states of `layers`.
+    pub(super) fn cache_and_states(
         &self,
-        layers: &[CountedTensors<'_>],
+        layers: &[CountedLayer<'_>],
         layout: Layout,
     ) -> (Bytes, Bytes) {
         if !self.has_cache() {
@@ -234,7 +232,7 @@ impl<'a> Ready<'a> {
         split: &Split,
         output: bool,
         host: OnHost,
-        on_host: &'g [CountedTensors<'g>],
+        on_host: &'g [CountedLayer<'g>],
     ) -> Graph<'g> {
         let rows = if self.profile.outputs_for_slots_only {
             layout.slots
@@ -251,8 +249,7 @@ impl<'a> Ready<'a> {
                 .n_outputs_max
                 .unwrap_or(rows)
                 .min(layout.ubatch),
-            // An output layer on the host is multiplied on a device all the same, with a copy of
-            // its weights.
+            // A device multiplies the host's output layer too, with a copy of its weights.
             output: output || !self.output_on_device(host),
             cache_on_device: self.cache_on_device(),
             gate_apart: self.profile.gate_apart,
@@ -275,20 +272,24 @@ impl<'a> Ready<'a> {
     }
 }
 
-/// A projector that is named must be one whose length is known.
+/// The projector next to the model.
+fn find_projector(model: &Model) -> Option<&PipelineComponent> {
+    model.components.iter().find(|part| part.name == PROJECTOR)
+}
+
+/// Checks that the length of a named projector is known.
 fn check_projector(model: &Model, parameters: &LlamaParameters) -> Result<(), EngineError> {
-    let beside = model.components.iter().find(|part| part.name == PROJECTOR);
-    match (&parameters.mmproj, beside) {
+    match (&parameters.mmproj, find_projector(model)) {
         (None, _) => Ok(()),
         (Some(named), Some(part))
             if *named == part.class || part.class.ends_with(&format!("/{named}")) =>
         {
             Ok(())
         }
-        (Some(named), beside) => {
-            let known = beside.map_or_else(|| "none".to_owned(), |part| part.class.clone());
+        (Some(named), found) => {
+            let known = found.map_or_else(|| "none".to_owned(), |part| part.class.clone());
             let why = format!(
-                "its length is not known, so it cannot be counted; beside the model there is {known}"
+                "its length is unknown, so it cannot be counted; next to the model there is {known}"
             );
             let (name, value) = ("mmproj".to_owned(), named.clone());
 
@@ -302,35 +303,18 @@ fn check_projector(model: &Model, parameters: &LlamaParameters) -> Result<(), En
     }
 }
 
-/// Quantised cache rows must fill whole blocks, head by head.
-fn check_rows(architecture: &Architecture, settled: &EffectiveParams) -> Result<(), EngineError> {
-    let check = |name: &'static str, dtype: Dtype, dim: u64| {
-        let (block, _) = dtype.block();
-        if dim.is_multiple_of(block) {
-            return Ok(());
-        }
-
-        let (name, value) = (name.to_owned(), dtype.to_string());
-        let why = format!("heads of {dim} elements do not fill its blocks of {block}");
-
-        Err(EngineError::BadParameter {
-            engine: ENGINE,
-            name,
-            value,
-            why,
-        })
-    };
-
+/// Checks that quantized cache rows fill whole blocks, head by head.
+fn check_rows(architecture: &Architecture, effective: &EffectiveParams) -> Result<(), EngineError> {
     for mixer in architecture.mixers(0..u32::MAX) {
         match mixer {
             Mixer::Attention(attention) => {
-                check("type_k", settled.keys, attention.key_dim)?;
-                check("type_v", settled.values, attention.value_dim)?;
+                check_blocks("type_k", effective.keys, attention.key_dim)?;
+                check_blocks("type_v", effective.values, attention.value_dim)?;
             }
             Mixer::Latent(latent) => {
-                check(
+                check_blocks(
                     "type_k",
-                    settled.keys,
+                    effective.keys,
                     latent.kv_lora_rank.saturating_add(latent.rope_dim),
                 )?;
             }
@@ -339,4 +323,19 @@ fn check_rows(architecture: &Architecture, settled: &EffectiveParams) -> Result<
     }
 
     Ok(())
+}
+
+/// Checks that a row of `dim` elements fills whole blocks of `dtype`.
+fn check_blocks(name: &str, dtype: Dtype, dim: u64) -> Result<(), EngineError> {
+    let (block, _) = dtype.block();
+    if dim.is_multiple_of(block) {
+        return Ok(());
+    }
+
+    Err(EngineError::BadParameter {
+        engine: ENGINE,
+        name: name.to_owned(),
+        value: dtype.to_string(),
+        why: format!("heads of {dim} elements do not fill its blocks of {block}"),
+    })
 }

@@ -7,25 +7,25 @@ use crate::engines::{EngineVersion, Interval};
 
 const TABLE: &str = include_str!("../profiles/llama_cpp.toml");
 
-/// Constants of the builds from one number on.
+/// Constants of the builds from `from_build` on.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LlamaProfile {
     /// The first build measured with these constants.
     pub(crate) name: String,
     from_build: u32,
-    /// Slots of llama-server where none were asked for.
+    /// Default slots of llama-server.
     pub(crate) slots: u64,
     pub(crate) n_batch: u64,
     pub(crate) n_ubatch: u64,
     pub(crate) fit_target_mib: u64,
     pub(crate) outputs_for_slots_only: bool,
     pub(crate) half_copies_in_buffer: bool,
-    /// Gate and up projections of a dense feed-forward are multiplied into a third buffer.
+    /// Whether the product of a dense feed-forward's gate and up projections has a third buffer.
     pub(crate) gate_apart: bool,
     /// Bytes of a flash-attention mask's cell, copies included.
     pub(crate) mask_bytes: u64,
-    /// Lowest seen, in percent of the formula: without and with experts.
+    /// Lowest measured buffer, in percent of the formula: without and with experts.
     pub(crate) low_percent: [u64; 2],
     context_mib_per_multiprocessor: u64,
     context_mib: [u64; 3],
@@ -40,7 +40,7 @@ struct Table {
     profile: Vec<LlamaProfile>,
 }
 
-/// Why there is no profile.
+/// The reason why there is no profile.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum LlamaProfileError {
     /// The embedded table is damaged.
@@ -48,8 +48,9 @@ pub(crate) enum LlamaProfileError {
     Table(String),
 }
 
-/// The constants for a build (`b8179`, `8179`). A build that names no release (0 and 1, which
-/// builds without tags report) gets those of the newest one.
+/// The constants for a build (`b8179`, `8179`).
+///
+/// A build that names no release gets the newest constants: builds without tags report 0 or 1.
 pub(crate) fn profile(version: Option<&EngineVersion>) -> Result<LlamaProfile, LlamaProfileError> {
     let table: Table =
         toml::from_str(TABLE).map_err(|error| LlamaProfileError::Table(error.to_string()))?;
@@ -73,7 +74,7 @@ fn mib([low, likely, high]: [u64; 3]) -> Interval {
 }
 
 impl LlamaProfile {
-    /// The CUDA context of a device with so many multiprocessors.
+    /// Bytes of the CUDA context on a device with `multiprocessors`.
     pub(crate) fn context(&self, multiprocessors: Option<u32>) -> Interval {
         match multiprocessors {
             Some(count) => {
@@ -84,7 +85,7 @@ impl LlamaProfile {
         }
     }
 
-    /// cuBLAS workspace and conversion pool.
+    /// Bytes of the cuBLAS workspace and the conversion pool.
     pub(crate) fn libraries(&self, capability: Option<u32>) -> Interval {
         let cublas = match capability {
             Some(capability) if capability < 90 => self.cublas_mib,
@@ -93,7 +94,7 @@ impl LlamaProfile {
         Interval::exact(Bytes::mib(cublas)).plus(mib(self.pool_mib))
     }
 
-    /// The compute buffer of a projector's largest image.
+    /// Bytes of the compute buffer for a projector's largest image.
     pub(crate) fn projector_compute(&self) -> Interval {
         mib(self.projector_compute_mib)
     }
@@ -105,11 +106,11 @@ mod tests {
 
     #[test]
     fn builds_find_their_profile() {
-        let name = |version: &str| profile(Some(&version.parse().unwrap())).unwrap().name;
+        let profile_name = |version: &str| profile(Some(&version.parse().unwrap())).unwrap().name;
         assert_eq!(profile(None).unwrap().name, "b10450");
-        assert_eq!(name("b10451"), "b10450");
-        assert_eq!(name("8179"), "b5780");
-        assert_eq!(name("b3943"), "b4000");
-        assert_eq!(name("1"), "b10450");
+        assert_eq!(profile_name("b10451"), "b10450");
+        assert_eq!(profile_name("8179"), "b5780");
+        assert_eq!(profile_name("b3943"), "b4000");
+        assert_eq!(profile_name("1"), "b10450");
     }
 }

@@ -1,4 +1,4 @@
-//! Which layers go where: llama.cpp's layer split.
+//! llama.cpp's layer split.
 //!
 //! Source: llama.cpp `src/llama-model.cpp` (`load_tensors`, `get_layer_buft_list`).
 
@@ -8,10 +8,12 @@ use crate::engines::{IllegalSplit, Offload, Split};
 
 use super::weights::OnHost;
 
-/// Divides layers `host..=layers` (the last is the output layer) by `shares`, as `--tensor-split`
-/// does: layer `i` goes to the first device whose cumulative share exceeds
-/// `(i - host) / (layers + 1 - host)`. The first stage begins at 0: the layers on the host are its
-/// own, but not on its device.
+/// Divides layers `host..=layers` by `shares`, as `--tensor-split` does; the last is the output
+/// layer.
+///
+/// Layer `i` goes to the first device whose cumulative share exceeds `(i - host) / (layers + 1 -
+/// host)`. The first stage begins at 0: it owns the host's layers, but its device does not hold
+/// them.
 pub(crate) fn by_shares(layers: u32, host: u32, shares: &[u64]) -> Vec<Range<u32>> {
     let total: u128 = shares.iter().map(|share| u128::from(*share)).sum();
     let count = u128::from(layers.saturating_add(1).saturating_sub(host));
@@ -29,7 +31,7 @@ pub(crate) fn by_shares(layers: u32, host: u32, shares: &[u64]) -> Vec<Range<u32
     stages
 }
 
-/// Every split over `devices` devices.
+/// The splits over `devices` devices.
 pub(crate) fn splits(
     layers: u32,
     host: u32,
@@ -66,9 +68,8 @@ pub(crate) fn splits(
     }])
 }
 
-/// Whether `split` is one that llama.cpp can make of `layers` layers.
+/// Checks that llama.cpp can make `split` of `layers` layers.
 pub(crate) fn check(split: &Split, layers: u32, has_experts: bool) -> Result<(), IllegalSplit> {
-    let illegal = |why: String| Err(IllegalSplit(why));
     if split.tensor != 1 {
         return illegal("llama.cpp splits by layers, not by tensors".to_owned());
     }
@@ -119,13 +120,18 @@ pub(crate) fn check(split: &Split, layers: u32, has_experts: bool) -> Result<(),
     match expected {
         Some(end) if end == layers || end == layers.saturating_add(1) => Ok(()),
         Some(end) => illegal(format!(
-            "the stages end at {end}, not behind the output layer {layers}"
+            "the stages end at {end}, not after the output layer {layers}"
         )),
         None => illegal("no stage at all".to_owned()),
     }
 }
 
-/// What `split` leaves on the host, with what the parameters leave there in any case.
+fn illegal(why: String) -> Result<(), IllegalSplit> {
+    Err(IllegalSplit(why))
+}
+
+/// The layers and experts on the host: those of `split` and those that parameters always leave
+/// there.
 pub(crate) fn on_host(split: &Split, always: OnHost) -> OnHost {
     match split.offload {
         Offload::Layers { layers } => OnHost {
@@ -149,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_divide_layers_as_tensor_split_does() {
+    fn shares_divide_layers() {
         assert_eq!(by_shares(32, 0, &[1]), whole(0..33));
         assert_eq!(by_shares(32, 0, &[1, 1]), [0..17, 17..33]);
         assert_eq!(by_shares(60, 0, &[3, 1]), [0..46, 46..61]);
@@ -158,21 +164,21 @@ mod tests {
     }
 
     #[test]
-    fn only_whole_covers_are_legal() {
-        let split = |stages: &[Range<u32>], offload| Split {
+    fn only_complete_stages_are_legal() {
+        let split_of = |stages: &[Range<u32>], offload| Split {
             tensor: 1,
             stages: stages.to_vec(),
             expert_parallel: false,
             offload,
         };
 
-        assert!(check(&split(&[0..3, 3..5], Offload::None), 4, false).is_ok());
-        assert!(check(&split(&[0..3, 4..5], Offload::None), 4, false).is_err());
-        assert!(check(&split(&[0..3, 3..6], Offload::None), 4, false).is_err());
+        assert!(check(&split_of(&[0..3, 3..5], Offload::None), 4, false).is_ok());
+        assert!(check(&split_of(&[0..3, 4..5], Offload::None), 4, false).is_err());
+        assert!(check(&split_of(&[0..3, 3..6], Offload::None), 4, false).is_err());
 
         assert!(
             check(
-                &split(&whole(2..5), Offload::Layers { layers: 2 }),
+                &split_of(&whole(2..5), Offload::Layers { layers: 2 }),
                 4,
                 false
             )
@@ -181,7 +187,7 @@ mod tests {
 
         assert!(
             check(
-                &split(&whole(1..5), Offload::Layers { layers: 2 }),
+                &split_of(&whole(1..5), Offload::Layers { layers: 2 }),
                 4,
                 false
             )
@@ -190,7 +196,7 @@ mod tests {
 
         assert!(
             check(
-                &split(&whole(0..5), Offload::Experts { layers: 2 }),
+                &split_of(&whole(0..5), Offload::Experts { layers: 2 }),
                 4,
                 false
             )

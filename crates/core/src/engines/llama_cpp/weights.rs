@@ -1,4 +1,4 @@
-//! Which device holds which tensors, and the bytes that CUDA allocates for them.
+//! The device of each tensor, and the bytes that CUDA allocates for it.
 //!
 //! Source: llama.cpp `src/llama-model.cpp` (`load_tensors`), `src/llama-arch.cpp` (tensor layers),
 //! `ggml/src/ggml-cuda/ggml-cuda.cu` (`ggml_backend_cuda_buffer_type_get_alloc_size`).
@@ -8,14 +8,14 @@ use std::ops::Range;
 use crate::bytes::Bytes;
 use crate::model::{Dtype, Model, TensorClass};
 
-/// Tensors start at multiples of this in a CUDA buffer.
+/// Alignment of tensors in a CUDA buffer.
 const CUDA_ALIGNMENT: u64 = 128;
-/// Rows of quantised tensors are padded to this many elements once, behind the last row
+/// Quantized tensors are padded to a multiple of this many elements, once behind the last row
 /// (`MATRIX_ROW_PADDING`).
 const ROW_PADDING: u64 = 512;
 
-/// Families whose loader skips the tensors of the next-token layers (`TENSOR_SKIP`); others load
-/// them.
+/// Families whose loader skips the tensors of the next-token layers (`TENSOR_SKIP`). Other families
+/// load them.
 const SKIPS_NEXT_TOKEN: [&str; 5] = [
     "glm4moe",
     "bailingmoe2",
@@ -24,10 +24,10 @@ const SKIPS_NEXT_TOKEN: [&str; 5] = [
     "exaone-moe",
 ];
 
-/// Where a class of tensors belongs.
+/// The location of a class of tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Home {
-    /// The lookup tables: always the host.
+enum TensorHome {
+    /// The host, always: lookup tables.
     Input,
     /// The device of the output layer.
     Output,
@@ -35,28 +35,28 @@ enum Home {
     Layer,
     /// The device of its layer, unless experts stay on the host.
     Expert,
-    /// One copy on every device (RoPE factors).
+    /// Every device, with a copy (RoPE factors).
     Everywhere,
 }
 
 #[derive(Clone, Debug)]
-struct Class {
-    home: Home,
+struct PlacedClass {
+    home: TensorHome,
     tensors: TensorClass,
     on_device: Bytes,
 }
 
-/// A model's tensors by home.
+/// A model's tensors by location.
 #[derive(Clone, Debug)]
 pub(crate) struct Weights {
-    classes: Vec<Class>,
+    classes: Vec<PlacedClass>,
     /// Decoder layers (L); next-token layers follow.
     layers: u32,
-    /// The embedding serves as output too, so the output device keeps a copy.
-    tied: Option<Class>,
+    /// The embedding if it is the output too; the output device then holds a copy.
+    tied: Option<PlacedClass>,
 }
 
-/// Layers that stay on the host.
+/// The layers and experts that stay on the host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct OnHost {
     /// The first layers, whole.
@@ -66,15 +66,15 @@ pub(crate) struct OnHost {
 }
 
 impl Weights {
-    /// Sorts the tensors of `model`, a language model of `layers` layers.
+    /// Classifies the tensors of `model`, a language model of `layers` layers.
     pub(crate) fn new(model: &Model, family: &str, layers: u32) -> Self {
-        let mut classes: Vec<Class> = Vec::new();
+        let mut classes: Vec<PlacedClass> = Vec::new();
         let skips = SKIPS_NEXT_TOKEN.contains(&family);
 
         for tensors in &model.inventory.classes {
             let home = home(&tensors.pattern);
             let mut tensors = tensors.clone();
-            if skips && matches!(home, Home::Layer | Home::Expert) {
+            if skips && matches!(home, TensorHome::Layer | TensorHome::Expert) {
                 tensors.layers.retain_mut(|run| {
                     run.last = run.last.min(layers.saturating_sub(1));
                     run.first <= run.last && run.first < layers
@@ -85,24 +85,18 @@ impl Weights {
                 });
             }
 
-            classes.push(Class {
+            classes.push(PlacedClass {
                 home,
                 on_device: on_device(&tensors),
                 tensors,
             });
         }
 
-        let named = |name: &str| {
-            classes
-                .iter()
-                .find(|class| &*class.tensors.pattern == name)
-                .cloned()
-        };
+        let find_class = |name: &str| classes.iter().find(|class| &*class.tensors.pattern == name);
 
-        let tied = if named("output.weight").is_none() {
-            named("token_embd.weight")
-        } else {
-            None
+        let tied = match find_class("output.weight") {
+            Some(_) => None,
+            None => find_class("token_embd.weight").cloned(),
         };
 
         Self {
@@ -112,8 +106,10 @@ impl Weights {
         }
     }
 
-    /// Bytes that the device of the stage `layers` allocates for weights; with `output` it has the
-    /// output layer and what follows the last decoder layer.
+    /// Bytes of weights on the device of the stage `layers`.
+    ///
+    /// With `output`, the device holds the output layer and the tensors after the last decoder
+    /// layer.
     pub(crate) fn on_stage(&self, layers: &Range<u32>, output: bool, host: OnHost) -> Bytes {
         let end = if output {
             u32::MAX
@@ -124,13 +120,13 @@ impl Weights {
         let whole = layers.start.max(host.layers)..end;
         let experts = whole.start.max(host.experts)..end;
 
-        let of = |class: &Class| {
+        let class_bytes = |class: &PlacedClass| {
             let count = match class.home {
-                Home::Output if output => class.tensors.count,
-                Home::Input | Home::Output => 0,
-                Home::Layer => class.tensors.count_in(&whole),
-                Home::Expert => class.tensors.count_in(&experts),
-                Home::Everywhere => 1,
+                TensorHome::Output if output => class.tensors.count,
+                TensorHome::Input | TensorHome::Output => 0,
+                TensorHome::Layer => class.tensors.count_in(&whole),
+                TensorHome::Expert => class.tensors.count_in(&experts),
+                TensorHome::Everywhere => 1,
             };
             class.on_device * count
         };
@@ -141,37 +137,36 @@ impl Weights {
             .filter(|_| output)
             .map_or(Bytes::ZERO, |class| class.on_device);
 
-        self.classes.iter().map(of).sum::<Bytes>() + tied
+        self.classes.iter().map(class_bytes).sum::<Bytes>() + tied
     }
 
-    /// Bytes that stay on the host; `output` says whether the output layer is on a device.
+    /// Bytes of weights on the host; `output` is whether the output layer is on a device.
     pub(crate) fn on_host(&self, host: OnHost, output: bool) -> Bytes {
-        let of = |class: &Class| {
+        let class_bytes = |class: &PlacedClass| {
             let count = match class.home {
-                Home::Output if output => 0,
-                Home::Input | Home::Output => class.tensors.count,
-                Home::Layer => class.tensors.count_in(&(0..host.layers)),
-                Home::Expert => class.tensors.count_in(&(0..host.layers.max(host.experts))),
-                Home::Everywhere => 0,
+                TensorHome::Output if output => 0,
+                TensorHome::Input | TensorHome::Output => class.tensors.count,
+                TensorHome::Layer => class.tensors.count_in(&(0..host.layers)),
+                TensorHome::Expert => class.tensors.count_in(&(0..host.layers.max(host.experts))),
+                TensorHome::Everywhere => 0,
             };
             class.tensors.bytes_each * count
         };
 
-        self.classes.iter().map(of).sum()
+        self.classes.iter().map(class_bytes).sum()
     }
 
-    /// The largest tensor on the host that a device would be given a copy of to multiply large
-    /// batches with.
+    /// The largest tensor on the host that a device copies to multiply large batches.
     pub(crate) fn largest_on_host(&self, host: OnHost, output: bool) -> Bytes {
-        let of = |class: &Class| {
-            let here = match class.home {
-                Home::Layer => class.tensors.count_in(&(0..host.layers)),
-                Home::Expert => class.tensors.count_in(&(0..host.layers.max(host.experts))),
-                Home::Output if !output => 1,
+        let copied_bytes = |class: &PlacedClass| {
+            let on_host = match class.home {
+                TensorHome::Layer => class.tensors.count_in(&(0..host.layers)),
+                TensorHome::Expert => class.tensors.count_in(&(0..host.layers.max(host.experts))),
+                TensorHome::Output if !output => 1,
                 _ => 0,
             };
 
-            if here > 0 {
+            if on_host > 0 {
                 class.on_device
             } else {
                 Bytes::ZERO
@@ -186,7 +181,7 @@ impl Weights {
 
         self.classes
             .iter()
-            .map(of)
+            .map(copied_bytes)
             .max()
             .unwrap_or(Bytes::ZERO)
             .max(tied)
@@ -194,10 +189,12 @@ impl Weights {
 
     /// Whether the file has expert tensors.
     pub(crate) fn has_experts(&self) -> bool {
-        self.classes.iter().any(|class| class.home == Home::Expert)
+        self.classes
+            .iter()
+            .any(|class| class.home == TensorHome::Expert)
     }
 
-    /// Storage types that ggml does not know, for the answer's refusal.
+    /// The first tensor class whose storage type ggml does not know.
     pub(crate) fn unknown_type(&self) -> Option<&TensorClass> {
         self.classes
             .iter()
@@ -205,7 +202,7 @@ impl Weights {
             .find(|tensors| tensors.dtype().is_none())
     }
 
-    /// Types that the weights have.
+    /// Whether any weight has this dtype.
     pub(crate) fn has(&self, dtype: Dtype) -> bool {
         self.classes
             .iter()
@@ -213,19 +210,19 @@ impl Weights {
     }
 }
 
-/// By name, as `LLM_TENSOR_INFOS` has it.
-fn home(pattern: &str) -> Home {
+/// The location of a tensor by name, as in `LLM_TENSOR_INFOS`.
+fn home(pattern: &str) -> TensorHome {
     let stem = pattern.rsplit_once('.').map_or(pattern, |(stem, _)| stem);
     match stem {
         "token_embd"
         | "token_embd_norm"
         | "token_types"
         | "position_embd"
-        | "per_layer_token_embd" => Home::Input,
-        "rope_freqs" | "rope_factors_long" | "rope_factors_short" => Home::Everywhere,
-        _ if is_expert(stem) => Home::Expert,
-        _ if pattern.contains(".*.") => Home::Layer,
-        _ => Home::Output,
+        | "per_layer_token_embd" => TensorHome::Input,
+        "rope_freqs" | "rope_factors_long" | "rope_factors_short" => TensorHome::Everywhere,
+        _ if is_expert(stem) => TensorHome::Expert,
+        _ if pattern.contains(".*.") => TensorHome::Layer,
+        _ => TensorHome::Output,
     }
 }
 
@@ -240,7 +237,7 @@ fn is_expert(stem: &str) -> bool {
     })
 }
 
-/// What CUDA allocates for one tensor.
+/// Bytes that CUDA allocates for one tensor.
 fn on_device(tensors: &TensorClass) -> Bytes {
     let mut bytes = tensors.bytes_each;
     if let (Some(dtype), Some(row)) = (tensors.dtype(), tensors.shape.first()) {

@@ -1,7 +1,7 @@
-//! Contexts, slots and how they lie in the cache.
+//! Contexts, slots and their layout in the cache.
 //!
 //! Source: llama.cpp `src/llama-context.cpp` (`llama_context::llama_context`),
-//! `tools/server/server.cpp` (four slots over one cache where no number was given).
+//! `tools/server/server.cpp` (default: four slots over one cache).
 
 use super::cache::{CELL_PADDING, Layout};
 use super::parameters::{ENGINE, LlamaParameters, cache_type};
@@ -9,13 +9,13 @@ use super::profile::LlamaProfile;
 use crate::engines::{AskedContext, AskedWorkload, EngineError, Workload};
 use crate::model::Dtype;
 
-/// What was settled before any split: everything but the context of the moment.
+/// The effective parameters, the same for every split.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct EffectiveParams {
     pub(crate) workload: Workload,
-    /// Slots, at least.
+    /// Minimum number of slots.
     pub(crate) slots: u64,
-    /// All slots share one cache.
+    /// Whether all slots share one cache.
     pub(crate) unified: bool,
     pub(crate) n_batch: u64,
     pub(crate) n_ubatch: u64,
@@ -26,30 +26,21 @@ pub(crate) struct EffectiveParams {
 }
 
 impl EffectiveParams {
-    /// Settles parameters and what was asked. `longest` is the model's own context.
+    /// Resolves parameters and the requested workload; `max_context` is the model's own maximum.
     pub(crate) fn new(
         parameters: &LlamaParameters,
         asked: &AskedWorkload,
         profile: &LlamaProfile,
-        longest: Option<u64>,
+        max_context: Option<u64>,
     ) -> Result<Self, EngineError> {
-        let conflict = |name: &str, value: u64, why: String| {
-            Err(EngineError::BadParameter {
-                engine: ENGINE,
-                name: name.to_owned(),
-                value: value.to_string(),
-                why,
-            })
-        };
-
         if let (Some(slots), Some(sequences)) = (parameters.n_parallel, asked.sequences)
             && slots < sequences
         {
-            return conflict(
+            return Err(bad_parameter(
                 "n_parallel",
                 slots,
-                format!("fewer slots than the {sequences} sequences asked for"),
-            );
+                format!("fewer slots than the {sequences} requested sequences"),
+            ));
         }
 
         let chosen = parameters.n_parallel.or(asked.sequences);
@@ -58,13 +49,13 @@ impl EffectiveParams {
             .unwrap_or(chosen.is_none() && profile.slots > 1);
         let slots = chosen.unwrap_or(profile.slots).max(1);
 
-        // Slots with a cache of their own are all there to be used; slots that share one serve one
-        // whole context.
+        // Slots with their own cache each hold a sequence. Slots that share a cache serve one whole
+        // context.
         let sequences = asked
             .sequences
             .unwrap_or(if unified { 1 } else { slots })
             .max(1);
-        let Some(longest) = longest.filter(|tokens| *tokens > 0) else {
+        let Some(max_context) = max_context.filter(|tokens| *tokens > 0) else {
             let why = "context_length is missing, so the default context is unknown".to_owned();
             return Err(EngineError::Unsupported {
                 engine: ENGINE,
@@ -76,37 +67,24 @@ impl EffectiveParams {
             (Some(total), Some(AskedContext::Tokens(tokens)))
                 if total < tokens.saturating_mul(sequences) =>
             {
-                return conflict(
+                return Err(bad_parameter(
                     "n_ctx",
                     total,
-                    format!("less than {sequences} x {tokens} tokens asked for"),
-                );
+                    format!("less than the requested {sequences} x {tokens} tokens"),
+                ));
             }
             (_, Some(AskedContext::Tokens(tokens))) => tokens,
-            // `n_ctx` is shared out over the sequences.
+            // The sequences share `n_ctx`.
             (Some(total), _) => total / sequences,
-            (None, _) => longest,
+            (None, _) => max_context,
         };
 
-        let asked_type = asked
-            .kv_cache_dtype
-            .as_deref()
-            .filter(|name| *name != "auto")
-            .map(|name| {
-                cache_type(name).ok_or_else(|| EngineError::BadParameter {
-                    engine: ENGINE,
-                    name: "type_k".to_owned(),
-                    value: name.to_owned(),
-                    why: "known cache types: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0, iq4_nl"
-                        .to_owned(),
-                })
-            });
-        let asked_type = asked_type.transpose()?;
+        let asked_type = requested_cache_type(asked)?;
         let keys = parameters.type_k.or(asked_type).unwrap_or(Dtype::F16);
         let values = parameters.type_v.or(asked_type).unwrap_or(Dtype::F16);
 
-        // `auto` turns flash attention on wherever the device has a kernel; CUDA has one for all
-        // common shapes.
+        // `auto` enables flash attention if the device has a kernel; CUDA has one for all common
+        // shapes.
         let flash_attention = parameters.flash_attn.unwrap_or(true);
         if !flash_attention && values.block().0 > 1 {
             let (name, value) = ("type_v".to_owned(), values.to_string());
@@ -143,22 +121,16 @@ impl EffectiveParams {
         self.slots.max(workload.sequences)
     }
 
-    /// What `-c` must say for `workload`.
+    /// The value of `-c` for `workload`.
     pub(crate) fn total_context(&self, workload: Workload) -> u64 {
-        let pad = |tokens: u64| {
-            tokens
-                .checked_next_multiple_of(CELL_PADDING)
-                .unwrap_or(u64::MAX)
-        };
-
         if self.unified {
-            pad(workload.context.saturating_mul(workload.sequences))
+            padded_cells(workload.context.saturating_mul(workload.sequences))
         } else {
-            pad(workload.context).saturating_mul(self.slots(workload))
+            padded_cells(workload.context).saturating_mul(self.slots(workload))
         }
     }
 
-    /// The cache for `workload`.
+    /// The cache layout for `workload`.
     pub(crate) fn layout(&self, workload: Workload) -> Layout {
         let slots = self.slots(workload);
         let total = self.total_context(workload);
@@ -176,5 +148,39 @@ impl EffectiveParams {
             values: self.values,
             flash_attention: self.flash_attention,
         }
+    }
+}
+
+/// `tokens` rounded up to whole blocks of cells.
+fn padded_cells(tokens: u64) -> u64 {
+    tokens
+        .checked_next_multiple_of(CELL_PADDING)
+        .unwrap_or(u64::MAX)
+}
+
+/// The requested cache type; `None` for `auto`.
+fn requested_cache_type(asked: &AskedWorkload) -> Result<Option<Dtype>, EngineError> {
+    let name = asked.kv_cache_dtype.as_deref();
+    let Some(name) = name.filter(|name| *name != "auto") else {
+        return Ok(None);
+    };
+
+    cache_type(name)
+        .map(Some)
+        .ok_or_else(|| EngineError::BadParameter {
+            engine: ENGINE,
+            name: "type_k".to_owned(),
+            value: name.to_owned(),
+            why: "known cache types: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0, iq4_nl"
+                .to_owned(),
+        })
+}
+
+fn bad_parameter(name: &str, value: u64, why: String) -> EngineError {
+    EngineError::BadParameter {
+        engine: ENGINE,
+        name: name.to_owned(),
+        value: value.to_string(),
+        why,
     }
 }

@@ -1,21 +1,23 @@
 //! Ollama since 0.25: a llama.cpp server for each model, with Ollama's own context, slots and
 //! batch.
 //!
-//! Source: Ollama `llm/server.go`, `llm/llama_server.go`, `server/sched.go`, `discover/*`. What its
-//! scheduler predicts (file bytes and a naive cache) only decides about evictions and is not what
-//! the process takes.
+//! Source: Ollama `llm/server.go`, `llm/llama_server.go`, `server/sched.go`, `discover/*`. Its
+//! scheduler's prediction (file bytes and a naive cache) only decides evictions; the process does
+//! not take that amount.
 
+mod launch;
+mod options;
 mod parameters;
+mod prepared;
 mod profile;
-mod ready;
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Engine, EngineError, EngineRequest, PreparedEngine};
+use super::{Engine, EngineError, EngineRequest, PreparedEngine, lora};
 use crate::device::DeviceFacts;
-use crate::model::Model;
+use crate::model::{Adapter, Model};
 
 /// Ollama.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,13 +34,34 @@ impl Engine for Ollama {
         parameters: &BTreeMap<String, Value>,
         devices: &[&DeviceFacts],
     ) -> Option<u64> {
-        ready::context_by_host(model, parameters, devices)
+        options::context_by_host(model, parameters, devices)
+    }
+
+    fn is_runnable(&self) -> bool {
+        true
+    }
+
+    fn with_constants(
+        &self,
+        _constants: &toml::Table,
+    ) -> Result<Option<Box<dyn Engine>>, EngineError> {
+        Ok(None)
     }
 
     fn prepare<'a>(
         &self,
-        case: &EngineRequest<'a>,
+        request: &EngineRequest<'a>,
     ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
-        Ok(Box::new(ready::Ready::new(case)?))
+        Ok(Box::new(prepared::OllamaPrepared::new(request)?))
+    }
+
+    fn prepare_with_adapter<'a>(
+        &self,
+        request: &EngineRequest<'a>,
+        _adapter: &'a Adapter,
+    ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
+        // A refusal of a model that is not in GGUF comes first.
+        self.prepare(request)?;
+        Err(lora::gguf_only(parameters::ENGINE))
     }
 }

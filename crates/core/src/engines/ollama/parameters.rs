@@ -14,7 +14,7 @@ pub(crate) const ENGINE: &str = "ollama";
 static PARAMETERS: ParameterList =
     ParameterList::new(ENGINE, include_str!("../profiles/parameters/ollama.toml"));
 
-/// What was set, by canonical name.
+/// The given parameters, by canonical name.
 pub(crate) fn read(
     version: Option<&EngineVersion>,
     given: &BTreeMap<String, Value>,
@@ -22,7 +22,7 @@ pub(crate) fn read(
     PARAMETERS.counted(version, given)
 }
 
-/// A parameter's refusal.
+/// The error for an invalid value of a parameter.
 pub(crate) fn bad(name: &str, value: &Value, why: impl Into<String>) -> EngineError {
     EngineError::BadParameter {
         engine: ENGINE,
@@ -32,7 +32,7 @@ pub(crate) fn bad(name: &str, value: &Value, why: impl Into<String>) -> EngineEr
     }
 }
 
-/// A whole number, where it was given.
+/// The value of `name` as a whole number; `None` if it is not given.
 pub(crate) fn whole(all: &BTreeMap<String, Value>, name: &str) -> Result<Option<u64>, EngineError> {
     let Some(value) = all.get(name) else {
         return Ok(None);
@@ -48,8 +48,8 @@ pub(crate) fn whole(all: &BTreeMap<String, Value>, name: &str) -> Result<Option<
     }
 }
 
-/// llama-server's parameters for what Ollama was given: `-c num_ctx x parallel -np parallel`, the
-/// rest as they are.
+/// llama-server's parameters for Ollama's: `-c num_ctx x parallel -np parallel`, the rest
+/// unchanged.
 pub(crate) fn for_llama(
     all: &BTreeMap<String, Value>,
     batch: u64,

@@ -20,14 +20,14 @@ pub(crate) struct OllamaProfile {
     pub(crate) projector_margin_mib: u64,
 }
 
-/// The table, or why it cannot be read.
+/// Reads the table, or returns why it is unreadable.
 pub(crate) fn profile() -> Result<OllamaProfile, String> {
     toml::from_str(TABLE)
         .map_err(|error| format!("the embedded table of Ollama constants cannot be read: {error}"))
 }
 
 impl OllamaProfile {
-    /// The default context for devices of `total` bytes together.
+    /// The default context for devices with `total` bytes together.
     pub(crate) fn default_context(&self, total: Bytes) -> u64 {
         let reached = self
             .num_ctx
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_context_follows_the_memory() {
+    fn default_context_follows_memory() {
         let profile = profile().unwrap();
         assert_eq!(profile.default_context(Bytes::gib(8)), 4096);
         assert_eq!(profile.default_context(Bytes::gib(24)), 32_768);

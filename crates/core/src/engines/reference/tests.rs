@@ -1,13 +1,14 @@
 use serde_json::json;
 
-use super::super::Interval;
 use super::super::sample::{components, inventory, model, pipeline, prepare, sum, tokens};
+use super::super::{ComponentName, Interval};
 use super::*;
+use crate::model::Inventory;
 
 const NONE: &BTreeMap<String, Value> = &BTreeMap::new();
 
 /// (cache of one sequence of `context` tokens, states) in `kv` for a configuration.
-fn held(config: &Value, context: u64, kv: &str) -> (u64, u64) {
+fn cache_and_states(config: &Value, context: u64, kv: &str) -> (u64, u64) {
     let model = model(config, Inventory::default());
     let asked = AskedWorkload {
         kv_cache_dtype: Some(kv.to_owned()),
@@ -31,21 +32,24 @@ fn llama() -> Value {
 }
 
 #[test]
-fn published_caches_are_met_to_the_byte() {
-    // llama.cpp's own allocator in a dry run: F16, Q8_0, Q4_0; vLLM's fp8.
-    assert_eq!(held(&llama(), 131_072, "auto").0, 17_179_869_184);
-    assert_eq!(held(&llama(), 131_072, "q8_0").0, 9_126_805_504);
-    assert_eq!(held(&llama(), 131_072, "q4_0").0, 4_831_838_208);
-    assert_eq!(held(&llama(), 131_072, "fp8").0, 8_589_934_592);
+fn caches_match_published_bytes() {
+    // Dry runs of llama.cpp's allocator: F16, Q8_0, Q4_0; and vLLM's fp8.
+    assert_eq!(
+        cache_and_states(&llama(), 131_072, "auto").0,
+        17_179_869_184
+    );
+    assert_eq!(cache_and_states(&llama(), 131_072, "q8_0").0, 9_126_805_504);
+    assert_eq!(cache_and_states(&llama(), 131_072, "q4_0").0, 4_831_838_208);
+    assert_eq!(cache_and_states(&llama(), 131_072, "fp8").0, 8_589_934_592);
 
     // DeepSeek-V3, bf16 and fp8: 70,272 and 35,136 bytes a token.
     let v3 = json!({"model_type": "deepseek_v3", "torch_dtype": "bfloat16"});
-    assert_eq!(held(&v3, 163_840, "auto").0, 11_513_364_480);
-    assert_eq!(held(&v3, 163_840, "fp8").0, 5_756_682_240);
+    assert_eq!(cache_and_states(&v3, 163_840, "auto").0, 11_513_364_480);
+    assert_eq!(cache_and_states(&v3, 163_840, "fp8").0, 5_756_682_240);
 
     // Mamba-2.8B: 64 layers of 30,720 + 163,840 bytes, whatever the context.
     let mamba = json!({"model_type": "mamba", "hidden_size": 2560, "num_hidden_layers": 64, "torch_dtype": "bfloat16"});
-    assert_eq!(held(&mamba, 100_000, "auto"), (0, 12_451_840));
+    assert_eq!(cache_and_states(&mamba, 100_000, "auto"), (0, 12_451_840));
 
     // Nemotron-H-56B: 10 attention layers, 54 states of 16,900,096 bytes in 32-bit floats.
     let nemotron = json!({"model_type": "nemotron_h", "hidden_size": 8192, "intermediate_size": 32768,
@@ -53,42 +57,45 @@ fn published_caches_are_met_to_the_byte() {
         "mamba_num_heads": 256, "ssm_state_size": 256, "torch_dtype": "bfloat16",
         "hybrid_override_pattern": format!("{}{}", "M-".repeat(54), "*".repeat(10))});
     assert_eq!(
-        held(&nemotron, 8192, "auto"),
+        cache_and_states(&nemotron, 8192, "auto"),
         (335_544_320, 54 * 16_900_096)
     );
 
     // Whisper-large-v3: 448 tokens and 1500 frames of 32 layers of 5120 bytes.
     let whisper = json!({"model_type": "whisper", "d_model": 1280, "encoder_layers": 32, "decoder_layers": 32,
         "encoder_attention_heads": 20, "decoder_attention_heads": 20, "vocab_size": 51866, "torch_dtype": "float16"});
-    assert_eq!(held(&whisper, 448, "auto").0, 32 * 5120 * (448 + 1500));
+    assert_eq!(
+        cache_and_states(&whisper, 448, "auto").0,
+        32 * 5120 * (448 + 1500)
+    );
 }
 
 #[test]
-fn five_hard_families_at_32_768_tokens() {
-    let gib = |config: &Value| {
-        let (cache, states) = held(config, 32_768, "auto");
+fn hard_families_match_published_sizes() {
+    let total_gib = |config: &Value| {
+        let (cache, states) = cache_and_states(config, 32_768, "auto");
         Bytes::new(cache + states).to_string()
     };
 
-    // Published comparisons of estimators take these as right: 2.145, 1.129, 0.822, 2.906 GiB.
+    // Published comparisons of estimators use these as reference: 2.145, 1.129, 0.822, 2.906 GiB.
     assert_eq!(
-        gib(&json!({"model_type": "deepseek_v3", "torch_dtype": "bfloat16"})),
+        total_gib(&json!({"model_type": "deepseek_v3", "torch_dtype": "bfloat16"})),
         "2.14 GiB"
     );
     assert_eq!(
-        gib(&json!({"model_type": "gpt_oss", "torch_dtype": "bfloat16"})),
+        total_gib(&json!({"model_type": "gpt_oss", "torch_dtype": "bfloat16"})),
         "1.13 GiB"
     );
     let next = json!({"model_type": "qwen3_next", "torch_dtype": "bfloat16"});
     assert_eq!(
-        held(&next, 32_768, "auto"),
+        cache_and_states(&next, 32_768, "auto"),
         (12 * 2048 * 32_768, 36 * 2_146_304)
     );
-    assert_eq!(gib(&llama()), "4.00 GiB");
+    assert_eq!(total_gib(&llama()), "4.00 GiB");
 }
 
 #[test]
-fn windows_stop_growing() {
+fn full_windows_stop_growing() {
     let gemma = json!({"model_type": "gemma3_text", "hidden_size": 5376, "num_hidden_layers": 62, "num_attention_heads": 32,
         "num_key_value_heads": 16, "head_dim": 128, "sliding_window": 1024, "torch_dtype": "bfloat16"});
     let model = model(&gemma, Inventory::default());
@@ -102,13 +109,13 @@ fn windows_stop_growing() {
     assert_eq!(per_token(1024), 81_920);
 
     assert_eq!(
-        held(&gemma, 131_072, "auto").0,
+        cache_and_states(&gemma, 131_072, "auto").0,
         10 * 8192 * 131_072 + 52 * 8192 * 1024
     );
 }
 
 #[test]
-fn layers_are_shared_without_a_byte_lost() {
+fn stages_add_up_to_whole() {
     let config = json!({"model_type": "qwen3", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 5,
         "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 100, "torch_dtype": "bfloat16",
         "max_position_embeddings": 1000});
@@ -131,21 +138,21 @@ fn layers_are_shared_without_a_byte_lost() {
     let prepared = prepare(&Reference, &model, AskedWorkload::default(), (None, NONE)).unwrap();
     assert_eq!(prepared.workload().context, 1000);
 
-    let total = |split: &Split| -> Bytes {
+    let total_bytes = |split: &Split| -> Bytes {
         let ranks = (0..split.ranks()).flat_map(|rank| components(prepared.as_ref(), split, rank));
         ranks.map(|part| part.bytes.high).sum()
     };
 
     let single = &prepared.splits(1).unwrap()[0];
     assert_eq!(
-        total(single),
+        total_bytes(single),
         model.inventory.bytes() + Bytes::new(1000 * 5 * 2 * 32 * 2)
     );
 
     for devices in 2..=5 {
         let split = &prepared.splits(devices).unwrap()[0];
         prepared.check(split).unwrap();
-        assert_eq!(total(split), total(single));
+        assert_eq!(total_bytes(split), total_bytes(single));
     }
 
     prepared.splits(6).unwrap_err();
@@ -163,7 +170,7 @@ fn layers_are_shared_without_a_byte_lost() {
 }
 
 #[test]
-fn pipelines_have_weights_only_and_unknown_families_no_answer() {
+fn pipelines_count_weights_only() {
     let flux = pipeline(&[], inventory(&[("vae", "w", Dtype::BF16, &[10])]));
     let prepared = prepare(&Reference, &flux, AskedWorkload::default(), (None, NONE)).unwrap();
     let parts = components(prepared.as_ref(), &prepared.splits(1).unwrap()[0], 0);
@@ -183,7 +190,7 @@ fn pipelines_have_weights_only_and_unknown_families_no_answer() {
 }
 
 #[test]
-fn sizes_beyond_64_bits_refuse() {
+fn sizes_beyond_64_bits_fail() {
     let mut config = llama();
     config["head_dim"] = json!(1_u64 << 32);
     let model = model(&config, Inventory::default());
@@ -202,7 +209,7 @@ fn sizes_beyond_64_bits_refuse() {
 }
 
 #[test]
-fn parameters_and_dtypes_that_do_not_exist_are_refused() {
+fn unknown_parameters_and_dtypes_fail() {
     let model = model(&llama(), Inventory::default());
     let given = BTreeMap::from([("max_num_seqs".to_owned(), json!(4))]);
     assert!(prepare(&Reference, &model, tokens(1), (None, &given)).is_err());

@@ -59,7 +59,7 @@ impl SglangPrepared<'_> {
             self.launch_fraction(plan).map(fraction_text).as_ref(),
         );
 
-        if settings.kv.quantised() {
+        if settings.kv.is_quantized() {
             let name = match &*settings.kv_name {
                 "fp8" => "fp8_e4m3",
                 "nvfp4" => "fp4_e2m1",

@@ -24,11 +24,11 @@ use super::shared::checkpoint_checks::{encodes_raw_audio, is_packed_for_mlx, sho
 use super::shared::dtype::ComputeDtype;
 use super::shared::shard_size::{ExpertPadding, Online, ShardContext};
 use super::shared::weights::{Classes, Omitted, WeightTable};
-use super::{Engine, EngineError, EngineRequest, PreparedEngine, Split};
+use super::{Engine, EngineError, EngineRequest, PreparedEngine, Split, lora};
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
 use crate::model::architecture::{Architecture, Mixer, Task};
-use crate::model::{Dtype, Format, Model};
+use crate::model::{Adapter, Dtype, Format, Model};
 
 /// The engine's name in errors.
 const ENGINE: &str = "sglang";
@@ -80,11 +80,33 @@ impl Engine for Sglang {
         None
     }
 
+    fn is_runnable(&self) -> bool {
+        true
+    }
+
+    fn with_constants(
+        &self,
+        constants: &toml::Table,
+    ) -> Result<Option<Box<dyn Engine>>, EngineError> {
+        let profiles = Self::profiles().and_then(|profiles| profiles.overridden(constants));
+        let profiles = profiles.map_err(|error| profile_error(&error))?;
+
+        Ok(Some(Box::new(Self::with_profiles(profiles))))
+    }
+
     fn prepare<'a>(
         &self,
         request: &EngineRequest<'a>,
     ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
         Ok(Box::new(Self::prepare(self, request)?))
+    }
+
+    fn prepare_with_adapter<'a>(
+        &self,
+        _request: &EngineRequest<'a>,
+        _adapter: &'a Adapter,
+    ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
+        Err(lora::not_counted(ENGINE))
     }
 }
 

@@ -1,5 +1,4 @@
-//! What each layer must remember, unsharded and free of any engine's paging: kinds of cache and how
-//! many layers of each.
+//! Cache kinds and the number of layers of each, unsharded and without any engine's paging.
 
 use std::ops::Range;
 
@@ -9,12 +8,12 @@ use crate::bytes::Bytes;
 use crate::model::Architecture;
 use crate::model::architecture::{Attention, LatentAttention, Mixer, Recurrent, Span};
 
-/// One kind of cache; layers with equal kinds are counted together.
+/// A kind of cache; layers with equal kinds are counted together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CacheKind {
-    /// Keys and values per head, for the tokens that the span keeps.
+    /// Keys and values per head, for the tokens in the span.
     Heads(Attention),
-    /// One latent per token, on every tensor rank whole.
+    /// A latent per token, whole on every tensor rank.
     Latent(LatentAttention),
     /// A fixed state per sequence.
     State(Recurrent),
@@ -24,14 +23,15 @@ pub enum CacheKind {
 #[derive(Clone, Debug)]
 pub struct CacheLayers {
     kinds: Vec<CacheKind>,
-    /// For each kind, layers of it before layer n.
+    /// For each kind, the number of its layers before layer n.
     before: Vec<Vec<u32>>,
 }
 
 impl CacheLayers {
-    /// Counts the kinds of `architecture`; `drafts` layers of its next-token predictor, which are
-    /// like its last one, follow behind. Layers that keep nothing (encoders, shared caches) are
-    /// left out.
+    /// Counts the kinds of `architecture`.
+    ///
+    /// `drafts` layers of its next-token predictor follow, equal to its last layer. Layers without
+    /// a cache (encoders, shared caches) are ignored.
     pub fn new(architecture: &Architecture, drafts: u32) -> Self {
         let mut layers = Self {
             kinds: Vec::new(),
@@ -75,30 +75,30 @@ impl CacheLayers {
         &self.kinds
     }
 
-    /// Layers of kind number `kind` in `range`.
+    /// The number of layers of kind `kind` in `range`.
     pub fn layers(&self, kind: usize, range: &Range<u32>) -> u64 {
         let Some(before) = self.before.get(kind) else {
             return 0;
         };
 
-        let at = |layer: u32| {
+        let count_before = |layer: u32| {
             before
                 .get((layer as usize).min(before.len() - 1))
                 .copied()
                 .unwrap_or(0)
         };
 
-        u64::from(at(range.end).saturating_sub(at(range.start)))
+        u64::from(count_before(range.end).saturating_sub(count_before(range.start)))
     }
 
-    /// Whether some layer's latent attention is sparse: it has an indexer.
+    /// Whether any layer's latent attention is sparse, that is, has an indexer.
     pub fn sparse(&self) -> bool {
         self.kinds
             .iter()
             .any(|kind| matches!(kind, CacheKind::Latent(latent) if latent.indexer.is_some()))
     }
 
-    /// Whether there is nothing to remember.
+    /// Whether the model has no cache.
     pub fn is_empty(&self) -> bool {
         self.kinds.is_empty()
     }
@@ -111,7 +111,7 @@ fn kind_of(mixer: &Mixer) -> Option<CacheKind> {
         {
             None
         }
-        // Query heads do not matter to a cache: layers that differ in them alone are one kind.
+        // A cache does not depend on query heads, so layers that differ only in them are one kind.
         Mixer::Attention(attention) => Some(CacheKind::Heads(Attention {
             heads: 0,
             ..attention.clone()
@@ -122,8 +122,9 @@ fn kind_of(mixer: &Mixer) -> Option<CacheKind> {
     }
 }
 
-/// Bytes that one token takes in one layer on one tensor rank: heads are divided down to one and
-/// then copied.
+/// Bytes of one token in one layer on one tensor rank.
+///
+/// Heads are divided down to one and then copied.
 pub fn token_bytes(attention: &Attention, kv: KvDtype, tensor: u64) -> Bytes {
     let heads = (attention.kv_heads / tensor.max(1)).max(1);
     Bytes::new(
@@ -134,12 +135,10 @@ pub fn token_bytes(attention: &Attention, kv: KvDtype, tensor: u64) -> Bytes {
 
 /// Elements of one sequence's state in one layer on one tensor rank: (convolution, recurrent).
 ///
-/// vLLM `model_executor/layers/mamba/mamba_utils.py`; `speculative` tokens lengthen the
-/// convolution.
+/// `speculative` tokens lengthen the convolution. Source: vLLM
+/// `model_executor/layers/mamba/mamba_utils.py`.
 pub fn state_elements(state: &Recurrent, tensor: u64, speculative: u64) -> (Bytes, Bytes) {
     let tensor = tensor.max(1);
-    let product = |factors: &[u64]| Bytes::product(factors.iter().copied());
-
     match *state {
         Recurrent::Mamba1 { inner, state, conv } => {
             let channels = inner.div_ceil(tensor);
@@ -207,6 +206,11 @@ pub fn state_elements(state: &Recurrent, tensor: u64, speculative: u64) -> (Byte
     }
 }
 
+/// The product of `factors` elements.
+fn product(factors: &[u64]) -> Bytes {
+    Bytes::product(factors.iter().copied())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,7 +219,7 @@ mod tests {
     const BF16: KvDtype = KvDtype::Model(ComputeDtype::Bfloat16);
 
     #[test]
-    fn heads_are_divided_down_to_one() {
+    fn heads_divide_down_to_one() {
         let attention = Attention {
             heads: 32,
             kv_heads: 4,
@@ -232,8 +236,8 @@ mod tests {
     }
 
     #[test]
-    fn states_by_family() {
-        let elements = |state, tensor| {
+    fn states_differ_by_family() {
+        let count_elements = |state, tensor| {
             let (conv, recurrent) = state_elements(&state, tensor, 0);
             (conv.get(), recurrent.get())
         };
@@ -246,8 +250,11 @@ mod tests {
             conv: 4,
         };
 
-        assert_eq!(elements(qwen3_next.clone(), 1), (49_152 / 2, 1_048_576 / 2));
-        assert_eq!(elements(qwen3_next, 4), (49_152 / 8, 1_048_576 / 8));
+        assert_eq!(
+            count_elements(qwen3_next.clone(), 1),
+            (49_152 / 2, 1_048_576 / 2)
+        );
+        assert_eq!(count_elements(qwen3_next, 4), (49_152 / 8, 1_048_576 / 8));
 
         let nemotron_h = Recurrent::Mamba2 {
             inner: 16_384,
@@ -258,13 +265,13 @@ mod tests {
             conv: 4,
         };
 
-        assert_eq!(elements(nemotron_h, 1), (122_880 / 2, 16_777_216 / 4));
+        assert_eq!(count_elements(nemotron_h, 1), (122_880 / 2, 16_777_216 / 4));
         let mamba = Recurrent::Mamba1 {
             inner: 5120,
             state: 16,
             conv: 4,
         };
 
-        assert_eq!(elements(mamba, 1), (30_720 / 2, 163_840 / 2));
+        assert_eq!(count_elements(mamba, 1), (30_720 / 2, 163_840 / 2));
     }
 }

@@ -1,8 +1,8 @@
-//! Compute dtype and KV-cache dtype: the names that vLLM and SGLang know, and bytes of an element.
+//! Compute dtype and KV-cache dtype: the names in vLLM and SGLang, and the bytes of an element.
 
 use crate::model::Dtype;
 
-/// The dtype that activations and unquantised weights have.
+/// The dtype of activations and unquantized weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ComputeDtype {
     /// 16 bits, brain float.
@@ -14,7 +14,7 @@ pub enum ComputeDtype {
 }
 
 impl ComputeDtype {
-    /// The engines' names for it; `half` and `float` are aliases.
+    /// Parses the engines' names; `half` and `float` are aliases.
     pub fn parse(name: &str) -> Option<Self> {
         match name {
             "bfloat16" => Some(Self::Bfloat16),
@@ -41,7 +41,7 @@ impl ComputeDtype {
         }
     }
 
-    /// What a configuration's dtype means for computing; `None` for types nobody computes in.
+    /// The compute dtype for a configuration's dtype; `None` for types without arithmetic.
     pub const fn from_config(dtype: Dtype) -> Option<Self> {
         match dtype {
             Dtype::BF16 => Some(Self::Bfloat16),
@@ -52,10 +52,10 @@ impl ComputeDtype {
     }
 }
 
-/// How keys and values are kept.
+/// The storage of keys and values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KvDtype {
-    /// As the model computes; the bytes of an element.
+    /// The compute dtype.
     Model(ComputeDtype),
     /// One byte, scales for the whole tensor.
     Fp8,
@@ -70,7 +70,7 @@ pub enum KvDtype {
 }
 
 impl KvDtype {
-    /// The dtype by the name that an engine's flag takes; `auto` must be settled before.
+    /// Parses the name in an engine's flag; `auto` must be resolved before.
     pub fn parse(name: &str, compute: ComputeDtype) -> Option<Self> {
         match name {
             "auto" => Some(Self::Model(compute)),
@@ -85,7 +85,7 @@ impl KvDtype {
         }
     }
 
-    /// Names that [`KvDtype::parse`] takes, for the error's text.
+    /// The names that [`KvDtype::parse`] accepts, for the error's text.
     pub const NAMES: &'static str = "auto, bfloat16, float16, fp8, fp8_e4m3, fp8_e5m2, fp8_ds_mla, int8_per_token_head, \
                                      fp8_per_token_head, int4_per_token_head, nvfp4, nvfp4_ds_mla, fp4_e2m1, mxfp8";
 
@@ -104,7 +104,7 @@ impl KvDtype {
     }
 
     /// Whether it is narrower than the model's own dtype.
-    pub const fn quantised(self) -> bool {
+    pub const fn is_quantized(self) -> bool {
         !matches!(self, Self::Model(_))
     }
 }
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_of_a_head_by_dtype() {
+    fn head_bytes_follow_dtype() {
         let bytes =
             |name| KvDtype::parse(name, ComputeDtype::Bfloat16).map(|kv| kv.head_bytes(128));
         assert_eq!(bytes("auto"), Some(256));

@@ -1,11 +1,12 @@
-//! The different layers of a model: a range of sixty layers is most often one, two or three kinds
-//! of them.
+//! The distinct layers of a model.
+//!
+//! A range of sixty layers usually has one, two or three kinds.
 
 use std::ops::Range;
 
 use crate::model::architecture::{Layer, Mixer};
 
-/// The layers of a model, equal ones told once.
+/// The layers of a model, grouped by equality.
 #[derive(Clone, Debug)]
 pub struct LayerKinds<'a> {
     kinds: Vec<LayerKind<'a>>,
@@ -15,30 +16,34 @@ pub struct LayerKinds<'a> {
 #[derive(Clone, Debug)]
 struct LayerKind<'a> {
     layer: &'a Layer,
-    /// For every layer n the first layer of this kind that is not before n; up to the last there
-    /// is.
+    /// For every layer n, the first layer of this kind at or after n; ends at the kind's last
+    /// layer.
     next: Vec<u32>,
-    /// Layers of this kind before layer n.
+    /// The number of layers of this kind before layer n.
     before: Vec<u32>,
 }
 
+impl LayerKind<'_> {
+    fn count_before(&self, layer: u32) -> u32 {
+        self.before.get(layer as usize).copied().unwrap_or(0)
+    }
+}
+
 impl<'a> LayerKinds<'a> {
-    /// Tells `layers` apart.
+    /// Groups equal layers of `layers`.
     pub fn new(layers: &'a [Layer]) -> Self {
         let count = u32::try_from(layers.len()).unwrap_or(u32::MAX);
         let mut kinds: Vec<LayerKind<'_>> = Vec::new();
         let mut last = 0;
 
         for (at, layer) in (0..count).zip(layers) {
-            // The kind of the layer before is the likeliest.
-            let is = |kind: usize| kinds.get(kind).is_some_and(|known| known.layer == layer);
-            last = if is(last) {
-                last
-            } else {
-                (0..kinds.len())
-                    .find(|kind| is(*kind))
-                    .unwrap_or(kinds.len())
-            };
+            // The kind of the previous layer is the likeliest.
+            if kinds.get(last).is_none_or(|kind| kind.layer != layer) {
+                last = kinds
+                    .iter()
+                    .position(|kind| kind.layer == layer)
+                    .unwrap_or(kinds.len());
+            }
 
             if last == kinds.len() {
                 kinds.push(LayerKind {
@@ -60,7 +65,7 @@ impl<'a> LayerKinds<'a> {
         Self { kinds, count }
     }
 
-    /// The layers of `range`, cut to those that there are.
+    /// The layers of `range` that exist.
     pub fn held(&self, range: &Range<u32>) -> RankLayers<'_> {
         let end = range.end.min(self.count);
         RankLayers {
@@ -78,34 +83,35 @@ pub struct RankLayers<'k> {
 }
 
 impl<'k> RankLayers<'k> {
-    /// How many there are.
+    /// The number of layers.
     pub fn count(&self) -> u64 {
         u64::from(self.range.end - self.range.start)
     }
 
-    /// One of each kind.
+    /// Returns a layer of each kind.
     pub fn iter(&self) -> impl Iterator<Item = &'k Layer> {
         self.placed().map(|(_, layer)| layer)
     }
 
-    /// One of each kind, with how many there are of it.
+    /// Returns a layer of each kind with the number of layers of that kind.
     pub fn counted(&self) -> impl Iterator<Item = (&'k Layer, u64)> {
         let Range { start, end } = self.range;
         self.kinds.iter().filter_map(move |kind| {
-            let before = |layer: u32| kind.before.get(layer as usize).copied().unwrap_or(0);
-            let count = before(end).saturating_sub(before(start));
+            let count = kind
+                .count_before(end)
+                .saturating_sub(kind.count_before(start));
             (count > 0).then_some((kind.layer, u64::from(count)))
         })
     }
 
-    /// The mixers, with how many there are of each.
+    /// Returns the mixers with the number of each.
     pub fn mixers(&self) -> impl Iterator<Item = (&'k Mixer, u64)> {
         let both = |layer: &'k Layer| layer.mixers();
         self.counted()
             .flat_map(move |(layer, count)| both(layer).map(move |mixer| (mixer, count)))
     }
 
-    /// What `find` says of the first layer that it says anything of.
+    /// Returns the first result of `find`, in the order of the layers.
     pub fn find_map<T>(&self, find: impl Fn(&'k Layer) -> Option<T>) -> Option<T> {
         let found = self
             .placed()
@@ -113,7 +119,7 @@ impl<'k> RankLayers<'k> {
         found.min_by_key(|(at, _)| *at).map(|(_, found)| found)
     }
 
-    /// One of each kind with its first place in the range.
+    /// Returns a layer of each kind with its first index in the range.
     fn placed(&self) -> impl Iterator<Item = (u32, &'k Layer)> {
         let Range { start, end } = self.range;
         self.kinds.iter().filter_map(move |kind| {
@@ -129,14 +135,14 @@ mod tests {
     use crate::model::architecture::FeedForward;
 
     #[test]
-    fn every_range_holds_the_kinds_that_lie_in_it() {
-        let layer = |width| Layer {
+    fn ranges_hold_exactly_their_kinds() {
+        let layer_of_width = |width| Layer {
             mixer: Mixer::None,
             second_mixer: None,
             feed_forward: FeedForward::Dense { width },
         };
 
-        let layers: Vec<Layer> = [1, 1, 2, 1, 3, 3, 2].map(layer).to_vec();
+        let layers: Vec<Layer> = [1, 1, 2, 1, 3, 3, 2].map(layer_of_width).to_vec();
         let kinds = LayerKinds::new(&layers);
 
         for start in 0..9 {
@@ -170,10 +176,10 @@ mod tests {
                     held.counted().map(|(_, count)| count).sum::<u64>(),
                     held.count()
                 );
-                let odd = |layer: &Layer| matches!(layer.feed_forward, FeedForward::Dense { width } if width > 1);
+                let is_odd = |layer: &Layer| layer.feed_forward != FeedForward::Dense { width: 1 };
                 assert_eq!(
-                    held.find_map(|layer| odd(layer).then_some(layer)),
-                    plain.iter().find(|layer| odd(layer))
+                    held.find_map(|layer| is_odd(layer).then_some(layer)),
+                    plain.iter().find(|layer| is_odd(layer))
                 );
             }
         }

@@ -1,20 +1,22 @@
-//! The names of an engine's parameters, and whether what they set is counted: data, from the
-//! engine's own argument lists.
+//! The names of an engine's parameters and their effect on the figures: data from the engine's own
+//! argument lists.
 //!
-//! Each engine has a file in `profiles/parameters`. A name is *counted* (it enters the figures),
-//! has *no effect* on memory (it is accepted and forgotten), is *not counted* yet (unless its value
-//! is as good as none, nothing can be said), or is asked for *elsewhere*. Every other name is
-//! unknown.
+//! Each engine has a file in `profiles/parameters`, which lists four kinds of names. *Counted*
+//! names enter the figures. Names with *no effect* on memory are accepted and ignored. Names that
+//! are *not counted* yet are rejected unless their value changes nothing. Names *elsewhere* belong
+//! to another option. Every other name is unknown.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
-use serde::Deserialize;
 use serde_json::Value;
 
+use super::parameter_file::{ParameterKind, ParameterNames};
+use super::value_forms::means_same;
+pub use super::value_forms::switch;
 use crate::engines::{EngineError, EngineVersion, nearest_name};
 
-/// The list of one engine; read when a parameter is given for the first time.
+/// The list of one engine, parsed when the first parameter is given.
 #[derive(Debug)]
 pub struct ParameterList {
     engine: &'static str,
@@ -22,7 +24,7 @@ pub struct ParameterList {
     names: OnceLock<Result<ParameterNames, String>>,
 }
 
-/// The lists of the engines that have a server.
+/// The lists of the engines with a server.
 static SERVERS: [ParameterList; 4] = [
     ParameterList::new("vllm", include_str!("../profiles/parameters/vllm.toml")),
     ParameterList::new("sglang", include_str!("../profiles/parameters/sglang.toml")),
@@ -33,53 +35,20 @@ static SERVERS: [ParameterList; 4] = [
     ParameterList::new("ollama", include_str!("../profiles/parameters/ollama.toml")),
 ];
 
-/// What a flag of an engine's server does to the figures.
+/// The effect of a server's flag on the figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParameterEffect<'n> {
-    /// It enters them, by this name.
+    /// It enters the figures, by this name.
     Counted(&'n str),
-    /// It does not change them, or has a value that is as good as none.
+    /// It does not change the figures, at least at this value.
     NoEffect,
-    /// It may change what is taken, and no figure follows it; why, where there is more to say.
+    /// It may change the memory, and no formula covers it; the reason, if listed.
     NotCounted(Option<&'n str>),
-    /// It is asked for in another way.
+    /// It is set by another option.
     Elsewhere(&'n str),
 }
 
-/// What a file of names holds.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ParameterNames {
-    engine: String,
-    source: String,
-    /// What an engine writes before the name of a switch to turn it off.
-    negated_by: Option<String>,
-    counted: Vec<String>,
-    no_effect: Vec<String>,
-    /// With the values that are as good as none.
-    not_counted: BTreeMap<String, Vec<Value>>,
-    #[serde(default)]
-    why: BTreeMap<String, String>,
-    #[serde(default)]
-    elsewhere: BTreeMap<String, String>,
-    #[serde(default)]
-    aliases: BTreeMap<String, String>,
-    #[serde(default)]
-    since: BTreeMap<String, EngineVersion>,
-    #[serde(default)]
-    until: BTreeMap<String, EngineVersion>,
-}
-
-/// What is known of a name.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum ParameterKind<'n> {
-    Counted,
-    NoEffect,
-    NotCounted(&'n [Value]),
-    Elsewhere(&'n str),
-}
-
-/// A name that an engine has, with the value that it was given.
+/// A known name with its given value.
 struct NamedSetting<'n> {
     name: &'n str,
     kind: ParameterKind<'n>,
@@ -101,11 +70,10 @@ impl ParameterList {
         self.engine
     }
 
-    /// The counted parameters among `given`, by their canonical names; what was given as null is
-    /// left out.
+    /// The counted parameters in `given`, by their canonical names; null values are ignored.
     ///
-    /// Fails on the first parameter that `version` of the engine does not have, or that no figure
-    /// follows.
+    /// Fails on the first parameter that `version` of the engine does not have, or that no formula
+    /// covers.
     pub fn counted(
         &self,
         version: Option<&EngineVersion>,
@@ -124,7 +92,7 @@ impl ParameterList {
             self.check_release(names, setting.name, version)?;
 
             if let Some(other) = written.insert(setting.name, given_name) {
-                return Err(self.bad(given_name, value, format!("given as '{other}' too")));
+                return Err(self.bad(given_name, value, format!("also given as '{other}'")));
             }
 
             if setting.value.is_null() {
@@ -137,7 +105,7 @@ impl ParameterList {
                 }
                 ParameterKind::NoEffect => {}
                 ParameterKind::NotCounted(off)
-                    if off.iter().any(|off| means(off, &setting.value)) => {}
+                    if off.iter().any(|off| means_same(off, &setting.value)) => {}
                 ParameterKind::NotCounted(off) => {
                     return Err(self.not_counted(
                         names.why.get(setting.name),
@@ -160,13 +128,14 @@ impl ParameterList {
         Ok(&self.names()?.counted)
     }
 
-    /// The list of the server that `--engine` calls `name`.
+    /// The list of the server with the `--engine` name `name`.
     pub fn of_engine(name: &str) -> Option<&'static Self> {
         SERVERS.iter().find(|list| list.engine == name)
     }
 
-    /// What the flag `given_name` does, with the text of its value where it has one. `None` for a
-    /// name that the engine does not have.
+    /// The effect of the flag `given_name` with the text of its value, if it has one.
+    ///
+    /// `None` for a name that the engine does not have.
     pub fn effect(&self, given_name: &str, value: Option<&str>) -> Option<ParameterEffect<'_>> {
         let names = self.names().ok()?;
         let value = value.map_or(Value::Bool(true), Value::from);
@@ -175,7 +144,9 @@ impl ParameterList {
         Some(match setting.kind {
             ParameterKind::Counted => ParameterEffect::Counted(setting.name),
             ParameterKind::NoEffect => ParameterEffect::NoEffect,
-            ParameterKind::NotCounted(off) if off.iter().any(|off| means(off, &setting.value)) => {
+            ParameterKind::NotCounted(off)
+                if off.iter().any(|off| means_same(off, &setting.value)) =>
+            {
                 ParameterEffect::NoEffect
             }
             ParameterKind::NotCounted(_) => {
@@ -191,8 +162,7 @@ impl ParameterList {
         Some(self.names().ok()?.find(&plain)?.0)
     }
 
-    /// All names of the engine that begin with `start`, in the notation of command lines and
-    /// without dashes before them.
+    /// The engine's names that begin with `start`, in command-line notation without leading dashes.
     pub fn flags_starting(&self, start: &str) -> Vec<String> {
         let Ok(names) = self.names() else {
             return Vec::new();
@@ -207,15 +177,8 @@ impl ParameterList {
     }
 
     fn names(&self) -> Result<&ParameterNames, EngineError> {
-        let read = || {
-            let names: ParameterNames =
-                toml::from_str(self.text).map_err(|error| error.to_string())?;
-            names.validate(self.engine)?;
-            Ok(names)
-        };
-
         self.names
-            .get_or_init(read)
+            .get_or_init(|| ParameterNames::parse(self.text, self.engine))
             .as_ref()
             .map_err(|why| EngineError::BadParameter {
                 engine: self.engine,
@@ -225,8 +188,7 @@ impl ParameterList {
             })
     }
 
-    /// What `given_name` stands for, however the command line writes it: `--max-num-seqs` is
-    /// `max_num_seqs`.
+    /// The setting for `given_name` in any notation: `--max-num-seqs` is `max_num_seqs`.
     fn setting<'n>(
         &self,
         names: &'n ParameterNames,
@@ -266,7 +228,7 @@ impl ParameterList {
         })
     }
 
-    /// Refuses a name that `version` does not have.
+    /// Rejects a name that `version` does not have.
     fn check_release(
         &self,
         names: &ParameterNames,
@@ -327,120 +289,6 @@ impl ParameterList {
     }
 }
 
-impl ParameterNames {
-    /// Refuses a file in which a name is listed twice, or an alias, a reason or a release is of no
-    /// name.
-    fn validate(&self, engine: &str) -> Result<(), String> {
-        if self.engine != engine || self.source.is_empty() {
-            return Err(format!("it is not of {engine}, or has no source"));
-        }
-
-        let mut seen = std::collections::BTreeSet::new();
-        let listed = self
-            .counted
-            .iter()
-            .chain(&self.no_effect)
-            .chain(self.not_counted.keys())
-            .chain(self.elsewhere.keys());
-
-        for name in listed.chain(self.aliases.keys()) {
-            if !seen.insert(name) {
-                return Err(format!("{name} is listed twice"));
-            }
-        }
-
-        let referred = self
-            .aliases
-            .values()
-            .chain(self.why.keys())
-            .chain(self.since.keys())
-            .chain(self.until.keys());
-
-        match referred.into_iter().find(|name| self.kind(name).is_none()) {
-            Some(name) => Err(format!("{name} is not listed")),
-            None => Ok(()),
-        }
-    }
-
-    /// The canonical name that `plain` stands for.
-    fn find(&self, plain: &str) -> Option<(&str, ParameterKind<'_>)> {
-        let name = self.aliases.get(plain).map_or(plain, |name| name);
-        self.kind(name)
-    }
-
-    fn kind(&self, name: &str) -> Option<(&str, ParameterKind<'_>)> {
-        let same = |known: &&String| *known == name;
-        if let Some(name) = self.counted.iter().find(same) {
-            return Some((name, ParameterKind::Counted));
-        }
-
-        if let Some(name) = self.no_effect.iter().find(same) {
-            return Some((name, ParameterKind::NoEffect));
-        }
-
-        if let Some((name, off)) = self.not_counted.get_key_value(name) {
-            return Some((name, ParameterKind::NotCounted(off)));
-        }
-
-        self.elsewhere
-            .get_key_value(name)
-            .map(|(name, cure)| (name.as_str(), ParameterKind::Elsewhere(cure)))
-    }
-
-    fn all(&self) -> impl Iterator<Item = &str> {
-        let listed = self
-            .counted
-            .iter()
-            .chain(&self.no_effect)
-            .chain(self.not_counted.keys());
-
-        listed
-            .chain(self.elsewhere.keys())
-            .chain(self.aliases.keys())
-            .map(String::as_str)
-    }
-}
-
-/// A switch, as command lines and JSON write it.
-pub fn switch(value: &Value) -> Option<bool> {
-    match value {
-        Value::Bool(on) => Some(*on),
-        Value::Number(number) => match number.as_u64() {
-            Some(0) => Some(false),
-            Some(1) => Some(true),
-            _ => None,
-        },
-        Value::String(word) => match word.trim().to_ascii_lowercase().as_str() {
-            "true" | "1" | "on" | "yes" | "enabled" | "" => Some(true),
-            "false" | "0" | "off" | "no" | "disabled" => Some(false),
-            _ => None,
-        },
-        _ => None,
-    }
-}
-
-/// Whether `value` is `off` in another notation: `1` and `"1"`, `false` and `"off"`.
-fn means(off: &Value, value: &Value) -> bool {
-    let text = |value: &Value| {
-        value
-            .as_str()
-            .map_or_else(|| value.to_string(), str::to_owned)
-            .trim()
-            .to_ascii_lowercase()
-    };
-
-    match off {
-        Value::Bool(off) => switch(value) == Some(*off),
-        Value::Number(off) => {
-            let number = value
-                .as_f64()
-                .or_else(|| value.as_str()?.trim().parse().ok());
-            number.is_some() && number == off.as_f64()
-        }
-        _ => matches!(text(value).as_str(), "null" | "none") || text(off) == text(value),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -490,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn counted_names_are_normalised() {
+    fn counted_names_are_normalized() {
         let expected = BTreeMap::from([("max_num_seqs".to_owned(), json!(4))]);
         assert_eq!(ask("--max-num-seqs", json!(4), None).unwrap(), expected);
         let off = BTreeMap::from([("enable_chunked_prefill".to_owned(), json!(false))]);
@@ -545,15 +393,15 @@ mod tests {
             );
         }
 
-        let said = message("data_parallel_size", json!(2), None);
+        let text = message("data_parallel_size", json!(2), None);
         assert!(
-            said.contains("not counted yet (ask for one replica); leave it out, or set it to 1"),
-            "{said}"
+            text.contains("not counted yet (ask for one replica); leave it out, or set it to 1"),
+            "{text}"
         );
     }
 
     #[test]
-    fn flags_have_the_effect_listed() {
+    fn flags_have_listed_effect() {
         use ParameterEffect::{Counted, Elsewhere, NoEffect, NotCounted};
 
         for (name, value, effect) in [
@@ -590,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn other_names_are_refused() {
+    fn other_names_are_rejected() {
         assert!(message("tp", json!(2), None).contains("ask with --tensor-parallel"));
         let unknown = message("max_seqs", json!(2), None);
         assert_eq!(
@@ -606,7 +454,7 @@ mod tests {
             LIST.counted(None, &twice)
                 .unwrap_err()
                 .to_string()
-                .contains("given as")
+                .contains("also given as")
         );
     }
 
@@ -622,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_with_ghosts_are_refused() {
+    fn inconsistent_lists_are_rejected() {
         for text in [
             "engine = \"e\"\nsource = \"s\"\ncounted = [\"a\", \"a\"]\nno_effect = []\n[not_counted]",
             "engine = \"e\"\nsource = \"s\"\ncounted = [\"a\"]\nno_effect = []\n[not_counted]\n[aliases]\nb = \"c\"",

@@ -1,14 +1,15 @@
-//! Parameters that enter the figures, by an engine's own names, and their values by kind.
+//! Parameters that enter the figures, by an engine's own names, and their values by type.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::parameter_names::{ParameterList, switch};
+use super::parameter_names::ParameterList;
+use super::value_forms::switch;
 use crate::engines::profile::millionths_of;
 use crate::engines::{EngineError, EngineVersion};
 
-/// Parameters as given, their names checked and normalised (`--max-num-seqs` is `max_num_seqs`).
+/// Given parameters with checked and normalized names (`--max-num-seqs` is `max_num_seqs`).
 #[derive(Clone, Debug)]
 pub struct Parameters {
     engine: &'static str,
@@ -28,12 +29,12 @@ impl Parameters {
         })
     }
 
-    /// The names that were given.
+    /// The given names.
     pub fn names(&self) -> BTreeSet<String> {
         self.values.keys().cloned().collect()
     }
 
-    /// The error for a value of `name`.
+    /// The error for an invalid value of `name`.
     pub fn bad(&self, name: &str, why: impl Into<String>) -> EngineError {
         let value = self
             .values
@@ -48,7 +49,7 @@ impl Parameters {
         }
     }
 
-    /// A whole number, not negative; a string of digits counts as one.
+    /// A non-negative whole number; a string of digits counts as one.
     pub fn count(&self, name: &str) -> Result<Option<u64>, EngineError> {
         let Some(value) = self.values.get(name) else {
             return Ok(None);
@@ -71,7 +72,7 @@ impl Parameters {
         }
     }
 
-    /// As [`Parameters::positive`], and at most 2^32: sizes are multiplied by it.
+    /// As [`Parameters::positive`], and at most 2^32, because products use it.
     pub fn size(&self, name: &str) -> Result<Option<u64>, EngineError> {
         match self.positive(name)? {
             Some(size) if size > 1 << 32 => Err(self.bad(name, "must be at most 2^32")),
@@ -95,7 +96,7 @@ impl Parameters {
             .ok_or_else(|| self.bad(name, format!("must be one of {}", choices.join(", "))))
     }
 
-    /// A number, not negative.
+    /// A non-negative number.
     pub fn number(&self, name: &str) -> Result<Option<f64>, EngineError> {
         let Some(value) = self.values.get(name) else {
             return Ok(None);
@@ -121,7 +122,7 @@ impl Parameters {
         }
     }
 
-    /// A number, not negative, in millionths.
+    /// A non-negative number in millionths.
     pub fn millionths(&self, name: &str) -> Result<Option<u64>, EngineError> {
         let Some(value) = self.values.get(name) else {
             return Ok(None);
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_read_by_kind() {
+    fn values_parse_by_type() {
         let parameters = given("--max-num-seqs", json!("256")).unwrap();
         assert_eq!(parameters.positive("max_num_seqs").unwrap(), Some(256));
 

@@ -1,5 +1,5 @@
-//! Bytes of one tensor on one rank: cast to the dtype it is computed in, divided by its rule,
-//! padded by its kernel.
+//! Bytes of one tensor on one rank: cast to its compute dtype, divided by its rule, padded by its
+//! kernel.
 
 use super::dtype::ComputeDtype;
 use super::tensor_parallel::{Classified, Rule, ShardPart, ShardPlace};
@@ -8,23 +8,23 @@ use crate::model::architecture::{Mixer, Recurrent, VisionTower};
 use crate::model::tensors::TensorClass;
 use crate::model::{Architecture, Dtype};
 
-/// Quantisation of a full-precision checkpoint at load, by the engine's own names.
+/// Quantization of a full-precision checkpoint at load, by the engine's own names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Online {
-    /// Thousandths of a byte for a weight: 1000 for FP8.
+    /// Thousandths of a byte per weight: 1000 for FP8.
     pub milli_bytes: u64,
     /// Bytes of scale for each output row.
     pub bytes_per_row: u64,
-    /// Only routed experts are quantised.
+    /// Whether only routed experts are quantized.
     pub experts_only: bool,
 }
 
 impl Online {
-    /// Methods that quantise at load (vLLM `--quantization`), with the bytes that they make of a
-    /// weight.
+    /// Parses a method that quantizes at load (vLLM `--quantization`).
     pub fn parse(method: &str) -> Option<Self> {
         let (milli_bytes, bytes_per_row) = match method {
-            // NF4 in blocks of 64, their scales quantised again to 8 bits (`compress_statistics`).
+            // NF4 in blocks of 64, whose scales are quantized again to 8 bits
+            // (`compress_statistics`).
             "bitsandbytes" => (516, 0),
             "experts_int8" => (1000, 4),
             "fp8" | "fp8_per_tensor" => (1000, 0),
@@ -47,37 +47,38 @@ impl Online {
     }
 }
 
-/// Widths that a kernel for FP4 experts rounds up to.
+/// The widths to which a kernel for FP4 experts rounds up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExpertPadding {
-    /// Expert width on a rank becomes a multiple of this.
+    /// The multiple to which the expert width on a rank is padded.
     pub width: u64,
-    /// The hidden size becomes a multiple of this.
+    /// The multiple to which the hidden size is padded.
     pub hidden: u64,
     /// Whether scales are padded like values (Triton's swizzle pads values only).
     pub scales: bool,
 }
 
-/// What one tensor's bytes depend on beside the tensor.
+/// The context of one tensor's bytes: everything except the tensor itself.
 #[derive(Clone, Copy, Debug)]
 pub struct ShardContext<'a> {
     /// The model.
     pub architecture: &'a Architecture,
-    /// Weights that are not quantised are cast to it.
+    /// The dtype to which unquantized weights are cast.
     pub compute: ComputeDtype,
-    /// Quantisation at load.
+    /// Quantization at load.
     pub online: Option<Online>,
     /// Padding of MXFP4 experts.
     pub mxfp4: Option<ExpertPadding>,
     /// Tensor-parallel degree.
     pub tensor: u64,
-    /// Experts are whole on a rank.
+    /// Whether each rank holds whole experts.
     pub expert_parallel: bool,
 }
 
 impl ShardContext<'_> {
-    /// Bytes of one tensor of `class` on one rank. Of a routed expert under expert parallelism: of
-    /// the whole tensor.
+    /// Bytes of one tensor of `class` on one rank.
+    ///
+    /// For a routed expert under expert parallelism, bytes of the whole tensor.
     pub fn bytes(&self, class: &TensorClass, classified: Classified) -> Bytes {
         let tensor = if classified.expert && self.expert_parallel {
             1
@@ -98,10 +99,11 @@ impl ShardContext<'_> {
         if scalar || tensor == 1 {
             return whole;
         }
-        // A tower whose heads do not divide is on every rank whole.
-        let uneven = |tower: VisionTower| !tower.heads.is_multiple_of(tensor);
+        // Every rank holds a whole tower if its heads do not divide.
+        let is_uneven = |tower: VisionTower| !tower.heads.is_multiple_of(tensor);
 
-        if classified.place == ShardPlace::Tower && self.architecture.vision.is_some_and(uneven) {
+        if classified.place == ShardPlace::Tower && self.architecture.vision.is_some_and(is_uneven)
+        {
             return whole;
         }
 
@@ -117,7 +119,7 @@ impl ShardContext<'_> {
             Rule::Replicated => whole,
             Rule::Column if classified.part == ShardPart::GroupIndex => whole,
             Rule::Row if Self::belongs_to_output(class, classified) => whole,
-            // A vocabulary is padded and divided by the caller, who knows its rows.
+            // The caller pads and divides a vocabulary, because it knows its rows.
             Rule::Column | Rule::Row | Rule::Vocabulary => whole.div_ceil(tensor),
             Rule::KeyValue => whole.div_ceil(tensor.min(self.kv_heads(class))),
             Rule::FusedQkv => {
@@ -132,7 +134,7 @@ impl ShardContext<'_> {
         }
     }
 
-    /// Elements of one row of an embedding or head, in bytes as resident.
+    /// Resident bytes of one row of an embedding or head.
     pub fn row_bytes(&self, class: &TensorClass, classified: Classified) -> Bytes {
         let rows = class.shape.first().copied().unwrap_or(1).max(1);
         self.cast(class, classified).div_ceil(rows)
@@ -152,10 +154,10 @@ impl ShardContext<'_> {
                 // NVFP4 block scales are swizzled: rows to 128, columns to 4
                 // (`utils/nvfp4_utils.py`).
                 Dtype::F8E4M3 if class.shape.len() == 2 => {
-                    let side = |at: usize, step: u64| {
-                        padded(class.shape.get(at).copied().unwrap_or(1), step)
+                    let padded_side = |axis: usize, step: u64| {
+                        padded(class.shape.get(axis).copied().unwrap_or(1), step)
                     };
-                    Bytes::new(side(0, 128)) * side(1, 4)
+                    Bytes::new(padded_side(0, 128)) * padded_side(1, 4)
                 }
                 _ => class.bytes_each,
             };
@@ -183,7 +185,9 @@ impl ShardContext<'_> {
         Bytes::new(elements) * self.compute.bytes()
     }
 
-    /// Routers in 32 bits (MiniMax M2's `gate` has `params_dtype` float32) and DeepSeek-V4's
+    /// Whether a tensor stays in 32 bits.
+    ///
+    /// These are MiniMax M2's routers (`gate` has `params_dtype` float32) and DeepSeek-V4's
     /// hyper-connections.
     fn keeps_float32(&self, class: &TensorClass, dtype: Dtype) -> bool {
         let router = class.pattern.ends_with("block_sparse_moe.gate.weight");
@@ -191,7 +195,9 @@ impl ShardContext<'_> {
             || (dtype == Dtype::F32 && class.pattern.contains("hc_"))
     }
 
-    /// MiniMax norms queries and keys over all heads at once, each rank its own heads
+    /// Whether a norm is divided by head.
+    ///
+    /// MiniMax normalizes queries and keys over all heads at once, each rank its own heads
     /// (`MiniMaxText01RMSNormTP`).
     fn norm_by_head(&self, class: &TensorClass) -> bool {
         self.architecture.model_type.starts_with("minimax")
@@ -206,7 +212,7 @@ impl ShardContext<'_> {
             .is_some_and(|quantization| quantization.desc_act)
     }
 
-    /// Whether a row layer's tensor belongs to its output side: biases and scales of one column or
+    /// Whether a row layer's tensor belongs to its output side: biases, and scales of one column or
     /// dimension.
     fn belongs_to_output(class: &TensorClass, classified: Classified) -> bool {
         match classified.part {
@@ -230,7 +236,7 @@ impl ShardContext<'_> {
     fn kv_heads(&self, class: &TensorClass) -> u64 {
         match self.layer_mixer(class) {
             Some(Mixer::Attention(attention)) => attention.kv_heads.max(1),
-            // Unknown: one head is never divided.
+            // For unknown heads, one head is never divided.
             _ => 1,
         }
     }
@@ -242,8 +248,9 @@ impl ShardContext<'_> {
         }
     }
 
-    /// Mamba-2 (`mamba_mixer2.py`): heads and channels divided, groups rounded up to a multiple of
-    /// the ranks.
+    /// Bytes of a Mamba-2 tensor on one rank (`mamba_mixer2.py`).
+    ///
+    /// Heads and channels are divided, groups rounded up to a multiple of the ranks.
     fn mamba_mixed(&self, class: &TensorClass, whole: Bytes, tensor: u64) -> Bytes {
         let layer = class.layers.first().and_then(|run| {
             self.architecture
@@ -270,7 +277,7 @@ impl ShardContext<'_> {
         };
 
         let projection = class.pattern.contains("in_proj");
-        let rows = |groups: u64| {
+        let row_count = |groups: u64| {
             let mixed = groups
                 .saturating_mul(state)
                 .saturating_mul(2)
@@ -283,11 +290,14 @@ impl ShardContext<'_> {
         };
 
         whole
-            .scale(rows(padded_groups(groups, tensor)), rows(groups).max(1))
+            .scale(
+                row_count(padded_groups(groups, tensor)),
+                row_count(groups).max(1),
+            )
             .div_ceil(tensor)
     }
 
-    /// Experts of MXFP4 in the layout of the kernel that runs them (`fused_moe/oracle/mxfp4.py`).
+    /// Bytes of MXFP4 experts in the layout of their kernel (`fused_moe/oracle/mxfp4.py`).
     fn padded_mxfp4(
         &self,
         class: &TensorClass,
@@ -341,7 +351,7 @@ impl ShardContext<'_> {
     }
 }
 
-/// `size` rounded up to a multiple of `step`, or the largest number there is.
+/// `size` rounded up to a multiple of `step`, saturating.
 fn padded(size: u64, step: u64) -> u64 {
     size.checked_next_multiple_of(step).unwrap_or(u64::MAX)
 }
@@ -378,7 +388,7 @@ mod tests {
         let architecture = config::architecture(config, None, &Inventory::default()).unwrap();
         let inventory = sample::inventory(&[("", name, dtype, shape)]);
         let (compute, class) = (ComputeDtype::Bfloat16, &inventory.classes[0]);
-        let residence = ShardContext {
+        let context = ShardContext {
             architecture: &architecture,
             compute,
             online,
@@ -387,12 +397,12 @@ mod tests {
             expert_parallel: false,
         };
 
-        residence.bytes(class, classify(class)).get()
+        context.bytes(class, classify(class)).get()
     }
 
-    /// One group of B and C is copied to every rank.
+    /// Every rank holds a copy of the one group of B and C.
     #[test]
-    fn the_groups_of_granite_and_bamba_are_not_divided() {
+    fn single_mamba_group_is_copied() {
         let config = json!({"architectures": ["GraniteMoeHybridForCausalLM"], "model_type": "granitemoehybrid",
             "hidden_size": 1536, "intermediate_size": 512, "num_hidden_layers": 1, "num_attention_heads": 12,
             "num_key_value_heads": 4, "layer_types": ["mamba"], "mamba_n_heads": 48, "mamba_d_head": 64,
@@ -411,8 +421,8 @@ mod tests {
     }
 
     #[test]
-    fn a_tower_whose_heads_do_not_divide_is_whole_on_every_rank() {
-        let config = |heads: u64| {
+    fn tower_with_uneven_heads_stays_whole() {
+        let config_with = |heads: u64| {
             json!({"architectures": ["LlavaForConditionalGeneration"], "model_type": "llava",
                 "text_config": {"model_type": "llama", "num_hidden_layers": 1},
                 "vision_config": {"num_hidden_layers": 1, "hidden_size": 3200, "num_attention_heads": heads,
@@ -421,21 +431,22 @@ mod tests {
 
         let name = "vision_tower.encoder.layers.0.mlp.fc1.weight";
         assert_eq!(
-            share(&config(25), name, &[12800, 3200], 8),
+            share(&config_with(25), name, &[12800, 3200], 8),
             12800 * 3200 * 2
         );
 
         assert_eq!(
-            share(&config(16), name, &[12800, 3200], 8),
+            share(&config_with(16), name, &[12800, 3200], 8),
             12800 * 3200 * 2 / 8
         );
     }
 
-    /// Bytes of one weight of a square linear layer of 4096, in hundred-thousandths, its scales and
-    /// tables included: of checkpoints by what their headers hold, of what is quantised at load by
-    /// the method.
+    /// Bytes of one weight of a square linear layer of 4096, in hundred-thousandths, scales and
+    /// tables included.
+    ///
+    /// Checkpoints follow their headers; weights quantized at load follow the method.
     #[test]
-    fn bytes_of_one_weight_by_method() {
+    fn weight_bytes_follow_method() {
         const SIDE: u64 = 4096;
 
         type Tensors<'t> = &'t [(&'t str, Dtype, &'t [u64])];
@@ -542,7 +553,7 @@ mod tests {
             let bytes =
                 share_of(&plain, tensor, 1, Online::parse(method)) * 100_000 / (SIDE * SIDE);
 
-            // Never below, and above by a thousandth at the most.
+            // The figure is never below, and at most a thousandth above.
             assert!(
                 (expected..=expected + 100).contains(&bytes),
                 "{method}: {bytes}"

@@ -1,74 +1,77 @@
-//! What tensor parallelism does to a tensor, told from its name as each model family writes it.
+//! The tensor-parallel rule of a tensor, by its name in each model family.
 //!
 //! Sources: vLLM `model_executor/layers/linear.py` (column, row, QKV),
-//! `vocab_parallel_embedding.py`, `layers/fused_moe/layer.py`, and the model files' use of them. A
-//! tensor whose name is not known is taken as replicated: that can only raise the need.
+//! `vocab_parallel_embedding.py`, `layers/fused_moe/layer.py`, and the model files that use them. A
+//! tensor with an unknown name is replicated, which can only raise the need.
 
+use super::tensor_names::{
+    COLUMN, EMBEDDINGS, FUSED_QKV, HEADS, KEY_VALUE, PARAMETERS, REPLICATED_PARENTS, ROW, TOWERS,
+};
 use crate::model::tensors::TensorClass;
 
-/// How a tensor is divided over tensor ranks.
+/// The division of a tensor over tensor ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// Output features divided.
+    /// Output features are divided.
     Column,
-    /// Input features divided; what belongs to the output (bias, channel scales) is whole.
+    /// Input features are divided; tensors of the output (bias, channel scales) are whole.
     Row,
-    /// Keys and values: divided down to one head, then copied.
+    /// Keys and values are divided down to one head, then copied.
     KeyValue,
     /// Query, key and value in one tensor.
     FusedQkv,
-    /// Mamba-2's input projection and convolution: heads divided, groups rounded up.
+    /// Mamba-2's input projection and convolution: heads are divided, groups rounded up.
     MambaMixed,
-    /// Vocabulary rows, padded and divided.
+    /// Vocabulary rows are padded and divided.
     Vocabulary,
-    /// On every rank whole.
+    /// Every rank holds the whole tensor.
     Replicated,
 }
 
-/// On which ranks a tensor is.
+/// The ranks that hold a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShardPlace {
-    /// In its decoder layers.
+    /// The stage of its decoder layer.
     Layers,
-    /// Embedding side: the first stage.
+    /// The first stage, on the embedding side.
     First,
-    /// Input embedding: the first stage, and the last where it is also the output head.
+    /// The first stage for the input embedding, and the last if it is also the output head.
     Embedding,
-    /// Output head: the last stage.
+    /// The last stage, for the output head.
     Head,
-    /// Final norms: the last stage.
+    /// The last stage, for final norms.
     Last,
-    /// On every stage (towers, what is not understood).
+    /// Every stage (towers, unknown tensors).
     Everywhere,
-    /// Vision or audio tower: on every stage unless it is not loaded.
+    /// Every stage, for a vision or audio tower that is loaded.
     Tower,
-    /// Next-token prediction: loaded for speculative decoding only.
+    /// The last stage, for next-token prediction with speculative decoding only.
     Draft,
-    /// Not loaded at all.
+    /// No rank.
     Skipped,
 }
 
 /// A tensor class with its place and rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Classified {
-    /// On which ranks.
+    /// The ranks that hold it.
     pub place: ShardPlace,
-    /// How divided there.
+    /// Its division there.
     pub rule: Rule,
-    /// Belongs to a routed expert.
+    /// Whether it belongs to a routed expert.
     pub expert: bool,
-    /// What kind of parameter of its module it is.
+    /// The kind of parameter in its module.
     pub part: ShardPart,
 }
 
-/// What a tensor is within its module.
+/// The kind of a tensor within its module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShardPart {
     /// The weight, packed or not.
     Weight,
     /// A bias of the output.
     Bias,
-    /// A scale, zero point or quantiser's table: kept as stored.
+    /// A scale, zero point or quantizer's table, resident as stored.
     Scale,
     /// GPTQ's group index.
     GroupIndex,
@@ -76,155 +79,12 @@ pub enum ShardPart {
     Float32,
 }
 
-const TOWERS: &[&str] = &[
-    "visual",
-    "vision_tower",
-    "vision_model",
-    "vision_embed_tokens",
-    "vision_encoder",
-    "multi_modal_projector",
-    "mm_projector",
-    "embed_vision",
-    "embed_audio",
-    "audio_tower",
-    "audio_encoder",
-    "connector",
-    "image_newline",
-    "vpm",
-    "resampler",
-    "mlp1",
-    "vision",
-    "img_processor",
-    "img_projection",
-];
-const EMBEDDINGS: &[&str] = &[
-    "embed_tokens",
-    "wte",
-    "word_embeddings",
-    "tok_embeddings",
-    "embed_in",
-    "embeddings",
-    "embed",
-    "embedding",
-];
-const HEADS: &[&str] = &["lm_head", "embed_out", "output", "output_layer", "head"];
-const COLUMN: &[&str] = &[
-    "q_proj",
-    "q_b_proj",
-    "kv_b_proj",
-    "gate_proj",
-    "up_proj",
-    "gate_up_proj",
-    "w1",
-    "w3",
-    "c_fc",
-    "c_fc_0",
-    "c_fc_1",
-    "fc1",
-    "fc_in",
-    "dense_h_to_4h",
-    "in_proj_qkvz",
-    "in_proj_ba",
-    "in_proj_qkv",
-    "in_proj_z",
-    "in_proj_a",
-    "in_proj_b",
-    "wq_b",
-    "wo_a",
-    "query",
-    "linear_fc1",
-    "dt_proj",
-    "A_log",
-    "D",
-    "dt_bias",
-    "sinks",
-    "attn_sink",
-    "input_linear",
-    "in_proj",
-    "conv1d",
-    "conv",
-    "g_b_proj",
-    "f_b_proj",
-    "b_proj",
-    "q_conv1d",
-    "k_conv1d",
-    "v_conv1d",
-    "gate",
-    "up",
-    "v1",
-    "proj_gate",
-    "wi",
-];
-const ROW: &[&str] = &[
-    "o_proj",
-    "out_proj",
-    "down_proj",
-    "w2",
-    "c_proj",
-    "dense_4h_to_h",
-    "fc2",
-    "fc_out",
-    "wo",
-    "wo_b",
-    "x_proj",
-    "output_linear",
-    "linear_fc2",
-    "dense",
-    "proj",
-];
-const KEY_VALUE: &[&str] = &["k_proj", "v_proj", "key", "value", "wk", "wv"];
-const FUSED_QKV: &[&str] = &[
-    "qkv_proj",
-    "query_key_value",
-    "c_attn",
-    "wqkv",
-    "W_pack",
-    "qkv",
-    "Wqkv",
-];
-/// Modules that hold one of the above names but are on every rank whole.
-const REPLICATED_PARENTS: &[&str] = &[
-    "indexer",
-    "compressor",
-    "router",
-    "patch_embed",
-    "patch_embedding",
-    "pooler",
-];
-
-/// The last segments that are parameters of the module before them.
-const PARAMETERS: &[&str] = &[
-    "weight",
-    "bias",
-    "qweight",
-    "qzeros",
-    "scales",
-    "g_idx",
-    "weight_scale",
-    "weight_scale_inv",
-    "weight_scale_2",
-    "input_scale",
-    "weight_packed",
-    "weight_shape",
-    "weight_zero_point",
-    "weight_g_idx",
-    "weight_global_scale",
-    "input_global_scale",
-    "scale",
-    "scale_inv",
-    "biases",
-    "weight_scale_inverse",
-    "k_scale",
-    "v_scale",
-    "e_score_correction_bias",
-];
-
-/// Place and rule of a class.
+/// Classifies a tensor by its name.
 pub fn classify(class: &TensorClass) -> Classified {
     let segments: Vec<&str> = class.pattern.split('.').collect();
     let (module, parents, part) = split_name(&segments);
 
-    let with = |place, rule| Classified {
+    let classify_as = |place, rule| Classified {
         place,
         rule,
         expert: false,
@@ -232,7 +92,7 @@ pub fn classify(class: &TensorClass) -> Classified {
     };
 
     if skipped(&segments, class) {
-        return with(ShardPlace::Skipped, Rule::Replicated);
+        return classify_as(ShardPlace::Skipped, Rule::Replicated);
     }
 
     let draft = segments
@@ -247,24 +107,26 @@ pub fn classify(class: &TensorClass) -> Classified {
         } else {
             tower_rule(module)
         };
-        return with(ShardPlace::Tower, rule);
+        return classify_as(ShardPlace::Tower, rule);
     }
 
     if class.layers.is_empty() && draft {
-        return with(ShardPlace::Draft, Rule::Replicated);
+        return classify_as(ShardPlace::Draft, Rule::Replicated);
     }
 
     if class.layers.is_empty() {
         return match module {
-            name if HEADS.contains(&name) => with(ShardPlace::Head, Rule::Vocabulary),
-            name if EMBEDDINGS.contains(&name) => with(ShardPlace::Embedding, Rule::Vocabulary),
+            name if HEADS.contains(&name) => classify_as(ShardPlace::Head, Rule::Vocabulary),
+            name if EMBEDDINGS.contains(&name) => {
+                classify_as(ShardPlace::Embedding, Rule::Vocabulary)
+            }
             name if name.contains("embed") || name == "wpe" => {
-                with(ShardPlace::First, Rule::Replicated)
+                classify_as(ShardPlace::First, Rule::Replicated)
             }
             name if name.contains("norm") || name.starts_with("ln_f") => {
-                with(ShardPlace::Last, Rule::Replicated)
+                classify_as(ShardPlace::Last, Rule::Replicated)
             }
-            _ => with(ShardPlace::Everywhere, Rule::Replicated),
+            _ => classify_as(ShardPlace::Everywhere, Rule::Replicated),
         };
     }
 
@@ -289,18 +151,18 @@ pub fn classify(class: &TensorClass) -> Classified {
 }
 
 fn layer_rule(module: &str, parents: &[&str], expert: bool) -> Rule {
-    // A router is a linear layer called `gate` beside the experts; inside them `gate` is a
+    // A router is a linear layer named `gate` next to the experts. Inside them, `gate` is a
     // projection.
     if module == "gate" && !expert {
         return Rule::Replicated;
     }
-    // Mamba-2 is `mixer` in its own family and Nemotron-H, `mamba` in Bamba, Falcon-H1, Granite 4
-    // and Zamba2.
+    // Mamba-2 is `mixer` in its own family and Nemotron-H, and `mamba` in Bamba, Falcon-H1, Granite
+    // 4 and Zamba2.
     if matches!(module, "in_proj" | "conv1d") && matches!(parents.last(), Some(&"mixer" | &"mamba"))
     {
         return Rule::MambaMixed;
     }
-    // Qwen-1 calls gate and up `w1` and `w2`; either way it is divided, and it has no bias.
+    // Qwen-1 names gate and up `w1` and `w2`; either way they are divided and have no bias.
     match module {
         name if KEY_VALUE.contains(&name) && !expert => Rule::KeyValue,
         name if FUSED_QKV.contains(&name) => Rule::FusedQkv,
@@ -322,17 +184,12 @@ fn tower_rule(module: &str) -> Rule {
     }
 }
 
-/// (module, what stands before it, which parameter of it).
+/// Splits a name into (module, its parents, the kind of parameter).
 fn split_name<'s>(segments: &'s [&'s str]) -> (&'s str, &'s [&'s str], ShardPart) {
-    let numeric_free = |parts: &'s [&'s str]| match parts {
-        [before @ .., "*"] => before,
-        other => other,
-    };
-
     let part = segments.last().copied().map_or(ShardPart::Weight, part_of);
     let mut parts = segments;
 
-    // bitsandbytes hangs its tables below the weight: `q_proj.weight.absmax`.
+    // bitsandbytes names its tables below the weight: `q_proj.weight.absmax`.
     if let Some(at) = parts
         .iter()
         .position(|segment| *segment == "weight" || *segment == "qweight")
@@ -349,7 +206,8 @@ fn split_name<'s>(segments: &'s [&'s str]) -> (&'s str, &'s [&'s str], ShardPart
                 {
                     inner
                 }
-                other => numeric_free(other),
+                [inner @ .., "*"] => inner,
+                other => other,
             };
             before
                 .split_last()
@@ -389,7 +247,7 @@ fn part_of(last: &str) -> ShardPart {
     }
 }
 
-/// Buffers of training, tables that engines compute anew.
+/// Whether a tensor is not loaded: training buffers, and tables that engines recompute.
 fn skipped(segments: &[&str], class: &TensorClass) -> bool {
     let last = segments.last().copied().unwrap_or_default();
     let mask = last == "bias"
@@ -424,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn families_names_find_their_rules() {
+    fn names_map_to_rules() {
         use {Rule::*, ShardPart::*, ShardPlace::*};
 
         for (name, expected) in [

@@ -1,21 +1,25 @@
-//! How layers are dealt to pipeline stages, and which degrees divide a number of devices.
+//! Distribution of layers over pipeline stages, and parallel degrees that divide a number of
+//! devices.
 
 use std::ops::Range;
 
-/// vLLM's rule (`distributed/utils.py`, `get_pp_indices`): the remainder goes, one layer each, to
-/// the stages before the last, backwards; the first gets one only when nothing else is left.
+/// vLLM's stages (`distributed/utils.py`, `get_pp_indices`).
+///
+/// Each stage before the last gets one layer of the remainder, from the last of them backwards. The
+/// first stage gets one only if no other stage is left.
 pub fn vllm_stages(layers: u32, stages: u32) -> Vec<Range<u32>> {
-    deal(layers, stages, |index, stages, rest| {
+    divide_layers(layers, stages, |index, stages, rest| {
         index + 1 + rest >= stages && index + 1 < stages
     })
 }
 
-/// SGLang's rule (`distributed/utils.py`, `get_pp_indices`): the remainder goes to the last stages.
+/// SGLang's stages (`distributed/utils.py`, `get_pp_indices`): the last stages get the remainder.
 pub fn sglang_stages(layers: u32, stages: u32) -> Vec<Range<u32>> {
-    deal(layers, stages, |index, stages, rest| index + rest >= stages)
+    divide_layers(layers, stages, |index, stages, rest| index + rest >= stages)
 }
 
-fn deal(
+/// Divides `layers` over `stages`; `gets_one_more` picks the stages that get a remaining layer.
+fn divide_layers(
     layers: u32,
     stages: u32,
     gets_one_more: impl Fn(u32, u32, u32) -> bool,
@@ -23,17 +27,17 @@ fn deal(
     let stages = stages.max(1);
     let (base, rest) = (layers / stages, layers % stages);
     let mut from = 0;
-    let stage = |index| {
+    let next_stage = |index| {
         let to = from + base + u32::from(gets_one_more(index, stages, rest));
         let range = from..to;
         from = to;
         range
     };
 
-    (0..stages).map(stage).collect()
+    (0..stages).map(next_stage).collect()
 }
 
-/// (tensor, stages) with `tensor x stages = devices`, the widest tensor degree first.
+/// The pairs (tensor, stages) with `tensor x stages = devices`, the highest tensor degree first.
 pub fn degrees(devices: u32) -> impl Iterator<Item = (u32, u32)> {
     (1..=devices)
         .rev()
@@ -50,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn the_remainder_spares_the_ends_in_vllm() {
+    fn vllm_remainder_avoids_both_ends() {
         assert_eq!(widths(&vllm_stages(61, 4)), [15, 15, 16, 15]);
         assert_eq!(widths(&vllm_stages(62, 4)), [15, 16, 16, 15]);
         assert_eq!(widths(&vllm_stages(63, 4)), [16, 16, 16, 15]);
@@ -59,14 +63,14 @@ mod tests {
     }
 
     #[test]
-    fn the_remainder_goes_last_in_sglang() {
+    fn sglang_remainder_goes_last() {
         assert_eq!(widths(&sglang_stages(61, 4)), [15, 15, 15, 16]);
         assert_eq!(widths(&sglang_stages(62, 4)), [15, 15, 16, 16]);
         assert_eq!(widths(&sglang_stages(3, 8)).iter().sum::<u32>(), 3);
     }
 
     #[test]
-    fn degrees_of_a_device_count() {
+    fn degrees_multiply_to_devices() {
         assert_eq!(
             degrees(6).collect::<Vec<_>>(),
             [(6, 1), (3, 2), (2, 3), (1, 6)]

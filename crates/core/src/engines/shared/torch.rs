@@ -1,10 +1,10 @@
-//! What every torch process holds on a device beside its tensors.
+//! Memory of every torch process on a device in addition to its tensors.
 
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
 use crate::engines::{Basis, Component, ComponentName, Interval};
 
-/// The CUDA context of one torch process: 3.0 MiB for each multiprocessor and 150 to 250 MiB of
+/// The CUDA context of one torch process: 3.0 MiB for each multiprocessor, and 150 to 250 MiB of
 /// kernels as they load.
 ///
 /// Fitted to published start-up readings: 107 MiB bare on 34 multiprocessors (ggml-org/llama.cpp PR
@@ -13,7 +13,7 @@ use crate::engines::{Basis, Component, ComponentName, Interval};
 pub(crate) fn cuda_context(device: &DeviceFacts) -> Component {
     let detail = match device.multiprocessors {
         Some(count) => format!("3 MiB x {count} multiprocessors and the libraries' kernels"),
-        None => "multiprocessors not known".to_owned(),
+        None => "number of multiprocessors unknown".to_owned(),
     };
 
     Component::between(
@@ -35,8 +35,10 @@ pub(crate) fn cuda_context_bytes(device: &DeviceFacts) -> Interval {
     }
 }
 
-/// cuBLAS's workspace in torch: 32 MiB from compute capability 9.0 on, 8,519,680 bytes below, and
-/// cuBLASLt's (PyTorch `aten/src/ATen/cuda/CUDABlas.cpp`, `parseChosenWorkspaceSize`).
+/// Bytes of cuBLAS's workspace in torch.
+///
+/// 32 MiB from compute capability 9.0 on and 8,519,680 bytes below, plus cuBLASLt's (PyTorch
+/// `aten/src/ATen/cuda/CUDABlas.cpp`, `parseChosenWorkspaceSize`).
 pub(crate) fn cublas(device: &DeviceFacts) -> Interval {
     match device.capability() {
         Some(capability) if capability < 90 => {

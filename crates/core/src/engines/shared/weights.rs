@@ -9,26 +9,27 @@ use crate::engines::Split;
 use crate::model::architecture::{Mixer, RopeTable, Task};
 use crate::model::tensors::{Inventory, TensorClass};
 
-/// What of the model is not loaded.
+/// The parts of a model that are not loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Omitted {
-    /// Vision and audio towers (every modality's limit is 0).
+    /// Vision and audio towers (the limit of every modality is 0).
     pub towers: bool,
     /// Next-token predictors (no speculative decoding).
     pub drafts: bool,
 }
 
-/// The classes of an inventory with their rules, told once.
+/// The classified tensors of an inventory.
 #[derive(Clone, Debug)]
 pub struct Classes<'a> {
     rows: Vec<(&'a TensorClass, Classified)>,
-    /// No output head is loaded beside the embedding.
+    /// Whether no output head is loaded in addition to the embedding.
     pub tied: bool,
 }
 
 impl<'a> Classes<'a> {
-    /// Classifies `inventory` for a model whose embeddings are tied if `tied` says so or no head is
-    /// stored.
+    /// Classifies `inventory`.
+    ///
+    /// Embeddings are tied if `tied` says so or no head is stored.
     pub fn new(inventory: &'a Inventory, tied: Option<bool>, task: Task) -> Self {
         let rows: Vec<_> = inventory
             .classes
@@ -51,13 +52,13 @@ pub struct WeightTable {
     last: Bytes,
     everywhere: Bytes,
     towers: Bytes,
-    /// `layers[n]`: bytes of layers before n, without experts under expert parallelism.
+    /// `layers[n]`: bytes of the layers before n, without experts under expert parallelism.
     layers: Vec<u64>,
     /// `expert[n]`: bytes of one expert in each layer before n, under expert parallelism.
     expert: Vec<u64>,
     experts: u64,
-    /// What the engine computes once and keeps beside, by layer before n (MLA's absorbed
-    /// projections).
+    /// Tensors that the engine computes once and keeps (MLA's absorbed projections), by layer
+    /// before n.
     absorbed: Vec<u64>,
     tables: Bytes,
     tied: bool,
@@ -65,15 +66,16 @@ pub struct WeightTable {
 }
 
 impl WeightTable {
-    /// The table for one degree. `vocabulary_step`: rows are padded to a multiple of it before they
-    /// are divided.
+    /// The table for one degree.
+    ///
+    /// Vocabulary rows are padded to a multiple of `vocabulary_step` before they are divided.
     pub fn new(
         classes: &Classes<'_>,
-        residence: &ShardContext<'_>,
+        context: &ShardContext<'_>,
         vocabulary_step: u64,
         omitted: Omitted,
     ) -> Self {
-        let architecture = residence.architecture;
+        let architecture = context.architecture;
         let layer_count = architecture.layer_count();
         let size = architecture.layers.len();
 
@@ -90,22 +92,7 @@ impl WeightTable {
         let whole_layers = architecture.task == Task::EncodeDecode;
 
         for (class, row) in &classes.rows {
-            let each = if row.rule == Rule::Vocabulary && row.part == ShardPart::Weight {
-                let rows = class
-                    .shape
-                    .first()
-                    .copied()
-                    .unwrap_or(1)
-                    .max(architecture.vocab_size);
-                let padded = Bytes::new(rows)
-                    .round_up(vocabulary_step)
-                    .div_ceil(residence.tensor.max(1))
-                    .get();
-                residence.row_bytes(class, *row) * padded
-            } else {
-                residence.bytes(class, *row)
-            };
-
+            let each = tensor_bytes(class, *row, context, vocabulary_step);
             let all = each * class.count;
             match row.place {
                 ShardPlace::Skipped => {}
@@ -114,7 +101,7 @@ impl WeightTable {
                 ShardPlace::Head if classes.tied => {}
                 ShardPlace::Head => table.head += all,
                 ShardPlace::First => table.first += all,
-                // A predictor stored apart runs on the last stage.
+                // A separately stored predictor runs on the last stage.
                 ShardPlace::Last | ShardPlace::Draft => table.last += all,
                 ShardPlace::Tower if omitted.towers => {}
                 ShardPlace::Tower => table.towers += all,
@@ -123,7 +110,7 @@ impl WeightTable {
                 ShardPlace::Layers => {
                     let each =
                         each * doubled_values(class, classes, architecture.model_type.as_str());
-                    let split = row.expert && residence.expert_parallel;
+                    let split = row.expert && context.expert_parallel;
 
                     for run in &class.layers {
                         for layer in run.first..=run.last.min(layer_count.saturating_sub(1)) {
@@ -133,7 +120,7 @@ impl WeightTable {
                             };
 
                             if split {
-                                // One expert: a slice of a fused tensor, or one of the tensors.
+                                // An expert is a slice of a fused tensor, or one of the tensors.
                                 expert[slot] += (each * run.each).div_ceil(table.experts);
                             } else {
                                 layers[slot] += each * run.each;
@@ -146,8 +133,8 @@ impl WeightTable {
                                 .saturating_sub(run.first.max(layer_count)),
                         );
 
-                        // Layers behind the last are next-token predictors where the configuration
-                        // has them; else kept.
+                        // Layers after the last are next-token predictors if the configuration has
+                        // them; otherwise they are loaded.
                         if beyond > 0 && !(architecture.mtp_layers > 0 && omitted.drafts) {
                             table.last += each * run.each * beyond;
                         }
@@ -156,26 +143,27 @@ impl WeightTable {
             }
         }
 
-        table.layers = prefix(layers);
-        table.expert = prefix(expert);
+        table.layers = prefix_sums(layers);
+        table.expert = prefix_sums(expert);
 
-        table.absorbed = prefix(
+        table.absorbed = prefix_sums(
             architecture
                 .layers
                 .iter()
-                .map(|layer| absorbed(&layer.mixer, residence))
+                .map(|layer| absorbed(&layer.mixer, context))
                 .collect(),
         );
 
-        table.tables = tables(residence);
+        table.tables = tables(context);
         table
     }
 
-    /// The table of a model whose tensors have no names (pickles): `total` bytes, embeddings as
-    /// configured, the rest by layer in equal shares.
-    pub fn flat(total: Bytes, residence: &ShardContext<'_>) -> Self {
-        let architecture = residence.architecture;
-        let (tensor, es) = (residence.tensor.max(1), residence.compute.bytes());
+    /// The table of a model whose tensors have no names (pickles).
+    ///
+    /// Embeddings are as configured; layers get equal shares of the other bytes in `total`.
+    pub fn flat(total: Bytes, context: &ShardContext<'_>) -> Self {
+        let architecture = context.architecture;
+        let (tensor, es) = (context.tensor.max(1), context.compute.bytes());
         let rows = Bytes::product([architecture.vocab_size, architecture.hidden_size, es]);
         let needs_head = !matches!(architecture.task, Task::Encode | Task::Pool);
         let tied = architecture.tied_embeddings == Some(true) || !needs_head;
@@ -193,16 +181,16 @@ impl WeightTable {
             } else {
                 rows.div_ceil(tensor)
             },
-            layers: prefix(vec![each; size]),
+            layers: prefix_sums(vec![each; size]),
             expert: vec![0; size + 1],
-            absorbed: prefix(
+            absorbed: prefix_sums(
                 architecture
                     .layers
                     .iter()
-                    .map(|layer| absorbed(&layer.mixer, residence))
+                    .map(|layer| absorbed(&layer.mixer, context))
                     .collect(),
             ),
-            tables: tables(residence),
+            tables: tables(context),
             experts: 1,
             tied,
             needs_head,
@@ -244,32 +232,54 @@ impl WeightTable {
         sum
     }
 
-    /// Bytes that `rank` of `split` holds in tensors of its decoder layers.
+    /// Bytes of the decoder layers on `rank` of `split`.
     pub fn of_layers(&self, split: &Split, rank: usize) -> Bytes {
         between(&self.layers, &split.stage_of(rank).1)
     }
 
-    /// Engine-made tables (RoPE) on every rank.
+    /// Bytes of engine-made tables (RoPE), on every rank.
     pub fn tables(&self) -> Bytes {
         self.tables
     }
 }
 
-/// RoPE tables: one for each distinct configuration, on every rank.
-fn tables(residence: &ShardContext<'_>) -> Bytes {
-    let es = residence.compute.bytes();
-    let bytes = |rope: &RopeTable| {
-        Bytes::product([
-            rope.positions,
-            rope.rotary_dim,
-            if rope.float32 { 4 } else { es },
-        ])
-    };
+/// Bytes of one tensor on one rank, with the rows of a vocabulary padded to `vocabulary_step`.
+fn tensor_bytes(
+    class: &TensorClass,
+    row: Classified,
+    context: &ShardContext<'_>,
+    vocabulary_step: u64,
+) -> Bytes {
+    if row.rule != Rule::Vocabulary || row.part != ShardPart::Weight {
+        return context.bytes(class, row);
+    }
 
-    residence.architecture.rope.iter().map(bytes).sum()
+    let rows = class
+        .shape
+        .first()
+        .copied()
+        .unwrap_or(1)
+        .max(context.architecture.vocab_size);
+    let padded = Bytes::new(rows)
+        .round_up(vocabulary_step)
+        .div_ceil(context.tensor.max(1))
+        .get();
+
+    context.row_bytes(class, row) * padded
 }
 
-fn prefix(each: Vec<Bytes>) -> Vec<u64> {
+/// Bytes of the RoPE tables: one for each distinct configuration, on every rank.
+fn tables(context: &ShardContext<'_>) -> Bytes {
+    let es = context.compute.bytes();
+    let table_bytes = |rope: &RopeTable| {
+        let element = if rope.float32 { 4 } else { es };
+        Bytes::product([rope.positions, rope.rotary_dim, element])
+    };
+
+    context.architecture.rope.iter().map(table_bytes).sum()
+}
+
+fn prefix_sums(each: Vec<Bytes>) -> Vec<u64> {
     let mut sum = Bytes::ZERO;
     std::iter::once(0)
         .chain(each.into_iter().map(|bytes| {
@@ -280,14 +290,17 @@ fn prefix(each: Vec<Bytes>) -> Vec<u64> {
 }
 
 fn between(prefix: &[u64], range: &Range<u32>) -> Bytes {
-    let at = |layer: u32| {
+    let sum_before = |layer: u32| {
         prefix
             .get((layer as usize).min(prefix.len().saturating_sub(1)))
             .copied()
             .unwrap_or(0)
     };
 
-    let (from, to) = (at(range.start), at(range.end.max(range.start)));
+    let (from, to) = (
+        sum_before(range.start),
+        sum_before(range.end.max(range.start)),
+    );
     if to == u64::MAX {
         Bytes::OVERFLOW
     } else {
@@ -295,22 +308,26 @@ fn between(prefix: &[u64], range: &Range<u32>) -> Bytes {
     }
 }
 
-/// MLA keeps W_UK^T and W_UV beside `kv_b_proj`, always in the activation dtype (vLLM
+/// Bytes of MLA's absorbed projections of one layer.
+///
+/// MLA keeps W_UK^T and W_UV in addition to `kv_b_proj`, always in the activation dtype (vLLM
 /// `layers/attention/mla_attention.py`, `process_weights_after_loading`). DeepSeek V4 has no
 /// `kv_b_proj`.
-fn absorbed(mixer: &Mixer, residence: &ShardContext<'_>) -> Bytes {
+fn absorbed(mixer: &Mixer, context: &ShardContext<'_>) -> Bytes {
     match mixer {
         Mixer::Latent(latent) if latent.compress_ratio.is_none() => Bytes::product([
             latent.kv_lora_rank,
-            latent.heads.div_ceil(residence.tensor.max(1)),
+            latent.heads.div_ceil(context.tensor.max(1)),
             latent.nope_dim.saturating_add(latent.value_dim),
-            residence.compute.bytes(),
+            context.compute.bytes(),
         ]),
         _ => Bytes::ZERO,
     }
 }
 
-/// Gemma 4's global layers store one projection for keys and values; both slots are filled from it.
+/// How many resident tensors one stored tensor fills.
+///
+/// Gemma 4's global layers store one projection for keys and values and fill both from it.
 fn doubled_values(class: &TensorClass, classes: &Classes<'_>, model_type: &str) -> u64 {
     if !model_type.starts_with("gemma4") || !class.pattern.contains(".k_proj.") {
         return 1;
@@ -341,34 +358,34 @@ mod tests {
 
     fn mixtral(tied: bool) -> (Architecture, Inventory) {
         let mut builder = InventoryBuilder::default();
-        let mut add = |name: &str, shape: &[u64]| {
+        let mut add_tensor = |name: &str, shape: &[u64]| {
             let bytes = Bytes::new(shape.iter().product::<u64>() * 2);
             builder.add("", name, Storage::Known(Dtype::BF16), shape, bytes);
         };
 
-        add("model.embed_tokens.weight", &[128, 64]);
-        add("model.norm.weight", &[64]);
+        add_tensor("model.embed_tokens.weight", &[128, 64]);
+        add_tensor("model.norm.weight", &[64]);
 
         if !tied {
-            add("lm_head.weight", &[128, 64]);
+            add_tensor("lm_head.weight", &[128, 64]);
         }
 
         for layer in 0..4 {
-            let mut at = |name: &str, shape: &[u64]| {
-                add(&format!("model.layers.{layer}.{name}.weight"), shape);
+            let mut add_to_layer = |name: &str, shape: &[u64]| {
+                add_tensor(&format!("model.layers.{layer}.{name}.weight"), shape);
             };
 
-            at("input_layernorm", &[64]);
-            at("self_attn.q_proj", &[64, 64]);
-            at("self_attn.k_proj", &[32, 64]);
-            at("self_attn.v_proj", &[32, 64]);
-            at("self_attn.o_proj", &[64, 64]);
-            at("block_sparse_moe.gate", &[6, 64]);
+            add_to_layer("input_layernorm", &[64]);
+            add_to_layer("self_attn.q_proj", &[64, 64]);
+            add_to_layer("self_attn.k_proj", &[32, 64]);
+            add_to_layer("self_attn.v_proj", &[32, 64]);
+            add_to_layer("self_attn.o_proj", &[64, 64]);
+            add_to_layer("block_sparse_moe.gate", &[6, 64]);
 
             for expert in 0..6 {
-                at(&format!("block_sparse_moe.experts.{expert}.w1"), &[32, 64]);
-                at(&format!("block_sparse_moe.experts.{expert}.w2"), &[64, 32]);
-                at(&format!("block_sparse_moe.experts.{expert}.w3"), &[32, 64]);
+                add_to_layer(&format!("block_sparse_moe.experts.{expert}.w1"), &[32, 64]);
+                add_to_layer(&format!("block_sparse_moe.experts.{expert}.w2"), &[64, 32]);
+                add_to_layer(&format!("block_sparse_moe.experts.{expert}.w3"), &[32, 64]);
             }
         }
 
@@ -393,7 +410,7 @@ mod tests {
         expert_parallel: bool,
     ) -> WeightTable {
         let compute = ComputeDtype::Bfloat16;
-        let residence = ShardContext {
+        let context = ShardContext {
             architecture,
             compute,
             online: None,
@@ -405,7 +422,7 @@ mod tests {
         let classes = Classes::new(inventory, architecture.tied_embeddings, architecture.task);
         WeightTable::new(
             &classes,
-            &residence,
+            &context,
             64,
             Omitted {
                 towers: false,
@@ -422,27 +439,27 @@ mod tests {
     const EXPERT: u64 = 3 * 32 * 64 * 2;
 
     #[test]
-    fn one_rank_holds_everything_and_eight_copy_the_kv_heads() {
+    fn eight_ranks_copy_kv_heads() {
         let (architecture, inventory) = mixtral(false);
-        let bytes = |tensor: u32| {
+        let bytes_on = |tensor: u32| {
             table(&architecture, &inventory, u64::from(tensor), false)
                 .bytes(&Split::tensor(tensor, 4), 0)
                 .get()
         };
 
         let whole = ROPE + 2 * EMBEDDING + NORMS + 4 * (NORMS + GATE + ATTENTION + 6 * EXPERT);
-        assert_eq!(bytes(1), whole);
+        assert_eq!(bytes_on(1), whole);
 
         // Four KV heads on eight ranks: a quarter of keys and values each.
         let attention = 64 * 64 * 2 * 2 / 8 + 32 * 64 * 2 * 2 / 4;
         assert_eq!(
-            bytes(8),
+            bytes_on(8),
             ROPE + 2 * EMBEDDING / 8 + NORMS + 4 * (NORMS + GATE + attention + 6 * EXPERT / 8)
         );
     }
 
     #[test]
-    fn tied_embeddings_are_on_both_ends_of_a_pipeline() {
+    fn tied_embeddings_are_on_both_ends() {
         let (architecture, inventory) = mixtral(true);
         let table = table(&architecture, &inventory, 1, false);
 
@@ -467,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_experts_go_to_the_first_ranks_first() {
+    fn first_ranks_hold_more_experts() {
         let (architecture, inventory) = mixtral(false);
         let table = table(&architecture, &inventory, 4, true);
 
@@ -476,21 +493,21 @@ mod tests {
             ..Split::tensor(4, 4)
         };
 
-        // Six experts on four ranks: 2, 2, 1, 1.
-        let of = |rank| table.bytes(&split, rank).get();
-        assert_eq!(of(0), of(1));
-        assert_eq!(of(2), of(3));
-        assert_eq!(of(1) - of(2), 4 * EXPERT);
+        // Four ranks hold 2, 2, 1 and 1 of six experts.
+        let bytes_of = |rank| table.bytes(&split, rank).get();
+        assert_eq!(bytes_of(0), bytes_of(1));
+        assert_eq!(bytes_of(2), bytes_of(3));
+        assert_eq!(bytes_of(1) - bytes_of(2), 4 * EXPERT);
     }
 
     #[test]
-    fn experts_int8_quantises_the_experts_alone() {
+    fn experts_int8_quantizes_only_experts() {
         let (architecture, inventory) = mixtral(false);
         let classes = Classes::new(&inventory, architecture.tied_embeddings, architecture.task);
 
-        let at = |online| {
+        let bytes_with = |online| {
             let compute = ComputeDtype::Bfloat16;
-            let residence = ShardContext {
+            let context = ShardContext {
                 architecture: &architecture,
                 compute,
                 online,
@@ -501,7 +518,7 @@ mod tests {
 
             let table = WeightTable::new(
                 &classes,
-                &residence,
+                &context,
                 64,
                 Omitted {
                     towers: false,
@@ -515,8 +532,8 @@ mod tests {
         // Four bytes of scale for each output row: 32 + 32 + 64 rows an expert.
         let saved = 4 * 6 * (EXPERT / 2 - 4 * (32 + 32 + 64));
         assert_eq!(
-            at(None)
-                - at(crate::engines::shared::shard_size::Online::parse(
+            bytes_with(None)
+                - bytes_with(crate::engines::shared::shard_size::Online::parse(
                     "experts_int8"
                 )),
             saved
@@ -524,9 +541,9 @@ mod tests {
     }
 
     #[test]
-    fn pickles_are_shared_out_by_layer() {
+    fn pickles_are_divided_by_layer() {
         let (architecture, _) = mixtral(false);
-        let residence = ShardContext {
+        let context = ShardContext {
             architecture: &architecture,
             compute: ComputeDtype::Bfloat16,
             online: None,
@@ -535,7 +552,7 @@ mod tests {
             expert_parallel: false,
         };
 
-        let table = WeightTable::flat(Bytes::new(2 * EMBEDDING + 8000), &residence);
+        let table = WeightTable::flat(Bytes::new(2 * EMBEDDING + 8000), &context);
         assert_eq!(
             table.bytes(&Split::tensor(2, 4), 0).get(),
             ROPE + EMBEDDING + 4000

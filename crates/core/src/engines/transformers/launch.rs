@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::settings::TransformersSettings;
 use crate::bytes::Bytes;
-use crate::engines::reference::dtype_name;
+use crate::engines::compute_dtype::dtype_name;
 use crate::engines::shared::python::literal;
 use crate::engines::{Launch, LaunchPlan, Offload};
 use crate::model::Model;

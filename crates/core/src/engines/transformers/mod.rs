@@ -21,9 +21,10 @@ use serde_json::Value;
 
 use self::loadable::check_model;
 use self::prepared::TransformersPrepared;
+use super::lora::{AdapterMemory, WithAdapter};
 use super::{Engine, EngineError, EngineRequest, PreparedEngine};
 use crate::device::DeviceFacts;
-use crate::model::Model;
+use crate::model::{Adapter, Model};
 
 /// The engine's name in errors.
 const NAME: &str = "transformers";
@@ -46,12 +47,38 @@ impl Engine for Transformers {
         None
     }
 
+    fn is_runnable(&self) -> bool {
+        true
+    }
+
+    fn with_constants(
+        &self,
+        _constants: &toml::Table,
+    ) -> Result<Option<Box<dyn Engine>>, EngineError> {
+        Ok(None)
+    }
+
     fn prepare<'a>(
         &self,
         request: &EngineRequest<'a>,
     ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
         let architecture = check_model(request.model)?;
         Ok(Box::new(TransformersPrepared::new(request, architecture)?))
+    }
+
+    fn prepare_with_adapter<'a>(
+        &self,
+        request: &EngineRequest<'a>,
+        adapter: &'a Adapter,
+    ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
+        let prepared = Engine::prepare(self, request)?;
+
+        Ok(Box::new(WithAdapter::new(
+            prepared,
+            request,
+            adapter,
+            AdapterMemory::Cast,
+        )))
     }
 }
 

@@ -10,7 +10,7 @@ use super::weights::TransformersWeights;
 use super::{activations, cache, launch};
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
-use crate::engines::reference::dtype_name;
+use crate::engines::compute_dtype::dtype_name;
 use crate::engines::shared::layer_kinds::LayerKinds;
 use crate::engines::shared::split_rules::illegal;
 use crate::engines::shared::torch::{cublas, cuda_context, cuda_context_bytes};

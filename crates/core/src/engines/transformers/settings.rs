@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::NAME;
-use crate::engines::reference::{dtype_name, model_dtype};
+use crate::engines::compute_dtype::{dtype_name, model_dtype};
 use crate::engines::shared::parameter_names::ParameterList;
 use crate::engines::shared::parameters::Parameters;
 use crate::engines::{AskedContext, EngineError, EngineRequest, EngineVersion, Workload};

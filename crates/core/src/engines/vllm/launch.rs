@@ -76,7 +76,7 @@ impl VllmPrepared<'_> {
         );
         arguments.flag("max-num-batched-tokens", &settings.batched_tokens);
 
-        if settings.kv.quantised() {
+        if settings.kv.is_quantized() {
             let name = match &*settings.kv_name {
                 "fp8_ds_mla" => "fp8",
                 name => name,

@@ -6,6 +6,7 @@
 //! writes the command line.
 
 mod activations;
+mod adapter;
 pub mod cache;
 mod cache_bytes;
 mod capacity;
@@ -40,14 +41,15 @@ pub use settings::StateMode;
 use settings::{ENGINE, VllmSettings, unsupported};
 pub use start_up_log::StartUpLog;
 
+use super::lora::{AdapterMemory, WithAdapter};
 use super::profile::{Profile, ProfileError, Profiles};
 use super::shared::cache::CacheLayers;
 use super::shared::layer_kinds::LayerKinds;
 use super::shared::weights::{Classes, WeightTable};
 use super::{Engine, EngineError, EngineRequest, PreparedEngine};
 use crate::device::DeviceFacts;
-use crate::model::Model;
 use crate::model::architecture::Architecture;
+use crate::model::{Adapter, Model};
 
 /// vLLM with its profiles.
 #[derive(Clone, Debug)]
@@ -108,11 +110,41 @@ impl Engine for Vllm {
         None
     }
 
+    fn is_runnable(&self) -> bool {
+        true
+    }
+
+    fn with_constants(
+        &self,
+        constants: &toml::Table,
+    ) -> Result<Option<Box<dyn Engine>>, EngineError> {
+        let profiles = Self::profiles().and_then(|profiles| profiles.overridden(constants));
+        let profiles = profiles.map_err(|error| profile_error(&error))?;
+
+        Ok(Some(Box::new(Self::with_profiles(profiles))))
+    }
+
     fn prepare<'a>(
         &self,
         request: &EngineRequest<'a>,
     ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
         Ok(Box::new(Self::prepare(self, request)?))
+    }
+
+    fn prepare_with_adapter<'a>(
+        &self,
+        request: &EngineRequest<'a>,
+        lora: &'a Adapter,
+    ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
+        let prepared = Engine::prepare(self, request)?;
+        adapter::check(lora, &prepared.parameters())?;
+
+        Ok(Box::new(WithAdapter::new(
+            prepared,
+            request,
+            lora,
+            AdapterMemory::InSlots,
+        )))
     }
 }
 

@@ -1,13 +1,13 @@
-//! What the asker fixed: the engine, the split, the devices, host memory.
+//! Suggestions that change a constraint: the engine, the split, the devices, host memory.
 
-use super::Tried;
 use super::proposal::{Change, Proposal, Setting};
+use super::trials::Trials;
 use crate::engines::Engine;
 use crate::placement::plan::ResolvedWorkload;
 
-/// Leaves the split or the devices open where they were fixed; both where neither alone helps.
-pub(super) fn open(tried: &mut Tried<'_>) {
-    let asked = &tried.ask.constraints;
+/// Leaves a fixed split or fixed devices open; both if neither alone helps.
+pub(super) fn leave_open(trials: &mut Trials<'_>) {
+    let asked = &trials.ask.constraints;
     let tensor = asked.tensor.map(|_| Setting::TensorParallel);
     let split: Vec<Setting> = tensor
         .into_iter()
@@ -16,7 +16,7 @@ pub(super) fn open(tried: &mut Tried<'_>) {
     let devices: Vec<Setting> = asked.devices.iter().map(|_| Setting::Devices).collect();
     let both: Vec<Setting> = split.iter().chain(&devices).cloned().collect();
 
-    let ways = [
+    let choices = [
         (&split, "the split is then chosen for you"),
         (&devices, "every device of this host is then considered"),
         (
@@ -25,11 +25,11 @@ pub(super) fn open(tried: &mut Tried<'_>) {
         ),
     ];
 
-    for (settings, message) in ways
+    for (settings, message) in choices
         .into_iter()
         .filter(|(settings, _)| !settings.is_empty())
     {
-        if tried.propose(&Proposal::new(
+        if trials.propose(&Proposal::new(
             settings.iter().cloned().map(Change::LeaveOpen),
             message,
         )) {
@@ -38,41 +38,46 @@ pub(super) fn open(tried: &mut Tried<'_>) {
     }
 }
 
-/// The same workload on each of `engines`, with every constraint kept.
-pub(super) fn engines<'e>(
-    tried: &mut Tried<'e>,
+/// Tries the same workload on each of `engines`, with every constraint kept.
+pub(super) fn other_engines<'e>(
+    trials: &mut Trials<'e>,
     engines: &[&'e dyn Engine],
     settled: Option<&ResolvedWorkload>,
 ) {
     for &engine in engines {
         let message = format!("the same workload on {}", engine.name());
         let plain = Proposal::new([Change::Engine(engine)], message);
-        let Some(proposal) =
-            takes(tried, plain.clone()).or_else(|| takes(tried, without_own_words(tried, plain)))
+        let Some(proposal) = accepted(trials, plain.clone())
+            .or_else(|| accepted(trials, without_engine_parameters(trials, plain)))
         else {
             continue;
         };
 
         let context = settled.map(|settled| settled.workload.context);
-        let proposal = match context.filter(|context| tried.context_of(&proposal) != Some(*context))
-        {
-            Some(context) => proposal.and(Change::Context(context)),
-            None => proposal,
-        };
+        let proposal =
+            match context.filter(|context| trials.context_of(&proposal) != Some(*context)) {
+                Some(context) => proposal.and(Change::Context(context)),
+                None => proposal,
+            };
 
-        tried.propose(&proposal);
+        trials.propose(&proposal);
     }
 }
 
-/// The proposal, where the engine takes the question.
-fn takes<'e>(tried: &Tried<'e>, proposal: Proposal<'e>) -> Option<Proposal<'e>> {
-    tried.context_of(&proposal).map(|_| proposal)
+/// Returns the proposal if the engine accepts the question.
+fn accepted<'e>(trials: &Trials<'e>, proposal: Proposal<'e>) -> Option<Proposal<'e>> {
+    trials.context_of(&proposal).map(|_| proposal)
 }
 
-/// The proposal without parameters that another engine may not know.
-fn without_own_words<'e>(tried: &Tried<'e>, proposal: Proposal<'e>) -> Proposal<'e> {
-    let parameters = tried.ask.parameters.keys().cloned().map(Setting::Parameter);
-    let dtype = tried
+/// Returns the proposal without parameters that another engine may not know.
+fn without_engine_parameters<'e>(trials: &Trials<'e>, proposal: Proposal<'e>) -> Proposal<'e> {
+    let parameters = trials
+        .ask
+        .parameters
+        .keys()
+        .cloned()
+        .map(Setting::Parameter);
+    let dtype = trials
         .ask
         .asked
         .kv_cache_dtype
@@ -85,10 +90,10 @@ fn without_own_words<'e>(tried: &Tried<'e>, proposal: Proposal<'e>) -> Proposal<
         .fold(proposal, Proposal::and)
 }
 
-/// Host memory, where it was denied.
-pub(super) fn offload(tried: &mut Tried<'_>) {
-    if !tried.ask.constraints.offload {
+/// Allows host memory if the question denies it.
+pub(super) fn offload(trials: &mut Trials<'_>) {
+    if !trials.ask.constraints.offload {
         let message = "part of the model stays in host memory, at the cost of speed";
-        tried.propose(&Proposal::new([Change::Offload], message));
+        trials.propose(&Proposal::new([Change::Offload], message));
     }
 }

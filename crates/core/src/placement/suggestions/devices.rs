@@ -1,23 +1,23 @@
-//! More than there is here: further devices of the same kind, host memory that was not read.
+//! More hardware than the host is known to have: more devices of the same kind, unread host memory.
 
-use super::Tried;
+use super::trials::Trials;
 use crate::bytes::Bytes;
 use crate::device::{DeviceKind, HostMemory};
 use crate::engines::Offload;
 use crate::placement::order::Grade;
 use crate::placement::plan::{Plan, plan};
-use crate::placement::ways::grade;
+use crate::placement::search_summary::grade;
 use crate::report::answer::Verdict;
 
-/// Host memory that no model outgrows.
+/// More host memory than any model needs.
 const PLENTY: Bytes = Bytes::gib(1 << 20);
-/// Numbers of devices that hosts are built with.
+/// Numbers of devices in common hosts.
 const COUNTS: [usize; 4] = [2, 4, 8, 16];
 
-/// How many devices like the roomiest here would hold it, where those that are here do not.
-pub(super) fn more(tried: &mut Tried<'_>) {
-    let asked = &tried.ask.constraints;
-    if tried.tight_already
+/// Suggests the number of devices like the roomiest one that would hold the model.
+pub(super) fn more_devices(trials: &mut Trials<'_>) {
+    let asked = &trials.ask.constraints;
+    if trials.tight_already
         || asked.devices.is_some()
         || asked.tensor.is_some()
         || asked.pipeline.is_some()
@@ -25,30 +25,31 @@ pub(super) fn more(tried: &mut Tried<'_>) {
         return;
     }
 
-    let usable = |it: &&crate::placement::Available| {
-        it.unusable.is_none() && it.facts.kind == DeviceKind::Gpu
-    };
-
-    let here: Vec<_> = tried.here.devices.iter().filter(usable).collect();
-    let roomiest = here
+    let usable: Vec<_> = trials
+        .host
+        .devices
+        .iter()
+        .filter(|it| it.unusable.is_none() && it.facts.kind == DeviceKind::Gpu)
+        .collect();
+    let roomiest = usable
         .iter()
         .max_by(|a, b| (a.available, &b.facts.uuid).cmp(&(b.available, &a.facts.uuid)));
     let Some((like, available)) = roomiest.and_then(|it| Some((*it, it.available?))) else {
         return;
     };
 
-    for count in COUNTS.into_iter().filter(|count| *count > here.len()) {
-        let added = count - here.len();
-        let found = grade(&tried.ask, &tried.here.with_more(like, added));
-        let Ok(Some((Grade::Fits, ..))) = found else {
+    for count in COUNTS.into_iter().filter(|count| *count > usable.len()) {
+        let added = count - usable.len();
+        let found = grade(&trials.ask, &trials.host.with_more(like, added));
+        if !matches!(found, Ok(Some(best)) if best.grade == Grade::Fits) {
             continue;
-        };
+        }
 
         let message = format!(
             "with {added} more like {}, {available} available on each",
             like.facts.name
         );
-        tried.keep(
+        trials.keep(
             &format!("devices={count}"),
             &message,
             Grade::Fits,
@@ -59,15 +60,15 @@ pub(super) fn more(tried: &mut Tried<'_>) {
     }
 }
 
-/// How much host memory it takes, where only that is not known.
-pub(super) fn host_memory(tried: &mut Tried<'_>, now: &Plan) {
-    let denied = !tried.ask.constraints.offload;
-    if tried.here.host.is_some() || (!denied && now.short_by > Bytes::ZERO) {
+/// Suggests the amount of host memory, if only that is unknown.
+pub(super) fn host_memory(trials: &mut Trials<'_>, now: &Plan) {
+    let denied = !trials.ask.constraints.offload;
+    if trials.host.host.is_some() || (!denied && now.short_by > Bytes::ZERO) {
         return;
     }
 
     let need = if denied {
-        moved_with_plenty(tried)
+        need_with_plenty(trials)
     } else {
         now.recommended
             .as_ref()
@@ -82,16 +83,16 @@ pub(super) fn host_memory(tried: &mut Tried<'_>, now: &Plan) {
         return;
     };
 
-    // Exactly the question that the words lead to: so much host memory, and no more.
+    // Plan exactly the suggested question: this much host memory, and no more.
     let bytes = Bytes::gib(gib.get());
-    let mut known = tried.here.clone();
+    let mut known = trials.host.clone();
     known.host = Some(HostMemory {
         total_bytes: bytes,
         available_bytes: bytes,
     });
-    let mut offloaded = tried.ask.clone();
+    let mut offloaded = trials.ask.clone();
     offloaded.constraints.offload = true;
-    let Ok(Some((grade, ..))) = grade(&offloaded, &known) else {
+    let Ok(Some(best)) = grade(&offloaded, &known) else {
         return;
     };
 
@@ -106,29 +107,29 @@ pub(super) fn host_memory(tried: &mut Tried<'_>, now: &Plan) {
         "{gib} GiB of it is enough{cost}; for declared devices add ,host:{gib}GiB",
         gib = gib.get()
     );
-    tried.keep(&change, &message, grade, Bytes::ZERO);
+    trials.keep(&change, &message, best.grade, Bytes::ZERO);
 }
 
-/// What the model would keep in host memory if there were plenty of it.
-fn moved_with_plenty(tried: &Tried<'_>) -> Option<Bytes> {
-    let mut offloaded = tried.ask.clone();
+/// Returns what the model would keep in host memory if there were plenty of it.
+fn need_with_plenty(trials: &Trials<'_>) -> Option<Bytes> {
+    let mut offloaded = trials.ask.clone();
     offloaded.constraints.offload = true;
-    let mut known = tried.here.clone();
+    let mut known = trials.host.clone();
     known.host = Some(HostMemory {
         total_bytes: PLENTY,
         available_bytes: PLENTY,
     });
 
-    // An engine that keeps nothing there has no other way now either.
-    let there = plan(&offloaded, &known).ok()?;
-    let placement = there
+    // An engine that keeps nothing there cannot use host memory now either.
+    let with_plenty = plan(&offloaded, &known).ok()?;
+    let placement = with_plenty
         .recommended
         .as_ref()
         .filter(|it| it.split.offload != Offload::None)?;
     let host = placement
         .host
         .as_ref()
-        .filter(|_| there.verdict() <= Verdict::Tight)?;
+        .filter(|_| with_plenty.verdict() <= Verdict::Tight)?;
 
     Some(host.required.high)
 }

@@ -1,5 +1,5 @@
-//! A suggested question as data: its words and its plan are both derived from the same changes, so
-//! that they cannot differ.
+//! A suggested question as data. Its text and its plan come from the same changes, so they cannot
+//! differ.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::engines::{AskedContext, AskedWorkload, Engine, EngineVersion};
 use crate::placement::ask::{Ask, Constraints};
 
-/// One change of a question, named as the question names the field.
+/// A change of a question, named after the field of the question.
 #[derive(Clone)]
 pub(super) enum Change<'e> {
     /// `context=22528`.
@@ -26,11 +26,11 @@ pub(super) enum Change<'e> {
     Engine(&'e dyn Engine),
     /// `offload=allow`.
     Offload,
-    /// `tensor_parallel=null`: what was asked for is left open.
+    /// `tensor_parallel=null`: a setting of the question is left open.
     LeaveOpen(Setting),
 }
 
-/// What a question may leave open.
+/// A setting that a question may leave open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Setting {
     TensorParallel,
@@ -44,7 +44,7 @@ pub(super) enum Setting {
 #[derive(Clone)]
 pub(super) struct Proposal<'e> {
     changes: Vec<Change<'e>>,
-    /// A sentence for a person. It names no figure that the changes do not.
+    /// A sentence for a person. It contains no figure that the changes do not contain.
     pub(super) message: String,
 }
 
@@ -58,6 +58,7 @@ pub(super) struct Revised<'a> {
 }
 
 impl<'e> Proposal<'e> {
+    /// Returns a proposal of `changes`.
     pub(super) fn new(
         changes: impl IntoIterator<Item = Change<'e>>,
         message: impl Into<String>,
@@ -68,13 +69,13 @@ impl<'e> Proposal<'e> {
         }
     }
 
-    /// The proposal with one more change.
+    /// Adds a change.
     pub(super) fn and(mut self, change: Change<'e>) -> Self {
         self.changes.push(change);
         self
     }
 
-    /// The changes as words: `quantization=fp8 context=8192`.
+    /// Returns the changes as text: `quantization=fp8 context=8192`.
     pub(super) fn words(&self) -> String {
         self.changes
             .iter()
@@ -83,7 +84,7 @@ impl<'e> Proposal<'e> {
             .join(" ")
     }
 
-    /// `ask` with the changes made.
+    /// Applies the changes to `ask`.
     pub(super) fn revise<'a>(&self, ask: &Ask<'a>) -> Revised<'a>
     where
         'e: 'a,
@@ -97,7 +98,7 @@ impl<'e> Proposal<'e> {
         };
 
         for change in &self.changes {
-            revised.make(change);
+            revised.apply(change);
         }
 
         revised
@@ -105,7 +106,8 @@ impl<'e> Proposal<'e> {
 }
 
 impl<'a> Revised<'a> {
-    fn make(&mut self, change: &Change<'a>) {
+    /// Applies one change.
+    fn apply(&mut self, change: &Change<'a>) {
         match change {
             Change::Context(tokens) => self.asked.context = Some(AskedContext::Tokens(*tokens)),
             Change::Sequences(sequences) => self.asked.sequences = Some(*sequences),
@@ -126,7 +128,7 @@ impl<'a> Revised<'a> {
         }
     }
 
-    /// The changed question, for everything else as `ask`.
+    /// Returns the changed question; all other parts are those of `ask`.
     pub(super) fn ask<'b>(&'b self, ask: &Ask<'b>) -> Ask<'b> {
         Ask {
             engine: self.engine,

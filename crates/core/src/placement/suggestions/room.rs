@@ -1,38 +1,38 @@
-//! Making room: the smallest set of processes or leases that, if gone, would let it fit.
+//! Making room: the smallest set of processes or leases whose end would let the model fit.
 
 use std::collections::BTreeMap;
 
-use super::Tried;
+use super::trials::Trials;
 use crate::bytes::Bytes;
 use crate::device::{Process, ProcessKind, Snapshot};
 use crate::placement::availability::Availability;
 use crate::placement::order::Grade;
-use crate::placement::ways::grade;
+use crate::placement::search_summary::grade;
 
-/// Holders looked at, the largest first: more make for too many sets.
-const HOLDERS: usize = 12;
-/// Memory in use that no process is named for is a holder of its own from here on; below, it is the
-/// driver's rounding.
-const UNNAMED: Bytes = Bytes::mib(512);
-/// The largest set that is looked for.
-const SET: usize = 3;
+/// Maximum number of holders considered, the largest first: the number of sets grows with it.
+const MAX_HOLDERS: usize = 12;
+/// The least memory in use without a named process that counts as a holder. Less is the driver's
+/// rounding.
+const MIN_UNNAMED: Bytes = Bytes::mib(512);
+/// The largest set that is tried.
+const MAX_SET: usize = 3;
 
-/// Whoever holds memory and could give it back.
+/// A process or lease that holds memory and could release it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryHolder {
     /// `stop pid 4121`, `release lease 7f3a`.
     pub change: String,
-    /// Who that is, for a person: `vllm (pid 4121) of alice, unit vllm.service`.
+    /// The holder for a person: `vllm (pid 4121) of alice, unit vllm.service`.
     pub who: String,
-    /// Bytes in use that would come free, by UUID.
+    /// Bytes in use that would become free, by UUID.
     pub frees: BTreeMap<String, Bytes>,
-    /// Bytes promised and not yet in use that would come free, by UUID.
+    /// Bytes leased and not yet in use that would become free, by UUID.
     pub releases: BTreeMap<String, Bytes>,
 }
 
 impl MemoryHolder {
-    /// The processes that hold memory by the driver's account, not the desktop; and, device by
-    /// device, what is in use without a process that the driver names for it.
+    /// Returns the processes that hold memory according to the driver, without the desktop. Memory
+    /// in use without a named process adds one holder for each device.
     pub fn processes(snapshot: &Snapshot) -> Vec<Self> {
         let mut by_pid: BTreeMap<u32, Self> = BTreeMap::new();
         let mut unnamed = Vec::new();
@@ -60,7 +60,7 @@ impl MemoryHolder {
 
                 let holder = by_pid.entry(process.pid).or_insert_with(|| Self {
                     change: format!("stop pid {}", process.pid),
-                    who: who(process),
+                    who: describe(process),
                     frees: BTreeMap::new(),
                     releases: BTreeMap::new(),
                 });
@@ -70,10 +70,10 @@ impl MemoryHolder {
                     .or_insert(Bytes::ZERO) += used;
             }
 
-            if rest >= UNNAMED {
+            if rest >= MIN_UNNAMED {
                 unnamed.push(Self {
                     change: format!("free {rest} on {}", device.facts.uuid),
-                    who: format!("whatever else is in use on {}", device.facts.name),
+                    who: format!("the other memory in use on {}", device.facts.name),
                     frees: BTreeMap::from([(device.facts.uuid.clone(), rest)]),
                     releases: BTreeMap::new(),
                 });
@@ -83,7 +83,7 @@ impl MemoryHolder {
         by_pid.into_values().chain(unnamed).collect()
     }
 
-    /// A lease of which `releases` bytes (by UUID) are not yet in use.
+    /// Returns the holder for a lease of which `releases` bytes, by UUID, are not yet in use.
     pub fn lease(id: &str, holder: &str, releases: BTreeMap<String, Bytes>) -> Self {
         Self {
             change: format!("release lease {id}"),
@@ -93,6 +93,7 @@ impl MemoryHolder {
         }
     }
 
+    /// Returns all bytes that would become free.
     fn bytes(&self) -> Bytes {
         self.frees
             .values()
@@ -102,7 +103,8 @@ impl MemoryHolder {
     }
 }
 
-fn who(process: &Process) -> String {
+/// Describes a process: `vllm (pid 4121) of alice, unit vllm.service`.
+fn describe(process: &Process) -> String {
     let name = process.name.as_deref().unwrap_or("a process");
     let mut who = format!("{name} (pid {})", process.pid);
     match (&process.user, process.uid) {
@@ -122,9 +124,9 @@ fn who(process: &Process) -> String {
     who
 }
 
-/// Suggests the smallest set of `holders` that would let it fit; of equally small ones that which
-/// gives up least.
-pub(super) fn make(tried: &mut Tried<'_>, holders: &[MemoryHolder]) {
+/// Suggests the smallest set of `holders` whose end would let the model fit. Among equally small
+/// sets, it suggests the one that releases least.
+pub(super) fn make_room(trials: &mut Trials<'_>, holders: &[MemoryHolder]) {
     let mut holders: Vec<&MemoryHolder> = holders
         .iter()
         .filter(|holder| holder.bytes() > Bytes::ZERO)
@@ -135,17 +137,17 @@ pub(super) fn make(tried: &mut Tried<'_>, holders: &[MemoryHolder]) {
             .then_with(|| a.change.cmp(&b.change))
     });
 
-    holders.truncate(HOLDERS);
-    if holders.is_empty() || helpful(tried, &holders).is_none() {
+    holders.truncate(MAX_HOLDERS);
+    if holders.is_empty() || grade_without(trials, &holders).is_none() {
         return;
     }
 
-    for size in 1..=SET.min(holders.len()) {
+    for size in 1..=MAX_SET.min(holders.len()) {
         let mut sets = sets(&holders, size);
         sets.sort_by_key(|set| set.iter().map(|holder| holder.bytes()).sum::<Bytes>());
 
         for set in sets {
-            let Some(grade) = helpful(tried, &set) else {
+            let Some(grade) = grade_without(trials, &set) else {
                 continue;
             };
 
@@ -153,32 +155,32 @@ pub(super) fn make(tried: &mut Tried<'_>, holders: &[MemoryHolder]) {
             let who: Vec<&str> = set.iter().map(|holder| holder.who.as_str()).collect();
             let frees: Bytes = set.iter().map(|holder| holder.bytes()).sum();
             let message = format!(
-                "without {} there is room: {frees} come free",
+                "without {} there is room: {frees} become free",
                 who.join(" and ")
             );
-            tried.keep(&change.join(", "), &message, grade, frees);
+            trials.keep(&change.join(", "), &message, grade, frees);
             return;
         }
     }
 }
 
-/// The grade of the question without `gone`, where that helps.
-fn helpful(tried: &Tried<'_>, gone: &[&MemoryHolder]) -> Option<Grade> {
-    let (grade, ..) = grade(&tried.ask, &without(tried.here, gone))
+/// Returns the grade of the question without the holders `gone`, if that helps.
+fn grade_without(trials: &Trials<'_>, gone: &[&MemoryHolder]) -> Option<Grade> {
+    let best = grade(&trials.ask, &without(trials.host, gone))
         .ok()
         .flatten()?;
-    tried.helps(grade).then_some(grade)
+    trials.helps(best.grade).then_some(best.grade)
 }
 
-/// `here` if `gone` gave back what they hold.
-fn without(here: &Availability, gone: &[&MemoryHolder]) -> Availability {
-    gone.iter().fold(here.clone(), |here, holder| {
-        here.after_freeing(&holder.frees)
+/// Returns what is available after `gone` have released what they hold.
+fn without(host: &Availability, gone: &[&MemoryHolder]) -> Availability {
+    gone.iter().fold(host.clone(), |host, holder| {
+        host.after_freeing(&holder.frees)
             .after_releasing(&holder.releases)
     })
 }
 
-/// Every set of `size` of `holders`.
+/// Returns every set of `size` of `holders`.
 fn sets<'h>(holders: &[&'h MemoryHolder], size: usize) -> Vec<Vec<&'h MemoryHolder>> {
     let mut found: Vec<(usize, Vec<&'h MemoryHolder>)> = vec![(0, Vec::new())];
     for _ in 0..size {
@@ -189,10 +191,10 @@ fn sets<'h>(holders: &[&'h MemoryHolder], size: usize) -> Vec<Vec<&'h MemoryHold
                     .iter()
                     .enumerate()
                     .skip(from)
-                    .map(move |(at, holder)| {
+                    .map(move |(index, holder)| {
                         let mut larger = set.clone();
                         larger.push(*holder);
-                        (at + 1, larger)
+                        (index + 1, larger)
                     })
             })
             .collect();

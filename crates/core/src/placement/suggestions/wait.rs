@@ -1,4 +1,4 @@
-//! Waiting for memory that is already on its way out.
+//! Waiting for memory that is already being released.
 
 use std::collections::BTreeMap;
 
@@ -6,43 +6,49 @@ use crate::bytes::Bytes;
 use crate::placement::ask::Ask;
 use crate::placement::availability::Availability;
 use crate::placement::order::Grade;
-use crate::placement::ways::grade;
+use crate::placement::search_summary::grade;
 use crate::report::answer::Verdict;
 
-/// A rate is not followed further than this.
-const LONGEST_SECONDS: u64 = 60;
+/// The longest time over which a rate is extrapolated.
+const MAX_SECONDS: u64 = 60;
 
-/// Seconds until it fits if memory goes on coming free at `rates` (bytes a second, by UUID), and
-/// the verdict then; `None` where it would not even after a minute.
+/// Returns the seconds until the model fits, and the verdict then, if memory continues to become
+/// free at `rates` (bytes a second, by UUID). `None` if it does not fit after a minute.
 pub fn wait(
     ask: &Ask<'_>,
-    here: &Availability,
+    host: &Availability,
     rates: &BTreeMap<String, Bytes>,
 ) -> Option<(u64, Verdict)> {
     if rates.is_empty() {
         return None;
     }
 
-    let after = |seconds: u64| {
-        let freed = rates
-            .iter()
-            .map(|(uuid, rate)| (uuid.clone(), *rate * seconds))
-            .collect();
-        let (grade, ..) = grade(ask, &here.clone().after_freeing(&freed))
-            .ok()
-            .flatten()?;
-        (grade < Grade::No).then_some(grade)
-    };
-
-    let mut then = after(LONGEST_SECONDS)?;
-    let (mut short, mut enough) = (0, LONGEST_SECONDS);
+    let mut verdict = verdict_after(ask, host, rates, MAX_SECONDS)?;
+    let (mut short, mut enough) = (0, MAX_SECONDS);
     while enough - short > 1 {
         let middle = short + (enough - short) / 2;
-        match after(middle) {
-            Some(grade) => (enough, then) = (middle, grade),
+        match verdict_after(ask, host, rates, middle) {
+            Some(found) => (enough, verdict) = (middle, found),
             None => short = middle,
         }
     }
 
-    Some((enough, then.verdict()))
+    Some((enough, verdict))
+}
+
+/// Returns the verdict after `seconds`, if the model then fits at least tightly.
+fn verdict_after(
+    ask: &Ask<'_>,
+    host: &Availability,
+    rates: &BTreeMap<String, Bytes>,
+    seconds: u64,
+) -> Option<Verdict> {
+    let freed = rates
+        .iter()
+        .map(|(uuid, rate)| (uuid.clone(), *rate * seconds))
+        .collect();
+    let best = grade(ask, &host.clone().after_freeing(&freed))
+        .ok()
+        .flatten()?;
+    (best.grade < Grade::No).then(|| best.grade.verdict())
 }

@@ -1,32 +1,34 @@
-//! A smaller workload, a coarser cache, a thriftier engine.
+//! Suggestions that change the workload: less context, a coarser cache, smaller engine buffers.
 
 use serde_json::Value;
 
-use super::Tried;
 use super::proposal::{Change, Proposal};
+use super::trials::Trials;
 use crate::engines::share::decimal;
 use crate::placement::placed::RankShare;
 use crate::placement::plan::{Plan, ResolvedWorkload};
 
-/// A context below this many tokens is of no use to anyone; it is not suggested.
-const LEAST_CONTEXT: u64 = 512;
-/// Cache dtypes of half the bytes or fewer, by the engines' own names: vLLM's and SGLang's,
+/// The smallest context that is suggested. A smaller one is useless.
+const MIN_CONTEXT: u64 = 512;
+/// Cache dtypes of at most half the bytes, with the engines' own names: vLLM's and SGLang's,
 /// llama.cpp's.
 const CACHE_DTYPES: [(&str, &str); 3] = [("fp8", "fp8"), ("fp8", "fp8_e4m3"), ("q8_0", "q8_0")];
-/// Tokens of one step: vLLM, SGLang, llama.cpp.
+/// Parameters for the tokens of a step: vLLM, SGLang, llama.cpp.
 const STEP_TOKENS: [&str; 3] = ["max_num_batched_tokens", "chunked_prefill_size", "n_ubatch"];
-/// Sequences of one step: vLLM, SGLang.
+/// Parameters for the sequences of a step: vLLM, SGLang.
 const STEP_SEQUENCES: [&str; 2] = ["max_num_seqs", "max_running_requests"];
-/// What turns CUDA graphs off: vLLM, SGLang.
+/// Parameters that disable CUDA graphs: vLLM, SGLang.
 const EAGER: [&str; 2] = ["enforce_eager", "disable_cuda_graph"];
-/// Shares are suggested in hundredths, in millionths.
+/// The step between suggested shares, a hundredth, in millionths.
 const SHARE_STEP: u64 = 10_000;
-/// A step is not cut below this many sequences.
-const LEAST_SEQUENCES: u64 = 16;
+/// The fewest sequences of a suggested step.
+const MIN_SEQUENCES: u64 = 16;
 
-/// A step of fewer tokens than this makes prompts crawl. It must not be smaller than the sequences
-/// of a step either: vLLM (`config/scheduler.py`) and SGLang refuse that.
-fn least_tokens(name: &str, settled: &ResolvedWorkload) -> u64 {
+/// Returns the fewest tokens of a suggested step.
+///
+/// Smaller steps slow down prompts. The tokens must not be fewer than the sequences of a step
+/// either: vLLM (`config/scheduler.py`) and SGLang reject that.
+fn min_tokens(name: &str, settled: &ResolvedWorkload) -> u64 {
     let sequences = STEP_SEQUENCES
         .iter()
         .filter_map(|name| settled.parameters.get(*name).and_then(Value::as_u64))
@@ -36,50 +38,53 @@ fn least_tokens(name: &str, settled: &ResolvedWorkload) -> u64 {
         .max(if name == "n_ubatch" { 128 } else { 512 })
 }
 
-/// The largest context that fits with the sequences asked for.
-pub(super) fn context(tried: &mut Tried<'_>, settled: &ResolvedWorkload) {
-    let fits = |context: u64| tried.fits(&Proposal::new([Change::Context(context)], ""));
-    let Some(most) = largest(LEAST_CONTEXT, settled.workload.context, fits) else {
+/// Suggests the largest context that fits with the requested sequences.
+pub(super) fn context(trials: &mut Trials<'_>, settled: &ResolvedWorkload) {
+    let Some(most) = largest(MIN_CONTEXT, settled.workload.context, |context| {
+        trials.fits_with(Change::Context(context))
+    }) else {
         return;
     };
 
-    let round = round(most);
-    let (context, message) = if round < most && fits(round) {
-        (round, "the longest context that fits, in round figures")
+    let rounded = round_down(most);
+    let (context, message) = if rounded < most && trials.fits_with(Change::Context(rounded)) {
+        (rounded, "the longest context that fits, in round figures")
     } else {
         (most, "the longest context that fits")
     };
 
-    tried.propose(&Proposal::new([Change::Context(context)], message));
+    trials.propose(&Proposal::new([Change::Context(context)], message));
 }
 
-/// The most sequences that fit with the context asked for.
-pub(super) fn sequences(tried: &mut Tried<'_>, settled: &ResolvedWorkload) {
-    let fits = |sequences: u64| tried.fits(&Proposal::new([Change::Sequences(sequences)], ""));
-    if let Some(most) = largest(1, settled.workload.sequences, fits) {
-        tried.propose(&Proposal::new(
+/// Suggests the most sequences that fit with the requested context.
+pub(super) fn sequences(trials: &mut Trials<'_>, settled: &ResolvedWorkload) {
+    if let Some(most) = largest(1, settled.workload.sequences, |sequences| {
+        trials.fits_with(Change::Sequences(sequences))
+    }) {
+        trials.propose(&Proposal::new(
             [Change::Sequences(most)],
             "the most that fit at this context",
         ));
     }
 }
 
-/// A cache of fewer bits, by whichever of its names the engine takes.
-pub(super) fn cache_dtype(tried: &mut Tried<'_>, settled: &ResolvedWorkload) {
+/// Suggests a cache of fewer bits, under the name that the engine accepts.
+pub(super) fn cache_dtype(trials: &mut Trials<'_>, settled: &ResolvedWorkload) {
     let mut suggested = "";
     for (kind, dtype) in CACHE_DTYPES {
         if kind == suggested || settled.kv_cache_dtype.starts_with(dtype) {
             continue;
         }
         let message = "keys and values in 8 bits; answers may differ a little";
-        if tried.propose(&Proposal::new([Change::CacheDtype(dtype)], message)) {
+        if trials.propose(&Proposal::new([Change::CacheDtype(dtype)], message)) {
             suggested = kind;
         }
     }
 }
 
-/// The smallest share that holds the need, where the asker set one that is too small or not free.
-pub(super) fn share(tried: &mut Tried<'_>, plan: &Plan) {
+/// Suggests the smallest share that holds the need, if the question sets one that is too small or
+/// not free.
+pub(super) fn share(trials: &mut Trials<'_>, plan: &Plan) {
     let ranks = plan
         .recommended
         .iter()
@@ -94,14 +99,14 @@ pub(super) fn share(tried: &mut Tried<'_>, plan: &Plan) {
     let millionths = millionths.next_multiple_of(SHARE_STEP);
     if millionths <= 1_000_000 {
         let change = Change::Parameter(name.to_owned(), decimal(millionths).into());
-        tried.propose(&Proposal::new(
+        trials.propose(&Proposal::new(
             [change],
             "the smallest share that holds the need",
         ));
     }
 }
 
-/// The share, in millionths, that holds what `rank` needs; `None` without one.
+/// Returns the share, in millionths, that holds what `rank` needs; `None` without a share.
 fn needed_share(rank: &RankShare) -> Option<(&'static str, u64)> {
     let share = rank.share?;
     let inside = rank.need.high.less(share.outside.high)?;
@@ -112,10 +117,10 @@ fn needed_share(rank: &RankShare) -> Option<(&'static str, u64)> {
     ))
 }
 
-/// Fewer tokens and sequences a step, no CUDA graphs: whichever of these the engine counts among
-/// its parameters.
-pub(super) fn engine(tried: &mut Tried<'_>, settled: &ResolvedWorkload) {
-    let before = tried.advice.len();
+/// Suggests fewer tokens and sequences a step, and no CUDA graphs, if the engine has such
+/// parameters.
+pub(super) fn engine(trials: &mut Trials<'_>, settled: &ResolvedWorkload) {
+    let before = trials.advice.len();
     let mut both = Vec::new();
 
     for (names, are_tokens) in [(&STEP_TOKENS[..], true), (&STEP_SEQUENCES[..], false)] {
@@ -125,16 +130,16 @@ pub(super) fn engine(tried: &mut Tried<'_>, settled: &ResolvedWorkload) {
             };
 
             let least = if are_tokens {
-                least_tokens(name, settled)
+                min_tokens(name, settled)
             } else {
-                // No engine takes fewer than it is asked to hold.
-                LEAST_SEQUENCES.max(settled.workload.sequences)
+                // No engine accepts fewer than the workload holds.
+                MIN_SEQUENCES.max(settled.workload.sequences)
             };
 
             let mut value = now / 2;
             while value >= least {
-                if with_parameters(
-                    tried,
+                if propose_parameters(
+                    trials,
                     &[(name, value.into())],
                     "smaller steps take smaller buffers",
                 ) {
@@ -154,10 +159,10 @@ pub(super) fn engine(tried: &mut Tried<'_>, settled: &ResolvedWorkload) {
             .iter()
             .map(|(name, half, _)| (*name, half.clone()))
             .collect();
-        with_parameters(tried, &halved, "smaller steps take smaller buffers");
+        propose_parameters(trials, &halved, "smaller steps take smaller buffers");
     }
 
-    let mut helped = tried.advice.len() > before;
+    let mut helped = trials.advice.len() > before;
     let mut all: Vec<(&str, Value)> = both
         .into_iter()
         .map(|(name, _, least)| (name, least))
@@ -165,8 +170,8 @@ pub(super) fn engine(tried: &mut Tried<'_>, settled: &ResolvedWorkload) {
 
     for name in EAGER {
         if settled.parameters.get(name).and_then(Value::as_bool) == Some(false) {
-            helped |= with_parameters(
-                tried,
+            helped |= propose_parameters(
+                trials,
                 &[(name, true.into())],
                 "without CUDA graphs; slower at small batches",
             );
@@ -175,34 +180,34 @@ pub(super) fn engine(tried: &mut Tried<'_>, settled: &ResolvedWorkload) {
     }
 
     if !helped && all.len() > 1 {
-        with_parameters(
-            tried,
+        propose_parameters(
+            trials,
             &all,
             "the smallest steps, and no CUDA graphs where it has them",
         );
     }
 }
 
-/// Weights of 16 bits where they would be loaded in 32.
-pub(super) fn dtype(tried: &mut Tried<'_>) {
-    if tried.ask.asked.dtype.is_none() {
-        // Where they are of 16 bits already, nothing is saved and nothing suggested.
-        tried.propose(&Proposal::new(
+/// Suggests 16-bit weights if they would be loaded in 32 bits.
+pub(super) fn dtype(trials: &mut Trials<'_>) {
+    if trials.ask.asked.dtype.is_none() {
+        // Nothing is saved, and nothing suggested, if they already have 16 bits.
+        trials.propose(&Proposal::new(
             [Change::Dtype("float16")],
             "weights in 16 bits instead of 32",
         ));
     }
 }
 
-/// Weights of 8 bits, made at load; with a smaller context where they alone are not enough.
-pub(super) fn quantization(tried: &mut Tried<'_>, settled: &ResolvedWorkload) {
-    let quantised = tried
+/// Suggests 8-bit weights, made at load; with a smaller context if they alone are not enough.
+pub(super) fn quantization(trials: &mut Trials<'_>, settled: &ResolvedWorkload) {
+    let quantized = trials
         .ask
         .model
         .architecture
         .as_ref()
         .is_ok_and(|it| it.quantization.is_some());
-    if quantised || tried.ask.parameters.contains_key("quantization") {
+    if quantized || trials.ask.parameters.contains_key("quantization") {
         return;
     }
 
@@ -212,44 +217,41 @@ pub(super) fn quantization(tried: &mut Tried<'_>, settled: &ResolvedWorkload) {
         message,
     );
 
-    // An engine that does not know the parameter has no figures for it.
-    if tried.propose(&coarser) || tried.grade(&coarser).is_none() {
+    // An engine that does not know the parameter computes no figures.
+    if trials.propose(&coarser) || trials.grade(&coarser).is_none() {
         return;
     }
 
-    let with = |context: u64| coarser.clone().and(Change::Context(context));
-    if let Some(most) = largest(LEAST_CONTEXT, settled.workload.context, |context| {
-        tried.fits(&with(context))
+    let coarser_at = |context: u64| coarser.clone().and(Change::Context(context));
+    if let Some(most) = largest(MIN_CONTEXT, settled.workload.context, |context| {
+        trials.fits(&coarser_at(context))
     }) {
-        let context = round(most);
-        let without = tried
+        let context = round_down(most);
+        let without = trials
             .advice
             .iter()
             .find_map(|it| it.change.strip_prefix("context=")?.parse().ok());
         if without.is_none_or(|without: u64| context > without) {
-            tried.propose(&with(context));
+            trials.propose(&coarser_at(context));
         }
     }
 }
 
-/// A round figure not above `context`: people write them into configurations.
-fn round(context: u64) -> u64 {
+/// Returns a round figure not above `context`, as people write them into configurations.
+fn round_down(context: u64) -> u64 {
     let round = context - context % if context > 16_384 { 1024 } else { 256 };
-    if round >= LEAST_CONTEXT {
-        round
-    } else {
-        context
-    }
+    if round >= MIN_CONTEXT { round } else { context }
 }
 
-fn with_parameters(tried: &mut Tried<'_>, changes: &[(&str, Value)], message: &str) -> bool {
+/// Proposes new values for engine parameters.
+fn propose_parameters(trials: &mut Trials<'_>, changes: &[(&str, Value)], message: &str) -> bool {
     let changes = changes
         .iter()
         .map(|(name, value)| Change::Parameter((*name).to_owned(), value.clone()));
-    tried.propose(&Proposal::new(changes, message))
+    trials.propose(&Proposal::new(changes, message))
 }
 
-/// The largest value from `least` up to below `asked` for which `fits`.
+/// Returns the largest value from `least` up to below `asked` for which `fits` holds.
 fn largest(least: u64, asked: u64, fits: impl Fn(u64) -> bool) -> Option<u64> {
     if asked <= least || !fits(least) {
         return None;

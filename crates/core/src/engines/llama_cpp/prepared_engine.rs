@@ -1,0 +1,286 @@
+//! [`PreparedEngine`] for llama.cpp.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::cache::{self, Layout};
+use super::launch;
+use super::prepared::LlamaCppPrepared;
+use super::split;
+use super::weights::OnHost;
+use crate::bytes::Bytes;
+use crate::device::DeviceFacts;
+use crate::engines::component::device_sum;
+use crate::engines::{
+    CacheCapacity, Component, DeviceSupport, EngineError, IllegalSplit, Interval, Launch,
+    LaunchPlan, PreparedEngine, Share, Split, Workload,
+};
+use crate::model::Dtype;
+
+fn reject_overflow(
+    components: Vec<Component>,
+    what: &'static str,
+) -> Result<Vec<Component>, EngineError> {
+    if components.iter().any(|part| part.bytes.high.overflowed()) {
+        return Err(EngineError::Overflow { what });
+    }
+    Ok(components)
+}
+
+impl PreparedEngine for LlamaCppPrepared<'_> {
+    fn profile(&self) -> &str {
+        &self.profile.name
+    }
+
+    fn parameters(&self) -> BTreeMap<String, Value> {
+        let effective = &self.effective;
+        let host = self.always_on_host();
+
+        let mut all = BTreeMap::from([
+            ("n_ctx", json!(effective.total_context(effective.workload))),
+            ("n_batch", json!(effective.n_batch)),
+            ("n_ubatch", json!(effective.n_ubatch)),
+            ("n_parallel", json!(effective.slots(effective.workload))),
+            ("kv_unified", json!(effective.unified)),
+            ("flash_attn", json!(effective.flash_attention)),
+            ("type_k", json!(effective.keys.name().to_ascii_lowercase())),
+            (
+                "type_v",
+                json!(effective.values.name().to_ascii_lowercase()),
+            ),
+            ("swa_full", json!(effective.swa_full)),
+            ("no_kv_offload", json!(!self.cache_on_device())),
+            ("use_mmap", json!(!self.parameters.no_mmap)),
+            (
+                "fit_target",
+                json!(
+                    self.parameters
+                        .fit_target
+                        .unwrap_or(self.profile.fit_target_mib)
+                ),
+            ),
+        ]);
+        if let Some(on_gpu) = self.parameters.n_gpu_layers {
+            all.insert("n_gpu_layers", json!(on_gpu));
+        }
+
+        if self.parameters.single {
+            all.insert("split_mode", json!("none"));
+        }
+
+        if host.experts > 0 {
+            all.insert("n_cpu_moe", json!(host.experts.min(self.layers)));
+        }
+
+        if let Some(projector) = self.projector() {
+            all.insert("mmproj", json!(projector));
+        }
+
+        all.into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect()
+    }
+
+    fn workload(&self) -> Workload {
+        self.effective.workload
+    }
+
+    fn kv_cache_dtype(&self) -> String {
+        let (keys, values) = (self.effective.keys.name(), self.effective.values.name());
+        let both = if keys == values {
+            keys.to_owned()
+        } else {
+            format!("{keys}/{values}")
+        };
+
+        both.to_ascii_lowercase()
+    }
+
+    fn kv_bytes_per_token(&self) -> Bytes {
+        // Cells come in blocks, so one token costs its part of one more block.
+        let effective = self.effective.layout(self.effective.workload);
+        let layout = Layout {
+            streams: 1,
+            ..effective
+        };
+
+        let longer = Layout {
+            context: layout.context.saturating_add(cache::CELL_PADDING),
+            ..layout
+        };
+
+        let (small, _) = self.cache_and_states(&self.kinds.all(), layout);
+        let (large, _) = self.cache_and_states(&self.kinds.all(), longer);
+
+        large
+            .less(small)
+            .map_or(Bytes::OVERFLOW, |bytes| bytes.div_ceil(cache::CELL_PADDING))
+    }
+
+    fn state_bytes_per_sequence(&self) -> Bytes {
+        let layout = Layout {
+            slots: 1,
+            ..self.effective.layout(self.effective.workload)
+        };
+        self.cache_and_states(&self.kinds.all(), layout).1
+    }
+
+    fn assumptions(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        if self.parameters.flash_attn.is_none() {
+            all.push("flash attention is on, as llama.cpp's 'auto' chooses on CUDA".to_owned());
+        }
+
+        if self.effective.unified && self.parameters.kv_unified.is_none() {
+            let slots = self.effective.slots(self.effective.workload);
+            all.push(format!(
+                "llama-server's {slots} slots share one cache of the whole context"
+            ));
+        }
+
+        if self.next_token_layers() > 0 {
+            all.push("multi-token prediction is off: its layers have no cache".to_owned());
+        }
+
+        if self.projector_bytes().is_some() && self.parameters.mmproj.is_none() {
+            all.push(
+                "the projector next to the model is loaded with it, as -hf does; set no_mmproj=on \
+                 to leave it out"
+                    .to_owned(),
+            );
+        }
+
+        all
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn splits(&self, devices: u32) -> Result<Vec<Split>, IllegalSplit> {
+        if self.parameters.single && devices > 1 {
+            return Err(IllegalSplit(
+                "split_mode none keeps the model on one device".to_owned(),
+            ));
+        }
+
+        split::splits(
+            self.layers,
+            self.always_on_host().layers,
+            devices,
+            self.parameters.tensor_split.as_deref(),
+        )
+    }
+
+    fn check(&self, split: &Split) -> Result<(), IllegalSplit> {
+        split::check(split, self.layers, self.weights.has_experts())
+    }
+
+    fn uneven(&self) -> bool {
+        self.parameters.tensor_split.is_none()
+    }
+
+    fn moves_to_host(&self) -> bool {
+        // Mapped weights are in the page cache, which the kernel can drop. Without mmap they are
+        // allocated.
+        self.parameters.no_mmap && self.always_on_host() != OnHost::default()
+    }
+
+    fn ranks_are_processes(&self) -> bool {
+        false
+    }
+
+    fn device_fitness(&self, device: &DeviceFacts) -> DeviceSupport {
+        // The released binaries use CUDA 12, which supports compute capability 5.0 and later.
+        match device.capability() {
+            Some(capability) if capability < 50 => DeviceSupport::Unable(format!(
+                "compute capability {}.{} is below 5.0",
+                capability / 10,
+                capability % 10
+            )),
+            Some(capability) if capability < 80 && self.weights.has(Dtype::BF16) => {
+                DeviceSupport::Degraded(
+                    "BF16 weights are multiplied in F32 below compute capability 8.0".to_owned(),
+                )
+            }
+            _ => DeviceSupport::Able,
+        }
+    }
+
+    fn fixed(
+        &self,
+        split: &Split,
+        rank: usize,
+        device: &DeviceFacts,
+    ) -> Result<Vec<Component>, EngineError> {
+        reject_overflow(self.fixed_components(split, rank, device), "weights")
+    }
+
+    fn variable(
+        &self,
+        split: &Split,
+        rank: usize,
+        _device: &DeviceFacts,
+        workload: Workload,
+    ) -> Result<Vec<Component>, EngineError> {
+        reject_overflow(self.variable_components(split, rank, workload), "cache")
+    }
+
+    fn fixed_sum(
+        &self,
+        split: &Split,
+        rank: usize,
+        device: &DeviceFacts,
+    ) -> Result<Interval, EngineError> {
+        Ok(device_sum(&self.fixed(split, rank, device)?))
+    }
+
+    fn variable_sum(
+        &self,
+        split: &Split,
+        rank: usize,
+        device: &DeviceFacts,
+        workload: Workload,
+    ) -> Result<Interval, EngineError> {
+        Ok(device_sum(&self.variable(split, rank, device, workload)?))
+    }
+
+    fn host(&self, split: &Split, workload: Workload) -> Result<Vec<Component>, EngineError> {
+        reject_overflow(self.host_components(split, workload), "host memory")
+    }
+
+    fn must_be_available(&self, _split: &Split, device: &DeviceFacts, sum: Interval) -> Interval {
+        if self.parameters.no_fit {
+            return sum;
+        }
+        // The libraries later use the memory that --fit leaves free.
+        let margin = Bytes::mib(
+            self.parameters
+                .fit_target
+                .unwrap_or(self.profile.fit_target_mib),
+        );
+
+        let libraries = self.profile.libraries(device.capability());
+        let add_margin =
+            |end: Bytes, counted: Bytes| end + margin.less(counted).unwrap_or(Bytes::ZERO);
+
+        Interval::new(
+            add_margin(sum.low, libraries.low),
+            add_margin(sum.likely, libraries.likely),
+            add_margin(sum.high, libraries.high),
+        )
+    }
+
+    fn share(&self, _split: &Split, _rank: usize, _device: &DeviceFacts) -> Option<Share> {
+        None
+    }
+
+    fn capacity(&self, _plan: &LaunchPlan<'_>) -> Result<Option<CacheCapacity>, EngineError> {
+        Ok(None)
+    }
+
+    fn launch(&self, plan: &LaunchPlan<'_>) -> Launch {
+        launch::launch(self, plan)
+    }
+}
