@@ -387,12 +387,10 @@ fn kimi_and_deepseek_have_latents() {
     }
 
     let sparse = read(&with_key(sparse, "nextn_predict_layers", Kv::U32(1))).unwrap();
-    assert!(
-        matches!(
-            &sparse.layers[1].mixer,
-            Mixer::Latent(latent) if latent.indexer.is_some_and(|indexer| indexer.head_dim == 128)
-        )
-    );
+    assert!(matches!(
+        &sparse.layers[1].mixer,
+        Mixer::Latent(latent) if latent.indexer.is_some_and(|indexer| indexer.head_dim == 128)
+    ));
 }
 
 #[test]

@@ -13,7 +13,8 @@ const ALLOCATION_BYTES: usize = 16;
 impl Model {
     /// Returns an estimate of the value's bytes in memory.
     ///
-    /// The estimate is rather too large than too small. Tensors are summed. All other fields count by the length of their debug output.
+    /// The estimate is rather too large than too small. Tensors are summed. All other fields count
+    /// by the length of their debug output.
     pub fn heap_bytes(&self) -> u64 {
         let tensors = [
             Some(&self.inventory),

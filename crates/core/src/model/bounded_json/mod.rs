@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::weight_files::Index;
 
-pub use parsed_size::Weight;
+pub use parsed_size::ParsedSize;
 
 /// Maximum length of a configuration. Nearly all published ones are below 1 MiB.
 pub const MAX_DOCUMENT_BYTES: u64 = 8 << 20;
@@ -37,13 +37,13 @@ const MAX_INDEX_TENSORS: usize = 1 << 19;
 
 /// Why a document is rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum DocumentError {
     /// The document cannot be parsed.
     #[error("{0}")]
     NotJson(String),
     /// The document exceeds the budget of the model's documents.
     #[error("{0}")]
-    TooMuch(String),
+    OverBudget(String),
     /// The document exceeds the budget of small models, and the caller holds no permit for large
     /// ones.
     #[error("it is large")]
@@ -52,14 +52,14 @@ pub enum Refused {
 
 /// The remaining budget of one model's documents.
 #[derive(Debug)]
-pub struct Room {
+pub struct DocumentBudget {
     parsed_bytes: u64,
     tensors: usize,
     /// Remaining bytes until the model counts as large; `None` if it is large already.
     small_bytes: Option<u64>,
 }
 
-impl Default for Room {
+impl Default for DocumentBudget {
     fn default() -> Self {
         Self {
             parsed_bytes: MAX_PARSED_BYTES,
@@ -69,7 +69,7 @@ impl Default for Room {
     }
 }
 
-impl Room {
+impl DocumentBudget {
     /// Returns the budget of a model that is small so far.
     pub fn small() -> Self {
         Self {
@@ -89,21 +89,21 @@ impl Room {
     }
 
     /// Subtracts `bytes` from the budget of small models.
-    fn take_small(&mut self, bytes: u64) -> Result<(), Refused> {
+    fn take_small(&mut self, bytes: u64) -> Result<(), DocumentError> {
         let Some(left) = self.small_bytes else {
             return Ok(());
         };
-        self.small_bytes = Some(left.checked_sub(bytes).ok_or(Refused::Large)?);
+        self.small_bytes = Some(left.checked_sub(bytes).ok_or(DocumentError::Large)?);
         Ok(())
     }
 
     /// Parses a document if the budget has memory for its values.
-    pub fn document(&mut self, text: &[u8]) -> Result<Value, Refused> {
+    pub fn document(&mut self, text: &[u8]) -> Result<Value, DocumentError> {
         match self.parse(text) {
-            Err(Refused::NotJson(why)) => {
+            Err(DocumentError::NotJson(why)) => {
                 self.parse(&without_python_words(text))
                     .map_err(|second| match second {
-                        Refused::NotJson(_) => Refused::NotJson(why),
+                        DocumentError::NotJson(_) => DocumentError::NotJson(why),
                         other => other,
                     })
             }
@@ -111,10 +111,10 @@ impl Room {
         }
     }
 
-    fn parse(&mut self, text: &[u8]) -> Result<Value, Refused> {
-        let size: Weight = serde_json::from_slice(text).map_err(|error| not_json(&error))?;
+    fn parse(&mut self, text: &[u8]) -> Result<Value, DocumentError> {
+        let size: ParsedSize = serde_json::from_slice(text).map_err(|error| not_json(&error))?;
         let Some(left) = self.parsed_bytes.checked_sub(size.bytes()) else {
-            return Err(Refused::TooMuch(format!(
+            return Err(DocumentError::OverBudget(format!(
                 "its {} values take {} bytes of memory; all documents of one model may take \
                  {MAX_PARSED_BYTES}",
                 size.values(),
@@ -132,7 +132,7 @@ impl Room {
     /// Parses an index of shards.
     ///
     /// A `total_size` that is a whole float counts. Any other value of it is ignored.
-    pub fn index(&mut self, text: &[u8]) -> Result<Index, Refused> {
+    pub fn index(&mut self, text: &[u8]) -> Result<Index, DocumentError> {
         let pairs = text.split(|byte| *byte == b':').count() as u64;
         self.take_small(
             pairs
@@ -140,10 +140,11 @@ impl Room {
                 .saturating_add(text.len() as u64),
         )?;
 
-        let (index, named) = shard_index::parse(text)
-            .map_err(|error| Refused::NotJson(format!("it is not an index of weights: {error}")))?;
+        let (index, named) = shard_index::parse(text).map_err(|error| {
+            DocumentError::NotJson(format!("it is not an index of weights: {error}"))
+        })?;
         let Some(left) = self.tensors.checked_sub(named) else {
-            return Err(Refused::TooMuch(format!(
+            return Err(DocumentError::OverBudget(format!(
                 "it names {named} tensors; all indices of one model may name {MAX_INDEX_TENSORS}"
             )));
         };
@@ -153,8 +154,8 @@ impl Room {
     }
 }
 
-fn not_json(error: &serde_json::Error) -> Refused {
-    Refused::NotJson(format!("it is not JSON: {error}"))
+fn not_json(error: &serde_json::Error) -> DocumentError {
+    DocumentError::NotJson(format!("it is not JSON: {error}"))
 }
 
 /// Replaces bare `NaN`, `Infinity` and `-Infinity` by `null`.
@@ -195,12 +196,12 @@ mod tests {
 
     use super::*;
 
-    fn document(text: &[u8]) -> Result<Value, Refused> {
-        Room::default().document(text)
+    fn document(text: &[u8]) -> Result<Value, DocumentError> {
+        DocumentBudget::default().document(text)
     }
 
-    fn index(text: &[u8]) -> Result<Index, Refused> {
-        Room::default().index(text)
+    fn index(text: &[u8]) -> Result<Index, DocumentError> {
+        DocumentBudget::default().index(text)
     }
 
     fn list_of(item: &str, count: usize) -> String {
@@ -227,7 +228,8 @@ mod tests {
             ("[0]", 1 << 19),
             (r#""""#, 1 << 21),
         ] {
-            let Err(Refused::TooMuch(why)) = document(list_of(item, count).as_bytes()) else {
+            let Err(DocumentError::OverBudget(why)) = document(list_of(item, count).as_bytes())
+            else {
                 panic!("{item} accepted")
             };
             assert!(
@@ -241,15 +243,16 @@ mod tests {
 
     #[test]
     fn documents_share_one_budget() {
-        let mut room = Room::default();
+        let mut budget = DocumentBudget::default();
         let half = list_of("0", 1 << 20);
-        room.document(half.as_bytes()).expect("the first");
+        budget.document(half.as_bytes()).expect("the first");
 
         assert!(matches!(
-            room.document(half.as_bytes()),
-            Err(Refused::TooMuch(_))
+            budget.document(half.as_bytes()),
+            Err(DocumentError::OverBudget(_))
         ));
-        room.document(b"{}")
+        budget
+            .document(b"{}")
             .expect("the rejected document took nothing");
     }
 
@@ -257,39 +260,43 @@ mod tests {
     fn large_documents_need_a_large_budget() {
         let (document, names) = (list_of("0", 200_000), "\"a\":\"f\",".repeat(40_000));
         let index = format!("{{\"weight_map\":{{{names}\"b\":\"f\"}}}}");
-        let mut room = Room::small();
-        assert_eq!(room.document(document.as_bytes()), Err(Refused::Large));
-        assert_eq!(room.index(index.as_bytes()), Err(Refused::Large));
-        room.document(b"{}").expect("small");
-        assert!(room.is_small());
-        room.become_large();
-        room.document(document.as_bytes()).expect("large budget");
-        room.index(index.as_bytes()).expect("large budget");
-        assert!(!room.is_small());
+        let mut budget = DocumentBudget::small();
+        assert_eq!(
+            budget.document(document.as_bytes()),
+            Err(DocumentError::Large)
+        );
+        assert_eq!(budget.index(index.as_bytes()), Err(DocumentError::Large));
+        budget.document(b"{}").expect("small");
+        assert!(budget.is_small());
+        budget.become_large();
+        budget.document(document.as_bytes()).expect("large budget");
+        budget.index(index.as_bytes()).expect("large budget");
+        assert!(!budget.is_small());
     }
 
     #[test]
     fn tensors_beyond_the_limit_are_rejected() {
-        let mut room = Room {
+        let mut budget = DocumentBudget {
             tensors: 7,
-            ..Room::default()
+            ..DocumentBudget::default()
         };
 
         assert_eq!(
-            room.index(index_of(5).as_bytes())
+            budget
+                .index(index_of(5).as_bytes())
                 .expect("within the budget")
                 .weight_map
                 .len(),
             5
         );
-        let Err(Refused::TooMuch(why)) = room.index(index_of(3).as_bytes()) else {
+        let Err(DocumentError::OverBudget(why)) = budget.index(index_of(3).as_bytes()) else {
             panic!("eight tensors of seven accepted")
         };
 
         assert!(why.contains("it names 3 tensors"), "{why}");
         assert!(matches!(
             index(index_of(MAX_INDEX_TENSORS + 1).as_bytes()),
-            Err(Refused::TooMuch(_))
+            Err(DocumentError::OverBudget(_))
         ));
     }
 

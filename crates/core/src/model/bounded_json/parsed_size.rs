@@ -14,12 +14,12 @@ use super::MAX_PARSED_BYTES;
 ///
 /// Deserializes from any JSON value and stores none of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Weight {
+pub struct ParsedSize {
     values: u64,
     bytes: u64,
 }
 
-impl Weight {
+impl ParsedSize {
     const VALUE_BYTES: u64 = 32;
     const NODE_BYTES: u64 = 640;
     const KEYS_PER_NODE: u64 = 6;
@@ -65,7 +65,7 @@ impl Weight {
     }
 }
 
-impl<'de> Deserialize<'de> for Weight {
+impl<'de> Deserialize<'de> for ParsedSize {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(SizeVisitor)
     }
@@ -74,38 +74,38 @@ impl<'de> Deserialize<'de> for Weight {
 struct SizeVisitor;
 
 impl<'de> Visitor<'de> for SizeVisitor {
-    type Value = Weight;
+    type Value = ParsedSize;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("any JSON value")
     }
 
-    fn visit_unit<E>(self) -> Result<Weight, E> {
-        Ok(Weight::one_value(0))
+    fn visit_unit<E>(self) -> Result<ParsedSize, E> {
+        Ok(ParsedSize::one_value(0))
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Weight, E> {
-        Ok(Weight::one_value(0))
+    fn visit_bool<E>(self, _: bool) -> Result<ParsedSize, E> {
+        Ok(ParsedSize::one_value(0))
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<Weight, E> {
-        Ok(Weight::one_value(0))
+    fn visit_u64<E>(self, _: u64) -> Result<ParsedSize, E> {
+        Ok(ParsedSize::one_value(0))
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<Weight, E> {
-        Ok(Weight::one_value(0))
+    fn visit_i64<E>(self, _: i64) -> Result<ParsedSize, E> {
+        Ok(ParsedSize::one_value(0))
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Weight, E> {
-        Ok(Weight::one_value(0))
+    fn visit_f64<E>(self, _: f64) -> Result<ParsedSize, E> {
+        Ok(ParsedSize::one_value(0))
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Weight, E> {
-        Ok(Weight::text(text.len()))
+    fn visit_str<E>(self, text: &str) -> Result<ParsedSize, E> {
+        Ok(ParsedSize::text(text.len()))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Weight, A::Error> {
-        let (mut total, mut length) = (Weight::one_value(0), 0_u64);
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<ParsedSize, A::Error> {
+        let (mut total, mut length) = (ParsedSize::one_value(0), 0_u64);
         while let Some(item) = list.next_element()? {
             total = total.plus(item);
             length += 1;
@@ -117,19 +117,19 @@ impl<'de> Visitor<'de> for SizeVisitor {
             length.next_power_of_two().max(4)
         };
 
-        total.bytes += capacity * Weight::VALUE_BYTES;
+        total.bytes += capacity * ParsedSize::VALUE_BYTES;
         Ok(total)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Weight, A::Error> {
-        let (mut total, mut keys) = (Weight::one_value(0), 0_u64);
-        while let Some((key, item)) = map.next_entry::<Weight, Weight>()? {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ParsedSize, A::Error> {
+        let (mut total, mut keys) = (ParsedSize::one_value(0), 0_u64);
+        while let Some((key, item)) = map.next_entry::<ParsedSize, ParsedSize>()? {
             total = total.plus(item);
             total.bytes += key.bytes;
             keys += 1;
         }
 
-        total.bytes += keys.div_ceil(Weight::KEYS_PER_NODE) * Weight::NODE_BYTES;
+        total.bytes += keys.div_ceil(ParsedSize::KEYS_PER_NODE) * ParsedSize::NODE_BYTES;
         Ok(total)
     }
 }
@@ -138,7 +138,7 @@ impl<'de> Visitor<'de> for SizeVisitor {
 mod tests {
     use super::*;
 
-    fn size(text: &str) -> Weight {
+    fn size(text: &str) -> ParsedSize {
         serde_json::from_str(text).expect("JSON")
     }
 
@@ -146,7 +146,7 @@ mod tests {
     fn list_and_map_sizes_are_exact() {
         assert_eq!(
             size("[0,[],null]"),
-            Weight {
+            ParsedSize {
                 values: 4,
                 bytes: 4 * 32
             }
@@ -154,7 +154,7 @@ mod tests {
 
         assert_eq!(
             size(r#"{"ab": "cde"}"#),
-            Weight {
+            ParsedSize {
                 values: 2,
                 bytes: 640 + 18 + 19
             }

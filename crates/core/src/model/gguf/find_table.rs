@@ -18,7 +18,7 @@ const MIN_INFO_BYTES: usize = 25;
 
 /// A tensor table that was found without the file's metadata.
 #[derive(Clone, Debug, PartialEq)]
-pub struct LoneTable {
+pub struct FoundTable {
     /// The tensors.
     pub inventory: Inventory,
     /// Bytes before the tensor data.
@@ -29,14 +29,14 @@ pub struct LoneTable {
 
 /// Finds the tensor table in `window`, a part of a file.
 ///
-/// The file has `file_bytes`, and the window begins at `start`. `reference` is the metadata of a file with the same layout. Returns `None` if no table in the
-/// window accounts for the whole file.
+/// The file has `file_bytes`, and the window begins at `start`. `reference` is the metadata of a
+/// file with the same layout. Returns `None` if no table in the window accounts for the whole file.
 pub fn find_table(
     window: &[u8],
     start: u64,
     file_bytes: u64,
     reference: &Metadata,
-) -> Option<LoneTable> {
+) -> Option<FoundTable> {
     let alignment = table::alignment(reference).ok()?;
 
     // A limit for hostile windows, which could begin a long table at every byte.
@@ -70,7 +70,7 @@ fn table_at(
     file_bytes: u64,
     alignment: u64,
     infos_left: &mut usize,
-) -> Option<LoneTable> {
+) -> Option<FoundTable> {
     let mut cursor = Cursor::new(bytes);
     let mut builder = InventoryBuilder::default();
     let mut end = 0_u64;
@@ -108,7 +108,7 @@ fn table_at(
             header_bytes.checked_add(padded)?,
         );
         if (min_file..=max_file).contains(&file_bytes) {
-            return Some(LoneTable {
+            return Some(FoundTable {
                 inventory: builder.finish(),
                 header_bytes,
                 data_bytes: Bytes::new(padded),

@@ -22,7 +22,7 @@ mod table;
 use serde::{Deserialize, Serialize};
 
 pub use architecture::architecture;
-pub use find_table::{LoneTable, find_table, same_tensors};
+pub use find_table::{FoundTable, find_table, same_tensors};
 pub use label::quantization_label;
 pub use metadata::{Metadata, Value};
 pub use parts::{PartName, combine};

@@ -89,12 +89,12 @@ fn values_are_read_and_tensors_folded() {
 fn uncovered_bytes_leave_padding_out() {
     let (bytes, data) = small_header().bytes();
     let whole = bytes.len() as u64 + data;
-    let uncovered = |length| parse_complete(&bytes, length).uncovered_bytes;
+    let uncovered_bytes = |length| parse_complete(&bytes, length).uncovered_bytes;
     assert_eq!(
         (
-            uncovered(None),
-            uncovered(Some(whole)),
-            uncovered(Some(whole + 4096))
+            uncovered_bytes(None),
+            uncovered_bytes(Some(whole)),
+            uncovered_bytes(Some(whole + 4096))
         ),
         (0, 0, 4096)
     );

@@ -15,7 +15,7 @@ use super::dtype::Dtype;
 use super::tensors::{InventoryBuilder, Storage};
 use crate::bytes::Bytes;
 
-pub use walk::{Each, Passing};
+pub use walk::{TensorEntry, TensorVisitor};
 
 /// The length field before the header.
 pub const LENGTH_BYTES: u64 = 8;
@@ -39,7 +39,7 @@ pub struct Outline {
     /// the file ends with its header.
     pub uncovered_bytes: u64,
     /// Problems of the header, for the answer's `warnings`.
-    pub doubts: Vec<String>,
+    pub warnings: Vec<String>,
     /// The shortened name of the tensor that begins last.
     last: String,
 }
@@ -65,7 +65,7 @@ pub struct Header {
     /// Length of the data after the header.
     pub data_bytes: Bytes,
     /// Problems of the header, for the answer's `warnings`.
-    pub doubts: Vec<String>,
+    pub warnings: Vec<String>,
 }
 
 impl Header {
@@ -153,14 +153,14 @@ pub fn header_length(first: &[u8], file_bytes: Option<u64>) -> Result<u64, Heade
 /// `data_bytes` is the length of the file after the header, if it is known.
 pub fn parse(json: &[u8], data_bytes: Option<u64>) -> Result<Header, HeaderError> {
     let mut tensors = Vec::new();
-    let outline = walk(json, data_bytes, &mut |passing| {
-        let Passing {
+    let outline = walk(json, data_bytes, &mut |entry| {
+        let TensorEntry {
             name,
             storage,
             shape,
             bytes,
             begin,
-        } = passing;
+        } = entry;
 
         tensors.push((
             begin,
@@ -182,14 +182,18 @@ pub fn parse(json: &[u8], data_bytes: Option<u64>) -> Result<Header, HeaderError
     Ok(Header {
         tensors,
         data_bytes: outline.data_bytes,
-        doubts: outline.doubts,
+        warnings: outline.warnings,
     })
 }
 
 /// Parses the JSON of a header and passes each tensor to `visit`, in the header's order.
 ///
 /// The visited tensors are valid only if `walk` returns an outline.
-pub fn walk(json: &[u8], data_bytes: Option<u64>, visit: Each<'_>) -> Result<Outline, HeaderError> {
+pub fn walk(
+    json: &[u8],
+    data_bytes: Option<u64>,
+    visit: TensorVisitor<'_>,
+) -> Result<Outline, HeaderError> {
     check_against_file(walk::walk(json, visit)?, data_bytes)
 }
 
@@ -209,7 +213,7 @@ fn check_against_file(
     if data_bytes == 0 && header.data_bytes > Bytes::ZERO {
         header.uncovered_bytes = 0;
         header
-            .doubts
+            .warnings
             .push("the file holds a header and no weights".to_owned());
         return Ok(header);
     }
@@ -225,7 +229,7 @@ fn check_against_file(
     if header.data_bytes < Bytes::new(data_bytes) {
         let extra = data_bytes - header.data_bytes.get();
         header.uncovered_bytes = header.uncovered_bytes.saturating_add(extra);
-        header.doubts.push(format!(
+        header.warnings.push(format!(
             "the file has {extra} bytes that belong to no tensor"
         ));
     }
@@ -266,7 +270,7 @@ mod tests {
             "a":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}   "#;
         let header = parse(json, Some(28)).expect("a good header");
         assert_eq!(header.data_bytes, Bytes::new(28));
-        assert!(header.doubts.is_empty());
+        assert!(header.warnings.is_empty());
         let first = &header.tensors[0];
         assert_eq!(
             (first.name.as_str(), &first.storage, first.bytes),
@@ -281,7 +285,7 @@ mod tests {
     fn only_header_without_data_is_accepted() {
         let json = br#"{"a":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}"#;
         assert_eq!(
-            parse(json, Some(0)).expect("header only").doubts,
+            parse(json, Some(0)).expect("header only").warnings,
             ["the file holds a header and no weights"]
         );
         parse(json, Some(3)).expect_err("truncated");
@@ -320,7 +324,7 @@ mod tests {
             let json =
                 format!(r#"{{"t":{{"dtype":"{name}","shape":[8],"data_offsets":[0,{bytes}]}}}}"#);
             let header = parse(json.as_bytes(), Some(bytes)).expect(name);
-            assert!(header.doubts.is_empty(), "{name}: {:?}", header.doubts);
+            assert!(header.warnings.is_empty(), "{name}: {:?}", header.warnings);
             assert!(
                 matches!(header.tensors[0].storage, Storage::Known(dtype) if dtype.name() == name)
             );
@@ -362,7 +366,7 @@ mod tests {
         ));
 
         assert_eq!(
-            parse(json, Some(20)).expect("longer").doubts,
+            parse(json, Some(20)).expect("longer").warnings,
             ["the file has 4 bytes that belong to no tensor"]
         );
     }

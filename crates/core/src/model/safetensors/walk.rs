@@ -27,7 +27,7 @@ const MAX_CRATE_CHECK_BYTES: usize = 1 << 20;
 
 /// A tensor that a walk passes to its visitor.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Passing<'t> {
+pub struct TensorEntry<'t> {
     /// The tensor's name.
     pub name: &'t str,
     /// How the elements are stored.
@@ -41,10 +41,10 @@ pub struct Passing<'t> {
 }
 
 /// The visitor of each tensor. An error ends the walk.
-pub type Each<'e> = &'e mut dyn FnMut(Passing<'_>) -> Result<(), HeaderError>;
+pub type TensorVisitor<'e> = &'e mut dyn FnMut(TensorEntry<'_>) -> Result<(), HeaderError>;
 
 /// Walks over `json` and passes each tensor to `visit`.
-pub(super) fn walk(json: &[u8], visit: Each<'_>) -> Result<Outline, HeaderError> {
+pub(super) fn walk(json: &[u8], visit: TensorVisitor<'_>) -> Result<Outline, HeaderError> {
     let mut walk = Walk {
         spans: Vec::new(),
         warnings: HeaderWarnings::default(),
@@ -81,7 +81,7 @@ pub(super) fn walk(json: &[u8], visit: Each<'_>) -> Result<Outline, HeaderError>
         last: spans
             .last()
             .map_or_else(String::new, |span| shortened(&span.name)),
-        doubts: warnings.finish(rejection),
+        warnings: warnings.finish(rejection),
     })
 }
 
@@ -117,7 +117,7 @@ struct Walk<'de, 'e> {
     is_rejected: bool,
     /// The reason why the walk ended, if its JSON is valid so far.
     stopped: Option<HeaderError>,
-    visit: Each<'e>,
+    visit: TensorVisitor<'e>,
 }
 
 impl<'de> Walk<'de, '_> {
@@ -165,7 +165,7 @@ impl<'de> Walk<'de, '_> {
             _ => by_offsets,
         };
 
-        (self.visit)(Passing {
+        (self.visit)(TensorEntry {
             name: &name,
             storage,
             shape,
@@ -292,7 +292,7 @@ impl<'de> Visitor<'de> for &mut Walk<'de, '_> {
 mod tests {
     use crate::bytes::Bytes;
     use crate::model::Storage;
-    use crate::model::safetensors::{HeaderError, Passing, parse, walk};
+    use crate::model::safetensors::{HeaderError, TensorEntry, parse, walk};
 
     fn parse_error(json: &str) -> HeaderError {
         parse(json.as_bytes(), None).expect_err(json)
@@ -307,11 +307,11 @@ mod tests {
 
         assert!(
             header
-                .doubts
+                .warnings
                 .iter()
-                .any(|doubt| doubt.contains("type F3 is not known")),
+                .any(|warning| warning.contains("type F3 is not known")),
             "{:?}",
-            header.doubts
+            header.warnings
         );
     }
 
@@ -322,10 +322,10 @@ mod tests {
         let header = parse(json, None).expect("sized");
         assert_eq!(header.data_bytes, Bytes::new(8));
         assert_eq!(header.tensors.len(), 2);
-        let doubts = header.doubts.join("; ");
+        let warnings = header.warnings.join("; ");
 
         for words in ["a gap before", "an overlap with", "is listed twice"] {
-            assert!(doubts.contains(words), "{doubts}");
+            assert!(warnings.contains(words), "{warnings}");
         }
     }
 
@@ -384,29 +384,33 @@ mod tests {
             |json: &str| serde_json::from_str::<safetensors::tensor::Metadata>(json).is_ok();
         for json in good {
             assert!(
-                crate_accepts(json) && parse(json.as_bytes(), None).expect(json).doubts.is_empty(),
+                crate_accepts(json)
+                    && parse(json.as_bytes(), None)
+                        .expect(json)
+                        .warnings
+                        .is_empty(),
                 "{json}"
             );
         }
 
         for json in odd {
-            let doubts = parse(json.as_bytes(), None).expect(json).doubts;
+            let warnings = parse(json.as_bytes(), None).expect(json).warnings;
             assert!(
-                !crate_accepts(json) && doubts[0].contains("crate refuses the header ("),
-                "{json}: {doubts:?}"
+                !crate_accepts(json) && warnings[0].contains("crate refuses the header ("),
+                "{json}: {warnings:?}"
             );
         }
     }
 
     #[test]
     fn names_and_ranks_are_bounded() {
-        let header = |name: &str, shape: &str| {
+        let header_of = |name: &str, shape: &str| {
             format!(r#"{{"{name}":{{"dtype":"U8","shape":[{shape}],"data_offsets":[0,1]}}}}"#)
         };
 
-        let many_dimensions = parse_error(&header("a", &vec!["1"; 33].join(",")));
+        let many_dimensions = parse_error(&header_of("a", &vec!["1"; 33].join(",")));
         assert!(many_dimensions.to_string().contains("33 dimensions"));
-        let long_name = parse_error(&header(&"n".repeat(1025), "1"));
+        let long_name = parse_error(&header_of(&"n".repeat(1025), "1"));
         assert!(long_name.to_string().contains("1025 bytes"));
     }
 
@@ -416,7 +420,7 @@ mod tests {
             "b":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}"#;
         let walk_at_most = |limit: u64| {
             let mut visited = 0;
-            let mut visit = |_: Passing<'_>| {
+            let mut count_visit = |_: TensorEntry<'_>| {
                 visited += 1;
                 if visited > limit {
                     Err(HeaderError::TooManyKinds(7))
@@ -425,7 +429,7 @@ mod tests {
                 }
             };
 
-            walk(json, Some(2), &mut visit).map(|outline| outline.tensors)
+            walk(json, Some(2), &mut count_visit).map(|outline| outline.tensors)
         };
 
         assert_eq!(
@@ -447,8 +451,8 @@ mod tests {
             "{{{}}}",
             (0..100).map(entry_json).collect::<Vec<_>>().join(",")
         );
-        let doubts = parse(json.as_bytes(), None).expect("sized").doubts;
-        assert_eq!(doubts.len(), 9);
-        assert_eq!(doubts[8], "and 93 more warnings about this header");
+        let warnings = parse(json.as_bytes(), None).expect("sized").warnings;
+        assert_eq!(warnings.len(), 9);
+        assert_eq!(warnings[8], "and 93 more warnings about this header");
     }
 }

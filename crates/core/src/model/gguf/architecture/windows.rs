@@ -46,13 +46,11 @@ pub(super) fn spans(
 ) -> Result<Vec<Span>, Unsupported> {
     match rule {
         Windows::Never => Ok(full_spans(layers)),
-        Windows::Chunks => match keys.optional(WINDOW)? {
-            Some(0) => Ok(full_spans(layers)),
-            _ => {
-                let span = Span::Chunked { chunk: 8192 };
-                Ok(spans_where(layers, span, |layer| layer % 4 < 3))
-            }
-        },
+        Windows::Chunks if keys.optional(WINDOW)? == Some(0) => Ok(full_spans(layers)),
+        Windows::Chunks => {
+            let span = Span::Chunked { chunk: 8192 };
+            Ok(spans_where(layers, span, |layer| layer % 4 < 3))
+        }
         Windows::LargeOnly if layers != 64 => Ok(full_spans(layers)),
         Windows::LargeOnly => {
             let window = keys.optional(WINDOW)?.unwrap_or(4096);
