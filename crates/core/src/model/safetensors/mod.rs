@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn every_dtype_of_the_crate_is_known() {
+    fn crate_dtypes_are_known() {
         for name in [
             "F4",
             "F6_E2M3",
