@@ -1,7 +1,9 @@
-//! Real GGUF headers and vocabularies, where the optional corpus is there.
+//! Real GGUF headers and vocabularies from the optional corpus.
+//!
+//! Without the corpus, the tests do nothing.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-use hf_mem_core::model::architecture::{Attention, Mixer, Recurrent, Span};
+use hf_mem_core::model::architecture::{Architecture, Attention, Mixer, Recurrent, Span};
 use hf_mem_core::model::gguf::{Content, Progress, architecture, parse};
 use support::gguf_corpus::{corpus, descriptions, header, parsed, real_headers, whole};
 
@@ -11,7 +13,7 @@ mod support {
 }
 
 #[test]
-fn real_headers_are_read_to_the_byte() {
+fn real_headers_match_to_the_byte() {
     let Some(corpus) = corpus() else { return };
     for (name, bytes, length) in real_headers(&corpus) {
         let gguf = whole(&bytes, length);
@@ -28,7 +30,7 @@ fn real_headers_are_read_to_the_byte() {
 }
 
 #[test]
-fn growing_prefixes_lead_to_the_whole_header() {
+fn growing_prefixes_reach_the_header() {
     let Some(corpus) = corpus() else { return };
     for (name, bytes, length) in real_headers(&corpus) {
         let (mut have, mut rounds) = (1 << 16, 0);
@@ -51,7 +53,7 @@ fn growing_prefixes_lead_to_the_whole_header() {
 }
 
 #[test]
-fn vocabularies_are_no_models() {
+fn vocabularies_are_not_models() {
     let Some(corpus) = corpus() else { return };
     for entry in std::fs::read_dir(corpus.join("vocab")).unwrap() {
         let path = entry.unwrap().path();
@@ -62,8 +64,21 @@ fn vocabularies_are_no_models() {
     }
 }
 
+/// Returns KV heads, key dimension and span of a layer with attention.
+fn attention_heads(known: &Architecture, layer: usize) -> Option<(u64, u64, Span)> {
+    match &known.layers[layer].mixer {
+        Mixer::Attention(Attention {
+            kv_heads,
+            key_dim,
+            span,
+            ..
+        }) => Some((*kv_heads, *key_dim, *span)),
+        _ => None,
+    }
+}
+
 #[test]
-fn every_described_file_has_an_architecture() {
+fn described_files_have_architectures() {
     let Some(corpus) = corpus() else { return };
     for (name, description) in descriptions(&corpus) {
         let gguf = parsed(&header(&description));
@@ -74,23 +89,16 @@ fn every_described_file_has_an_architecture() {
             "{name}"
         );
 
-        let heads = |layer: usize| match &known.layers[layer].mixer {
-            Mixer::Attention(Attention {
-                kv_heads,
-                key_dim,
-                span,
-                ..
-            }) => Some((*kv_heads, *key_dim, *span)),
-            _ => None,
-        };
-
         match known.class.as_str() {
             "gpt-oss" => {
-                assert_eq!(heads(0), Some((8, 64, Span::Sliding { window: 128 })));
-                assert_eq!(heads(1), Some((8, 64, Span::Full)));
+                assert_eq!(
+                    attention_heads(&known, 0),
+                    Some((8, 64, Span::Sliding { window: 128 }))
+                );
+                assert_eq!(attention_heads(&known, 1), Some((8, 64, Span::Full)));
             }
             "jamba" => {
-                assert_eq!(heads(4), Some((8, 128, Span::Full)));
+                assert_eq!(attention_heads(&known, 4), Some((8, 128, Span::Full)));
                 let state = Mixer::Recurrent(Recurrent::Mamba1 {
                     inner: 8192,
                     state: 16,
@@ -99,7 +107,7 @@ fn every_described_file_has_an_architecture() {
                 assert_eq!(known.layers[0].mixer, state);
             }
             "glm4moe" => assert_eq!((known.layers.len(), known.mtp_layers), (46, 1)),
-            "phi3" => assert_eq!(heads(0), Some((10, 128, Span::Full))),
+            "phi3" => assert_eq!(attention_heads(&known, 0), Some((10, 128, Span::Full))),
             "deepseek2" => assert!(
                 matches!(&known.layers[0].mixer, Mixer::Latent(latent) if latent.nope_dim == 128)
             ),

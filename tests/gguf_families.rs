@@ -1,4 +1,4 @@
-//! What each family's metadata makes of its layers.
+//! The layers that each family's metadata describes.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use hf_mem_core::model::Unsupported;
@@ -31,7 +31,8 @@ fn header(family: &str, layers: u32) -> Header {
     })
 }
 
-fn with(header: Header, key: &str, value: Kv) -> Header {
+/// Adds the family's key to a header whose first pair is the family.
+fn with_key(header: Header, key: &str, value: Kv) -> Header {
     let Kv::Text(family) = header.pairs[0].1.clone() else {
         panic!("the family comes first")
     };
@@ -52,9 +53,10 @@ fn attention(known: &Architecture, layer: usize) -> &Attention {
     }
 }
 
-/// One letter for each layer: `f` full, `w` window, `c` chunk.
+/// Returns one letter for each layer: `f` full, `w` window, `c` chunk, `x` cross,
+/// `b` bidirectional.
 fn spans(known: &Architecture) -> String {
-    let letter = |layer: usize| match attention(known, layer).span {
+    let span_letter = |layer: usize| match attention(known, layer).span {
         Span::Full => 'f',
         Span::Sliding { .. } => 'w',
         Span::Chunked { .. } => 'c',
@@ -62,11 +64,11 @@ fn spans(known: &Architecture) -> String {
         Span::Bidirectional => 'b',
     };
 
-    (0..known.layers.len()).map(letter).collect()
+    (0..known.layers.len()).map(span_letter).collect()
 }
 
 #[test]
-fn heads_fall_back_as_llama_cpp_does() {
+fn head_defaults_match_llama_cpp() {
     let plain = read(&header("llama", 2)).unwrap();
     let Attention {
         heads,
@@ -82,8 +84,8 @@ fn heads_fall_back_as_llama_cpp_does() {
         (Some(true), Task::Generate)
     );
 
-    let wide = with(
-        with(header("qwen3", 2), "attention.key_length", Kv::U32(128)),
+    let wide = with_key(
+        with_key(header("qwen3", 2), "attention.key_length", Kv::U32(128)),
         "attention.head_count_kv",
         Kv::U32(2),
     );
@@ -99,52 +101,52 @@ fn heads_fall_back_as_llama_cpp_does() {
 }
 
 #[test]
-fn windows_follow_each_familys_rule() {
-    let pattern = |family: &str, layers: u32, window: Option<u32>| {
+fn windows_follow_family_rules() {
+    let span_pattern = |family: &str, layers: u32, window: Option<u32>| {
         let header = header(family, layers);
         let header = match window {
-            Some(window) => with(header, "attention.sliding_window", Kv::U32(window)),
+            Some(window) => with_key(header, "attention.sliding_window", Kv::U32(window)),
             None => header,
         };
         spans(&read(&header).unwrap())
     };
 
-    assert_eq!(pattern("gemma2", 4, None), "wfwf");
-    assert_eq!(pattern("gemma3", 7, Some(512)), "wwwwwfw");
-    assert_eq!(pattern("gemma3", 7, None), "fffffff");
-    assert_eq!(pattern("gpt-oss", 4, Some(128)), "wfwf");
-    assert_eq!(pattern("cohere2", 5, Some(4096)), "wwwfw");
-    assert_eq!(pattern("olmo2", 5, Some(0)), "fffff");
-    assert_eq!(pattern("smallthinker", 5, Some(4096)), "fwwwf");
-    assert_eq!(pattern("llama4", 5, None), "cccfc");
-    assert_eq!(pattern("llama4", 5, Some(0)), "fffff");
-    assert_eq!(pattern("phi3", 3, Some(2047)), "fff");
-    assert_eq!(pattern("exaone4", 3, Some(4096)), "fff");
-    assert_eq!(&pattern("exaone4", 64, None)[..5], "wwwfw");
-    assert_eq!(pattern("bert", 2, None), "bb");
+    assert_eq!(span_pattern("gemma2", 4, None), "wfwf");
+    assert_eq!(span_pattern("gemma3", 7, Some(512)), "wwwwwfw");
+    assert_eq!(span_pattern("gemma3", 7, None), "fffffff");
+    assert_eq!(span_pattern("gpt-oss", 4, Some(128)), "wfwf");
+    assert_eq!(span_pattern("cohere2", 5, Some(4096)), "wwwfw");
+    assert_eq!(span_pattern("olmo2", 5, Some(0)), "fffff");
+    assert_eq!(span_pattern("smallthinker", 5, Some(4096)), "fwwwf");
+    assert_eq!(span_pattern("llama4", 5, None), "cccfc");
+    assert_eq!(span_pattern("llama4", 5, Some(0)), "fffff");
+    assert_eq!(span_pattern("phi3", 3, Some(2047)), "fff");
+    assert_eq!(span_pattern("exaone4", 3, Some(4096)), "fff");
+    assert_eq!(&span_pattern("exaone4", 64, None)[..5], "wwwfw");
+    assert_eq!(span_pattern("bert", 2, None), "bb");
 
-    let listed = |flags: Vec<bool>| {
-        let header = with(
+    let read_listed = |flags: Vec<bool>| {
+        let header = with_key(
             header("gemma4", 3),
             "attention.sliding_window",
             Kv::U32(512),
         );
 
-        read(&with(
+        read(&with_key(
             header,
             "attention.sliding_window_pattern",
             Kv::Bools(flags),
         ))
     };
 
-    assert_eq!(spans(&listed(vec![true, false, true]).unwrap()), "wfw");
+    assert_eq!(spans(&read_listed(vec![true, false, true]).unwrap()), "wfw");
     assert!(matches!(
-        listed(vec![true]),
+        read_listed(vec![true]),
         Err(Unsupported::Contradiction { .. })
     ));
 
-    let period = with(
-        with(header("gemma3", 4), "attention.sliding_window", Kv::U32(8)),
+    let period = with_key(
+        with_key(header("gemma3", 4), "attention.sliding_window", Kv::U32(8)),
         "attention.sliding_window_pattern",
         Kv::U32(2),
     );
@@ -152,20 +154,20 @@ fn windows_follow_each_familys_rule() {
 }
 
 #[test]
-fn gemma_4_has_other_heads_in_its_windows() {
-    let mut gemma = with(
+fn gemma_4_windows_have_other_heads() {
+    let mut gemma = with_key(
         header("gemma4", 4),
         "attention.sliding_window",
         Kv::U32(512),
     );
-    gemma = with(
+    gemma = with_key(
         gemma,
         "attention.sliding_window_pattern",
         Kv::Bools(vec![true, true, false, true]),
     );
 
-    gemma = with(gemma, "attention.head_count_kv", Kv::I32s(vec![8, 8, 2, 8]));
-    gemma = with(gemma, "attention.shared_kv_layers", Kv::U32(1));
+    gemma = with_key(gemma, "attention.head_count_kv", Kv::I32s(vec![8, 8, 2, 8]));
+    gemma = with_key(gemma, "attention.shared_kv_layers", Kv::U32(1));
 
     for (key, value) in [
         ("key_length", 512),
@@ -173,11 +175,11 @@ fn gemma_4_has_other_heads_in_its_windows() {
         ("key_length_swa", 256),
         ("value_length_swa", 256),
     ] {
-        gemma = with(gemma, &format!("attention.{key}"), Kv::U32(value));
+        gemma = with_key(gemma, &format!("attention.{key}"), Kv::U32(value));
     }
 
     let known = read(&gemma).unwrap();
-    let of = |layer| {
+    let heads_of = |layer| {
         let attention = attention(&known, layer);
         (
             attention.kv_heads,
@@ -187,14 +189,14 @@ fn gemma_4_has_other_heads_in_its_windows() {
     };
 
     assert_eq!(
-        [of(0), of(2), of(3)],
+        [heads_of(0), heads_of(2), heads_of(3)],
         [(8, 256, false), (2, 512, false), (8, 256, true)]
     );
 }
 
 #[test]
-fn gemma_3n_shares_behind_its_twentieth_layer() {
-    let known = read(&with(
+fn gemma_3n_shares_after_twenty_layers() {
+    let known = read(&with_key(
         header("gemma3n", 30),
         "attention.sliding_window",
         Kv::U32(512),
@@ -203,7 +205,7 @@ fn gemma_3n_shares_behind_its_twentieth_layer() {
     assert!(!attention(&known, 19).shares_cache && attention(&known, 20).shares_cache);
 }
 
-fn states(mut header: Header) -> Header {
+fn with_states(mut header: Header) -> Header {
     for (key, value) in [
         ("conv_kernel", 4),
         ("inner_size", 2048),
@@ -211,7 +213,7 @@ fn states(mut header: Header) -> Header {
         ("time_step_rank", 16),
         ("group_count", 8),
     ] {
-        header = with(header, &format!("ssm.{key}"), Kv::U32(value));
+        header = with_key(header, &format!("ssm.{key}"), Kv::U32(value));
     }
 
     header
@@ -228,23 +230,23 @@ fn hybrids_mix_states_and_attention() {
         conv: 4,
     });
 
-    let alternating = |family: &str| {
-        with(
-            states(header(family, 4)),
+    let alternating_header = |family: &str| {
+        with_key(
+            with_states(header(family, 4)),
             "attention.head_count_kv",
             Kv::I32s(vec![0, 4, 0, 4]),
         )
     };
 
-    let granite = read(&alternating("granitehybrid")).unwrap();
+    let granite = read(&alternating_header("granitehybrid")).unwrap();
     assert_eq!(granite.layers[0].mixer, mamba);
     assert_eq!(attention(&granite, 1).kv_heads, 4);
-    let mut nemotron = alternating("nemotron_h");
+    let mut nemotron = alternating_header("nemotron_h");
     nemotron
         .pairs
         .retain(|(key, _)| !key.ends_with("feed_forward_length"));
 
-    let nemotron = read(&with(
+    let nemotron = read(&with_key(
         nemotron,
         "feed_forward_length",
         Kv::I32s(vec![0, 0, 8192, 0]),
@@ -258,7 +260,7 @@ fn hybrids_mix_states_and_attention() {
         FeedForward::Dense { width: 8192 }
     );
     assert_eq!(nemotron.layers[0].feed_forward, FeedForward::None);
-    let falcon = read(&states(header("falcon-h1", 2))).unwrap();
+    let falcon = read(&with_states(header("falcon-h1", 2))).unwrap();
     assert_eq!(falcon.layers[1].second_mixer, Some(mamba));
     attention(&falcon, 1);
 
@@ -270,8 +272,8 @@ fn hybrids_mix_states_and_attention() {
         conv: 4,
     });
 
-    let qwen = read(&with(
-        states(header("qwen35", 9)),
+    let qwen = read(&with_key(
+        with_states(header("qwen35", 9)),
         "nextn_predict_layers",
         Kv::U32(1),
     ))
@@ -286,8 +288,8 @@ fn hybrids_mix_states_and_attention() {
         [true, true, true, false, true, true, true, false]
     );
 
-    let interval = read(&with(
-        states(header("qwen35", 4)),
+    let interval = read(&with_key(
+        with_states(header("qwen35", 4)),
         "full_attention_interval",
         Kv::U32(2),
     ))
@@ -295,8 +297,8 @@ fn hybrids_mix_states_and_attention() {
     assert_eq!(interval.layers[2].mixer, delta);
     attention(&interval, 1);
 
-    let lfm = with(
-        with(header("lfm2", 2), "shortconv.l_cache", Kv::U32(3)),
+    let lfm = with_key(
+        with_key(header("lfm2", 2), "shortconv.l_cache", Kv::U32(3)),
         "attention.head_count_kv",
         Kv::I32s(vec![0, 8]),
     );
@@ -308,7 +310,7 @@ fn hybrids_mix_states_and_attention() {
         })
     );
 
-    let rwkv = read(&with(header("rwkv7", 2), "wkv.head_size", Kv::U32(64))).unwrap();
+    let rwkv = read(&with_key(header("rwkv7", 2), "wkv.head_size", Kv::U32(64))).unwrap();
     assert_eq!(
         rwkv.layers[0].mixer,
         Mixer::Recurrent(Recurrent::Rwkv {
@@ -320,28 +322,33 @@ fn hybrids_mix_states_and_attention() {
 }
 
 #[test]
-fn kimi_and_deepseek_keep_latents() {
-    let latent = |header: Header| {
+fn kimi_and_deepseek_have_latents() {
+    let with_latent = |header: Header| {
         let keys = [
             ("kv_lora_rank", 512),
             ("key_length_mla", 192),
             ("value_length_mla", 128),
         ];
         let header = keys.iter().fold(header, |header, (key, value)| {
-            with(header, &format!("attention.{key}"), Kv::U32(*value))
+            with_key(header, &format!("attention.{key}"), Kv::U32(*value))
         });
 
-        with(header, "rope.dimension_count", Kv::U32(64))
+        with_key(header, "rope.dimension_count", Kv::U32(64))
     };
 
-    let mut kimi = latent(header("kimi-linear", 2));
-    kimi = with(
-        with(kimi, "kda.head_dim", Kv::U32(128)),
+    let mut kimi = with_latent(header("kimi-linear", 2));
+    kimi = with_key(
+        with_key(kimi, "kda.head_dim", Kv::U32(128)),
         "ssm.conv_kernel",
         Kv::U32(4),
     );
 
-    let kimi = read(&with(kimi, "attention.head_count_kv", Kv::I32s(vec![0, 1]))).unwrap();
+    let kimi = read(&with_key(
+        kimi,
+        "attention.head_count_kv",
+        Kv::I32s(vec![0, 1]),
+    ))
+    .unwrap();
     assert_eq!(
         kimi.layers[0].mixer,
         Mixer::Recurrent(Recurrent::Kda {
@@ -351,54 +358,55 @@ fn kimi_and_deepseek_keep_latents() {
         })
     );
 
-    let Mixer::Latent(kept) = &kimi.layers[1].mixer else {
+    let Mixer::Latent(latent) = &kimi.layers[1].mixer else {
         panic!("latent")
     };
 
     assert_eq!(
         (
-            kept.kv_lora_rank,
-            kept.rope_dim,
-            kept.nope_dim,
-            kept.value_dim
+            latent.kv_lora_rank,
+            latent.rope_dim,
+            latent.nope_dim,
+            latent.value_dim
         ),
         (512, 64, 128, 128)
     );
 
-    // Files from before mid-2025 have no such lengths: all heads are cached.
-    let old = with(
+    // Files from before mid-2025 lack these lengths, so all heads are cached.
+    let old = with_key(
         header("deepseek2", 1),
         "attention.kv_lora_rank",
         Kv::U32(512),
     );
     attention(&read(&old).unwrap(), 0);
-    let mut sparse = latent(header("glm-dsa", 3));
+    let mut sparse = with_latent(header("glm-dsa", 3));
     assert!(matches!(read(&sparse), Err(Unsupported::Missing { .. })));
 
     for (key, value) in [("key_length", 128), ("head_count", 32), ("top_k", 2048)] {
-        sparse = with(sparse, &format!("attention.indexer.{key}"), Kv::U32(value));
+        sparse = with_key(sparse, &format!("attention.indexer.{key}"), Kv::U32(value));
     }
 
-    let sparse = read(&with(sparse, "nextn_predict_layers", Kv::U32(1))).unwrap();
-    assert!(
-        matches!(&sparse.layers[1].mixer, Mixer::Latent(kept) if kept.indexer.is_some_and(|indexer| indexer.head_dim == 128))
-    );
+    let sparse = read(&with_key(sparse, "nextn_predict_layers", Kv::U32(1))).unwrap();
+    assert!(matches!(
+        &sparse.layers[1].mixer,
+        Mixer::Latent(latent) if latent.indexer.is_some_and(|indexer| indexer.head_dim == 128)
+    ));
 }
 
 #[test]
-fn experts_stand_where_the_router_is() {
-    let mut mixture = with(
-        with(header("glm4moe", 4), "expert_count", Kv::U32(8)),
+fn layers_with_router_have_experts() {
+    let mut mixture = with_key(
+        with_key(header("glm4moe", 4), "expert_count", Kv::U32(8)),
         "expert_used_count",
         Kv::U32(2),
     );
-    mixture = with(
-        with(mixture, "expert_feed_forward_length", Kv::U32(512)),
+    mixture = with_key(
+        with_key(mixture, "expert_feed_forward_length", Kv::U32(512)),
         "expert_shared_count",
         Kv::U32(1),
     );
 
-    mixture = with(mixture, "nextn_predict_layers", Kv::U32(1));
+    mixture = with_key(mixture, "nextn_predict_layers", Kv::U32(1));
     for layer in 1..4 {
         mixture = mixture.tensor(
             &format!("blk.{layer}.ffn_gate_inp.weight"),
@@ -437,53 +445,53 @@ fn experts_stand_where_the_router_is() {
 }
 
 #[test]
-fn tasks_are_told_apart() {
-    let task = |header: Header| read(&header).unwrap().task;
-    assert_eq!(task(header("nomic-bert", 2)), Task::Encode);
-    assert_eq!(task(header("t5", 2)), Task::EncodeDecode);
+fn task_follows_family_and_pooling() {
+    let task_of = |header: Header| read(&header).unwrap().task;
+    assert_eq!(task_of(header("nomic-bert", 2)), Task::Encode);
+    assert_eq!(task_of(header("t5", 2)), Task::EncodeDecode);
 
     assert_eq!(
-        task(with(header("qwen3", 2), "pooling_type", Kv::U32(3))),
+        task_of(with_key(header("qwen3", 2), "pooling_type", Kv::U32(3))),
         Task::Pool
     );
-    assert_eq!(task(header("eurobert", 2)), Task::Pool);
-    assert_eq!(task(header("rnd1", 2)), Task::Encode);
-    assert_eq!(task(header("talkie", 2)), Task::Generate);
+    assert_eq!(task_of(header("eurobert", 2)), Task::Pool);
+    assert_eq!(task_of(header("rnd1", 2)), Task::Encode);
+    assert_eq!(task_of(header("talkie", 2)), Task::Generate);
 
-    let trained_further = read(&with(
+    let with_prediction = read(&with_key(
         header("hy_v3", 5),
         "nextn_predict_layers",
         Kv::U32(1),
     ))
     .unwrap();
     assert_eq!(
-        (trained_further.layers.len(), trained_further.mtp_layers),
+        (with_prediction.layers.len(), with_prediction.mtp_layers),
         (4, 1)
     );
 }
 
+fn assert_rejected(header: &Header, words: &str) {
+    let error = read(header).unwrap_err().to_string();
+    assert!(error.contains(words), "{error}");
+}
+
 #[test]
-fn what_is_not_understood_is_named() {
-    let refused = |header: Header, words: &str| {
-        let error = read(&header).unwrap_err().to_string();
-        assert!(error.contains(words), "{error}");
-    };
+fn unsupported_keys_are_named() {
+    assert_rejected(&header("deepseek4", 2), "general.architecture = deepseek4");
 
-    refused(header("deepseek4", 2), "general.architecture = deepseek4");
-
-    // A family that remembers otherwise than its rule has it.
-    refused(
-        with(header("llama", 2), "ssm.state_size", Kv::U32(16)),
+    // Keys that contradict the family's rule.
+    assert_rejected(
+        &with_key(header("llama", 2), "ssm.state_size", Kv::U32(16)),
         "llama.ssm.state_size is not understood",
     );
-    assert!(read(&with(header("llama", 2), "ssm.state_size", Kv::U32(0))).is_ok());
+    assert!(read(&with_key(header("llama", 2), "ssm.state_size", Kv::U32(0))).is_ok());
 
-    refused(
-        with(header("glm4moe", 2), "attention.indexer.top_k", Kv::U32(16)),
+    assert_rejected(
+        &with_key(header("glm4moe", 2), "attention.indexer.top_k", Kv::U32(16)),
         "glm4moe.attention.indexer.top_k",
     );
-    refused(
-        with(
+    assert_rejected(
+        &with_key(
             header("deepseek2", 2),
             "attention.indexer.head_count",
             Kv::U32(16),
@@ -491,8 +499,8 @@ fn what_is_not_understood_is_named() {
         "attention.indexer.head_count",
     );
 
-    refused(
-        with(
+    assert_rejected(
+        &with_key(
             header("qwen35", 4),
             "attention.compress_ratios",
             Kv::I32s(vec![4; 4]),
@@ -500,49 +508,53 @@ fn what_is_not_understood_is_named() {
         "compress_ratios",
     );
 
-    refused(
-        Header::default().tensor("a", &[1], 0, 4),
+    assert_rejected(
+        &Header::default().tensor("a", &[1], 0, 4),
         "general.architecture is missing",
     );
-    let without = |key: &str| {
-        let mut header = header("llama", 2);
-        header.pairs.retain(|(name, _)| !name.ends_with(key));
-        header
-    };
+}
 
-    refused(without("block_count"), "llama.block_count is missing");
-    refused(
-        without("embedding_length"),
+fn without_key(key: &str) -> Header {
+    let mut header = header("llama", 2);
+    header.pairs.retain(|(name, _)| !name.ends_with(key));
+    header
+}
+
+#[test]
+fn invalid_values_are_named() {
+    assert_rejected(&without_key("block_count"), "llama.block_count is missing");
+    assert_rejected(
+        &without_key("embedding_length"),
         "llama.embedding_length is missing",
     );
-    refused(without("vocab_size"), "llama.vocab_size is missing");
-    let changed = |key: &str, value: Kv| with(without(key), key, value);
-    refused(changed("block_count", Kv::U32(0)), "must be larger");
+    assert_rejected(&without_key("vocab_size"), "llama.vocab_size is missing");
+    let with_changed = |key: &str, value: Kv| with_key(without_key(key), key, value);
+    assert_rejected(&with_changed("block_count", Kv::U32(0)), "must be larger");
 
-    refused(
-        changed("block_count", Kv::U32(1 << 30)),
+    assert_rejected(
+        &with_changed("block_count", Kv::U32(1 << 30)),
         "more layers than any model has",
     );
-    refused(
-        changed("embedding_length", Kv::Text("x".into())),
+    assert_rejected(
+        &with_changed("embedding_length", Kv::Text("x".into())),
         "not one whole number",
     );
 
-    refused(
-        changed("attention.head_count", Kv::U32(7)),
+    assert_rejected(
+        &with_changed("attention.head_count", Kv::U32(7)),
         "does not divide by the heads",
     );
-    refused(
-        changed("attention.head_count", Kv::I32s(vec![16])),
+    assert_rejected(
+        &with_changed("attention.head_count", Kv::I32s(vec![16])),
         "not as long as there are layers",
     );
 
-    refused(
-        with(header("llama", 2), "attention.head_count_kv", Kv::U32(3)),
+    assert_rejected(
+        &with_key(header("llama", 2), "attention.head_count_kv", Kv::U32(3)),
         "must divide the 16 query heads",
     );
-    refused(
-        with(
+    assert_rejected(
+        &with_key(
             header("llama", 2),
             "attention.head_count_kv",
             Kv::I32s(vec![-1, 2]),
@@ -550,50 +562,55 @@ fn what_is_not_understood_is_named() {
         "negative",
     );
 
-    refused(
-        changed("context_length", Kv::U64(1 << 50)),
+    assert_rejected(
+        &with_changed("context_length", Kv::U64(1 << 50)),
         "too large to be meant",
     );
-    refused(header("mamba2", 2), "ssm.conv_kernel is missing");
+    assert_rejected(&header("mamba2", 2), "ssm.conv_kernel is missing");
 
-    refused(
-        with(header("qwen35", 4), "nextn_predict_layers", Kv::U32(4)),
+    assert_rejected(
+        &with_key(header("qwen35", 4), "nextn_predict_layers", Kv::U32(4)),
         "not fewer than block_count",
     );
 }
 
 #[test]
-fn the_list_of_windows_may_leave_out_layers_that_predict() {
-    let header = with(header("mimo2", 5), "attention.sliding_window", Kv::U32(128));
-    let header = with(
+fn window_list_can_omit_prediction_layers() {
+    let header = with_key(header("mimo2", 5), "attention.sliding_window", Kv::U32(128));
+    let header = with_key(
         header,
         "attention.sliding_window_pattern",
         Kv::Bools(vec![false, true, true, true]),
     );
 
-    let known = read(&with(header, "nextn_predict_layers", Kv::U32(1))).unwrap();
+    let known = read(&with_key(header, "nextn_predict_layers", Kv::U32(1))).unwrap();
     assert_eq!((spans(&known).as_str(), known.mtp_layers), ("fwww", 1));
 }
 
-/// Families that llama.cpp names (`LLM_ARCH_NAMES`) and that get figures here.
-const UNDERSTOOD: &str = "llama llama4 deci falcon grok gpt2 gptj gptneox mpt baichuan starcoder refact bert modern-bert \
-    nomic-bert nomic-bert-moe neo-bert jina-bert-v2 jina-bert-v3 eurobert bloom stablelm qwen qwen2 qwen2moe qwen2vl qwen3 \
-    qwen3moe qwen3next qwen3vl qwen3vlmoe qwen35 qwen35moe phi2 phi3 phimoe plamo plamo2 plamo3 codeshell orion internlm2 \
-    minicpm minicpm3 gemma gemma2 gemma3 gemma3n gemma4 gemma-embedding starcoder2 mamba mamba2 jamba falcon-h1 xverse \
-    command-r cohere2 cohere2moe dbrx olmo olmo2 olmoe openelm arctic deepseek deepseek2 deepseek2-ocr deepseek32 chatglm glm4 \
-    glm4moe glm-dsa bitnet t5 t5encoder jais jais2 nemotron nemotron_h nemotron_h_moe exaone exaone4 exaone-moe rwkv6 \
-    rwkv6qwen2 rwkv7 arwkv7 granite granitemoe granitehybrid chameleon plm bailingmoe bailingmoe2 dots1 arcee afmoe laguna \
-    ernie4_5 ernie4_5-moe hunyuan-moe hunyuan-dense hunyuan_vl hy_v3 smollm3 gpt-oss lfm2 lfm2moe dream smallthinker llada \
-    llada-moe seed_oss grovemoe apertus minimax-m2 cogvlm rnd1 pangu-embedded mistral3 mistral4 paddleocr mimo2 step35 \
-    llama-embed maincoder kimi-linear talkie mellum";
-/// Families that it names and that are refused: draft models that live on another model's states
-/// (EAGLE-3, DFlash, Gemma 4's assistant), a vocoder, and a compressed cache whose rows are not
-/// followed here.
-const REFUSED: &str = "deepseek4 gemma4-assistant eagle3 dflash wavtokenizer-dec";
+/// Families of llama.cpp (`LLM_ARCH_NAMES`) that get figures.
+const SUPPORTED: &str = "\
+    llama llama4 deci falcon grok gpt2 gptj gptneox mpt baichuan starcoder refact bert \
+    modern-bert nomic-bert nomic-bert-moe neo-bert jina-bert-v2 jina-bert-v3 eurobert bloom \
+    stablelm qwen qwen2 qwen2moe qwen2vl qwen3 qwen3moe qwen3next qwen3vl qwen3vlmoe qwen35 \
+    qwen35moe phi2 phi3 phimoe plamo plamo2 plamo3 codeshell orion internlm2 minicpm minicpm3 \
+    gemma gemma2 gemma3 gemma3n gemma4 gemma-embedding starcoder2 mamba mamba2 jamba falcon-h1 \
+    xverse command-r cohere2 cohere2moe dbrx olmo olmo2 olmoe openelm arctic deepseek deepseek2 \
+    deepseek2-ocr deepseek32 chatglm glm4 glm4moe glm-dsa bitnet t5 t5encoder jais jais2 \
+    nemotron nemotron_h nemotron_h_moe exaone exaone4 exaone-moe rwkv6 rwkv6qwen2 rwkv7 arwkv7 \
+    granite granitemoe granitehybrid chameleon plm bailingmoe bailingmoe2 dots1 arcee afmoe \
+    laguna ernie4_5 ernie4_5-moe hunyuan-moe hunyuan-dense hunyuan_vl hy_v3 smollm3 gpt-oss \
+    lfm2 lfm2moe dream smallthinker llada llada-moe seed_oss grovemoe apertus minimax-m2 cogvlm \
+    rnd1 pangu-embedded mistral3 mistral4 paddleocr mimo2 step35 llama-embed maincoder \
+    kimi-linear talkie mellum";
+/// Families of llama.cpp that are rejected.
+///
+/// They are draft models that use another model's states (EAGLE-3, DFlash, Gemma 4's assistant), a
+/// vocoder, and a compressed cache whose rows are not modeled.
+const REJECTED: &str = "deepseek4 gemma4-assistant eagle3 dflash wavtokenizer-dec";
 
 #[test]
-fn every_family_is_understood_or_refused_by_its_name() {
-    let family_is_refused = |family: &str| match read(&header(family, 4)) {
+fn every_family_is_supported_or_rejected() {
+    let is_rejected = |family: &str| match read(&header(family, 4)) {
         Err(Unsupported::Family { key, .. }) => {
             assert_eq!(key, format!("general.architecture = {family}"));
             true
@@ -601,18 +618,18 @@ fn every_family_is_understood_or_refused_by_its_name() {
         _ => false,
     };
 
-    for family in UNDERSTOOD.split_whitespace() {
-        assert!(!family_is_refused(family), "{family}");
+    for family in SUPPORTED.split_whitespace() {
+        assert!(!is_rejected(family), "{family}");
     }
 
-    for family in REFUSED.split_whitespace() {
-        assert!(family_is_refused(family), "{family}");
+    for family in REJECTED.split_whitespace() {
+        assert!(is_rejected(family), "{family}");
     }
 
     assert_eq!(
         (
-            UNDERSTOOD.split_whitespace().count(),
-            REFUSED.split_whitespace().count()
+            SUPPORTED.split_whitespace().count(),
+            REJECTED.split_whitespace().count()
         ),
         (130, 5)
     );

@@ -1,4 +1,4 @@
-//! Damaged and hostile GGUF headers: an answer or a reasoned refusal, never a panic.
+//! Damaged and hostile GGUF headers get an answer or an error with a reason, and never a panic.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::collections::BTreeMap;
@@ -88,8 +88,8 @@ fn header(family: &str) -> Header {
     header
 }
 
-/// Everything that is done with a header's bytes.
-fn all_the_way(bytes: &[u8], file_bytes: Option<u64>) {
+/// Parses a header and plans with the model that it describes.
+fn parse_and_plan(bytes: &[u8], file_bytes: Option<u64>) {
     let gguf = match parse(bytes, file_bytes) {
         Ok(Progress::Complete(gguf)) => *gguf,
         Ok(Progress::NeedMore { at_least }) => {
@@ -99,7 +99,7 @@ fn all_the_way(bytes: &[u8], file_bytes: Option<u64>) {
         Err(error) => {
             assert!(
                 error.to_string().len() < 2000,
-                "a message stays readable: {error}"
+                "the message is short: {error}"
             );
             return;
         }
@@ -113,7 +113,7 @@ fn all_the_way(bytes: &[u8], file_bytes: Option<u64>) {
     let model = Model::bare("", Format::Gguf, architecture, gguf.inventory);
     let (devices, parameters) = ([device()], BTreeMap::new());
 
-    let case = EngineRequest {
+    let request = EngineRequest {
         model: &model,
         version: None,
         parameters: &parameters,
@@ -121,25 +121,25 @@ fn all_the_way(bytes: &[u8], file_bytes: Option<u64>) {
         devices: &devices,
     };
 
-    let Ok(ready) = LlamaCpp.prepare(&case) else {
+    let Ok(prepared) = LlamaCpp.prepare(&request) else {
         return;
     };
 
     for count in 1..4 {
-        for split in ready.splits(count).unwrap_or_default() {
+        for split in prepared.splits(count).unwrap_or_default() {
             for rank in 0..split.ranks() {
-                let _ = ready.fixed(&split, rank, &devices[0]);
-                let _ = ready.variable(&split, rank, &devices[0], ready.workload());
+                let _ = prepared.fixed(&split, rank, &devices[0]);
+                let _ = prepared.variable(&split, rank, &devices[0], prepared.workload());
             }
-            let _ = ready.host(&split, ready.workload());
+            let _ = prepared.host(&split, prepared.workload());
         }
     }
 
     let _ = (
-        ready.kv_bytes_per_token(),
-        ready.state_bytes_per_sequence(),
-        ready.assumptions(),
-        ready.parameters(),
+        prepared.kv_bytes_per_token(),
+        prepared.state_bytes_per_sequence(),
+        prepared.assumptions(),
+        prepared.parameters(),
     );
 }
 
@@ -166,25 +166,36 @@ proptest! {
         let (mut bytes, data) = header(FAMILIES[family]).bytes();
         let length = known_length.then_some(bytes.len() as u64 + data);
 
-        for (at, value) in changes {
-            let at = at.index(bytes.len());
-            bytes[at] = value;
+        for (index, value) in changes {
+            let position = index.index(bytes.len());
+            bytes[position] = value;
         }
 
-        all_the_way(&bytes, length);
+        parse_and_plan(&bytes, length);
     }
 
     #[test]
     fn changed_words_never_panic(
         family in 0..FAMILIES.len(),
         at in any::<prop::sample::Index>(),
-        value in prop_oneof![Just(0), Just(u64::MAX), Just(1 << 63), Just(i64::MAX as u64), any::<u64>(), 0..1_000_000_u64],
-        length in prop_oneof![Just(None), any::<u64>().prop_map(Some), (0..1_000_000_u64).prop_map(Some)],
+        value in prop_oneof![
+            Just(0),
+            Just(u64::MAX),
+            Just(1 << 63),
+            Just(i64::MAX as u64),
+            any::<u64>(),
+            0..1_000_000_u64,
+        ],
+        length in prop_oneof![
+            Just(None),
+            any::<u64>().prop_map(Some),
+            (0..1_000_000_u64).prop_map(Some),
+        ],
     ) {
         let (mut bytes, _) = header(FAMILIES[family]).bytes();
         let at = at.index(bytes.len() - 8);
         bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
-        all_the_way(&bytes, length);
+        parse_and_plan(&bytes, length);
     }
 
     #[test]
@@ -196,8 +207,8 @@ proptest! {
         let (bytes, _) = header(FAMILIES[family]).bytes();
         let mut joined = bytes[..cut.index(bytes.len())].to_vec();
         joined.extend(&bytes[from.index(bytes.len())..]);
-        all_the_way(&joined, None);
-        all_the_way(&bytes[..cut.index(bytes.len())], Some(bytes.len() as u64));
+        parse_and_plan(&joined, None);
+        parse_and_plan(&bytes[..cut.index(bytes.len())], Some(bytes.len() as u64));
     }
 
     #[test]
@@ -218,13 +229,13 @@ proptest! {
         let mut header = header(FAMILIES[family]);
         let which = which.index(header.pairs.len());
         header.pairs[which].1 = value;
-        all_the_way(&header.bytes().0, None);
+        parse_and_plan(&header.bytes().0, None);
     }
 
     #[test]
     fn noise_never_panics(noise in prop::collection::vec(any::<u8>(), 0..400)) {
         let mut bytes = b"GGUF\x03\0\0\0\x02\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0".to_vec();
         bytes.extend(noise);
-        all_the_way(&bytes, None);
+        parse_and_plan(&bytes, None);
     }
 }

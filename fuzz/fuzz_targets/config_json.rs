@@ -1,4 +1,4 @@
-//! A config.json of any JSON: an architecture or a reasoned refusal; never a panic.
+//! A config.json of any JSON gives an architecture or an error with a reason, and never a panic.
 #![no_main]
 
 use hf_mem_core::model::{Inventory, config};

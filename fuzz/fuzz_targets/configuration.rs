@@ -1,4 +1,4 @@
-//! A configuration file of any text: a configuration or an error with file and line.
+//! A configuration file of any text gives a configuration or an error with file and line.
 #![no_main]
 
 use std::path::Path;

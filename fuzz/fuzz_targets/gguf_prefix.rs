@@ -1,4 +1,4 @@
-//! The beginning of a GGUF file of any bytes: an error, a wish for more, or a header; never a
+//! A prefix of any bytes gives a GGUF header, a request for more bytes or an error, and never a
 //! panic.
 #![no_main]
 

@@ -1,9 +1,10 @@
-//! Bytes from a caller, through the real server and the real program behind it: an answer, a
-//! problem or a closed connection; never a panic, which libFuzzer's hook turns into an abort before
-//! the server's own net catches it.
+//! Bytes from a client, through the real server and service, give an answer, a problem or a closed
+//! connection, and never a panic.
 //!
-//! The first byte says what the rest is: a body for one of the routes, or the whole of what goes
-//! over the wire.
+//! libFuzzer's panic hook aborts the process before the server catches the panic.
+//!
+//! The first byte determines the meaning of the rest: a body for one of the routes, or all bytes of
+//! the connection.
 #![no_main]
 
 use std::io::{Read, Write};
@@ -13,49 +14,77 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use hf_mem_probe::admission::limits::Limits;
-use hf_mem_probe::server::routes::App;
-use hf_mem_probe::server::serve;
 use hf_mem_probe::config::{Config, LogConfig};
-use hf_mem_probe::service::HostService;
 use hf_mem_probe::daemon::{Parts, log};
 use hf_mem_probe::metrics::Metrics;
+use hf_mem_probe::server::routes::App;
+use hf_mem_probe::server::serve;
+use hf_mem_probe::service::HostService;
 use libfuzzer_sys::fuzz_target;
 
 /// Routes that take a body.
-const ROUTES: [&str; 4] = ["/v1/fits", "/v1/estimates", "/v1/leases", "/v1/leases/a-1/renew"];
+const ROUTES: [&str; 4] = [
+    "/v1/fits",
+    "/v1/estimates",
+    "/v1/leases",
+    "/v1/leases/a-1/renew",
+];
 
 static SOCKET: LazyLock<PathBuf> = LazyLock::new(|| {
     let folder = tempfile::tempdir().expect("a folder").keep();
     let path = folder.join("api.sock");
-    let own = path.clone();
+    let bind_path = path.clone();
     let (ready, wait) = std::sync::mpsc::channel();
+
     std::thread::spawn(move || {
         let mut config = Config::default();
-        // Two small devices: a plan for eight takes longer and shows no more.
+
+        // Two small devices are enough: a plan for eight takes longer and covers no more code.
         config.devices.declared = Some("1x80GiB,1x24GiB".to_owned());
         config.hub.offline = true;
         config.hub.cache_directory = folder.clone();
         config.leases.state_directory = folder;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
         runtime.block_on(async {
             let metrics = Arc::new(Metrics::default());
-            let log = log::start(&LogConfig { filter: "off".to_owned(), ..LogConfig::default() }).expect("a log");
+            let log_config = LogConfig {
+                filter: "off".to_owned(),
+                ..LogConfig::default()
+            };
+            let log = log::start(&log_config).expect("a log");
             let limits = Limits::new(&config.socket, Duration::from_secs(1));
-            let program = HostService::new(Parts { config, metrics: Arc::clone(&metrics), log }, None).expect("a program");
+            let parts = Parts {
+                config,
+                metrics: Arc::clone(&metrics),
+                log,
+            };
+            let service = HostService::new(parts, None).expect("a service");
+
             let (_stop, stopping) = tokio::sync::watch::channel(false);
-            let listener = tokio::net::UnixListener::bind(own).expect("a socket");
-            ready.send(()).expect("somebody waits");
-            let app = App::new(Arc::new(program), metrics, limits, stopping);
-            serve(listener, app, std::future::pending()).await.expect("a server that goes on");
+            let listener = tokio::net::UnixListener::bind(bind_path).expect("a socket");
+            ready.send(()).expect("the fuzz target waits");
+
+            let app = App::new(Arc::new(service), metrics, limits, stopping);
+            serve(listener, app, std::future::pending())
+                .await
+                .expect("the server never stops");
         });
     });
+
     wait.recv().expect("a server");
     path
 });
 
 fuzz_target!(|data: &[u8]| {
-    let Some((kind, rest)) = data.split_first() else { return };
-    let mut caller = UnixStream::connect(&*SOCKET).expect("the server listens");
+    let Some((kind, rest)) = data.split_first() else {
+        return;
+    };
+
+    let mut client = UnixStream::connect(&*SOCKET).expect("the server listens");
     let route = ROUTES.get(usize::from(*kind) % (ROUTES.len() + 1));
     let head = route.map_or_else(String::new, |route| {
         format!(
@@ -63,15 +92,20 @@ fuzz_target!(|data: &[u8]| {
             rest.len()
         )
     });
-    // The server may close before it has read everything: that is an answer too.
-    let sent = caller.write_all(head.as_bytes()).and_then(|()| caller.write_all(rest));
+
+    // The server can close the connection before it has read everything.
+    let sent = client
+        .write_all(head.as_bytes())
+        .and_then(|()| client.write_all(rest));
     if route.is_none() {
-        let _ = caller.shutdown(std::net::Shutdown::Write);
+        let _ = client.shutdown(std::net::Shutdown::Write);
     }
+
     let mut answer = Vec::new();
-    let read = caller.read_to_end(&mut answer);
+    let read = client.read_to_end(&mut answer);
     if route.is_some() && sent.is_ok() && read.is_ok() {
-        assert!(answer.starts_with(b"HTTP/1.1 "), "{}", String::from_utf8_lossy(&answer));
-        assert!(!answer.starts_with(b"HTTP/1.1 500"), "{}", String::from_utf8_lossy(&answer));
+        let text = String::from_utf8_lossy(&answer);
+        assert!(text.starts_with("HTTP/1.1 "), "{text}");
+        assert!(!text.starts_with("HTTP/1.1 500"), "{text}");
     }
 });

@@ -1,4 +1,4 @@
-//! A request body of any bytes: a question or an error.
+//! A request body of any bytes gives a question or an error.
 #![no_main]
 
 use hf_mem_core::report::Question;

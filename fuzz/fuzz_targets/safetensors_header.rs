@@ -1,5 +1,6 @@
-//! A safetensors header of any bytes: an error or a sum, never a panic, never more memory than the
-//! bytes warrant.
+//! A safetensors header of any bytes gives an inventory or an error, and never a panic.
+//!
+//! Its memory stays in proportion to its length.
 #![no_main]
 
 use hf_mem_core::model::safetensors;

@@ -110,7 +110,7 @@ pub(super) fn find(disk: &Disk, models: &Path, name: &str) -> Result<OllamaModel
 /// Reads the Modelfile's parameters as JSON. Returns `None` if they are absent or invalid.
 fn parameters(disk: &Disk, blob: &Path) -> Option<Value> {
     let text = disk.read(blob, MAX_MANIFEST_BYTES).ok()?;
-    hf_mem_core::model::bounded_json::Room::default()
+    hf_mem_core::model::bounded_json::DocumentBudget::default()
         .document(&text)
         .ok()
         .filter(Value::is_object)

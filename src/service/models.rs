@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use hf_mem_core::bytes::Bytes;
 use hf_mem_core::model::Model;
-use hf_mem_core::model::bounded_json::Weight;
+use hf_mem_core::model::bounded_json::ParsedSize;
 use hf_mem_core::model::metadata;
 use hf_mem_core::report::Problem;
 use hf_mem_core::report::problem::Reason;
@@ -209,10 +209,8 @@ pub(super) fn sent(metadata: &RawJson) -> Result<FoundModel, Problem> {
 /// Parses sent metadata. The assembly of the model checks its records again.
 fn parse_metadata(sent: &RawJson) -> Result<Metadata, Problem> {
     // Counted before it is built: JSON that is short as text can be large in memory.
-    let weight: Weight = sent.read().map_err(|error| bad_metadata(&error))?;
-    weight
-        .within_bounds()
-        .map_err(|error| bad_metadata(&error))?;
+    let size: ParsedSize = sent.read().map_err(|error| bad_metadata(&error))?;
+    size.within_bounds().map_err(|error| bad_metadata(&error))?;
     let metadata: Metadata = sent.read().map_err(|error| bad_metadata(&error))?;
     if metadata.version != metadata::VERSION {
         return Err(bad_metadata(&format!(

@@ -22,7 +22,7 @@ use serde_json::Value;
 
 use super::gguf_writer::{Header, Kv};
 
-/// The corpus, where there is one.
+/// Returns the folder of the corpus, if it exists.
 pub fn corpus() -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/hub/gguf");
     if path.is_dir() {
@@ -40,7 +40,7 @@ fn unpacked(path: &Path) -> Vec<u8> {
     bytes
 }
 
-/// All descriptions: file name and content.
+/// Returns the file name and content of all descriptions.
 pub fn descriptions(corpus: &Path) -> Vec<(String, Value)> {
     let mut paths: Vec<PathBuf> = std::fs::read_dir(corpus.join("described"))
         .unwrap()
@@ -48,7 +48,7 @@ pub fn descriptions(corpus: &Path) -> Vec<(String, Value)> {
         .collect();
     paths.sort();
 
-    let read = |path: PathBuf| {
+    let read_description = |path: PathBuf| {
         let name = path
             .file_name()
             .unwrap()
@@ -58,10 +58,10 @@ pub fn descriptions(corpus: &Path) -> Vec<(String, Value)> {
         (name, serde_json::from_slice(&unpacked(&path)).unwrap())
     };
 
-    paths.into_iter().map(read).collect()
+    paths.into_iter().map(read_description).collect()
 }
 
-/// The real headers: file name, bytes, length of the whole file.
+/// Returns the real headers: file name, bytes and length of the whole file.
 pub fn real_headers(corpus: &Path) -> Vec<(String, Vec<u8>, u64)> {
     let sources: Value =
         serde_json::from_slice(&std::fs::read(corpus.join("real/sources.json")).unwrap()).unwrap();
@@ -111,7 +111,7 @@ fn kv(value: &Value) -> Kv {
     }
 }
 
-/// The header of a whole, unsplit file.
+/// Returns the header of a file that is not split.
 pub fn header(description: &Value) -> Header {
     let mut header = Header::default();
     for (key, value) in description["kv"].as_object().unwrap() {
@@ -148,7 +148,7 @@ pub fn header(description: &Value) -> Header {
     header
 }
 
-/// Parses a header that must be good.
+/// Parses a header that must be valid.
 pub fn parsed(header: &Header) -> Gguf {
     let (bytes, data) = header.bytes();
     whole(&bytes, bytes.len() as u64 + data)
@@ -158,11 +158,11 @@ pub fn parsed(header: &Header) -> Gguf {
 pub fn whole(bytes: &[u8], file_bytes: u64) -> Gguf {
     match parse(bytes, Some(file_bytes)).unwrap() {
         Progress::Complete(gguf) => *gguf,
-        Progress::NeedMore { at_least } => panic!("{at_least} bytes wanted"),
+        Progress::NeedMore { at_least } => panic!("needs {at_least} bytes"),
     }
 }
 
-/// A model as the reader of repositories makes it from a GGUF file.
+/// Returns the model that the daemon builds from a GGUF file.
 pub fn model(gguf: Gguf) -> Model {
     Model {
         identity: Identity {

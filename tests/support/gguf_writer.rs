@@ -1,4 +1,4 @@
-//! Writes GGUF headers for tests, valid ones and others.
+//! A writer of valid and invalid GGUF headers for tests.
 #![allow(
     unreachable_pub,
     dead_code,
@@ -21,7 +21,7 @@ pub enum Kv {
     U32s(Vec<u32>),
     Bools(Vec<bool>),
     Texts(u64),
-    /// Type id and bytes as they are.
+    /// A type id and the raw bytes of the value.
     Raw(u32, Vec<u8>),
 }
 
@@ -29,16 +29,16 @@ pub enum Kv {
 #[derive(Clone, Debug, Default)]
 pub struct Header {
     pub pairs: Vec<(String, Kv)>,
-    /// Name, dimensions, type id, bytes of data.
+    /// Name, dimensions, type id and bytes of data.
     pub tensors: Vec<(String, Vec<u64>, u32, u64)>,
 }
 
-fn text(out: &mut Vec<u8>, value: &str) {
+fn write_text(out: &mut Vec<u8>, value: &str) {
     out.extend((value.len() as u64).to_le_bytes());
     out.extend(value.as_bytes());
 }
 
-fn array(out: &mut Vec<u8>, item: u32, count: usize) {
+fn write_array_start(out: &mut Vec<u8>, item: u32, count: usize) {
     out.extend(item.to_le_bytes());
     out.extend((count as u64).to_le_bytes());
 }
@@ -57,7 +57,7 @@ impl Header {
         self
     }
 
-    /// The header's bytes, padding included, and the data bytes behind it.
+    /// Returns the header's bytes with padding, and the number of data bytes after it.
     pub fn bytes(&self) -> (Vec<u8>, u64) {
         let mut out = b"GGUF".to_vec();
         out.extend(3_u32.to_le_bytes());
@@ -65,13 +65,13 @@ impl Header {
         out.extend((self.pairs.len() as u64).to_le_bytes());
 
         for (key, value) in &self.pairs {
-            text(&mut out, key);
-            put(&mut out, value);
+            write_text(&mut out, key);
+            write_value(&mut out, value);
         }
 
         let mut offset = 0_u64;
         for (name, dimensions, type_id, bytes) in &self.tensors {
-            text(&mut out, name);
+            write_text(&mut out, name);
             out.extend(u32::try_from(dimensions.len()).unwrap().to_le_bytes());
             for side in dimensions {
                 out.extend(side.to_le_bytes());
@@ -86,7 +86,7 @@ impl Header {
     }
 }
 
-fn put(out: &mut Vec<u8>, value: &Kv) {
+fn write_value(out: &mut Vec<u8>, value: &Kv) {
     let kind: u32 = match value {
         Kv::U16(_) => 2,
         Kv::U32(_) => 4,
@@ -107,29 +107,29 @@ fn put(out: &mut Vec<u8>, value: &Kv) {
         Kv::I32(value) => out.extend(value.to_le_bytes()),
         Kv::F32(value) => out.extend(value.to_le_bytes()),
         Kv::Bool(value) => out.push(u8::from(*value)),
-        Kv::Text(value) => text(out, value),
+        Kv::Text(value) => write_text(out, value),
         Kv::I32s(items) => {
-            array(out, 5, items.len());
+            write_array_start(out, 5, items.len());
             for item in items {
                 out.extend(item.to_le_bytes());
             }
         }
         Kv::U32s(items) => {
-            array(out, 4, items.len());
+            write_array_start(out, 4, items.len());
             for item in items {
                 out.extend(item.to_le_bytes());
             }
         }
         Kv::Bools(items) => {
-            array(out, 7, items.len());
+            write_array_start(out, 7, items.len());
             for item in items {
                 out.push(u8::from(*item));
             }
         }
         Kv::Texts(count) => {
-            array(out, 8, usize::try_from(*count).unwrap());
+            write_array_start(out, 8, usize::try_from(*count).unwrap());
             for index in 0..*count {
-                text(out, &format!("t{index}"));
+                write_text(out, &format!("t{index}"));
             }
         }
         Kv::Raw(_, bytes) => out.extend(bytes),

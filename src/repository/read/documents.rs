@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use hf_mem_core::model::bounded_json;
-use hf_mem_core::model::bounded_json::{Refused, Room};
+use hf_mem_core::model::bounded_json::{DocumentBudget, DocumentError};
 use hf_mem_core::model::weight_files::{Documents, Index, Listing};
 use serde_json::Value;
 
@@ -19,7 +19,7 @@ use crate::repository::error::SourceError;
 pub(super) struct DocumentsRead {
     pub(super) documents: Documents,
     pub(super) unreadable: BTreeMap<String, String>,
-    pub(super) room: Room,
+    pub(super) budget: DocumentBudget,
 }
 
 impl DocumentsRead {
@@ -27,7 +27,7 @@ impl DocumentsRead {
         Self {
             documents: Documents::default(),
             unreadable: BTreeMap::new(),
-            room: Room::small(),
+            budget: DocumentBudget::small(),
         }
     }
 
@@ -55,7 +55,7 @@ impl DocumentsRead {
             match self.parse(is_index(&path), text, permit, slot).await {
                 Ok(Parsed::Index(index)) => drop(self.documents.indices.insert(path, index)),
                 Ok(Parsed::Document(document)) => drop(self.documents.json.insert(path, document)),
-                Err(Refused::NotJson(why)) if !is_index(&path) => {
+                Err(DocumentError::NotJson(why)) if !is_index(&path) => {
                     drop(self.unreadable.insert(path, why));
                 }
                 Err(refused) => return Err(unreadable(files, format!("{path}: {refused}"))),
@@ -72,26 +72,26 @@ impl DocumentsRead {
         text: Buffer,
         permit: ReadPermit,
         slot: &ReadSlot,
-    ) -> Result<Parsed, Refused> {
+    ) -> Result<Parsed, DocumentError> {
         let bytes = text.len() as u64;
         if slot.is_large() {
-            self.room.become_large();
+            self.budget.become_large();
         }
 
-        let mut room = std::mem::take(&mut self.room);
+        let mut budget = std::mem::take(&mut self.budget);
         let parse = move || {
             let parsed = if is_index {
-                room.index(&text).map(Parsed::Index)
+                budget.index(&text).map(Parsed::Index)
             } else {
-                room.document(&text).map(Parsed::Document)
+                budget.document(&text).map(Parsed::Document)
             };
-            (room, parsed)
+            (budget, parsed)
         };
 
         let parsed;
-        (self.room, parsed) = read_limits::work(bytes, (permit, slot.clone()), parse).await;
+        (self.budget, parsed) = read_limits::work(bytes, (permit, slot.clone()), parse).await;
 
-        if matches!(parsed, Err(Refused::Large)) {
+        if matches!(parsed, Err(DocumentError::Large)) {
             slot.hold(u64::MAX).await;
         }
 

@@ -20,7 +20,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use hf_mem_core::bytes::Bytes;
 use hf_mem_core::model::gguf::TablePlace;
 use hf_mem_core::model::metadata::Evidence;
-use hf_mem_core::model::safetensors::{LENGTH_BYTES, Passing};
+use hf_mem_core::model::safetensors::{LENGTH_BYTES, TensorEntry};
 use hf_mem_core::model::tensors::{InventoryBuilder, Storage};
 use hf_mem_core::model::weight_files::{Index, WeightFile};
 
@@ -197,7 +197,7 @@ impl Examples {
     /// another of its kind, or if there are too many kinds.
     pub(super) fn add(
         &mut self,
-        tensor: &Passing<'_>,
+        tensor: &TensorEntry<'_>,
         index: &Index,
         kinds: &HeaderKinds,
     ) -> Option<()> {
@@ -458,7 +458,7 @@ mod tests {
                     bytes,
                 } = tensor;
 
-                let passing = Passing {
+                let entry = TensorEntry {
                     name,
                     storage: storage.clone(),
                     shape,
@@ -466,7 +466,7 @@ mod tests {
                     begin: 0,
                 };
 
-                examples.add(&passing, &self.index, &kinds)?;
+                examples.add(&entry, &self.index, &kinds)?;
             }
 
             let files = BTreeSet::from([file.path.clone()]);
@@ -474,7 +474,7 @@ mod tests {
                 files,
                 builder,
                 examples: Some(examples),
-                has_warnings: !header.doubts.is_empty(),
+                has_warnings: !header.warnings.is_empty(),
             };
 
             infer(&self.files, &self.index, &kinds, Some(&self.totals), read)

@@ -140,7 +140,7 @@ async fn read(
         ));
     }
 
-    if choice.base_model.is_some() && !reading.room.is_small() {
+    if choice.base_model.is_some() && !reading.budget.is_small() {
         // A separate reading reads the base model next.
         return Err(unreadable(
             files,

@@ -10,7 +10,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use hf_mem_core::model::gguf::TablePlace;
 use hf_mem_core::model::metadata::{Evidence, MAX_CLASSES};
 use hf_mem_core::model::safetensors;
-use hf_mem_core::model::safetensors::{HeaderError, LENGTH_BYTES, Outline, Passing};
+use hf_mem_core::model::safetensors::{HeaderError, LENGTH_BYTES, Outline, TensorEntry};
 use hf_mem_core::model::tensors::InventoryBuilder;
 use hf_mem_core::model::weight_files::{Index, WeightFile};
 
@@ -149,7 +149,7 @@ impl HeaderFold {
             self.warnings.extend(
                 header
                     .outline
-                    .doubts
+                    .warnings
                     .into_iter()
                     .map(|warning| (file.path.clone(), warning)),
             );
@@ -268,21 +268,21 @@ fn fold_header(
     let mut builder = InventoryBuilder::default();
     let indexed = indexed.and_then(|indexed| Some((indexed.index()?, &indexed.kinds)));
     let mut examples = indexed.map(|_| Examples::default());
-    let outline = safetensors::walk(json, data_bytes, &mut |passing| {
+    let outline = safetensors::walk(json, data_bytes, &mut |entry| {
         examples = examples
             .take()
             .zip(indexed)
             .and_then(|(mut examples, (index, kinds))| {
-                examples.add(&passing, index, kinds).map(|()| examples)
+                examples.add(&entry, index, kinds).map(|()| examples)
             });
 
-        let Passing {
+        let TensorEntry {
             name,
             storage,
             shape,
             bytes,
             ..
-        } = passing;
+        } = entry;
 
         builder.add(component, name, storage, shape, bytes);
         if builder.classes() > MAX_CLASSES {

@@ -7,7 +7,7 @@
 
 use futures_util::{StreamExt, stream};
 use hf_mem_core::model::gguf;
-use hf_mem_core::model::gguf::{Gguf, LoneTable, TablePlace};
+use hf_mem_core::model::gguf::{FoundTable, Gguf, TablePlace};
 use hf_mem_core::model::metadata::{MAX_VARIANTS, TensorRecord, Variant, VariantEvidence};
 use hf_mem_core::model::tensors::{Inventory, InventoryBuilder};
 use hf_mem_core::model::weight_files::WeightFile;
@@ -188,7 +188,7 @@ async fn read_tables(
             .await?;
 
         match gguf::find_table(&window, start, length, &reference.gguf.metadata) {
-            Some(LoneTable { inventory, .. }) => inventories.push(inventory),
+            Some(FoundTable { inventory, .. }) => inventories.push(inventory),
             // The first part of a split model may hold metadata only.
             None if part == 0 && files.len() > 1 && holds_no_tensors(length, reference) => {}
             None => return Ok(None),

@@ -1,28 +1,29 @@
-//! A LoRA or other PEFT adapter on the model that it changes.
+//! A LoRA or other PEFT adapter on top of its base model.
 
 use super::{Identity, Inventory, Model};
 
-/// What an adapter adds to its base model, which the rest of [`Model`] describes.
+/// An adapter. The other fields of its [`Model`] describe the base model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Adapter {
-    /// Where the adapter was read; the model's own identity is its base's.
+    /// The adapter's own repository. [`Model::identity`] is that of the base model.
     pub identity: Identity,
-    /// Whether the base model is given to accepted or known users only.
+    /// Whether the base model is gated: only accepted or logged-in users can download it.
     pub base_gated: bool,
-    /// How the adapter works: `LORA`, `LOHA`, `IA3`...
+    /// The adapter's method: `LORA`, `LOHA`, `IA3`...
     pub method: String,
-    /// The largest rank of its matrices, where it has any.
+    /// The largest rank of the adapter's matrices, if it has any.
     pub rank: Option<u64>,
-    /// Magnitudes beside the matrices (DoRA).
+    /// Whether the adapter has magnitude vectors in addition to its matrices (DoRA).
     pub dora: bool,
-    /// Its own tensors.
+    /// The adapter's own tensors.
     pub inventory: Inventory,
-    /// `modules_to_save`: modules of the base model that it holds whole, as part of its tensors.
+    /// Modules of the base model that the adapter stores in full (`modules_to_save`). Their tensors
+    /// are part of `inventory`.
     pub saves: Vec<String>,
 }
 
 impl Model {
-    /// Where that was read which was asked for: the adapter, where it is one.
+    /// Returns the requested identity: the adapter's if the request named an adapter.
     pub fn asked(&self) -> &Identity {
         self.adapter
             .as_ref()

@@ -1,4 +1,4 @@
-//! About how much memory a known model takes, so that all of them together can be bounded.
+//! The estimated memory of a [`Model`] value, which bounds the cache of models.
 
 use std::fmt::{self, Write as _};
 use std::mem::size_of;
@@ -7,21 +7,23 @@ use super::tensors::LayerRun;
 use super::variant::Known;
 use super::{FileVariant, Inventory, Model, TensorClass};
 
-/// What an allocator adds to each piece.
-const PIECE_BYTES: usize = 16;
+/// The allocator's overhead for one allocation.
+const ALLOCATION_BYTES: usize = 16;
 
 impl Model {
-    /// Bytes that it takes in memory, by an estimate that is rather too much than too little:
-    /// tensors are added up, what is described otherwise counts by the length of its description.
+    /// Returns an estimate of the value's bytes in memory.
+    ///
+    /// The estimate is rather too large than too small. Tensors are summed. All other fields count
+    /// by the length of their debug output.
     pub fn heap_bytes(&self) -> u64 {
         let tensors = [
             Some(&self.inventory),
             self.adapter.as_ref().map(|adapter| &adapter.inventory),
         ];
-        let tensors: usize = tensors.into_iter().flatten().map(inventory).sum();
-        let variants: usize = self.variants.iter().map(variant).sum();
+        let tensors: usize = tensors.into_iter().flatten().map(inventory_bytes).sum();
+        let variants: usize = self.variants.iter().map(variant_bytes).sum();
 
-        let described = described(&(
+        let described = debug_length(&(
             &self.identity,
             &self.architecture,
             &self.components,
@@ -34,24 +36,23 @@ impl Model {
     }
 }
 
-fn inventory(inventory: &Inventory) -> usize {
-    let class = |class: &TensorClass| {
-        let texts = class.component.len() + class.pattern.len();
-        let numbers =
-            class.shape.len() * size_of::<u64>() + class.layers.len() * size_of::<LayerRun>();
-        size_of::<TensorClass>() + texts + numbers + 4 * PIECE_BYTES
-    };
-
-    inventory.classes.iter().map(class).sum()
+fn inventory_bytes(inventory: &Inventory) -> usize {
+    inventory.classes.iter().map(class_bytes).sum()
 }
 
-fn variant(variant: &FileVariant) -> usize {
+fn class_bytes(class: &TensorClass) -> usize {
+    let texts = class.component.len() + class.pattern.len();
+    let numbers = class.shape.len() * size_of::<u64>() + class.layers.len() * size_of::<LayerRun>();
+    size_of::<TensorClass>() + texts + numbers + 4 * ALLOCATION_BYTES
+}
+
+fn variant_bytes(variant: &FileVariant) -> usize {
     let known = match &variant.known {
-        Known::Tensors(tensors) => inventory(tensors),
+        Known::Tensors(tensors) => inventory_bytes(tensors),
         Known::Model {
             architecture,
             inventory: tensors,
-        } => described(architecture) + inventory(tensors),
+        } => debug_length(architecture) + inventory_bytes(tensors),
         Known::Itself | Known::Length | Known::NoModel(_) => 0,
         Known::Unreadable(why) => why.len(),
     };
@@ -59,9 +60,10 @@ fn variant(variant: &FileVariant) -> usize {
     size_of::<FileVariant>() + variant.path.len() + known
 }
 
-/// The length of what `value` prints: field names weigh more than what numbers and allocations take
-/// beside them.
-fn described(value: &impl fmt::Debug) -> usize {
+/// Returns the length of `value`'s debug output.
+///
+/// The field names in it outweigh the bytes of numbers and allocations.
+fn debug_length(value: &impl fmt::Debug) -> usize {
     struct Length(usize);
     impl fmt::Write for Length {
         fn write_str(&mut self, text: &str) -> fmt::Result {
@@ -72,7 +74,7 @@ fn described(value: &impl fmt::Debug) -> usize {
 
     let mut length = Length(0);
 
-    // Counting does not fail.
+    // `Length` never returns an error.
     let _ = write!(length, "{value:?}");
     length.0
 }
@@ -85,10 +87,10 @@ mod tests {
     use crate::model::tensors::InventoryBuilder;
 
     #[test]
-    fn kinds_runs_and_texts_are_counted() {
-        let of = |tensors: u32, name: &dyn Fn(u32) -> String| {
+    fn classes_runs_and_texts_count() {
+        let bytes_of_tensors = |name: &dyn Fn(u32) -> String| {
             let mut builder = InventoryBuilder::default();
-            for tensor in 0..tensors {
+            for tensor in 0..1000 {
                 builder.add(
                     "",
                     &name(tensor),
@@ -98,19 +100,19 @@ mod tests {
                 );
             }
 
-            inventory(&builder.finish())
+            inventory_bytes(&builder.finish())
         };
 
-        let one = of(1000, &|tensor| format!("l.{tensor}.w"));
-        let kinds = of(1000, &|tensor| format!("w{tensor}"));
-        let runs = of(1000, &|tensor| format!("l.{}.w", tensor * 2));
+        let one_run = bytes_of_tensors(&|tensor| format!("l.{tensor}.w"));
+        let classes = bytes_of_tensors(&|tensor| format!("w{tensor}"));
+        let runs = bytes_of_tensors(&|tensor| format!("l.{}.w", tensor * 2));
 
         assert!(
-            one < 400
-                && kinds > 1000 * size_of::<TensorClass>()
+            one_run < 400
+                && classes > 1000 * size_of::<TensorClass>()
                 && runs > 1000 * size_of::<LayerRun>()
         );
 
-        assert_eq!(described(&"abc"), 5);
+        assert_eq!(debug_length(&"abc"), 5);
     }
 }

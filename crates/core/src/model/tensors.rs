@@ -1,9 +1,8 @@
-//! The tensors of a model, folded: one class for all tensors that differ only in the numbers inside
-//! their names.
+//! The tensors of a model, folded into classes.
 //!
-//! A mixture of experts has 90 000 tensors and some forty kinds of them. The fold keeps a known
-//! model in a few kilobytes and lets an engine walk forty rows instead of 90 000 for each split
-//! that it tries.
+//! A class is all tensors whose names differ only in their numbers. A mixture of experts has 90 000
+//! tensors in about forty classes. So a model takes a few kilobytes, and an engine visits forty
+//! rows instead of 90 000 for each split that it tries.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -13,14 +12,13 @@ use serde::{Deserialize, Serialize};
 use super::dtype::Dtype;
 use crate::bytes::Bytes;
 
-/// How the elements of a tensor are stored: a known type, or the name that a header gave for one
-/// unknown to us.
+/// How the elements of a tensor are stored.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Storage {
-    /// A type whose size we know.
+    /// A type of known size.
     Known(Dtype),
-    /// A type newer than this program; sized by the header's offsets alone.
+    /// The name of a type newer than this program. Only the header's offsets give its size.
     Unknown(Box<str>),
 }
 
@@ -34,42 +32,41 @@ pub struct TensorClass {
     pub pattern: Box<str>,
     /// How the elements are stored.
     pub storage: Storage,
-    /// The shape as the header gives it (for packed weights that is not the logical shape). GGUF:
-    /// ne0 first.
+    /// The shape in the header. Packed weights have another logical shape. GGUF shapes begin with
+    /// ne0.
     pub shape: Box<[u64]>,
     /// Stored bytes of one tensor.
     pub bytes_each: Bytes,
-    /// How many tensors there are for each value of the first number in the name, as (first, last,
-    /// count for each): runs of layers. Names without a number have none.
+    /// The number of tensors for each value of the first number in the name, as runs of layers.
+    /// Empty for names without a number.
     pub layers: Vec<LayerRun>,
-    /// Tensors in the class.
+    /// Number of tensors in the class.
     pub count: u64,
 }
 
-/// Layers `first..=last`, each with `each` tensors of the class (experts, for a mixture of
-/// experts).
+/// Layers `first..=last` with the same number of tensors of a class, for example one per expert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerRun {
     /// The first layer of the run.
     pub first: u32,
     /// The last layer of the run, included.
     pub last: u32,
-    /// Tensors of the class in each of these layers.
+    /// Number of tensors of the class in each of these layers.
     pub each: u64,
 }
 
 impl TensorClass {
-    /// Elements of one tensor, as its header counts them.
+    /// Returns the elements of one tensor by the shape in its header.
     pub fn elements_each(&self) -> u64 {
         Bytes::product(self.shape.iter().copied()).get()
     }
 
-    /// Stored bytes of the whole class.
+    /// Returns the stored bytes of the whole class.
     pub fn bytes(&self) -> Bytes {
         self.bytes_each * self.count
     }
 
-    /// Tensors of this class whose layer lies in `layers`; all of them where the name has no layer.
+    /// Returns the number of tensors in `layers`, or all of them if the name has no layer.
     pub fn count_in(&self, layers: &std::ops::Range<u32>) -> u64 {
         if self.layers.is_empty() {
             return self.count;
@@ -86,7 +83,7 @@ impl TensorClass {
         self.layers.iter().map(in_run).fold(0, u64::saturating_add)
     }
 
-    /// The known storage type, if it is one.
+    /// Returns the storage type, or `None` if it is unknown.
     pub fn dtype(&self) -> Option<Dtype> {
         match self.storage {
             Storage::Known(dtype) => Some(dtype),
@@ -103,12 +100,12 @@ pub struct Inventory {
 }
 
 impl Inventory {
-    /// Stored bytes of all tensors.
+    /// Returns the stored bytes of all tensors.
     pub fn bytes(&self) -> Bytes {
         self.classes.iter().map(TensorClass::bytes).sum()
     }
 
-    /// Tensors in all classes.
+    /// Returns the number of tensors in all classes.
     pub fn tensors(&self) -> u64 {
         self.classes
             .iter()
@@ -116,8 +113,7 @@ impl Inventory {
             .fold(0, u64::saturating_add)
     }
 
-    /// Elements in all tensors, as the headers count them (packed weights count their packing
-    /// words).
+    /// Returns the elements of all tensors by their headers. Packed weights count packing words.
     pub fn elements(&self) -> u64 {
         self.classes
             .iter()
@@ -125,26 +121,28 @@ impl Inventory {
             .fold(0, u64::saturating_add)
     }
 
-    /// Stored bytes by storage type, in the order of the types.
+    /// Returns the stored bytes by storage type, in the order of the types.
     pub fn bytes_by_storage(&self) -> BTreeMap<Storage, Bytes> {
-        let mut by = BTreeMap::new();
+        let mut totals = BTreeMap::new();
         for class in &self.classes {
-            *by.entry(class.storage.clone()).or_insert(Bytes::ZERO) += class.bytes();
+            *totals.entry(class.storage.clone()).or_insert(Bytes::ZERO) += class.bytes();
         }
-        by
+
+        totals
     }
 
-    /// Stored bytes by component folder.
+    /// Returns the stored bytes by component folder.
     pub fn bytes_by_component(&self) -> BTreeMap<&str, Bytes> {
-        let mut by = BTreeMap::new();
+        let mut totals = BTreeMap::new();
         for class in &self.classes {
-            *by.entry(&*class.component).or_insert(Bytes::ZERO) += class.bytes();
+            *totals.entry(&*class.component).or_insert(Bytes::ZERO) += class.bytes();
         }
-        by
+
+        totals
     }
 }
 
-/// Folds tensors, one by one, into an [`Inventory`].
+/// Folds tensors into an [`Inventory`], one by one.
 #[derive(Clone, Debug, Default)]
 pub struct InventoryBuilder {
     classes: BTreeMap<ClassKey, ClassCount>,
@@ -153,7 +151,7 @@ pub struct InventoryBuilder {
 /// (component, pattern, storage, shape).
 type ClassKey = (Box<str>, Box<str>, Storage, Box<[u64]>);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct ClassCount {
     bytes_each: Bytes,
     layers: BTreeMap<u32, u64>,
@@ -161,11 +159,10 @@ struct ClassCount {
 }
 
 impl InventoryBuilder {
-    /// Adds one tensor of `component`; `bytes` is what the header says is stored for it.
+    /// Adds one tensor of `component`, which takes `bytes` by its header.
     ///
-    /// Tensors of one name pattern, storage and shape always store the same bytes, or the header
-    /// contradicted itself before it came here; the larger figure is kept, so that a contradiction
-    /// can only raise the need.
+    /// Tensors of one name pattern, storage and shape have the same size unless their header
+    /// contradicts itself. The larger size wins, so that a contradiction can only raise the need.
     pub fn add(
         &mut self,
         component: &str,
@@ -198,12 +195,12 @@ impl InventoryBuilder {
         }
     }
 
-    /// Kinds of tensors so far.
+    /// Returns the number of classes so far.
     pub fn classes(&self) -> usize {
         self.classes.len()
     }
 
-    /// Adds all that `other` holds.
+    /// Adds all tensors of `other`.
     pub fn absorb(&mut self, other: Self) {
         for (key, class) in other.classes {
             match self.classes.entry(key) {
@@ -223,7 +220,7 @@ impl InventoryBuilder {
         }
     }
 
-    /// One inventory of several that share no tensor, such as the parts of a split file.
+    /// Joins inventories that share no tensor, such as the parts of a split file.
     pub fn join(inventories: impl IntoIterator<Item = Inventory>) -> Inventory {
         let mut builder = Self::default();
         for class in inventories
@@ -231,13 +228,7 @@ impl InventoryBuilder {
             .flat_map(|inventory| inventory.classes)
         {
             let key = (class.component, class.pattern, class.storage, class.shape);
-            let empty = || ClassCount {
-                bytes_each: Bytes::ZERO,
-                layers: BTreeMap::new(),
-                count: 0,
-            };
-
-            let joined = builder.classes.entry(key).or_insert_with(empty);
+            let joined = builder.classes.entry(key).or_default();
             joined.bytes_each = joined.bytes_each.max(class.bytes_each);
             joined.count = joined.count.saturating_add(class.count);
 
@@ -252,34 +243,40 @@ impl InventoryBuilder {
         builder.finish()
     }
 
-    /// The folded tensors.
+    /// Returns the folded tensors.
     pub fn finish(self) -> Inventory {
-        let class =
-            |((component, pattern, storage, shape), class): (ClassKey, ClassCount)| TensorClass {
-                component,
-                pattern,
-                storage,
-                shape,
-                bytes_each: class.bytes_each,
-                layers: runs(&class.layers),
-                count: class.count,
-            };
-
+        let classes = self.classes.into_iter();
         Inventory {
-            classes: self.classes.into_iter().map(class).collect(),
+            classes: classes.map(|(key, count)| count.into_class(key)).collect(),
         }
     }
 }
 
-/// The two parts of a weight under `torch.nn.utils.weight_norm`: their names since torch 2.0, and
-/// before.
+impl ClassCount {
+    fn into_class(self, key: ClassKey) -> TensorClass {
+        let (component, pattern, storage, shape) = key;
+        TensorClass {
+            component,
+            pattern,
+            storage,
+            shape,
+            bytes_each: self.bytes_each,
+            layers: layer_runs(&self.layers),
+            count: self.count,
+        }
+    }
+}
+
+/// Name endings of the two parts of a `torch.nn.utils.weight_norm` weight: (since torch 2.0,
+/// before).
 const WEIGHT_NORM: [(&str, &str); 2] = [
     (".parametrizations.weight.original0", ".weight_g"),
     (".parametrizations.weight.original1", ".weight_v"),
 ];
 
-/// Replaces each purely numeric dot segment by `*` and gives the first of the numbers. A parameter
-/// that torch knows by two names has one pattern.
+/// Replaces each purely numeric dot segment by `*`, and returns the first of the numbers.
+///
+/// A parameter that torch has two names for has one pattern.
 fn fold_name(name: &str) -> (String, Option<u32>) {
     let mut layer = None;
     let mut pattern = String::with_capacity(name.len());
@@ -307,8 +304,8 @@ fn fold_name(name: &str) -> (String, Option<u32>) {
     (pattern, layer)
 }
 
-/// Joins neighbouring layers with equal counts.
-fn runs(layers: &BTreeMap<u32, u64>) -> Vec<LayerRun> {
+/// Joins neighboring layers with equal counts.
+fn layer_runs(layers: &BTreeMap<u32, u64>) -> Vec<LayerRun> {
     let mut runs: Vec<LayerRun> = Vec::new();
     for (&layer, &each) in layers {
         match runs.last_mut() {
@@ -357,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn folds_layers_and_experts_into_one_class() {
+    fn layers_and_experts_share_a_class() {
         let inventory = experts();
         assert_eq!(inventory.classes.len(), 2);
         let class = &inventory.classes[1];
@@ -382,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_that_are_absorbed_are_one_whole() {
+    fn absorbed_parts_equal_the_whole() {
         let (mut whole, mut parts) = (
             InventoryBuilder::default(),
             [InventoryBuilder::default(), InventoryBuilder::default()],
@@ -400,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_without_a_layer_counts_for_every_range() {
+    fn unnumbered_name_counts_in_every_range() {
         assert_eq!(experts().classes[0].count_in(&(100..101)), 1);
     }
 

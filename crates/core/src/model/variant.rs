@@ -1,46 +1,48 @@
-//! The models of a GGUF repository: one model in many quantisations, of which a [`Model`] is one.
+//! The models of a GGUF repository: usually one model in many quantizations.
+//!
+//! A [`Model`] is one of them and lists the others.
 
 use super::architecture::{Architecture, Unsupported};
-use super::gguf::quantisation;
+use super::gguf::quantization_label;
 use super::{Inventory, Model};
 use crate::bytes::Bytes;
 
-/// One of them.
+/// A GGUF model of a repository.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FileVariant {
-    /// The path of its first file.
+    /// The path of the first file.
     pub path: String,
-    /// Its files: more than 1 where it is split.
+    /// Number of files, above 1 for a split model.
     pub parts: u32,
-    /// The length of its files together, where the source says one.
+    /// Total length of the files, if the source states it.
     pub file_bytes: Option<Bytes>,
-    /// What is known of it.
+    /// The known facts of this variant.
     pub known: Known,
 }
 
-/// What is known of a variant.
+/// The known facts of a variant.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Known {
-    /// It is the model that keeps this list.
+    /// The variant is the [`Model`] that has this list.
     Itself,
-    /// Its tensors, read from its table; all else is as in the model beside it.
+    /// The tensors from the variant's table. All else is as in the [`Model`].
     Tensors(Inventory),
-    /// Its whole header: it is not laid out as the model beside it.
+    /// The whole header: the variant has other metadata than the [`Model`].
     Model {
-        /// What its own metadata says.
+        /// The architecture in the variant's own metadata.
         architecture: Box<Result<Architecture, Unsupported>>,
-        /// Its tensors.
+        /// The variant's tensors.
         inventory: Inventory,
     },
-    /// The length of its files and nothing else.
+    /// Only the length of the files.
     Length,
-    /// It is no model.
+    /// The file is not a model.
     NoModel(Content),
-    /// Its header was read and cannot be understood.
+    /// The reason why the header cannot be parsed.
     Unreadable(String),
 }
 
-/// What a GGUF file holds that is no model.
+/// The content of a GGUF file that is not a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
     /// A vision or audio projector.
@@ -52,21 +54,23 @@ pub enum Content {
 }
 
 impl FileVariant {
-    /// The quantisation that its name claims.
+    /// Returns the quantization that the variant's file name claims.
     pub fn label(&self) -> Option<String> {
         label(&self.path)
     }
 }
 
-/// The quantisation that the name of a GGUF file, or of the first part of one, claims.
+/// Returns the quantization that the name of a GGUF file, or of a part of one, claims.
 pub fn label(path: &str) -> Option<String> {
     let stem = path.strip_suffix(".gguf").unwrap_or(path);
     let whole = super::gguf::PartName::read(path).map_or(stem, |part| part.stem);
-    quantisation(whole)
+    quantization_label(whole)
 }
 
 impl Model {
-    /// The model that `variant` is; `None` where it is none, or not known well enough for figures.
+    /// Returns the model that `variant` is.
+    ///
+    /// Returns `None` if it is not a model, or if too little is known for figures.
     pub fn variant(&self, variant: &FileVariant) -> Option<Self> {
         let (architecture, inventory) = match &variant.known {
             Known::Tensors(inventory) => (self.architecture.clone(), inventory.clone()),
@@ -76,7 +80,7 @@ impl Model {
             } => ((**architecture).clone(), inventory.clone()),
             Known::Length => (
                 self.architecture.clone(),
-                self.inventory.stretched(variant.file_bytes?)?,
+                self.inventory.scaled_to(variant.file_bytes?)?,
             ),
             Known::Itself => (self.architecture.clone(), self.inventory.clone()),
             Known::NoModel(_) | Known::Unreadable(_) => return None,
@@ -117,25 +121,23 @@ impl Model {
 }
 
 impl Inventory {
-    /// The same tensors in `bytes` altogether, each by the same factor; never less than `bytes`.
-    /// `None` for nothing to stretch.
-    pub fn stretched(&self, bytes: Bytes) -> Option<Self> {
+    /// Returns the same tensors scaled by one factor, so that their total is at least `bytes`.
+    ///
+    /// Returns `None` if the inventory has no bytes.
+    pub fn scaled_to(&self, bytes: Bytes) -> Option<Self> {
         let own = self.bytes();
         if own == Bytes::ZERO || own.overflowed() {
             return None;
         }
 
-        let factor = |each: Bytes| {
-            let scaled = u128::from(each.get()) * u128::from(bytes.get());
-            Bytes::new(u64::try_from(scaled.div_ceil(u128::from(own.get()))).unwrap_or(u64::MAX))
-        };
-
-        let mut stretched = self.clone();
-        for class in &mut stretched.classes {
-            class.bytes_each = factor(class.bytes_each);
+        let mut scaled = self.clone();
+        for class in &mut scaled.classes {
+            let product = u128::from(class.bytes_each.get()) * u128::from(bytes.get());
+            let each = product.div_ceil(u128::from(own.get()));
+            class.bytes_each = Bytes::new(u64::try_from(each).unwrap_or(u64::MAX));
         }
 
-        Some(stretched)
+        Some(scaled)
     }
 }
 
@@ -146,7 +148,7 @@ mod tests {
     use crate::model::{Dtype, Storage};
 
     #[test]
-    fn what_is_known_by_its_length_alone_is_never_smaller_than_that() {
+    fn scaled_inventory_reaches_the_length() {
         let mut builder = InventoryBuilder::default();
         for (name, bytes) in [
             ("blk.0.a.weight", 14_400),
@@ -165,18 +167,18 @@ mod tests {
         let inventory = builder.finish();
         for wanted in [1, 10_000, 29_131, 1_000_003] {
             let bytes = inventory
-                .stretched(Bytes::new(wanted))
+                .scaled_to(Bytes::new(wanted))
                 .unwrap()
                 .bytes()
                 .get();
             assert!((wanted..wanted + 4).contains(&bytes), "{wanted}: {bytes}");
         }
 
-        assert_eq!(Inventory::default().stretched(Bytes::new(1)), None);
+        assert_eq!(Inventory::default().scaled_to(Bytes::new(1)), None);
     }
 
     #[test]
-    fn labels_are_those_of_the_whole_not_of_a_part() {
+    fn part_has_label_of_whole() {
         assert_eq!(
             label("UD-Q2_K_XL/m-UD-Q2_K_XL-00001-of-00005.gguf").as_deref(),
             Some("UD-Q2_K_XL")

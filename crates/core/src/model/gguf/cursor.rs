@@ -1,16 +1,18 @@
-//! A reading position in the bytes at hand, which knows "not yet" from "never".
+//! A read position in a prefix of a file.
+//!
+//! Its errors distinguish a header that is longer than the prefix from an invalid one.
 
 use super::{GgufError, MAX_HEADER_BYTES};
 
-/// Why reading stopped.
+/// Why parsing stopped.
 #[derive(Debug)]
 pub(super) enum Stop {
-    /// The header goes on behind the bytes at hand; it is at least this long.
+    /// The header is longer than the prefix.
     Short {
-        /// Bytes from the start of the file.
+        /// Minimum length of the header, from the start of the file.
         at_least: u64,
     },
-    /// It can never be read.
+    /// The header is invalid.
     Bad(GgufError),
 }
 
@@ -35,12 +37,12 @@ impl<'p> Cursor<'p> {
         }
     }
 
-    /// Bytes read so far.
+    /// Returns the number of bytes read.
     pub(super) fn position(&self) -> u64 {
         self.position as u64
     }
 
-    /// The next `count` bytes.
+    /// Reads the next `count` bytes.
     pub(super) fn take(&mut self, count: u64) -> Result<&'p [u8], Stop> {
         let end = self.position().saturating_add(count);
         let slice = usize::try_from(end)
@@ -57,7 +59,7 @@ impl<'p> Cursor<'p> {
         }
     }
 
-    /// The next `N` bytes.
+    /// Reads the next `N` bytes.
     pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Stop> {
         let bytes = self.take(N as u64)?;
         let mut array = [0; N];
@@ -73,7 +75,7 @@ impl<'p> Cursor<'p> {
         self.array().map(u64::from_le_bytes)
     }
 
-    /// A string of at most `limit` bytes, as bytes.
+    /// Reads the bytes of a string of at most `limit` bytes.
     pub(super) fn string(&mut self, limit: u64, what: &'static str) -> Result<&'p [u8], Stop> {
         let length = self.u64()?;
         if length > limit {
@@ -83,15 +85,17 @@ impl<'p> Cursor<'p> {
         }
     }
 
-    /// Refuses `count` items of at least `each` bytes that no header could hold from here on.
+    /// Returns an error if `count` further items of at least `min_bytes` exceed any header.
     pub(super) fn expect(
         &self,
         count: u64,
-        each: u64,
+        min_bytes: u64,
         what: &'static str,
         name: &str,
     ) -> Result<(), Stop> {
-        let end = count.saturating_mul(each).saturating_add(self.position());
+        let end = count
+            .saturating_mul(min_bytes)
+            .saturating_add(self.position());
         if end > MAX_HEADER_BYTES {
             Err(absurd(what, name, count))
         } else {
@@ -115,7 +119,7 @@ fn absurd(what: &'static str, name: &str, claimed: u64) -> Stop {
     })
 }
 
-/// What came from a file, made fit for a message: escaped and at most 80 bytes of it.
+/// Returns at most 80 bytes of a file's text, escaped for a message.
 pub(super) fn shown(bytes: &[u8]) -> String {
     let head = bytes.get(..80).unwrap_or(bytes);
     let text = String::from_utf8_lossy(head).escape_debug().to_string();

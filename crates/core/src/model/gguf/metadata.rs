@@ -1,5 +1,7 @@
-//! Key/value pairs: scalars and short strings as they are, short numeric arrays, and of all else
-//! only the length.
+//! Key/value pairs of a header.
+//!
+//! Scalars, short strings and short numeric arrays are stored in full. Every other value is
+//! represented by its length.
 
 use std::collections::BTreeMap;
 
@@ -8,19 +10,19 @@ use serde::{Deserialize, Serialize};
 use super::GgufError;
 use super::cursor::{Cursor, Stop, shown};
 
-/// Key length 8, one byte of key, type 4, one byte of value.
-pub(super) const LEAST_PAIR_BYTES: u64 = 14;
-/// "up to 65535 bytes long" (ggml `docs/gguf.md`).
+/// Minimum bytes of a pair: key length 8, one byte of key, type 4, one byte of value.
+pub(super) const MIN_PAIR_BYTES: u64 = 14;
+/// Maximum length of a key: "up to 65535 bytes long" (ggml `docs/gguf.md`).
 const MAX_KEY_BYTES: u64 = 65_535;
-/// Longer strings (chat templates, licences) are kept by their length only.
-const KEPT_TEXT_BYTES: u64 = 256;
-/// Longer numeric arrays are vocabularies; no model has as many layers.
-const KEPT_ARRAY_ITEMS: u64 = 4096;
-/// llama.cpp refuses arrays of arrays; a little depth is walked so that a good file with an odd key
-/// can be read.
+/// Maximum length of a stored string. Longer ones are chat templates and licenses.
+const MAX_STORED_TEXT_BYTES: u64 = 256;
+/// Maximum length of a stored array. Longer ones are vocabularies; no model has as many layers.
+const MAX_STORED_ARRAY_ITEMS: u64 = 4096;
+/// Maximum depth of nested arrays. llama.cpp rejects them all, but a valid file with an unusual key
+/// should still be parsed.
 const MAX_ARRAY_DEPTH: u32 = 4;
-/// All kept values together: beyond that further ones are kept by their lengths.
-const KEPT_BYTES: usize = 1 << 20;
+/// Maximum bytes of all stored values. Beyond it, values are represented by their length.
+const MAX_STORED_BYTES: usize = 1 << 20;
 
 /// A metadata value.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,15 +34,15 @@ pub enum Value {
     Signed(i64),
     /// A float of either width.
     Float(f64),
-    /// A truth value.
+    /// A Boolean.
     Bool(bool),
     /// A short string.
     Text(String),
-    /// A short array of integers or truth values (0 and 1).
+    /// A short array of integers or Booleans (0 and 1).
     Integers(Vec<i64>),
-    /// Anything longer, or of another kind: bytes of a string, items of an array.
+    /// Any other value, represented by its length.
     Long {
-        /// How long it is.
+        /// Bytes of a string or items of an array.
         length: u64,
     },
 }
@@ -51,12 +53,12 @@ pub enum Value {
 pub struct Metadata(pub BTreeMap<String, Value>);
 
 impl Metadata {
-    /// The value of `key`.
+    /// Returns the value of `key`.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.0.get(key)
     }
 
-    /// A non-negative integer; `None` where the key is absent or holds something else.
+    /// Returns a non-negative integer. Returns `None` if the key is absent or has another type.
     pub fn unsigned(&self, key: &str) -> Option<u64> {
         match self.get(key)? {
             Value::Unsigned(value) => Some(*value),
@@ -65,7 +67,7 @@ impl Metadata {
         }
     }
 
-    /// A short string.
+    /// Returns a short string.
     pub fn text(&self, key: &str) -> Option<&str> {
         match self.get(key)? {
             Value::Text(text) => Some(text),
@@ -73,7 +75,7 @@ impl Metadata {
         }
     }
 
-    /// A truth value.
+    /// Returns a Boolean.
     pub fn truth(&self, key: &str) -> Option<bool> {
         match self.get(key)? {
             Value::Bool(value) => Some(*value),
@@ -81,7 +83,7 @@ impl Metadata {
         }
     }
 
-    /// Items of an array, whether it was kept or not.
+    /// Returns the length of an array, whether its items are stored or not.
     pub fn length(&self, key: &str) -> Option<u64> {
         match self.get(key)? {
             Value::Integers(items) => Some(items.len() as u64),
@@ -91,7 +93,7 @@ impl Metadata {
     }
 }
 
-/// The wire types, by id.
+/// The types in the file format, in the order of their ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ValueKind {
     U8,
@@ -134,7 +136,7 @@ impl ValueKind {
         })
     }
 
-    /// Bytes of one value; `None` for those of no fixed size.
+    /// Returns the bytes of one value, or `None` for types without a fixed size.
     const fn width(self) -> Option<u64> {
         match self {
             Self::U8 | Self::I8 | Self::Bool => Some(1),
@@ -157,7 +159,7 @@ fn bad(key: &str, why: impl Into<String>) -> Stop {
 /// Reads `count` pairs.
 pub(super) fn read(cursor: &mut Cursor<'_>, count: u64) -> Result<Metadata, Stop> {
     let mut pairs = BTreeMap::new();
-    let mut kept = 0_usize;
+    let mut stored = 0_usize;
 
     for left in (0..count).rev() {
         let key = cursor.string(MAX_KEY_BYTES, "the length of a metadata key")?;
@@ -166,25 +168,32 @@ pub(super) fn read(cursor: &mut Cursor<'_>, count: u64) -> Result<Metadata, Stop
         };
 
         let kind = ValueKind::read(cursor, key)?;
-        let value = value(cursor, key, kind, kept < KEPT_BYTES)?;
-        kept = kept.saturating_add(key.len()).saturating_add(match &value {
+        let value = read_value(cursor, key, kind, stored < MAX_STORED_BYTES)?;
+        let value_bytes = match &value {
             Value::Text(text) => text.len(),
             Value::Integers(items) => items.len().saturating_mul(8),
             _ => 8,
-        });
+        };
+        stored = stored.saturating_add(key.len()).saturating_add(value_bytes);
 
-        // llama.cpp: "duplicate key"; which of two values an engine takes must not be a guess.
+        // llama.cpp rejects a "duplicate key" too, so no value has to be chosen.
         if pairs.insert(key.to_owned(), value).is_some() {
-            return Err(bad(key, "stands in the header twice"));
+            return Err(bad(key, "is in the header twice"));
         }
 
-        cursor.expect(left, LEAST_PAIR_BYTES, "metadata count", "")?;
+        cursor.expect(left, MIN_PAIR_BYTES, "metadata count", "")?;
     }
 
     Ok(Metadata(pairs))
 }
 
-fn value(cursor: &mut Cursor<'_>, key: &str, kind: ValueKind, keep: bool) -> Result<Value, Stop> {
+/// Reads a value. It is represented by its length if it is long or `can_store` is false.
+fn read_value(
+    cursor: &mut Cursor<'_>,
+    key: &str,
+    kind: ValueKind,
+    can_store: bool,
+) -> Result<Value, Stop> {
     Ok(match kind {
         ValueKind::U8 => Value::Unsigned(u64::from(u8::from_le_bytes(cursor.array()?))),
         ValueKind::U16 => Value::Unsigned(u64::from(u16::from_le_bytes(cursor.array()?))),
@@ -199,13 +208,15 @@ fn value(cursor: &mut Cursor<'_>, key: &str, kind: ValueKind, keep: bool) -> Res
         ValueKind::Bool => match cursor.array::<1>()? {
             [0] => Value::Bool(false),
             [1] => Value::Bool(true),
-            [other] => return Err(bad(key, format!("a truth value of {other}"))),
+            [other] => return Err(bad(key, format!("{other} is not a Boolean"))),
         },
         ValueKind::Text => {
             let length = cursor.u64()?;
             let bytes = cursor.take(length)?;
             match std::str::from_utf8(bytes) {
-                Ok(text) if keep && length <= KEPT_TEXT_BYTES => Value::Text(text.to_owned()),
+                Ok(text) if can_store && length <= MAX_STORED_TEXT_BYTES => {
+                    Value::Text(text.to_owned())
+                }
                 _ => Value::Long { length },
             }
         }
@@ -213,13 +224,13 @@ fn value(cursor: &mut Cursor<'_>, key: &str, kind: ValueKind, keep: bool) -> Res
             let item = ValueKind::read(cursor, key)?;
             let count = cursor.u64()?;
 
-            let numeric = !matches!(
+            let is_integer = !matches!(
                 item,
                 ValueKind::Text | ValueKind::Array | ValueKind::F32 | ValueKind::F64
             );
 
-            if keep && numeric && count <= KEPT_ARRAY_ITEMS {
-                integers(cursor, key, item, count)?
+            if can_store && is_integer && count <= MAX_STORED_ARRAY_ITEMS {
+                read_integers(cursor, key, item, count)?
             } else {
                 skip_array(cursor, key, item, count, 1)?;
                 Value::Long { length: count }
@@ -228,7 +239,7 @@ fn value(cursor: &mut Cursor<'_>, key: &str, kind: ValueKind, keep: bool) -> Res
     })
 }
 
-fn integers(
+fn read_integers(
     cursor: &mut Cursor<'_>,
     key: &str,
     item: ValueKind,
@@ -236,12 +247,11 @@ fn integers(
 ) -> Result<Value, Stop> {
     let mut items = Vec::new();
     for _ in 0..count {
-        items.push(match value(cursor, key, item, false)? {
+        items.push(match read_value(cursor, key, item, false)? {
             Value::Signed(value) => value,
             Value::Bool(value) => i64::from(value),
-            Value::Unsigned(value) => {
-                i64::try_from(value).map_err(|_| bad(key, format!("an item of {value}")))?
-            }
+            Value::Unsigned(value) => i64::try_from(value)
+                .map_err(|_| bad(key, format!("item {value} is above 2^63 - 1")))?,
             _ => return Err(bad(key, "an array of mixed types")),
         });
     }
@@ -249,7 +259,7 @@ fn integers(
     Ok(Value::Integers(items))
 }
 
-/// Walks over an array without keeping anything.
+/// Skips an array.
 fn skip_array(
     cursor: &mut Cursor<'_>,
     key: &str,
@@ -261,10 +271,11 @@ fn skip_array(
         cursor.expect(count, width, "array", key)?;
         return cursor.take(count.saturating_mul(width)).map(|_| ());
     }
-    // A string has at least its length, an array its item type and count.
-    let least = if item == ValueKind::Text { 8 } else { 12 };
 
-    cursor.expect(count, least, "array", key)?;
+    // A string has at least its length; an array has at least its item type and count.
+    let min_bytes = if item == ValueKind::Text { 8 } else { 12 };
+    cursor.expect(count, min_bytes, "array", key)?;
+
     for _ in 0..count {
         if item == ValueKind::Text {
             let length = cursor.u64()?;

@@ -1,29 +1,31 @@
-//! GGUF, read from a growing prefix: metadata and tensor table, never the tensor data.
+//! GGUF headers, parsed from a growing prefix of the file: metadata and tensor table without the
+//! tensor data.
 //!
-//! A header is some megabytes, nearly all of it vocabulary, in a file of many gigabytes. [`parse`]
-//! is given the bytes read so far and says either what the file holds or how many bytes are needed
-//! at least to get further; it keeps nothing between calls, so any transport (local file, ranges
-//! over HTTP) can feed it. Arrays are walked, not kept, except for the short numeric ones that
-//! describe layers. What a header declares is never believed before it has been compared with the
-//! bytes that could hold it.
+//! A header has a few megabytes, nearly all of it vocabulary, in a file of many gigabytes.
+//! [`parse`] takes the bytes read so far. It returns either the content of the header or the number
+//! of bytes that it needs to continue. It keeps no state between calls, so any transport (local
+//! file, HTTP ranges) can supply the bytes.
 //!
-//! Layout and types: ggml `docs/gguf.md`, `ggml/src/gguf.cpp`.
+//! Arrays are skipped, except for the short numeric ones that describe layers. The parser checks
+//! every declared count and length against the bytes that could hold it.
+//!
+//! Source of layout and types: ggml `docs/gguf.md`, `ggml/src/gguf.cpp`.
 
 pub mod architecture;
 mod cursor;
+mod find_table;
 mod label;
 mod metadata;
 mod parts;
 mod table;
-mod table_alone;
 
 use serde::{Deserialize, Serialize};
 
 pub use architecture::architecture;
-pub use label::quantisation;
+pub use find_table::{FoundTable, find_table, same_tensors};
+pub use label::quantization_label;
 pub use metadata::{Metadata, Value};
 pub use parts::{PartName, combine};
-pub use table_alone::{LoneTable, find_table, same_tensors};
 
 use super::tensors::Inventory;
 use crate::bytes::Bytes;
@@ -32,165 +34,168 @@ use cursor::{Cursor, Stop};
 #[cfg(test)]
 mod tests;
 
-/// No header may be longer: the largest published ones (a quarter of a million tokens with merges,
-/// a thousand tensors) stay below a fifth of it.
+/// Maximum length of a header.
+///
+/// The largest published headers (a quarter of a million tokens with merges, a thousand tensors)
+/// have less than a fifth of it.
 pub const MAX_HEADER_BYTES: u64 = 128 << 20;
 
-/// What a GGUF file (or all parts of a split one) holds. Some kilobytes, whatever the size of the
-/// file.
+/// The header of a GGUF file, or of all parts of a split file.
+///
+/// It takes a few kilobytes of memory for files of any size.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Gguf {
     /// Format version: 2 or 3.
     pub version: u32,
-    /// The key/value pairs: small values as they are, others by their length.
+    /// The key/value pairs. Large values are represented by their length.
     pub metadata: Metadata,
-    /// The tensors, folded; names carry no component.
+    /// The folded tensors, without a component.
     pub inventory: Inventory,
-    /// Tensors of ggml types that this program does not know, whose bytes follow from the offsets
-    /// alone.
+    /// Tensors of unknown ggml types. Only the offsets give their size.
     pub unknown_types: Vec<UnknownType>,
-    /// Bytes from the start of the file to the tensor data, padding included; summed over parts.
+    /// Bytes from the start of the file to the tensor data, padding included, summed over parts.
     pub header_bytes: u64,
-    /// Bytes of tensor data with the padding between tensors, as the table lays them out; summed
-    /// over parts.
+    /// Bytes of tensor data by the table, with the padding between tensors, summed over parts.
     pub data_bytes: Bytes,
-    /// Which part of a split file this is; `None` for a whole file and for combined parts.
+    /// The part of a split file; `None` for a whole file and for combined parts.
     pub part: Option<FilePart>,
-    /// Where the tensor table lies; known only while the header is read, to find the tables of
-    /// files like it.
+    /// The position of the tensor table, which helps to find the tables of similar files. It is
+    /// not serialized.
     #[serde(skip)]
     pub table: TablePlace,
-    /// Bytes behind the header that no tensor covers, padding left out; known only while the header
-    /// is read.
+    /// Bytes after the header that belong neither to a tensor nor to padding. They are not
+    /// serialized.
     #[serde(skip)]
     pub uncovered_bytes: u64,
 }
 
-/// Where the tensor table of a file lies; of a split one, where it lies in the first part, with the
-/// bytes of all.
+/// The position of a file's tensor table.
+///
+/// A split file has the position in its first part and the bytes of all parts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TablePlace {
-    /// Bytes before it.
+    /// Bytes before the table.
     pub start: u64,
-    /// Its length.
+    /// Length of the table.
     pub bytes: u64,
 }
 
-/// Tensors of a type that this program cannot size.
+/// The tensors of one unknown type.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnknownType {
     /// ggml's numeric id.
     pub id: u32,
-    /// How many tensors have it.
+    /// Number of tensors of the type.
     pub tensors: u64,
-    /// The first of them.
+    /// The name of the first of these tensors.
     pub first: String,
 }
 
-/// A part of a split file.
+/// The position of a part in a split file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FilePart {
-    /// Counted from 0 (`split.no`).
+    /// The part's index, from 0 (`split.no`).
     pub index: u32,
-    /// All parts (`split.count`).
+    /// Number of parts (`split.count`).
     pub count: u32,
-    /// Tensors in all parts (`split.tensors.count`), where said.
+    /// Number of tensors in all parts (`split.tensors.count`), if the file states it.
     pub tensors: Option<u64>,
 }
 
-/// How far a prefix reaches.
+/// The result of parsing a prefix.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Progress {
-    /// The whole header was there.
+    /// The prefix holds the whole header.
     Complete(Box<Gguf>),
-    /// The header goes on.
+    /// The header is longer than the prefix.
     NeedMore {
-        /// A prefix shorter than this many bytes cannot hold it.
+        /// The minimum number of bytes that the parser needs.
         at_least: u64,
     },
 }
 
-/// What a GGUF file is for.
+/// The purpose of a GGUF file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
     /// A model.
     Model,
-    /// A vision or audio projector (`mmproj`), which belongs to a model.
+    /// A vision or audio projector (`mmproj`) for another model.
     Projector,
     /// A LoRA adapter.
     Adapter,
     /// A vocabulary without tensors.
     Vocabulary,
-    /// Something else, such as an importance matrix.
+    /// Other content, such as an importance matrix.
     Other,
 }
 
-/// Why a file cannot be read as GGUF.
+/// Why a file cannot be parsed as GGUF.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GgufError {
-    /// Other magic bytes.
+    /// The file has other magic bytes.
     #[error("not a GGUF file: it starts with {0}, not with 'GGUF'")]
     Magic(String),
-    /// A version with another layout.
+    /// The file has a version with another layout.
     #[error("GGUF version {version} is not read{hint}; convert the file with a current llama.cpp")]
     Version {
-        /// The version, as read.
+        /// The file's version.
         version: u32,
-        /// Why.
+        /// A remark about files of this version.
         hint: &'static str,
     },
     /// A count or length that no file of this size could hold.
     #[error(
-        "{what} {name}claims {claimed}, more than {limit} can hold: the header is damaged or hostile"
+        "{what} {name}claims {claimed}, more than {limit} can hold: the header is damaged or \
+         hostile"
     )]
     Absurd {
-        /// What claims it.
+        /// The field with the claim.
         what: &'static str,
-        /// Its name with a space behind it, or nothing.
+        /// The quoted name of the field and a space, or nothing.
         name: String,
-        /// What it claims.
+        /// The claimed count or length.
         claimed: u64,
-        /// What bounds it.
+        /// The bound on it.
         limit: &'static str,
     },
     /// The file ends inside its header or its tensor data.
     #[error("the file has {has} bytes but its {what} needs {needs}: the download is incomplete")]
     Truncated {
-        /// Header or tensor data.
+        /// The truncated part: header or tensor data.
         what: &'static str,
-        /// Bytes that there are.
+        /// Bytes in the file.
         has: u64,
-        /// Bytes that there must be.
+        /// Bytes that the part needs.
         needs: u64,
     },
-    /// A metadata value that cannot be.
+    /// A metadata pair is invalid.
     #[error("metadata key '{key}': {why}")]
     Metadata {
-        /// The key, shortened.
+        /// The shortened key.
         key: String,
-        /// What is wrong.
+        /// The problem.
         why: String,
     },
-    /// A tensor that cannot be.
+    /// A tensor is invalid.
     #[error("tensor '{name}': {why}")]
     Tensor {
-        /// The tensor, shortened.
+        /// The shortened name of the tensor.
         name: String,
-        /// What is wrong.
+        /// The problem.
         why: String,
     },
-    /// Parts that do not belong together.
+    /// The parts of a split file do not match.
     #[error("the parts of this split file do not belong together: {0}")]
     Parts(String),
 }
 
 impl Gguf {
-    /// `general.architecture`, such as `qwen3moe`.
+    /// Returns `general.architecture`, such as `qwen3moe`.
     pub fn family(&self) -> Option<&str> {
         self.metadata.text("general.architecture")
     }
 
-    /// What the file is for, from `general.type`, `general.architecture` and its tensors.
+    /// Returns the file's purpose by `general.type`, `general.architecture` and the tensors.
     pub fn content(&self) -> Content {
         match (self.metadata.text("general.type"), self.family()) {
             (Some("mmproj"), _) | (_, Some("clip")) => Content::Projector,
@@ -201,22 +206,21 @@ impl Gguf {
         }
     }
 
-    /// Tokens of the vocabulary: `{family}.vocab_size`, else the length of the token list.
+    /// Returns the vocabulary size: `{family}.vocab_size`, else the length of the token list.
     pub fn vocabulary(&self) -> Option<u64> {
         let family = self.family()?;
-        let tokens = || self.metadata.length("tokenizer.ggml.tokens");
         self.metadata
             .unsigned(&format!("{family}.vocab_size"))
-            .or_else(tokens)
+            .or_else(|| self.metadata.length("tokenizer.ggml.tokens"))
     }
 }
 
-/// Reads a GGUF header from the first bytes of a file.
+/// Parses a GGUF header from the first bytes of a file.
 ///
-/// `file_bytes` is the length of the whole file, where it is known: the header's claims are then
-/// held against it.
+/// `file_bytes` is the length of the whole file, if it is known. The parser then checks the
+/// header's claims against it.
 pub fn parse(prefix: &[u8], file_bytes: Option<u64>) -> Result<Progress, GgufError> {
-    match read(prefix, file_bytes) {
+    match read_header(prefix, file_bytes) {
         Ok(gguf) => Ok(Progress::Complete(Box::new(gguf))),
         Err(Stop::Short { at_least }) => match file_bytes {
             Some(has) if at_least > has => Err(GgufError::Truncated {
@@ -230,7 +234,7 @@ pub fn parse(prefix: &[u8], file_bytes: Option<u64>) -> Result<Progress, GgufErr
     }
 }
 
-fn read(prefix: &[u8], file_bytes: Option<u64>) -> Result<Gguf, Stop> {
+fn read_header(prefix: &[u8], file_bytes: Option<u64>) -> Result<Gguf, Stop> {
     let mut cursor = Cursor::new(prefix);
     let magic = cursor.array::<4>()?;
     if &magic != b"GGUF" {
@@ -238,39 +242,16 @@ fn read(prefix: &[u8], file_bytes: Option<u64>) -> Result<Gguf, Stop> {
     }
 
     let version = cursor.u32()?;
-    match version {
-        2 | 3 => {}
-        0 | 1 => {
-            return Err(GgufError::Version {
-                version,
-                hint: " (32-bit lengths, in use for days in 2023)",
-            }
-            .into());
-        }
-        // A version below 65536 read in the wrong byte order has only zeros in its low half.
-        _ if version.trailing_zeros() >= 16 => {
-            return Err(GgufError::Version {
-                version: version.swap_bytes(),
-                hint: " (big-endian file)",
-            }
-            .into());
-        }
-        _ => {
-            return Err(GgufError::Version {
-                version,
-                hint: " (newer than this program)",
-            }
-            .into());
-        }
-    }
+    check_version(version)?;
 
     let (tensors, pairs) = (cursor.u64()?, cursor.u64()?);
-    cursor.expect(pairs, metadata::LEAST_PAIR_BYTES, "metadata count", "")?;
-    cursor.expect(tensors, table::LEAST_INFO_BYTES, "tensor count", "")?;
+    cursor.expect(pairs, metadata::MIN_PAIR_BYTES, "metadata count", "")?;
+    cursor.expect(tensors, table::MIN_INFO_BYTES, "tensor count", "")?;
     let metadata = metadata::read(&mut cursor, pairs)?;
+
     let table_start = cursor.position();
     let table = table::read(&mut cursor, tensors, &metadata, file_bytes)?;
-    let part = parts::part(&metadata)?;
+    let part = parts::read_part(&metadata)?;
 
     Ok(Gguf {
         version,
@@ -286,4 +267,16 @@ fn read(prefix: &[u8], file_bytes: Option<u64>) -> Result<Gguf, Stop> {
             bytes: table.header_bytes.saturating_sub(table_start),
         },
     })
+}
+
+fn check_version(version: u32) -> Result<(), GgufError> {
+    let (version, hint) = match version {
+        2 | 3 => return Ok(()),
+        0 | 1 => (version, " (32-bit lengths, in use for days in 2023)"),
+        // A version below 65536 in the wrong byte order has only zeros in its low half.
+        _ if version.trailing_zeros() >= 16 => (version.swap_bytes(), " (big-endian file)"),
+        _ => (version, " (newer than this program)"),
+    };
+
+    Err(GgufError::Version { version, hint })
 }

@@ -1,27 +1,30 @@
-//! Split files: `name-00002-of-00009.gguf`, each with its own header; the first holds the metadata.
+//! Split files (`name-00002-of-00009.gguf`).
+//!
+//! Each part has its own header. The first part has the metadata.
 
 use super::cursor::Stop;
 use super::metadata::{Metadata, Value};
 use super::{FilePart, Gguf, GgufError};
 use crate::model::tensors::{Inventory, InventoryBuilder};
 
-/// Nobody splits into more; the largest published split has about 1,800 parts.
-const MAX_PARTS: u64 = 65_535;
+/// Maximum number of parts. The largest published split has about 1,800.
+const MAX_PARTS: u32 = 65_535;
 
-/// A file name that belongs to a split file.
+/// The name of a part of a split file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartName<'n> {
-    /// What all parts share, before `-00001-of-00009`.
+    /// The text that all parts share, before `-00001-of-00009`.
     pub stem: &'n str,
-    /// Counted from 0.
+    /// The part's index, from 0.
     pub index: u32,
-    /// All parts.
+    /// Number of parts.
     pub count: u32,
 }
 
 impl<'n> PartName<'n> {
-    /// Reads `stem-NNNNN-of-MMMMM.gguf` (with or without folders before it); `None` for other
-    /// names.
+    /// Parses `stem-NNNNN-of-MMMMM.gguf`, with or without folders before it.
+    ///
+    /// Returns `None` for other names.
     pub fn read(name: &'n str) -> Option<Self> {
         let rest = name.strip_suffix(".gguf")?;
         let (rest, count) = rest.rsplit_once("-of-")?;
@@ -35,7 +38,7 @@ impl<'n> PartName<'n> {
         })
     }
 
-    /// The names of all parts, in order.
+    /// Returns the names of all parts in order.
     pub fn all(&self) -> impl Iterator<Item = String> + use<'n> {
         let Self { stem, count, .. } = *self;
         (1..=count).map(move |number| format!("{stem}-{number:05}-of-{count:05}.gguf"))
@@ -48,57 +51,55 @@ fn five_digits(text: &str) -> Option<u32> {
         .flatten()
 }
 
-/// What `split.*` says; `None` for a file that is not split.
-pub(super) fn part(metadata: &Metadata) -> Result<Option<FilePart>, Stop> {
-    let number = |key: &str| match metadata.get(key) {
+/// Returns a count that is stored as any non-negative integer.
+fn read_count(metadata: &Metadata, key: &str) -> Result<Option<u64>, GgufError> {
+    match metadata.get(key) {
         None => Ok(None),
         Some(Value::Unsigned(value)) => Ok(Some(*value)),
         Some(Value::Signed(value)) if *value >= 0 => Ok(Some(value.unsigned_abs())),
         Some(other) => Err(GgufError::Metadata {
             key: key.to_owned(),
-            why: format!("{other:?} is no count"),
+            why: format!("{other:?} is not a count"),
         }),
-    };
-
-    let (count, index) = (number("split.count")?, number("split.no")?);
-    let tensors = number("split.tensors.count")?;
-
-    match (count, index) {
-        (None | Some(0 | 1), _) => Ok(None),
-        (Some(count), index) => {
-            let index = index.unwrap_or(0);
-            if count > MAX_PARTS || index >= count {
-                let why = format!("part {index} (counted from 0) of {count}");
-                return Err(GgufError::Metadata {
-                    key: "split.no".to_owned(),
-                    why,
-                }
-                .into());
-            }
-            // Both fit: count is at most 65,535.
-            let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
-            Ok(Some(FilePart {
-                index: small(index),
-                count: small(count),
-                tensors,
-            }))
-        }
     }
 }
 
-/// Joins all parts of a split file, given in any order.
+/// Reads the keys `split.*`. Returns `None` for a file that is not split.
+pub(super) fn read_part(metadata: &Metadata) -> Result<Option<FilePart>, Stop> {
+    let count = read_count(metadata, "split.count")?;
+    let index = read_count(metadata, "split.no")?.unwrap_or(0);
+    let tensors = read_count(metadata, "split.tensors.count")?;
+
+    let Some(count) = count.filter(|count| *count > 1) else {
+        return Ok(None);
+    };
+
+    match (u32::try_from(index), u32::try_from(count)) {
+        (Ok(index), Ok(count)) if count <= MAX_PARTS && index < count => Ok(Some(FilePart {
+            index,
+            count,
+            tensors,
+        })),
+        _ => Err(GgufError::Metadata {
+            key: "split.no".to_owned(),
+            why: format!("part {index} (counted from 0) of {count}"),
+        }
+        .into()),
+    }
+}
+
+/// Joins all parts of a split file. They can be in any order.
 pub fn combine(mut parts: Vec<Gguf>) -> Result<Gguf, GgufError> {
-    let wrong = |why: String| Err(GgufError::Parts(why));
     parts.sort_by_key(|gguf| gguf.part.map_or(0, |part| part.index));
     let given = parts.len();
     let (count, tensors) = match parts.first().map(|gguf| gguf.part) {
-        None => return wrong("there are none".to_owned()),
-        Some(None) if given == 1 => {
-            return parts
-                .pop()
-                .ok_or_else(|| GgufError::Parts("there are none".to_owned()));
+        None => return Err(no_parts()),
+        Some(None) if given == 1 => return parts.pop().ok_or_else(no_parts),
+        Some(None) => {
+            return Err(GgufError::Parts(format!(
+                "one of the {given} files is not split"
+            )));
         }
-        Some(None) => return wrong(format!("{given} files, of which one is whole by itself")),
         Some(Some(part)) => (part.count, part.tensors),
     };
 
@@ -106,23 +107,25 @@ pub fn combine(mut parts: Vec<Gguf>) -> Result<Gguf, GgufError> {
         match gguf.part {
             Some(part) if part.count == count && part.index as usize == index => {}
             Some(part) => {
-                let (number, of) = (part.index + 1, part.count);
-                return wrong(format!(
-                    "part {} of {count} is missing; found {number} of {of} instead",
+                let (found, found_count) = (part.index + 1, part.count);
+                return Err(GgufError::Parts(format!(
+                    "part {} of {count} is missing; found {found} of {found_count} instead",
                     index + 1
-                ));
+                )));
             }
-            None => return wrong("one of them is whole by itself".to_owned()),
+            None => return Err(GgufError::Parts("one of them is not split".to_owned())),
         }
     }
 
     if given != count as usize {
-        return wrong(format!("{given} of {count} parts were given"));
+        return Err(GgufError::Parts(format!(
+            "{given} of {count} parts were given"
+        )));
     }
 
     let mut rest = parts.into_iter();
     let Some(mut whole) = rest.next() else {
-        return wrong("there are none".to_owned());
+        return Err(no_parts());
     };
 
     let mut inventories = vec![std::mem::take(&mut whole.inventory)];
@@ -150,6 +153,10 @@ pub fn combine(mut parts: Vec<Gguf>) -> Result<Gguf, GgufError> {
     check_count(&whole.inventory, tensors)?;
 
     Ok(whole)
+}
+
+fn no_parts() -> GgufError {
+    GgufError::Parts("there are none".to_owned())
 }
 
 fn check_count(inventory: &Inventory, declared: Option<u64>) -> Result<(), GgufError> {

@@ -1,4 +1,6 @@
-//! The tensor table: names, shapes, types and offsets, checked against each other and folded.
+//! The tensor table: names, shapes, types and offsets.
+//!
+//! The parser checks them against each other and folds them into an inventory.
 
 use std::collections::BTreeMap;
 use std::collections::HashSet;
@@ -10,16 +12,19 @@ use crate::bytes::Bytes;
 use crate::model::dtype::Dtype;
 use crate::model::tensors::{Inventory, InventoryBuilder, Storage};
 
-/// Name length 8, one byte of name, dimension count 4, type 4, offset 8.
-pub(super) const LEAST_INFO_BYTES: u64 = 25;
-/// ggml keeps 64 bytes for a name (`GGML_MAX_NAME`), some builds for image models 128.
+/// Minimum bytes of a tensor info: name length 8, one byte of name, dimension count 4, type 4,
+/// offset 8.
+pub(super) const MIN_INFO_BYTES: u64 = 25;
+/// Maximum length of a name.
+///
+/// ggml has room for 64 bytes (`GGML_MAX_NAME`), and some builds for image models for 128.
 const MAX_NAME_BYTES: u64 = 256;
 /// `GGML_MAX_DIMS`.
 const MAX_DIMENSIONS: u32 = 4;
 /// `GGUF_DEFAULT_ALIGNMENT`.
 const DEFAULT_ALIGNMENT: u64 = 32;
 
-/// What the table says.
+/// The parsed tensor table.
 #[derive(Debug)]
 pub(super) struct TensorTable {
     pub(super) inventory: Inventory,
@@ -29,12 +34,13 @@ pub(super) struct TensorTable {
     pub(super) uncovered_bytes: u64,
 }
 
+/// The entry of one tensor.
 #[derive(Debug)]
 pub(super) struct Info<'p> {
     pub(super) name: &'p str,
     pub(super) shape: Vec<u64>,
     pub(super) type_id: u32,
-    /// Of a known type, by its blocks.
+    /// Stored bytes; `None` for an unknown type.
     pub(super) bytes: Option<u64>,
     pub(super) offset: u64,
 }
@@ -47,7 +53,7 @@ fn bad(name: &[u8], why: impl Into<String>) -> Stop {
     .into()
 }
 
-/// Reads `count` tensor infos and the padding behind them.
+/// Reads `count` tensor infos and the padding after them.
 pub(super) fn read(
     cursor: &mut Cursor<'_>,
     count: u64,
@@ -55,45 +61,18 @@ pub(super) fn read(
     file_bytes: Option<u64>,
 ) -> Result<TensorTable, Stop> {
     let alignment = alignment(metadata)?;
-    let mut infos = Vec::new();
-    let mut names = HashSet::new();
-    for left in (0..count).rev() {
-        let info = info(cursor)?;
-        if !names.insert(info.name) {
-            return Err(bad(info.name.as_bytes(), "stands in the table twice"));
-        }
-
-        if info.offset % alignment != 0 {
-            return Err(bad(
-                info.name.as_bytes(),
-                format!("offset {} is not a multiple of {alignment}", info.offset),
-            ));
-        }
-
-        infos.push(info);
-        cursor.expect(left, LEAST_INFO_BYTES, "tensor count", "")?;
-    }
+    let mut infos = read_infos(cursor, count, alignment)?;
+    infos.sort_by_key(|info| info.offset);
 
     let header_bytes = cursor.position().next_multiple_of(alignment);
-    infos.sort_by_key(|info| info.offset);
     let file_data = file_bytes.map(|bytes| bytes.saturating_sub(header_bytes));
     let mut builder = InventoryBuilder::default();
     let mut unknown: BTreeMap<u32, UnknownType> = BTreeMap::new();
     let (mut end, mut uncovered_bytes) = (0_u64, 0_u64);
 
     for (index, info) in infos.iter().enumerate() {
-        let room_end = infos.get(index + 1).map(|next| next.offset).or(file_data);
-        let bytes = match (info.bytes, room_end) {
-            (Some(bytes), _) => bytes,
-            (None, Some(room_end)) => room_end.saturating_sub(info.offset),
-            (None, None) => {
-                let why = format!(
-                    "cannot size tensor type {} without the length of the file",
-                    info.type_id
-                );
-                return Err(bad(info.name.as_bytes(), why));
-            }
-        };
+        let next_offset = infos.get(index + 1).map(|next| next.offset);
+        let bytes = stored_bytes(info, next_offset.or(file_data))?;
 
         if info.offset < end {
             return Err(bad(
@@ -101,51 +80,30 @@ pub(super) fn read(
                 format!("offset {} lies inside the tensor before it", info.offset),
             ));
         }
-        // Padding up to the next multiple of the alignment is no gap.
-        let padded = end.checked_next_multiple_of(alignment).unwrap_or(u64::MAX);
 
+        // Padding up to the next multiple of the alignment is no gap.
+        let padded = padded(end, alignment);
         uncovered_bytes = uncovered_bytes.saturating_add(info.offset.saturating_sub(padded));
         end = info.offset.saturating_add(bytes);
 
-        let storage = Dtype::from_ggml(info.type_id).map_or_else(
-            || Storage::Unknown(format!("ggml type {}", info.type_id).into()),
-            Storage::Known,
-        );
         if info.bytes.is_none() {
-            let first = || UnknownType {
-                id: info.type_id,
-                tensors: 0,
-                first: info.name.to_owned(),
-            };
-            unknown.entry(info.type_id).or_insert_with(first).tensors += 1;
+            count_unknown(&mut unknown, info);
         }
 
-        builder.add("", info.name, storage, &info.shape, Bytes::new(bytes));
+        builder.add(
+            "",
+            info.name,
+            storage(info.type_id),
+            &info.shape,
+            Bytes::new(bytes),
+        );
     }
 
-    let data_bytes = if end == 0 {
-        0
-    } else {
-        end.checked_next_multiple_of(alignment).unwrap_or(u64::MAX)
-    };
+    check_file_holds(file_bytes, header_bytes, end)?;
 
-    // The last tensor's own padding may be missing in the file, its data may not; a file without
-    // data needs none.
-    if let Some(has) = file_bytes.filter(|_| end > 0)
-        && let needs = header_bytes.saturating_add(end)
-        && needs > has
-    {
-        return Err(GgufError::Truncated {
-            what: "tensor data",
-            has,
-            needs,
-        }
-        .into());
-    }
-
-    let padded = end.checked_next_multiple_of(alignment).unwrap_or(u64::MAX);
+    let data_bytes = padded(end, alignment);
     uncovered_bytes =
-        uncovered_bytes.saturating_add(file_data.map_or(0, |data| data.saturating_sub(padded)));
+        uncovered_bytes.saturating_add(file_data.map_or(0, |data| data.saturating_sub(data_bytes)));
 
     Ok(TensorTable {
         inventory: builder.finish(),
@@ -156,6 +114,84 @@ pub(super) fn read(
     })
 }
 
+fn read_infos<'p>(
+    cursor: &mut Cursor<'p>,
+    count: u64,
+    alignment: u64,
+) -> Result<Vec<Info<'p>>, Stop> {
+    let mut infos = Vec::new();
+    let mut names = HashSet::new();
+    for left in (0..count).rev() {
+        let info = read_info(cursor)?;
+        if !names.insert(info.name) {
+            return Err(bad(info.name.as_bytes(), "is in the table twice"));
+        }
+
+        if info.offset % alignment != 0 {
+            return Err(bad(
+                info.name.as_bytes(),
+                format!("offset {} is not a multiple of {alignment}", info.offset),
+            ));
+        }
+
+        infos.push(info);
+        cursor.expect(left, MIN_INFO_BYTES, "tensor count", "")?;
+    }
+
+    Ok(infos)
+}
+
+/// Returns the bytes of a tensor by its type, or else the bytes up to `next_offset`.
+fn stored_bytes(info: &Info<'_>, next_offset: Option<u64>) -> Result<u64, Stop> {
+    match (info.bytes, next_offset) {
+        (Some(bytes), _) => Ok(bytes),
+        (None, Some(next_offset)) => Ok(next_offset.saturating_sub(info.offset)),
+        (None, None) => {
+            let why = format!(
+                "cannot size tensor type {} without the length of the file",
+                info.type_id
+            );
+            Err(bad(info.name.as_bytes(), why))
+        }
+    }
+}
+
+fn storage(type_id: u32) -> Storage {
+    Dtype::from_ggml(type_id).map_or_else(
+        || Storage::Unknown(format!("ggml type {type_id}").into()),
+        Storage::Known,
+    )
+}
+
+fn count_unknown(unknown: &mut BTreeMap<u32, UnknownType>, info: &Info<'_>) {
+    let entry = unknown.entry(info.type_id).or_insert_with(|| UnknownType {
+        id: info.type_id,
+        tensors: 0,
+        first: info.name.to_owned(),
+    });
+    entry.tensors += 1;
+}
+
+fn padded(end: u64, alignment: u64) -> u64 {
+    end.checked_next_multiple_of(alignment).unwrap_or(u64::MAX)
+}
+
+/// Checks that the file holds the tensor data up to `end`.
+///
+/// The file can lack the padding of the last tensor, and a file without data needs no padding.
+fn check_file_holds(file_bytes: Option<u64>, header_bytes: u64, end: u64) -> Result<(), GgufError> {
+    let needs = header_bytes.saturating_add(end);
+    match file_bytes {
+        Some(has) if end > 0 && needs > has => Err(GgufError::Truncated {
+            what: "tensor data",
+            has,
+            needs,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Returns the alignment of tensor data.
 pub(super) fn alignment(metadata: &Metadata) -> Result<u64, Stop> {
     const KEY: &str = "general.alignment";
 
@@ -184,7 +220,7 @@ pub(super) fn alignment(metadata: &Metadata) -> Result<u64, Stop> {
     }
 }
 
-pub(super) fn info<'p>(cursor: &mut Cursor<'p>) -> Result<Info<'p>, Stop> {
+pub(super) fn read_info<'p>(cursor: &mut Cursor<'p>) -> Result<Info<'p>, Stop> {
     let name = cursor.string(MAX_NAME_BYTES, "the length of a tensor name")?;
     let text = std::str::from_utf8(name).map_err(|_| bad(name, "the name is not UTF-8"))?;
     let dimensions = cursor.u32()?;
@@ -213,16 +249,17 @@ pub(super) fn info<'p>(cursor: &mut Cursor<'p>) -> Result<Info<'p>, Stop> {
 
     let bytes = match Dtype::from_ggml(type_id) {
         None => None,
-        Some(dtype) => Some(sized(dtype, &shape, elements).ok_or_else(|| {
-            let (block, _) = dtype.block();
-            bad(
-                name,
-                format!(
-                    "rows of {:?} elements do not fill {dtype} blocks of {block}",
-                    shape.first()
-                ),
-            )
-        })?),
+        Some(dtype) => {
+            let bytes = tensor_bytes(dtype, &shape, elements).ok_or_else(|| {
+                let (block, _) = dtype.block();
+                let row = shape.first();
+                bad(
+                    name,
+                    format!("rows of {row:?} elements do not fill {dtype} blocks of {block}"),
+                )
+            })?;
+            Some(bytes)
+        }
     };
 
     Ok(Info {
@@ -234,8 +271,8 @@ pub(super) fn info<'p>(cursor: &mut Cursor<'p>) -> Result<Info<'p>, Stop> {
     })
 }
 
-/// Bytes of a tensor: whole blocks along the first dimension.
-fn sized(dtype: Dtype, shape: &[u64], elements: u64) -> Option<u64> {
+/// Returns the bytes of a tensor, which has whole blocks along the first dimension.
+fn tensor_bytes(dtype: Dtype, shape: &[u64], elements: u64) -> Option<u64> {
     let (block, _) = dtype.block();
     let row = shape.first().copied().unwrap_or(1);
     let bytes = row

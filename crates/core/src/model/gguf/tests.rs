@@ -6,7 +6,7 @@ use writer::{Header, Kv};
 #[path = "../../../../../tests/support/gguf_writer.rs"]
 mod writer;
 
-fn small() -> Header {
+fn small_header() -> Header {
     Header::default()
         .with("general.architecture", Kv::Text("llama".into()))
         .with("llama.block_count", Kv::U32(2))
@@ -20,17 +20,22 @@ fn small() -> Header {
         .tensor("blk.1.attn_norm.weight", &[10], 0, 40)
 }
 
-fn complete(bytes: &[u8], file: Option<u64>) -> Gguf {
+fn parse_complete(bytes: &[u8], file: Option<u64>) -> Gguf {
     match parse(bytes, file).unwrap() {
         Progress::Complete(gguf) => *gguf,
-        Progress::NeedMore { at_least } => panic!("{at_least} bytes wanted of {}", bytes.len()),
+        Progress::NeedMore { at_least } => panic!("needs {at_least} bytes, has {}", bytes.len()),
     }
 }
 
+fn assert_rejected(header: &Header, words: &str) {
+    let error = parse(&header.bytes().0, None).unwrap_err().to_string();
+    assert!(error.contains(words), "{error}");
+}
+
 #[test]
-fn reads_values_and_folds_tensors() {
-    let (bytes, data) = small().bytes();
-    let gguf = complete(&bytes, Some(bytes.len() as u64 + data));
+fn values_are_read_and_tensors_folded() {
+    let (bytes, data) = small_header().bytes();
+    let gguf = parse_complete(&bytes, Some(bytes.len() as u64 + data));
     assert_eq!(gguf.family(), Some("llama"));
     assert_eq!(gguf.metadata.unsigned("llama.block_count"), Some(2));
 
@@ -82,14 +87,14 @@ fn reads_values_and_folds_tensors() {
 
 #[test]
 fn uncovered_bytes_leave_padding_out() {
-    let (bytes, data) = small().bytes();
+    let (bytes, data) = small_header().bytes();
     let whole = bytes.len() as u64 + data;
-    let uncovered = |length| complete(&bytes, length).uncovered_bytes;
+    let uncovered_bytes = |length| parse_complete(&bytes, length).uncovered_bytes;
     assert_eq!(
         (
-            uncovered(None),
-            uncovered(Some(whole)),
-            uncovered(Some(whole + 4096))
+            uncovered_bytes(None),
+            uncovered_bytes(Some(whole)),
+            uncovered_bytes(Some(whole + 4096))
         ),
         (0, 0, 4096)
     );
@@ -98,34 +103,34 @@ fn uncovered_bytes_leave_padding_out() {
         .with("general.architecture", Kv::Text("llama".into()))
         .bytes();
     assert_eq!(
-        complete(&bytes, Some(bytes.len() as u64 + 5000)).uncovered_bytes,
+        parse_complete(&bytes, Some(bytes.len() as u64 + 5000)).uncovered_bytes,
         5000,
         "no tensor at all"
     );
 }
 
 #[test]
-fn every_shorter_prefix_asks_for_more_and_never_for_too_much() {
-    let (bytes, data) = small().bytes();
-    let whole = complete(&bytes, None);
+fn shorter_prefix_needs_more() {
+    let (bytes, data) = small_header().bytes();
+    let whole = parse_complete(&bytes, None);
 
     for length in 0..bytes.len() {
         match parse(&bytes[..length], Some(bytes.len() as u64 + data)).unwrap() {
             Progress::NeedMore { at_least } => {
                 assert!(
                     at_least > length as u64 && at_least <= bytes.len() as u64,
-                    "{at_least} at {length}"
+                    "{at_least} at {length}: more than the prefix, but not more than the header"
                 );
             }
-            // The padding behind the table is not needed.
+            // The padding after the table can be absent.
             Progress::Complete(gguf) => assert!(*gguf == whole && bytes.len() - length < 32),
         }
     }
 }
 
 #[test]
-fn absurd_claims_are_refused_before_anything_is_allocated() {
-    let header = |tensors: u64, pairs: u64| {
+fn absurd_claims_are_rejected() {
+    let claiming_header = |tensors: u64, pairs: u64| {
         let mut bytes = b"GGUF\x03\0\0\0".to_vec();
         bytes.extend(tensors.to_le_bytes());
         bytes.extend(pairs.to_le_bytes());
@@ -133,17 +138,17 @@ fn absurd_claims_are_refused_before_anything_is_allocated() {
     };
 
     for (tensors, pairs) in [(u64::MAX, 0), (0, u64::MAX), (1 << 40, 3), (3, 1 << 24)] {
-        let error = parse(&header(tensors, pairs), None).unwrap_err();
+        let error = parse(&claiming_header(tensors, pairs), None).unwrap_err();
         assert!(matches!(error, GgufError::Absurd { .. }), "{error}");
     }
 
-    let array =
+    let array_start =
         |item: u32, count: u64| [&item.to_le_bytes()[..], &count.to_le_bytes()[..]].concat();
     for raw in [
-        array(8, u64::MAX),
-        array(0, 1 << 60),
-        array(9, 1 << 50),
-        array(10, (1 << 61) + 1),
+        array_start(8, u64::MAX),
+        array_start(0, 1 << 60),
+        array_start(9, 1 << 50),
+        array_start(10, (1 << 61) + 1),
     ] {
         let (bytes, _) = Header::default().with("a", Kv::Raw(9, raw)).bytes();
         assert!(matches!(parse(&bytes, None), Err(GgufError::Absurd { .. })));
@@ -156,8 +161,8 @@ fn absurd_claims_are_refused_before_anything_is_allocated() {
 }
 
 #[test]
-fn nested_arrays_are_walked_to_a_bounded_depth() {
-    let nest = |depth: usize| {
+fn array_depth_is_bounded() {
+    let nested_header = |depth: usize| {
         let mut raw = Vec::new();
         for _ in 0..depth {
             raw.extend(9_u32.to_le_bytes());
@@ -168,28 +173,31 @@ fn nested_arrays_are_walked_to_a_bounded_depth() {
         Header::default().with("a", Kv::Raw(9, raw)).bytes().0
     };
 
-    assert_eq!(complete(&nest(2), None).metadata.length("a"), Some(1));
+    assert_eq!(
+        parse_complete(&nested_header(2), None).metadata.length("a"),
+        Some(1)
+    );
     assert!(matches!(
-        parse(&nest(1000), None),
+        parse(&nested_header(1000), None),
         Err(GgufError::Metadata { .. })
     ));
 }
 
 #[test]
-fn tensors_of_unknown_types_are_sized_by_offsets_and_named() {
-    let header = small()
+fn unknown_types_are_sized_by_offsets() {
+    let header = small_header()
         .tensor("blk.0.ffn_up.weight", &[256, 4], 137, 640)
         .tensor("z", &[4], 0, 16);
     let (bytes, data) = header.bytes();
-    let gguf = complete(&bytes, Some(bytes.len() as u64 + data));
+    let gguf = parse_complete(&bytes, Some(bytes.len() as u64 + data));
 
-    let named = UnknownType {
+    let unknown = UnknownType {
         id: 137,
         tensors: 1,
         first: "blk.0.ffn_up.weight".into(),
     };
 
-    assert_eq!(gguf.unknown_types, [named]);
+    assert_eq!(gguf.unknown_types, [unknown]);
     let class: &TensorClass = gguf
         .inventory
         .classes
@@ -202,8 +210,8 @@ fn tensors_of_unknown_types_are_sized_by_offsets_and_named() {
         (Bytes::new(640), &Storage::Unknown("ggml type 137".into()))
     );
 
-    // As the last tensor it needs the length of the file.
-    let (bytes, data) = small().tensor("z", &[4], 43, 64).bytes();
+    // The size of the last tensor follows only from the length of the file.
+    let (bytes, data) = small_header().tensor("z", &[4], 43, 64).bytes();
     let error = parse(&bytes, None).unwrap_err();
     assert!(
         error.to_string().contains("cannot size tensor type 43"),
@@ -217,31 +225,38 @@ fn tensors_of_unknown_types_are_sized_by_offsets_and_named() {
 }
 
 #[test]
-fn contradictions_are_refused_with_their_reason() {
-    let refused = |header: Header, words: &str| {
-        let error = parse(&header.bytes().0, None).unwrap_err().to_string();
-        assert!(error.contains(words), "{error}");
-    };
+fn contradictions_are_rejected_with_reason() {
+    assert_rejected(
+        &small_header().with("llama.block_count", Kv::U32(3)),
+        "twice",
+    );
+    assert_rejected(
+        &small_header().tensor("token_embd.weight", &[4], 0, 16),
+        "twice",
+    );
 
-    refused(small().with("llama.block_count", Kv::U32(3)), "twice");
-    refused(small().tensor("token_embd.weight", &[4], 0, 16), "twice");
-
-    refused(
-        small().tensor("x", &[100], 12, 144),
+    assert_rejected(
+        &small_header().tensor("x", &[100], 12, 144),
         "do not fill Q4_K blocks of 256",
     );
-    refused(small().tensor("x", &[1, 1, 1, 1, 1], 0, 4), "5 dimensions");
+    assert_rejected(
+        &small_header().tensor("x", &[1, 1, 1, 1, 1], 0, 4),
+        "5 dimensions",
+    );
 
-    refused(
-        small().tensor("x", &[1 << 40, 1 << 40], 0, 4),
+    assert_rejected(
+        &small_header().tensor("x", &[1 << 40, 1 << 40], 0, 4),
         "2^63 elements",
     );
-    refused(
-        small().with("general.alignment", Kv::U32(48)),
+    assert_rejected(
+        &small_header().with("general.alignment", Kv::U32(48)),
         "power of two",
     );
-    refused(small().with("k", Kv::Raw(13, vec![0; 8])), "value type 13");
-    let (bytes, data) = small().bytes();
+    assert_rejected(
+        &small_header().with("k", Kv::Raw(13, vec![0; 8])),
+        "value type 13",
+    );
+    let (bytes, data) = small_header().bytes();
     let short = parse(&bytes, Some(bytes.len() as u64 + data - 200)).unwrap_err();
     assert!(
         short.to_string().contains("the download is incomplete"),
@@ -264,8 +279,8 @@ fn contradictions_are_refused_with_their_reason() {
 }
 
 #[test]
-fn overlapping_tensors_are_refused() {
-    let mut header = small();
+fn overlapping_tensors_are_rejected() {
+    let mut header = small_header();
     header.tensors[1].3 = 32;
     let error = parse(&header.bytes().0, None).unwrap_err();
     assert!(
@@ -275,19 +290,19 @@ fn overlapping_tensors_are_refused() {
 }
 
 #[test]
-fn parts_are_combined_when_they_are_all_there() {
-    let part = |index: u16, header: Header| {
+fn only_complete_parts_combine() {
+    let parse_part = |index: u16, header: Header| {
         let header = header
             .with("split.no", Kv::U16(index))
             .with("split.count", Kv::U16(2));
-        complete(
+        parse_complete(
             &header.with("split.tensors.count", Kv::I32(5)).bytes().0,
             None,
         )
     };
 
-    let first = part(0, small());
-    let second = part(
+    let first = parse_part(0, small_header());
+    let second = parse_part(
         1,
         Header::default().tensor("blk.2.attn_q.weight", &[256, 256], 8, 69_632),
     );
@@ -319,7 +334,7 @@ fn parts_are_combined_when_they_are_all_there() {
 }
 
 #[test]
-fn part_names_are_read_and_listed() {
+fn part_names_are_parsed_and_listed() {
     let name = PartName::read("Q4/m-Q4_K_M-00002-of-00003.gguf").unwrap();
     assert_eq!((name.stem, name.index, name.count), ("Q4/m-Q4_K_M", 1, 3));
 
@@ -340,48 +355,51 @@ fn part_names_are_read_and_listed() {
 }
 
 #[test]
-fn projectors_adapters_and_vocabularies_are_told_apart() {
-    let content = |pairs: &[(&str, &str)]| {
+fn content_follows_type_and_architecture() {
+    let content_of = |pairs: &[(&str, &str)]| {
         let header = pairs.iter().fold(Header::default(), |header, (key, text)| {
             header.with(key, Kv::Text((*text).into()))
         });
-        complete(&header.bytes().0, None).content()
+        parse_complete(&header.bytes().0, None).content()
     };
 
     assert_eq!(
-        content(&[("general.architecture", "clip")]),
+        content_of(&[("general.architecture", "clip")]),
         Content::Projector
     );
-    assert_eq!(content(&[("general.type", "mmproj")]), Content::Projector);
-    assert_eq!(content(&[("general.type", "adapter")]), Content::Adapter);
+    assert_eq!(
+        content_of(&[("general.type", "mmproj")]),
+        Content::Projector
+    );
+    assert_eq!(content_of(&[("general.type", "adapter")]), Content::Adapter);
 
     assert_eq!(
-        content(&[("general.architecture", "llama")]),
+        content_of(&[("general.architecture", "llama")]),
         Content::Vocabulary
     );
 }
 
 #[test]
-fn a_file_without_tensors_needs_no_padding() {
+fn empty_table_needs_no_padding() {
     let header = Header::default().with("general.architecture", Kv::Text("llama".into()));
     let (bytes, _) = header.bytes();
     let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
-    assert!(end < bytes.len(), "the header has padding to leave out");
+    assert!(end < bytes.len(), "the header has padding to cut off");
 
     assert_eq!(
-        complete(&bytes[..end], Some(end as u64)).content(),
+        parse_complete(&bytes[..end], Some(end as u64)).content(),
         Content::Vocabulary
     );
 }
 
 #[test]
-fn a_table_is_found_by_its_own_consistency() {
-    let like = small();
-    let (bytes, data) = like.bytes();
-    let whole = complete(&bytes, Some(bytes.len() as u64 + data));
+fn table_is_found_by_consistency() {
+    let reference = small_header();
+    let (bytes, data) = reference.bytes();
+    let whole = parse_complete(&bytes, Some(bytes.len() as u64 + data));
 
-    // The same tensors in other types, behind a name that is some bytes longer.
-    let mut other = like.clone().with(
+    // The same tensors in other types, after longer metadata.
+    let mut other = reference.clone().with(
         "general.quantized_by",
         Kv::Text("someone else, at length".into()),
     );
@@ -394,7 +412,10 @@ fn a_table_is_found_by_its_own_consistency() {
     let start = usize::try_from(whole.table.start).unwrap() - 100;
     let end = start + usize::try_from(whole.table.bytes).unwrap() + 400;
     let found = find_table(&file[start..end], start as u64, length, &whole.metadata).unwrap();
-    assert_eq!(found.inventory, complete(&header, Some(length)).inventory);
+    assert_eq!(
+        found.inventory,
+        parse_complete(&header, Some(length)).inventory
+    );
 
     assert_eq!(
         (found.header_bytes, found.data_bytes.get()),
@@ -402,7 +423,7 @@ fn a_table_is_found_by_its_own_consistency() {
     );
     assert!(same_tensors(&found.inventory, &whole.inventory));
 
-    // Of another length, begun too late or cut short it is none.
+    // No table is found with another file length, a late start or an early end of the window.
     assert_eq!(
         find_table(
             &file[start..end],
@@ -433,25 +454,25 @@ fn a_table_is_found_by_its_own_consistency() {
         None
     );
 
-    // Without its last tensor it is another model.
-    let mut less = like;
+    // Without its last tensor, the file is another model.
+    let mut less = reference;
     less.tensors.pop();
     let (bytes, data) = less.bytes();
-    let less = complete(&bytes, Some(bytes.len() as u64 + data));
+    let less = parse_complete(&bytes, Some(bytes.len() as u64 + data));
     assert!(!same_tensors(&less.inventory, &whole.inventory));
 }
 
 proptest::proptest! {
-    /// Whatever a window holds, looking for a table in it ends, without a panic.
+    /// The search ends without a panic on any window.
     #[test]
-    fn no_window_is_too_odd(
+    fn damaged_windows_never_panic(
         damage in proptest::collection::vec((0_usize..2048, proptest::prelude::any::<u8>()), 0..40),
         cut in 0_usize..2048,
         start in proptest::prelude::any::<u64>(),
         length in proptest::prelude::any::<u64>(),
     ) {
-        let (mut bytes, data) = small().bytes();
-        let whole = complete(&bytes, Some(bytes.len() as u64 + data));
+        let (mut bytes, data) = small_header().bytes();
+        let whole = parse_complete(&bytes, Some(bytes.len() as u64 + data));
         let from = usize::try_from(whole.table.start).unwrap().saturating_sub(64);
         bytes.drain(..from);
 
@@ -467,15 +488,15 @@ proptest::proptest! {
 }
 
 #[test]
-fn a_window_of_beginnings_is_given_up() {
-    // Every line begins a chain, for each says offset 0 of a tensor that the next could follow.
-    let mut line = 1_u64.to_le_bytes().to_vec();
-    line.extend(b"a");
-    line.extend(1_u32.to_le_bytes());
-    line.extend(8_u64.to_le_bytes());
-    line.extend(0_u32.to_le_bytes());
-    line.extend(0_u64.to_le_bytes());
-    let window = line.repeat((1 << 20) / line.len());
+fn search_gives_up_on_hostile_window() {
+    // Every info begins a table: each has offset 0, and the next one could follow it.
+    let mut info = 1_u64.to_le_bytes().to_vec();
+    info.extend(b"a");
+    info.extend(1_u32.to_le_bytes());
+    info.extend(8_u64.to_le_bytes());
+    info.extend(0_u32.to_le_bytes());
+    info.extend(0_u64.to_le_bytes());
+    let window = info.repeat((1 << 20) / info.len());
     assert_eq!(
         find_table(&window, 0, u64::MAX / 2, &Metadata::default()),
         None

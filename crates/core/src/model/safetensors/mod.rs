@@ -1,73 +1,75 @@
-//! The header of a safetensors file: eight bytes of length, then JSON with a type, a shape and two
-//! offsets for each tensor.
+//! The header of a safetensors file.
 //!
-//! Both what the safetensors crate accepts and what it refuses for one unknown type or one gap
-//! between tensors is read in one pass ([`walk()`]), which holds as little of each tensor as it
-//! can: headers are written by anyone. Nothing here reads a file; lengths and counts are bounded
-//! before anything is allocated for them.
+//! A header is eight bytes of length, then JSON with a type, a shape and two offsets for each
+//! tensor. [`walk()`] also accepts headers that the safetensors crate rejects, for example for one
+//! unknown type or one gap between tensors.
+//!
+//! Headers can be hostile. So the walk is one pass that stores little for each tensor. It checks
+//! lengths and counts before it allocates memory for them. This module does not read files.
 
+mod header_json;
 mod walk;
+mod warnings;
 
 use super::dtype::Dtype;
 use super::tensors::{InventoryBuilder, Storage};
 use crate::bytes::Bytes;
 
-pub use walk::{Each, Passing};
+pub use walk::{TensorEntry, TensorVisitor};
 
 /// The length field before the header.
 pub const LENGTH_BYTES: u64 = 8;
-/// The longest header that loaders accept (safetensors `tensor.rs`, `MAX_HEADER_SIZE`).
+/// Maximum length of a header that loaders accept (safetensors `tensor.rs`, `MAX_HEADER_SIZE`).
 pub const MAX_HEADER_BYTES: u64 = 100_000_000;
-/// Tensors that one file may name; the largest known files have some 100 000.
+/// Maximum number of tensors in one file. The largest known files have about 100 000.
 pub const MAX_TENSORS: usize = 1 << 20;
-/// Dimensions of one tensor; real ones have at most eight.
+/// Maximum number of dimensions of a tensor. Published ones have at most eight.
 pub const MAX_RANK: usize = 32;
-
-/// The longest name of a tensor; real ones stay below 200 bytes.
+/// Maximum length of a tensor's name. Published ones have less than 200 bytes.
 pub const MAX_NAME_BYTES: usize = 1024;
 
-/// What a header is beside its tensors.
+/// The facts about a header other than its tensors.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outline {
-    /// How many tensors it names.
+    /// Number of tensors.
     pub tensors: usize,
-    /// Length of the data behind the header.
+    /// Length of the data after the header.
     pub data_bytes: Bytes,
-    /// Bytes of the file behind the header that no tensor covers, between tensors and behind the
-    /// last. None where the file ends with its header.
+    /// Bytes after the header that no tensor covers, between tensors and after the last one. 0 if
+    /// the file ends with its header.
     pub uncovered_bytes: u64,
-    /// What was odd about it, for a person.
-    pub doubts: Vec<String>,
-    /// The name of the tensor that begins last, shortened.
+    /// Problems of the header, for the answer's `warnings`.
+    pub warnings: Vec<String>,
+    /// The shortened name of the tensor that begins last.
     last: String,
 }
 
 /// One tensor, as its header describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tensor {
-    /// Its name.
+    /// The tensor's name.
     pub name: String,
-    /// How its elements are stored.
+    /// How the elements are stored.
     pub storage: Storage,
-    /// Its shape.
+    /// The shape.
     pub shape: Vec<u64>,
-    /// What is stored for it.
+    /// The stored bytes.
     pub bytes: Bytes,
 }
 
-/// A header that was understood.
+/// A parsed header.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Header {
-    /// Its tensors, in the order of their data.
+    /// The tensors in the order of their data.
     pub tensors: Vec<Tensor>,
-    /// Length of the data behind the header.
+    /// Length of the data after the header.
     pub data_bytes: Bytes,
-    /// What was odd about it, for a person.
-    pub doubts: Vec<String>,
+    /// Problems of the header, for the answer's `warnings`.
+    pub warnings: Vec<String>,
 }
 
 impl Header {
-    /// Adds its tensors to `component` of an inventory.
+    /// Adds the tensors to `component` of an inventory.
     pub fn add_to(&self, component: &str, inventory: &mut InventoryBuilder) {
         for tensor in &self.tensors {
             inventory.add(
@@ -81,23 +83,25 @@ impl Header {
     }
 }
 
-/// Why a header could not be read.
+/// Why a header cannot be parsed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
     /// The file is shorter than the length field.
     #[error("the file has {0} bytes, too few for a safetensors length field of 8")]
     TooShort(u64),
-    /// The length field is beyond what any loader accepts.
+    /// The length field exceeds the limit of all loaders.
     #[error(
-        "the header claims {0} bytes, more than the {MAX_HEADER_BYTES} that safetensors allows; is this a safetensors file?"
+        "the header claims {0} bytes, more than the {MAX_HEADER_BYTES} that safetensors allows; \
+         is this a safetensors file?"
     )]
     TooLong(u64),
     /// The length field points past the end of the file.
     #[error(
-        "the header claims {header} bytes but the file has {file}; it is truncated or not a safetensors file"
+        "the header claims {header} bytes but the file has {file}; it is truncated or not a \
+         safetensors file"
     )]
     PastEnd {
-        /// The header's length by its length field.
+        /// The header's length by the length field.
         header: u64,
         /// The file's length.
         file: u64,
@@ -105,24 +109,25 @@ pub enum HeaderError {
     /// The header is not a JSON object of tensors.
     #[error("the header is not the JSON of a safetensors file: {0}")]
     NotJson(String),
-    /// More tensors than any model has.
+    /// The header has more than [`MAX_TENSORS`] tensors.
     #[error("the header names more than {MAX_TENSORS} tensors")]
     TooManyTensors,
-    /// More kinds of tensors than any model has.
+    /// The header has more classes of tensors than any model.
     #[error("it describes more than {0} kinds of tensors")]
     TooManyKinds(usize),
     /// A tensor that contradicts itself or the file.
     #[error("tensor {name}: {why}")]
     BadTensor {
-        /// Its name, shortened.
+        /// The shortened name of the tensor.
         name: String,
-        /// What is wrong.
+        /// The problem.
         why: String,
     },
 }
 
-/// The header's length from the file's first eight bytes, checked against the file's own length
-/// where that is known.
+/// Returns the header's length from the first eight bytes of the file.
+///
+/// Checks it against the length of the file if that is known.
 pub fn header_length(first: &[u8], file_bytes: Option<u64>) -> Result<u64, HeaderError> {
     let Some(field) = first.first_chunk::<8>() else {
         return Err(HeaderError::TooShort(
@@ -143,18 +148,19 @@ pub fn header_length(first: &[u8], file_bytes: Option<u64>) -> Result<u64, Heade
     }
 }
 
-/// Reads the JSON of a header and keeps every tensor. `data_bytes` is what the file holds behind
-/// it, where the file's length is known.
+/// Parses the JSON of a header with all its tensors.
+///
+/// `data_bytes` is the length of the file after the header, if it is known.
 pub fn parse(json: &[u8], data_bytes: Option<u64>) -> Result<Header, HeaderError> {
     let mut tensors = Vec::new();
-    let outline = walk(json, data_bytes, &mut |passing| {
-        let Passing {
+    let outline = walk(json, data_bytes, &mut |entry| {
+        let TensorEntry {
             name,
             storage,
             shape,
             bytes,
             begin,
-        } = passing;
+        } = entry;
 
         tensors.push((
             begin,
@@ -176,20 +182,30 @@ pub fn parse(json: &[u8], data_bytes: Option<u64>) -> Result<Header, HeaderError
     Ok(Header {
         tensors,
         data_bytes: outline.data_bytes,
-        doubts: outline.doubts,
+        warnings: outline.warnings,
     })
 }
 
-/// Reads the JSON of a header and gives each tensor to `each`, in the header's order, before the
-/// whole is judged: what was given counts only where an outline comes back.
-pub fn walk(json: &[u8], data_bytes: Option<u64>, each: Each<'_>) -> Result<Outline, HeaderError> {
-    against_file(walk::walk(json, each)?, data_bytes)
+/// Parses the JSON of a header and passes each tensor to `visit`, in the header's order.
+///
+/// The visited tensors are valid only if `walk` returns an outline.
+pub fn walk(
+    json: &[u8],
+    data_bytes: Option<u64>,
+    visit: TensorVisitor<'_>,
+) -> Result<Outline, HeaderError> {
+    check_against_file(walk::walk(json, visit)?, data_bytes)
 }
 
-/// A file that is shorter than its tensors cannot be loaded; one that is longer can, by some. One
-/// that ends with its header was cut off there on purpose, to be asked about and not to be loaded:
-/// that is said.
-fn against_file(mut header: Outline, data_bytes: Option<u64>) -> Result<Outline, HeaderError> {
+/// Checks the length of the tensors against the length of the file.
+///
+/// A file that is shorter than its tensors is an error, because no loader accepts it. A longer file
+/// causes a warning, because some loaders accept it. A file that ends with its header also causes a
+/// warning: it was truncated on purpose, to compute its need without its weights.
+fn check_against_file(
+    mut header: Outline,
+    data_bytes: Option<u64>,
+) -> Result<Outline, HeaderError> {
     let Some(data_bytes) = data_bytes else {
         return Ok(header);
     };
@@ -197,7 +213,7 @@ fn against_file(mut header: Outline, data_bytes: Option<u64>) -> Result<Outline,
     if data_bytes == 0 && header.data_bytes > Bytes::ZERO {
         header.uncovered_bytes = 0;
         header
-            .doubts
+            .warnings
             .push("the file holds a header and no weights".to_owned());
         return Ok(header);
     }
@@ -213,7 +229,7 @@ fn against_file(mut header: Outline, data_bytes: Option<u64>) -> Result<Outline,
     if header.data_bytes < Bytes::new(data_bytes) {
         let extra = data_bytes - header.data_bytes.get();
         header.uncovered_bytes = header.uncovered_bytes.saturating_add(extra);
-        header.doubts.push(format!(
+        header.warnings.push(format!(
             "the file has {extra} bytes that belong to no tensor"
         ));
     }
@@ -233,7 +249,7 @@ fn bad(name: &str, why: String) -> HeaderError {
     }
 }
 
-/// At most 120 characters of a text that anyone may have written, without control characters.
+/// Returns at most 120 characters of an untrusted text, without control characters.
 fn shortened(text: &str) -> String {
     text.chars()
         .take(120)
@@ -248,12 +264,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_ordinary_header() {
-        let json = br#"{"__metadata__":{"format":"pt"},"b":{"dtype":"F32","shape":[2,3],"data_offsets":[4,28]},
+    fn ordinary_header_is_parsed() {
+        let json = br#"{"__metadata__":{"format":"pt"},
+            "b":{"dtype":"F32","shape":[2,3],"data_offsets":[4,28]},
             "a":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}   "#;
         let header = parse(json, Some(28)).expect("a good header");
         assert_eq!(header.data_bytes, Bytes::new(28));
-        assert!(header.doubts.is_empty());
+        assert!(header.warnings.is_empty());
         let first = &header.tensors[0];
         assert_eq!(
             (first.name.as_str(), &first.storage, first.bytes),
@@ -265,17 +282,17 @@ mod tests {
     }
 
     #[test]
-    fn a_file_cut_off_after_its_header_is_read_and_said_but_one_cut_off_elsewhere_is_refused() {
+    fn only_header_without_data_is_accepted() {
         let json = br#"{"a":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}"#;
         assert_eq!(
-            parse(json, Some(0)).expect("header only").doubts,
+            parse(json, Some(0)).expect("header only").warnings,
             ["the file holds a header and no weights"]
         );
         parse(json, Some(3)).expect_err("truncated");
     }
 
     #[test]
-    fn every_dtype_of_the_crate_is_known_here() {
+    fn crate_dtypes_are_known() {
         for name in [
             "F4",
             "F6_E2M3",
@@ -307,7 +324,7 @@ mod tests {
             let json =
                 format!(r#"{{"t":{{"dtype":"{name}","shape":[8],"data_offsets":[0,{bytes}]}}}}"#);
             let header = parse(json.as_bytes(), Some(bytes)).expect(name);
-            assert!(header.doubts.is_empty(), "{name}: {:?}", header.doubts);
+            assert!(header.warnings.is_empty(), "{name}: {:?}", header.warnings);
             assert!(
                 matches!(header.tensors[0].storage, Storage::Known(dtype) if dtype.name() == name)
             );
@@ -315,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_lengths_are_refused_before_anything_is_read() {
+    fn hostile_lengths_are_rejected() {
         assert_eq!(
             header_length(&[1, 2], Some(2)),
             Err(HeaderError::TooShort(2))
@@ -341,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_shorter_than_its_tensors_is_refused_and_a_longer_one_doubted() {
+    fn short_file_fails_and_long_warns() {
         let json = br#"{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}"#;
         assert!(matches!(
             parse(json, Some(15)),
@@ -349,30 +366,35 @@ mod tests {
         ));
 
         assert_eq!(
-            parse(json, Some(20)).expect("longer").doubts,
+            parse(json, Some(20)).expect("longer").warnings,
             ["the file has 4 bytes that belong to no tensor"]
         );
     }
 
     #[test]
     fn uncovered_bytes_count_gaps_and_tail() {
-        let json = br#"{"a":{"dtype":"U8","shape":[4],"data_offsets":[2,6]},"b":{"dtype":"U8","shape":[4],"data_offsets":[9,13]},
+        let json = br#"{"a":{"dtype":"U8","shape":[4],"data_offsets":[2,6]},
+            "b":{"dtype":"U8","shape":[4],"data_offsets":[9,13]},
             "c":{"dtype":"U8","shape":[3],"data_offsets":[4,7]}}"#;
-        let uncovered = |data_bytes| {
+        let uncovered_bytes = |data_bytes| {
             walk(json, data_bytes, &mut |_| Ok(()))
                 .expect("sized")
                 .uncovered_bytes
         };
 
         assert_eq!(
-            (uncovered(None), uncovered(Some(13)), uncovered(Some(20))),
+            (
+                uncovered_bytes(None),
+                uncovered_bytes(Some(13)),
+                uncovered_bytes(Some(20))
+            ),
             (4, 4, 11)
         );
-        assert_eq!(uncovered(Some(0)), 0, "the file ends with its header");
+        assert_eq!(uncovered_bytes(Some(0)), 0, "the file ends with its header");
     }
 
     #[test]
-    fn endless_ranks_are_refused() {
+    fn endless_ranks_are_rejected() {
         let shape = vec!["1"; MAX_RANK + 1].join(",");
         let json = format!(r#"{{"a":{{"dtype":"U8","shape":[{shape}],"data_offsets":[0,1]}}}}"#);
         assert!(matches!(
@@ -383,14 +405,23 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_bytes_never_panic(json in proptest::collection::vec(any::<u8>(), 0..300), file in any::<Option<u64>>()) {
+        fn arbitrary_bytes_never_panic(
+            json in proptest::collection::vec(any::<u8>(), 0..300),
+            file in any::<Option<u64>>(),
+        ) {
             let _ = header_length(&json, file);
             let _ = parse(&json, file);
         }
 
         #[test]
-        fn arbitrary_offsets_never_panic_or_shrink(begin in any::<u64>(), end in any::<u64>(), size in any::<u64>()) {
-            let json = format!(r#"{{"a":{{"dtype":"F64","shape":[{size},2],"data_offsets":[{begin},{end}]}}}}"#);
+        fn arbitrary_offsets_never_shrink(
+            begin in any::<u64>(),
+            end in any::<u64>(),
+            size in any::<u64>(),
+        ) {
+            let json = format!(
+                r#"{{"a":{{"dtype":"F64","shape":[{size},2],"data_offsets":[{begin},{end}]}}}}"#
+            );
             if let Ok(header) = parse(json.as_bytes(), None) {
                 prop_assert!(header.tensors[0].bytes >= Bytes::new(end - begin));
                 prop_assert!(header.tensors[0].bytes >= Bytes::new(size) * 16);

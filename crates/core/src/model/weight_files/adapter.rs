@@ -1,12 +1,13 @@
-//! LoRA and other PEFT adapters: a few tensors that change a base model named in
-//! `adapter_config.json`.
+//! LoRA and other PEFT adapters.
+//!
+//! `adapter_config.json` names the base model whose tensors an adapter changes.
 
 use serde_json::Value;
 
 use super::{Choice, Documents, Listing, WeightFile};
 use crate::model::Format;
 
-/// The adapter's own file where the repository is an adapter and holds no full model.
+/// Chooses the adapter's file if the repository is an adapter without a full model.
 pub(super) fn choose(listing: &Listing, documents: &Documents) -> Option<Choice> {
     let config = documents.json.get("adapter_config.json")?;
     let full_model = [
@@ -40,6 +41,6 @@ pub(super) fn choose(listing: &Listing, documents: &Documents) -> Option<Choice>
 
     Some(Choice {
         base_model: base.map(Into::into),
-        ..Choice::of(format, vec![file], Vec::new())
+        ..Choice::new(format, vec![file], Vec::new())
     })
 }

@@ -1,5 +1,6 @@
-//! The weights that lie directly in one folder: by index, else the plain files, never copies or
-//! variants of them.
+//! The choice of the weights directly in one folder.
+//!
+//! The index determines them. Without an index they are the plain files, never copies or variants.
 
 use std::collections::BTreeSet;
 
@@ -8,10 +9,17 @@ use crate::model::Format;
 
 /// The index of pickled shards.
 pub(super) const BIN_INDEX: &str = "pytorch_model.bin.index.json";
-/// Indices of safetensors shards, transformers' first, then diffusers'.
+/// The indices of safetensors shards: transformers' first, then diffusers'.
 const INDICES: [&str; 2] = [
     "model.safetensors.index.json",
     "diffusion_pytorch_model.safetensors.index.json",
+];
+/// File names that loaders prefer to other files.
+const CANONICAL_NAMES: [&str; 4] = [
+    "model.safetensors",
+    "diffusion_pytorch_model.safetensors",
+    "pytorch_model.bin",
+    "diffusion_pytorch_model.bin",
 ];
 /// Pickles that are not weights.
 const NOT_WEIGHTS: [&str; 6] = [
@@ -23,7 +31,7 @@ const NOT_WEIGHTS: [&str; 6] = [
     "optimizer.pt",
 ];
 
-/// What one folder holds.
+/// The weights of one folder.
 #[derive(Debug)]
 pub(super) struct Folder {
     pub(super) format: Format,
@@ -31,85 +39,106 @@ pub(super) struct Folder {
     pub(super) notes: Vec<String>,
 }
 
-/// Chooses among the files directly in `folder` (empty for the root); `None` where there are no
-/// weights in it.
+/// Chooses among the files directly in `folder`, which is empty for the root.
+///
+/// Returns `None` if the folder has no weights.
 pub(super) fn choose(
     listing: &Listing,
     documents: &Documents,
     folder: &str,
 ) -> Result<Option<Folder>, ChoiceError> {
-    let found = |format, paths: Vec<String>, notes| {
-        let file = |path: String| {
-            let bytes = listing.get(&path).copied().flatten();
-            WeightFile {
-                path,
-                component: folder.into(),
-                bytes,
-            }
-        };
-
-        Ok(Some(Folder {
-            format,
-            files: paths.into_iter().map(file).collect(),
-            notes,
-        }))
+    let safetensors = choose_safetensors(listing, documents, folder)?;
+    let (format, chosen) = match safetensors {
+        Some(chosen) => (Format::Safetensors, chosen),
+        None => match choose_pickles(listing, documents, folder)? {
+            Some(chosen) => (Format::PytorchBin, chosen),
+            None => return Ok(None),
+        },
     };
 
-    for index in INDICES {
-        if let Some(paths) = by_index(listing, documents, &within(folder, index))? {
-            return found(Format::Safetensors, paths, Vec::new());
+    let files = chosen.paths.into_iter().map(|path| WeightFile {
+        bytes: listing.get(&path).copied().flatten(),
+        path,
+        component: folder.into(),
+    });
+    Ok(Some(Folder {
+        format,
+        files: files.collect(),
+        notes: chosen.notes,
+    }))
+}
+
+/// Chosen paths of one format.
+struct ChosenPaths {
+    paths: Vec<String>,
+    notes: Vec<String>,
+}
+
+impl ChosenPaths {
+    fn without_notes(paths: Vec<String>) -> Self {
+        Self {
+            paths,
+            notes: Vec::new(),
         }
-    }
-
-    let inside: Vec<&String> = listing
-        .keys()
-        .filter(|path| is_directly_in(path, folder))
-        .collect();
-    let ending = |ending: &'static str| {
-        inside
-            .iter()
-            .filter(move |path| path.ends_with(ending))
-            .map(|&path| path.clone())
-    };
-
-    let (copies, plain): (Vec<_>, Vec<_>) = ending(".safetensors")
-        .filter(|path| !name_of(path).starts_with("adapter_"))
-        .partition(|path| name_of(path).starts_with("consolidated"));
-    if let Some((paths, notes)) = without_variants(plain) {
-        return found(Format::Safetensors, paths, notes);
-    }
-
-    if !copies.is_empty() {
-        return found(
-            Format::Safetensors,
-            copies,
-            vec!["only Mistral's consolidated files are there".into()],
-        );
-    }
-
-    if let Some(paths) = by_index(listing, documents, &within(folder, BIN_INDEX))? {
-        return found(Format::PytorchBin, paths, Vec::new());
-    }
-
-    let bins: Vec<_> = ending(".bin")
-        .filter(|path| is_pickled_weights(name_of(path)))
-        .collect();
-    if let Some((paths, notes)) = without_variants(bins) {
-        return found(Format::PytorchBin, paths, notes);
-    }
-
-    let pickles = ending(".pt")
-        .chain(ending(".pth"))
-        .filter(|path| !NOT_WEIGHTS.contains(&name_of(path)))
-        .collect();
-
-    match without_variants(pickles) {
-        Some((paths, notes)) => found(Format::PytorchBin, paths, notes),
-        None => Ok(None),
     }
 }
 
-/// The files that an index names, each once; `None` where there is no such index.
+fn choose_safetensors(
+    listing: &Listing,
+    documents: &Documents,
+    folder: &str,
+) -> Result<Option<ChosenPaths>, ChoiceError> {
+    for index in INDICES {
+        if let Some(paths) = by_index(listing, documents, &within(folder, index))? {
+            return Ok(Some(ChosenPaths::without_notes(paths)));
+        }
+    }
+
+    let (copies, plain): (Vec<_>, Vec<_>) = paths_ending(listing, folder, ".safetensors")
+        .filter(|path| !name_of(path).starts_with("adapter_"))
+        .partition(|path| name_of(path).starts_with("consolidated"));
+    if let Some(chosen) = without_variants(plain) {
+        return Ok(Some(chosen));
+    }
+
+    Ok((!copies.is_empty()).then(|| ChosenPaths {
+        paths: copies,
+        notes: vec!["only Mistral's consolidated files are there".into()],
+    }))
+}
+
+fn choose_pickles(
+    listing: &Listing,
+    documents: &Documents,
+    folder: &str,
+) -> Result<Option<ChosenPaths>, ChoiceError> {
+    if let Some(paths) = by_index(listing, documents, &within(folder, BIN_INDEX))? {
+        return Ok(Some(ChosenPaths::without_notes(paths)));
+    }
+
+    let bins = paths_ending(listing, folder, ".bin")
+        .filter(|path| is_pickled_weights(name_of(path)))
+        .collect();
+    if let Some(chosen) = without_variants(bins) {
+        return Ok(Some(chosen));
+    }
+
+    let pickles = paths_ending(listing, folder, ".pt")
+        .chain(paths_ending(listing, folder, ".pth"))
+        .filter(|path| !NOT_WEIGHTS.contains(&name_of(path)))
+        .collect();
+    Ok(without_variants(pickles))
+}
+
+/// Returns the paths directly in `folder` that end in `ending`.
+fn paths_ending(listing: &Listing, folder: &str, ending: &str) -> impl Iterator<Item = String> {
+    listing
+        .keys()
+        .filter(move |path| is_directly_in(path, folder) && path.ends_with(ending))
+        .cloned()
+}
+
+/// Returns the files that an index names, each once. Returns `None` if the index is absent.
 fn by_index(
     listing: &Listing,
     documents: &Documents,
@@ -143,9 +172,10 @@ fn by_index(
     Ok(Some(paths))
 }
 
-/// Drops variants (`model.fp16.safetensors`) where plain files are there; of variants alone takes
-/// one.
-fn without_variants(paths: Vec<String>) -> Option<(Vec<String>, Vec<String>)> {
+/// Drops variants such as `model.fp16.safetensors` if there are plain files.
+///
+/// Without plain files, chooses the first variant by name.
+fn without_variants(paths: Vec<String>) -> Option<ChosenPaths> {
     let (variants, plain): (Vec<_>, Vec<_>) = paths
         .into_iter()
         .partition(|path| variant(name_of(path)).is_some());
@@ -159,39 +189,39 @@ fn without_variants(paths: Vec<String>) -> Option<(Vec<String>, Vec<String>)> {
             .into_iter()
             .filter(|path| variant(name_of(path)) == Some(label.as_str()))
             .collect();
-        return Some((
+        return Some(ChosenPaths {
             paths,
-            vec![format!("only variants are there; {label} is counted")],
-        ));
+            notes: vec![format!("only variants are there; {label} is counted")],
+        });
     }
-    // The name that a loader asks for wins over other files beside it, as long as it is not one
-    // shard of several.
-    let canonical = |path: &&String| {
-        [
-            "model.safetensors",
-            "diffusion_pytorch_model.safetensors",
-            "pytorch_model.bin",
-            "diffusion_pytorch_model.bin",
-        ]
-        .contains(&name_of(path))
+
+    // Loaders prefer the file with the canonical name to shards of the same weights.
+    let canonical = plain
+        .iter()
+        .find(|path| CANONICAL_NAMES.contains(&name_of(path)));
+    let paths = match canonical {
+        Some(canonical)
+            if plain
+                .iter()
+                .all(|path| path == canonical || name_of(path).contains("-of-")) =>
+        {
+            vec![canonical.clone()]
+        }
+        _ => plain,
     };
 
-    let shard = |path: &String| name_of(path).contains("-of-");
-    match plain.iter().find(canonical) {
-        Some(one) if plain.iter().all(|path| path == one || shard(path)) => {
-            Some((vec![one.clone()], Vec::new()))
-        }
-        _ => Some((plain, Vec::new())),
-    }
+    Some(ChosenPaths::without_notes(paths))
 }
 
-/// The word between stem and ending: `fp16` of `model.fp16.safetensors` and of
-/// `model.fp16-00001-of-00002.safetensors`.
+/// Returns the variant in a name.
+///
+/// It is `fp16` in both `model.fp16.safetensors` and `model.fp16-00001-of-00002.safetensors`.
 fn variant(name: &str) -> Option<&str> {
     let stem = name.rsplit_once('.')?.0;
     let (_, variant) = stem.split_once('.')?;
     let word = variant.split('-').next()?;
-    // A version number in a name (`sd_xl_base_1.0.safetensors`) is no variant.
+
+    // A version number in a name (`sd_xl_base_1.0.safetensors`) is not a variant.
     (!word.is_empty() && !word.starts_with(|c: char| c.is_ascii_digit())).then_some(word)
 }
 
@@ -204,8 +234,9 @@ fn is_pickled_weights(name: &str) -> bool {
             || name.starts_with("model"))
 }
 
-/// Whether the safetensors files of `folder`, without their variants, are all parts of one split
-/// and nothing else: then its index names these files and no others.
+/// Returns whether the safetensors files of `folder` are exactly the parts of one split.
+///
+/// Variants do not count. The folder's index then names these files and no others.
 pub(super) fn is_whole_split(listing: &Listing, folder: &str) -> bool {
     let inside = listing
         .keys()
@@ -213,50 +244,52 @@ pub(super) fn is_whole_split(listing: &Listing, folder: &str) -> bool {
     let mut parts = inside
         .map(|path| name_of(path))
         .filter(|name| variant(name).is_none())
-        .map(part)
+        .map(parse_part)
         .peekable();
 
-    let Some(Some((stem, _, of))) = parts.peek().copied() else {
+    let Some(Some((stem, _, count))) = parts.peek().copied() else {
         return false;
     };
 
     let mut numbers = BTreeSet::new();
     for part in parts {
         match part {
-            Some((other, number, others)) if (other, others) == (stem, of) => {
+            Some((other_stem, number, other_count))
+                if (other_stem, other_count) == (stem, count) =>
+            {
                 numbers.insert(number)
             }
             _ => return false,
         };
     }
 
-    numbers.iter().copied().eq(1..=of)
+    numbers.iter().copied().eq(1..=count)
 }
 
-/// Stem, number and count of `model-00001-of-00003.safetensors`.
-fn part(name: &str) -> Option<(&str, u32, u32)> {
-    let (rest, of) = name.strip_suffix(".safetensors")?.rsplit_once("-of-")?;
+/// Returns stem, number and count of a name such as `model-00001-of-00003.safetensors`.
+fn parse_part(name: &str) -> Option<(&str, u32, u32)> {
+    let (rest, count) = name.strip_suffix(".safetensors")?.rsplit_once("-of-")?;
     let (stem, number) = rest.rsplit_once('-')?;
     let five_digits = |text: &str| (text.len() == 5).then(|| text.parse().ok()).flatten();
-    Some((stem, five_digits(number)?, five_digits(of)?))
+    Some((stem, five_digits(number)?, five_digits(count)?))
 }
 
-/// Whether `path` lies in `folder` and in none of its subfolders.
+/// Returns whether `path` is in `folder` and in none of its subfolders.
 pub(super) fn is_directly_in(path: &str, folder: &str) -> bool {
     path.rsplit_once('/').map_or("", |(parent, _)| parent) == folder
 }
 
-/// Whether `path` is a component's configuration.
+/// Returns whether `path` is a component's configuration.
 pub(super) fn is_config(path: &str) -> bool {
     name_of(path) == "config.json"
 }
 
-/// Whether `path` is an index that [`choose`] looks for.
+/// Returns whether `path` is an index that [`choose`] looks for.
 pub(super) fn is_index(path: &str) -> bool {
     INDICES.contains(&name_of(path)) || name_of(path) == BIN_INDEX
 }
 
-/// `name` in `folder`.
+/// Returns the path of `name` in `folder`.
 pub(super) fn within(folder: &str, name: &str) -> String {
     if folder.is_empty() {
         name.into()
@@ -265,7 +298,7 @@ pub(super) fn within(folder: &str, name: &str) -> String {
     }
 }
 
-/// The last part of a path.
+/// Returns the last part of a path.
 pub(super) fn name_of(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }

@@ -1,10 +1,11 @@
-//! Components whose sizes are known by their class and the shapes of their tensors: their
-//! configuration is not read.
+//! The sizes of components that follow from their class and the shapes of their tensors.
 //!
-//! A pipeline has up to three text encoders, and each configuration would cost a request. What an
-//! answer needs of it are the widths and the heads (transformers `models/clip/modeling_clip.py`,
-//! `models/t5/modeling_t5.py`), and of the VAE of the first Stable Diffusion models its channels
-//! (diffusers `models/autoencoders/vae.py`).
+//! A pipeline has up to three text encoders, and reading each configuration would cost a request.
+//! An answer needs only the widths and heads of text encoders, and the channels of the VAE of the
+//! first Stable Diffusion models.
+//!
+//! Sources: transformers `models/clip/modeling_clip.py` and `models/t5/modeling_t5.py`, diffusers
+//! `models/autoencoders/vae.py`.
 
 use std::collections::BTreeMap;
 
@@ -12,26 +13,26 @@ use serde_json::{Value, json};
 
 use crate::model::{Inventory, TensorClass};
 
-/// Every CLIP text model has heads of this size: 768/12, 1024/16, 1280/20.
+/// The head size of every CLIP text model: 768/12, 1024/16, 1280/20.
 const CLIP_HEAD_SIZE: u64 = 64;
 
-/// Levels that a VAE may have; real ones have three to six.
+/// Maximum number of levels of a VAE. Published ones have three to six.
 const MAX_LEVELS: u32 = 16;
 
-/// How the sizes of a known encoder are told.
+/// The component classes whose sizes follow from tensor shapes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum KnownClass {
     Clip,
     T5,
-    /// Its configuration states no size at its first level.
+    /// A class without sizes at the first level of its configuration.
     Sizeless,
-    /// A VAE of four levels or so.
+    /// A VAE of about four levels.
     Autoencoder,
 }
 
 impl KnownClass {
-    /// `class` is library and class, as in [`super::Component`].
-    fn of(class: &str) -> Option<Self> {
+    /// Returns the known class for a library and class as in [`super::Component`].
+    fn from_name(class: &str) -> Option<Self> {
         match class.rsplit('.').next()? {
             "CLIPTextModel" | "CLIPTextModelWithProjection" => Some(Self::Clip),
             "T5EncoderModel" => Some(Self::T5),
@@ -42,49 +43,38 @@ impl KnownClass {
     }
 }
 
-/// Whether [`sizes`] tells what the configuration of a component of `class` would, in a pipeline of
+/// Returns whether [`sizes`] replaces the configuration of a component of `class` in a pipeline of
 /// class `pipeline`.
 pub(super) fn is_known_by_shape(class: &str, pipeline: &str) -> bool {
-    match KnownClass::of(class) {
-        // Other pipelines may state that their VAE runs in 32-bit floats, which no shape tells.
+    match KnownClass::from_name(class) {
+        // Other pipelines can state that their VAE uses 32-bit floats, which no shape shows.
         Some(KnownClass::Autoencoder) => pipeline == "StableDiffusionPipeline",
         known => known.is_some(),
     }
 }
 
-/// The sizes of the component `name` of `class`, under the keys that its configuration has them by.
-/// `None` where the class is another one or the tensors are not those of it.
+/// Returns the sizes of the component `name`, under the keys of its configuration.
+///
+/// Returns `None` for an unknown class, or if the tensors are not those of the class.
 pub fn sizes(class: &str, name: &str, inventory: &Inventory) -> Option<Value> {
-    let shape = |ending: &str| {
-        let classes = inventory
-            .classes
-            .iter()
-            .filter(|class| *class.component == *name);
-        let mut shapes = classes
-            .filter(|class| class.pattern.ends_with(ending))
-            .map(|class| &*class.shape);
-        let first = shapes.next()?;
+    let matrix_shape = |ending: &str| unique_matrix_shape(name, inventory, ending);
 
-        // Two shapes would leave it open which is meant.
-        match (first, shapes.all(|shape| shape == first)) {
-            ([rows, columns], true) => Some((*rows, *columns)),
-            _ => None,
-        }
-    };
-
-    match KnownClass::of(class)? {
+    match KnownClass::from_name(class)? {
         KnownClass::Clip => {
-            let (width, hidden) = shape("encoder.layers.*.mlp.fc1.weight")?;
+            let (width, hidden) = matrix_shape("encoder.layers.*.mlp.fc1.weight")?;
             let heads = hidden / CLIP_HEAD_SIZE;
-            Some(
-                json!({"hidden_size": hidden, "intermediate_size": width, "num_attention_heads": heads}),
-            )
+            Some(json!({
+                "hidden_size": hidden,
+                "intermediate_size": width,
+                "num_attention_heads": heads,
+            }))
         }
         KnownClass::T5 => {
-            let (width, hidden) = shape("DenseReluDense.wi_0.weight")
-                .or_else(|| shape("DenseReluDense.wi.weight"))?;
-            let (_, heads) =
-                shape("encoder.block.*.layer.*.SelfAttention.relative_attention_bias.weight")?;
+            let (width, hidden) = matrix_shape("DenseReluDense.wi_0.weight")
+                .or_else(|| matrix_shape("DenseReluDense.wi.weight"))?;
+            let (_, heads) = matrix_shape(
+                "encoder.block.*.layer.*.SelfAttention.relative_attention_bias.weight",
+            )?;
             Some(json!({"d_model": hidden, "d_ff": width, "num_heads": heads}))
         }
         KnownClass::Sizeless => Some(json!({})),
@@ -95,8 +85,26 @@ pub fn sizes(class: &str, name: &str, inventory: &Inventory) -> Option<Value> {
     }
 }
 
-/// Channels of a VAE's levels, the finest first: the decoder's blocks go from the coarsest to the
-/// finest.
+/// Returns the rows and columns of the component's tensors whose pattern ends in `ending`.
+///
+/// Returns `None` for different shapes, because the configuration could mean any of them.
+fn unique_matrix_shape(name: &str, inventory: &Inventory, ending: &str) -> Option<(u64, u64)> {
+    let mut shapes = inventory
+        .classes
+        .iter()
+        .filter(|class| *class.component == *name && class.pattern.ends_with(ending))
+        .map(|class| &*class.shape);
+    let first = shapes.next()?;
+
+    match (first, shapes.all(|shape| shape == first)) {
+        ([rows, columns], true) => Some((*rows, *columns)),
+        _ => None,
+    }
+}
+
+/// Returns the channels of a VAE's levels, the finest first.
+///
+/// The decoder's blocks are in the opposite order.
 fn decoder_channels(name: &str, inventory: &Inventory) -> Option<Vec<u64>> {
     let mut channels: BTreeMap<u32, u64> = BTreeMap::new();
     let is_block = |class: &&TensorClass| {
@@ -110,19 +118,19 @@ fn decoder_channels(name: &str, inventory: &Inventory) -> Option<Vec<u64>> {
             .iter()
             .flat_map(|run| run.first..=run.last.min(MAX_LEVELS))
         {
-            // All of one block have the same outputs.
+            // All tensors of a block have the same outputs.
             if *channels.entry(block).or_insert(outputs) != outputs {
                 return None;
             }
         }
     }
 
-    let are_all = channels
+    let is_complete = channels
         .keys()
         .copied()
         .eq(0..u32::try_from(channels.len()).ok()?);
 
-    (!channels.is_empty() && are_all).then(|| channels.into_values().rev().collect())
+    (!channels.is_empty() && is_complete).then(|| channels.into_values().rev().collect())
 }
 
 #[cfg(test)]
@@ -147,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn clip_and_t5_are_sized_by_shapes() {
+    fn clip_and_t5_sizes_follow_shapes() {
         let clip = inventory(&[("text_model.encoder.layers.3.mlp.fc1.weight", &[3072, 768])]);
         let sizes_of = |class: &str, inventory: &Inventory| sizes(class, "text_encoder", inventory);
         let wanted =
@@ -172,8 +180,8 @@ mod tests {
     }
 
     #[test]
-    fn vae_channels_follow_its_decoder() {
-        let block = |block: u32, resnet: u32| {
+    fn vae_channels_follow_decoder() {
+        let tensor_name = |block: u32, resnet: u32| {
             format!("decoder.up_blocks.{block}.resnets.{resnet}.conv1.weight")
         };
 
@@ -186,7 +194,9 @@ mod tests {
         ];
         let named: Vec<(String, Vec<u64>)> = shapes
             .iter()
-            .map(|(at, resnet, out, from)| (block(*at, *resnet), vec![*out, *from, 3, 3]))
+            .map(|(block, resnet, out, from)| {
+                (tensor_name(*block, *resnet), vec![*out, *from, 3, 3])
+            })
             .collect();
         let tensors: Vec<(&str, &[u64])> = named
             .iter()
@@ -204,11 +214,7 @@ mod tests {
             sizes_of(&tensors),
             Some(json!({"block_out_channels": [128, 256, 512, 512]}))
         );
-        assert_eq!(
-            sizes_of(&tensors[1..]),
-            None,
-            "the first block is not there"
-        );
+        assert_eq!(sizes_of(&tensors[1..]), None, "the first block is absent");
 
         assert!(is_known_by_shape(
             "diffusers.AutoencoderKL",
@@ -221,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn two_shapes_leave_sizes_open() {
+    fn ambiguous_shapes_have_no_sizes() {
         let two = inventory(&[
             ("text_model.encoder.layers.3.mlp.fc1.weight", &[3072, 768]),
             (

@@ -1,11 +1,13 @@
-//! Which files of a repository are *the* weights: a pure question about names, indices and a few
-//! small documents.
+//! The choice of the files that are a repository's weights.
 //!
-//! The commonest error of all is to add copies: `original/`, `consolidated*`, `onnx/`, `.fp16.`
-//! variants, a diffusers pipeline's single-file duplicate at the root. So files are chosen by what
-//! a loader opens (vLLM `model_executor/model_loader/weight_utils.py`,
-//! `filter_duplicate_safetensors_files`; diffusers `pipelines/pipeline_loading_utils.py`;
-//! sentence-transformers `modules.json`), never by "every file with that ending".
+//! The choice depends only on file names, indices and a few small documents. Repositories often
+//! contain copies of their weights: `original/`, `consolidated*`, `onnx/`, `.fp16.` variants, or a
+//! single-file duplicate of a diffusers pipeline at the root. So this module chooses the files that
+//! a loader opens, and not every file with a known extension.
+//!
+//! Sources: vLLM `model_executor/model_loader/weight_utils.py`
+//! (`filter_duplicate_safetensors_files`), diffusers `pipelines/pipeline_loading_utils.py`,
+//! sentence-transformers `modules.json`.
 
 mod adapter;
 mod folder;
@@ -23,82 +25,81 @@ use crate::model::Format;
 
 pub use index::{Index, InvalidName, WeightMap, WeightMapBuilder};
 
-/// Every file of a repository with its length, where the source says one.
+/// All files of a repository, with their lengths if the source states them.
 pub type Listing = BTreeMap<String, Option<u64>>;
 
-/// The small documents that decide, by path.
+/// The small documents that determine the choice, by path.
 #[derive(Clone, Debug, Default)]
 pub struct Documents {
-    /// `config.json`, `model_index.json`, `modules.json`, `adapter_config.json`, components'
-    /// configurations.
+    /// `config.json`, `model_index.json`, `modules.json`, `adapter_config.json` and the
+    /// configurations of components.
     pub json: BTreeMap<String, Value>,
     /// `*.safetensors.index.json` and `pytorch_model.bin.index.json`.
     pub indices: BTreeMap<String, Index>,
 }
 
-/// One file of the weights.
+/// A file with weights.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WeightFile {
-    /// Its path in the repository.
+    /// The path in the repository.
     pub path: String,
-    /// The folder of its component; empty for the root.
+    /// The folder of the file's component; empty for the root.
     pub component: String,
-    /// Its length, where the source says one.
+    /// The length, if the source states it.
     pub bytes: Option<u64>,
 }
 
-/// A named component of a pipeline, or a module of a sentence-transformers model.
+/// A named component of a diffusers pipeline, or a module of a sentence-transformers model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Component {
-    /// Its folder.
+    /// The component's folder.
     pub name: String,
-    /// Library and class.
+    /// The component's library and class.
     pub class: String,
 }
 
-/// What was chosen.
+/// The chosen weights.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
     /// How the weights are stored.
     pub format: Format,
-    /// The files that hold them.
+    /// The files with the weights.
     pub files: Vec<WeightFile>,
-    /// The named components, in their document's order.
+    /// The named components in the order of their document.
     pub components: Vec<Component>,
-    /// For an adapter: the model that it changes.
+    /// The base model of an adapter.
     pub base_model: Option<String>,
-    /// Multimodal projectors beside a GGUF model, which are models of their own.
+    /// Multimodal projectors next to a GGUF model. They are separate models.
     pub projectors: Vec<String>,
-    /// The other GGUF models of the repository, each by its parts, where none was asked for by
-    /// name.
+    /// The parts of each other GGUF model in the repository. Empty if the request names a file.
     pub others: Vec<Vec<WeightFile>>,
-    /// What a person should know of the choice.
+    /// Remarks about the choice, for the answer's `warnings`.
     pub notes: Vec<String>,
 }
 
-/// Why no choice can be made.
+/// Why no weights can be chosen.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChoiceError {
-    /// `--file` names nothing that is there.
-    #[error("there is no file {file}{}", if candidates.is_empty() { String::new() } else { format!("; there is {}", candidates.join(", ")) })]
+    /// `--file` matches no file.
+    #[error("there is no file {file}{}", list_candidates(candidates))]
     NoSuchFile {
-        /// What was asked for.
+        /// The requested file.
         file: String,
-        /// The nearest that there is.
+        /// The files with the most similar names.
         candidates: Vec<String>,
     },
-    /// `--file` names several.
+    /// `--file` matches several files.
     #[error("{file} could be any of {}; give the whole name", candidates.join(", "))]
     Ambiguous {
-        /// What was asked for.
+        /// The requested file.
         file: String,
-        /// What it matches.
+        /// The matching files.
         candidates: Vec<String>,
     },
-    /// No file that holds weights.
+    /// The repository has no file with weights.
     #[error("no weights: no safetensors, GGUF or PyTorch file where a loader looks for one{0}")]
     NoWeights(String),
-    /// An index names a file that is not there, or a split lacks a part.
+    /// An index names an absent file, or a split lacks a part.
     #[error("{by} names {file}, which is not there; the upload is incomplete")]
     Incomplete {
         /// The index or first part.
@@ -106,17 +107,17 @@ pub enum ChoiceError {
         /// The absent file.
         file: String,
     },
-    /// A document that decides cannot be understood.
+    /// A required document is invalid.
     #[error("{path}: {why}")]
     BadDocument {
-        /// The document.
+        /// The document's path.
         path: String,
-        /// What is wrong with it.
+        /// The problem.
         why: String,
     },
 }
 
-/// The documents to read before [`choose`] can decide: one round for every repository.
+/// Returns the documents that [`choose`] needs for any repository.
 pub fn documents_needed(listing: &Listing) -> Vec<String> {
     let always = [
         "config.json",
@@ -141,8 +142,9 @@ pub fn documents_needed(listing: &Listing) -> Vec<String> {
     needed
 }
 
-/// The documents to read once the first are there: configurations and indices of components, as far
-/// as nothing else says the same.
+/// Returns the further documents to read after [`documents_needed`].
+///
+/// They are the configurations and indices of components whose content nothing else states.
 pub fn more_documents(listing: &Listing, documents: &Documents) -> Vec<String> {
     let mut needed = Vec::new();
     let named = documents
@@ -175,14 +177,14 @@ pub fn more_documents(listing: &Listing, documents: &Documents) -> Vec<String> {
     needed
 }
 
-/// Chooses the weights. `file` is `--file`.
+/// Chooses the weights. `file` is the value of `--file`.
 pub fn choose(
     listing: &Listing,
     documents: &Documents,
     file: Option<&str>,
 ) -> Result<Choice, ChoiceError> {
     if let Some(file) = file {
-        return one_file(listing, file);
+        return requested_file(listing, file);
     }
 
     if documents.json.contains_key("model_index.json") {
@@ -200,14 +202,14 @@ pub fn choose(
     }
 
     if let Some(folder) = folder::choose(listing, documents, "")? {
-        return Ok(Choice::of(folder.format, folder.files, folder.notes));
+        return Ok(Choice::new(folder.format, folder.files, folder.notes));
     }
 
     gguf::choose(listing, None)
 }
 
 impl Choice {
-    fn of(format: Format, files: Vec<WeightFile>, notes: Vec<String>) -> Self {
+    fn new(format: Format, files: Vec<WeightFile>, notes: Vec<String>) -> Self {
         Self {
             format,
             files,
@@ -220,22 +222,22 @@ impl Choice {
     }
 }
 
-/// `--file`: a path, the end of a path, or a quantisation's name.
-fn one_file(listing: &Listing, file: &str) -> Result<Choice, ChoiceError> {
+/// Chooses by `--file`: a path, the end of a path, or the name of a quantization.
+fn requested_file(listing: &Listing, file: &str) -> Result<Choice, ChoiceError> {
     let exact = listing.contains_key(file).then(|| file.to_owned());
     let Some(path) = exact.or_else(|| unique_end(listing, file)) else {
         return gguf::choose(listing, Some(file));
     };
 
-    let ending = path.rsplit('.').next().unwrap_or_default();
-    let format = match ending {
+    let extension = path.rsplit('.').next().unwrap_or_default();
+    let format = match extension {
         "gguf" => return gguf::choose(listing, Some(&path)),
         "safetensors" => Format::Safetensors,
         "bin" | "pt" | "pth" => Format::PytorchBin,
         _ => {
             return Err(ChoiceError::NoSuchFile {
                 file: file.into(),
-                candidates: weights_like(listing),
+                candidates: possible_weights(listing),
             });
         }
     };
@@ -243,7 +245,7 @@ fn one_file(listing: &Listing, file: &str) -> Result<Choice, ChoiceError> {
     let bytes = listing.get(&path).copied().flatten();
     let notes = vec![format!("only {path} is counted, as asked")];
 
-    Ok(Choice::of(
+    Ok(Choice::new(
         format,
         vec![WeightFile {
             path,
@@ -254,7 +256,7 @@ fn one_file(listing: &Listing, file: &str) -> Result<Choice, ChoiceError> {
     ))
 }
 
-/// The one path that ends in `/file`.
+/// Returns the only path that ends in `/file`.
 fn unique_end(listing: &Listing, file: &str) -> Option<String> {
     let end = format!("/{file}");
     let mut ends = listing.keys().filter(|path| path.ends_with(&end));
@@ -262,19 +264,32 @@ fn unique_end(listing: &Listing, file: &str) -> Option<String> {
     ends.next().is_none().then(|| first.clone())
 }
 
-/// Whether a path names a GGUF file, in either case.
+/// Returns whether a path names a GGUF file, in either case.
 pub fn is_gguf(path: &str) -> bool {
     path.to_ascii_lowercase().ends_with(".gguf")
 }
 
-/// Some files that `--file` could have meant.
-fn weights_like(listing: &Listing) -> Vec<String> {
-    let is = |path: &&String| {
-        [".safetensors", ".gguf", ".bin"]
-            .iter()
-            .any(|ending| path.ends_with(ending))
-    };
-    listing.keys().filter(is).take(8).cloned().collect()
+/// Returns some files that `--file` could name.
+fn possible_weights(listing: &Listing) -> Vec<String> {
+    listing
+        .keys()
+        .filter(|path| {
+            [".safetensors", ".gguf", ".bin"]
+                .iter()
+                .any(|extension| path.ends_with(extension))
+        })
+        .take(8)
+        .cloned()
+        .collect()
+}
+
+/// Returns the end of a message that lists the candidates, if there are any.
+fn list_candidates(candidates: &[String]) -> String {
+    if candidates.is_empty() {
+        String::new()
+    } else {
+        format!("; there is {}", candidates.join(", "))
+    }
 }
 
 #[cfg(test)]

@@ -1,31 +1,32 @@
-//! Models of several named parts: diffusers pipelines (`model_index.json`) and
-//! sentence-transformers (`modules.json`).
+//! Models with several named components.
+//!
+//! They are diffusers pipelines (`model_index.json`) and sentence-transformers models
+//! (`modules.json`).
 
 use serde_json::Value;
 
 use super::{Choice, ChoiceError, Component, Documents, Listing, folder};
 use crate::model::Format;
 
-/// Parts that one document may name; real pipelines have at most a dozen.
+/// Maximum number of components in one document. Published pipelines have at most a dozen.
 const MAX_COMPONENTS: usize = 64;
 
-/// The parts that either document names, in its order, without those at the root.
+/// Returns the components of either document in its order, without those at the root.
 pub(super) fn components(documents: &Documents) -> Vec<Component> {
-    let mut parts = pipeline_components(documents).unwrap_or_default();
-    parts.extend(
+    let mut components = pipeline_components(documents).unwrap_or_default();
+    components.extend(
         modules(documents)
             .into_iter()
             .filter(|module| !module.name.is_empty()),
     );
 
-    parts
+    components
 }
 
-/// A diffusers pipeline: the weights of every component that `model_index.json` names, and nothing
-/// at the root.
+/// Chooses the weights of every component in `model_index.json`, and none at the root.
 pub(super) fn diffusers(listing: &Listing, documents: &Documents) -> Result<Choice, ChoiceError> {
     let components = pipeline_components(documents)?;
-    let mut choice = Choice::of(Format::Diffusers, Vec::new(), Vec::new());
+    let mut choice = Choice::new(Format::Diffusers, Vec::new(), Vec::new());
 
     for component in components {
         match folder::choose(listing, documents, &component.name)? {
@@ -59,17 +60,18 @@ pub(super) fn diffusers(listing: &Listing, documents: &Documents) -> Result<Choi
     Ok(choice)
 }
 
-/// A sentence-transformers model: its transformer and the modules that have weights (Dense); `None`
-/// where it has none.
+/// Chooses the weights of a sentence-transformers model: the transformer and the modules with
+/// weights (Dense).
+///
+/// Returns `None` if there are no weights.
 pub(super) fn sentence_transformers(
     listing: &Listing,
     documents: &Documents,
 ) -> Result<Option<Choice>, ChoiceError> {
-    let mut choice = Choice::of(Format::Safetensors, Vec::new(), Vec::new());
+    let mut choice = Choice::new(Format::Safetensors, Vec::new(), Vec::new());
     let mut modules = modules(documents);
 
-    // The transformer stands at the root even where modules.json gives it a path that holds
-    // nothing.
+    // The transformer is at the root even if modules.json states an empty folder for it.
     if !modules.iter().any(|module| module.name.is_empty()) {
         modules.insert(
             0,
@@ -98,69 +100,78 @@ pub(super) fn sentence_transformers(
     Ok((!choice.files.is_empty()).then_some(choice))
 }
 
-/// `"transformer": ["diffusers", "FluxTransformer2DModel"]`; `[null, null]` is a part left out.
+/// Parses entries like `"transformer": ["diffusers", "FluxTransformer2DModel"]`.
+///
+/// An absent component is `[null, null]`.
 fn pipeline_components(documents: &Documents) -> Result<Vec<Component>, ChoiceError> {
     let path = "model_index.json";
     let Some(index) = documents.json.get(path) else {
         return Ok(Vec::new());
     };
 
-    let bad = |why: &str| ChoiceError::BadDocument {
+    let invalid_index = |why: &str| ChoiceError::BadDocument {
         path: path.into(),
         why: why.into(),
     };
 
     let object = index
         .as_object()
-        .ok_or_else(|| bad("it is not a JSON object"))?;
+        .ok_or_else(|| invalid_index("it is not a JSON object"))?;
     if object.len() > MAX_COMPONENTS {
-        return Err(bad("it names more components than any pipeline has"));
+        return Err(invalid_index(
+            "it names more components than any pipeline has",
+        ));
     }
 
-    let component = |(name, value): (&String, &Value)| {
-        let [library, class] = value.as_array()?.as_slice() else {
-            return None;
-        };
-
-        let class = format!("{}.{}", library.as_str()?, class.as_str()?);
-        (!name.is_empty() && !name.starts_with('_') && !name.contains(['/', '\\']) && name != "..")
-            .then(|| Component {
-                name: name.clone(),
-                class,
-            })
-    };
-
-    Ok(object.iter().filter_map(component).collect())
+    Ok(object
+        .iter()
+        .filter_map(|(name, value)| parse_component(name, value))
+        .collect())
 }
 
-/// `{"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"}`.
+fn parse_component(name: &str, value: &Value) -> Option<Component> {
+    let [library, class] = value.as_array()?.as_slice() else {
+        return None;
+    };
+
+    let class = format!("{}.{}", library.as_str()?, class.as_str()?);
+    let is_folder =
+        !name.is_empty() && !name.starts_with('_') && !name.contains(['/', '\\']) && name != "..";
+    is_folder.then(|| Component {
+        name: name.to_owned(),
+        class,
+    })
+}
+
+/// Parses entries like `{"path": "2_Dense", "type": "sentence_transformers.models.Dense"}`.
 fn modules(documents: &Documents) -> Vec<Component> {
     let Some(modules) = documents.json.get("modules.json").and_then(Value::as_array) else {
         return Vec::new();
     };
 
-    let module = |module: &Value| {
-        let name = module
-            .get("path")?
-            .as_str()?
-            .trim_end_matches('/')
-            .to_owned();
-        let class = module
-            .get("type")
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned();
-        (!name.split('/').any(|part| part == "..")).then_some(Component { name, class })
-    };
-
     modules
         .iter()
         .take(MAX_COMPONENTS)
-        .filter_map(module)
+        .filter_map(parse_module)
         .collect()
 }
 
-/// Components that never have weights: schedulers, tokenizers, processors.
+fn parse_module(module: &Value) -> Option<Component> {
+    let name = module
+        .get("path")?
+        .as_str()?
+        .trim_end_matches('/')
+        .to_owned();
+    let class = module
+        .get("type")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
+
+    (!name.split('/').any(|part| part == "..")).then_some(Component { name, class })
+}
+
+/// Returns whether a component never has weights, such as a scheduler or tokenizer.
 fn has_no_weights(class: &str) -> bool {
     [
         "Scheduler",

@@ -16,7 +16,7 @@ fn index(files: &[(&str, &str)]) -> Index {
     }
 }
 
-fn chosen(listing: &Listing, documents: &Documents) -> Vec<String> {
+fn chosen_paths(listing: &Listing, documents: &Documents) -> Vec<String> {
     choose(listing, documents, None)
         .expect("a choice")
         .files
@@ -26,7 +26,7 @@ fn chosen(listing: &Listing, documents: &Documents) -> Vec<String> {
 }
 
 #[test]
-fn an_index_wins_over_everything_beside_it() {
+fn index_excludes_other_files() {
     let files = listing(&[
         "model-1.safetensors",
         "model-2.safetensors",
@@ -48,13 +48,13 @@ fn an_index_wins_over_everything_beside_it() {
         .indices
         .insert("model.safetensors.index.json".into(), map);
     assert_eq!(
-        chosen(&files, &documents),
+        chosen_paths(&files, &documents),
         ["model-1.safetensors", "model-2.safetensors"]
     );
 }
 
 #[test]
-fn an_index_that_names_an_absent_file_is_an_error() {
+fn index_with_absent_file_is_error() {
     let mut documents = Documents::default();
     documents.indices.insert(
         "model.safetensors.index.json".into(),
@@ -68,7 +68,7 @@ fn an_index_that_names_an_absent_file_is_an_error() {
 }
 
 #[test]
-fn without_an_index_copies_variants_and_adapters_stay_out() {
+fn copies_variants_and_adapters_are_excluded() {
     let files = listing(&[
         "model.safetensors",
         "model.fp16.safetensors",
@@ -78,22 +78,25 @@ fn without_an_index_copies_variants_and_adapters_stay_out() {
         "original/consolidated.00.pth",
         "model.onnx",
     ]);
-    assert_eq!(chosen(&files, &Documents::default()), ["model.safetensors"]);
+    assert_eq!(
+        chosen_paths(&files, &Documents::default()),
+        ["model.safetensors"]
+    );
 
     let shards = listing(&[
         "model-00001-of-00002.safetensors",
         "model-00002-of-00002.safetensors",
     ]);
-    assert_eq!(chosen(&shards, &Documents::default()).len(), 2);
+    assert_eq!(chosen_paths(&shards, &Documents::default()).len(), 2);
     let mistral = listing(&["consolidated.safetensors", "params.json"]);
     assert_eq!(
-        chosen(&mistral, &Documents::default()),
+        chosen_paths(&mistral, &Documents::default()),
         ["consolidated.safetensors"]
     );
 }
 
 #[test]
-fn pickles_are_the_last_resort() {
+fn pickles_are_last_resort() {
     let files = listing(&[
         "pytorch_model-00001-of-00002.bin",
         "pytorch_model-00002-of-00002.bin",
@@ -111,7 +114,7 @@ fn pickles_are_the_last_resort() {
 }
 
 #[test]
-fn a_pipeline_is_its_named_components() {
+fn pipeline_has_its_named_components() {
     let files = listing(&[
         "flux1-dev.safetensors",
         "transformer/diffusion_pytorch_model-00001-of-00002.safetensors",
@@ -127,10 +130,16 @@ fn a_pipeline_is_its_named_components() {
     let mut documents = Documents::default();
     documents.json.insert(
         "model_index.json".into(),
-        json!({"_class_name": "FluxPipeline", "_diffusers_version": "0.30", "transformer": ["diffusers", "T"],
-            "vae": ["diffusers", "AutoencoderKL"], "text_encoder": ["transformers", "CLIPTextModel"],
-            "scheduler": ["diffusers", "EulerScheduler"], "image_encoder": [null, null],
-            "safety_checker": ["stable_diffusion", "SafetyChecker"]}),
+        json!({
+            "_class_name": "FluxPipeline",
+            "_diffusers_version": "0.30",
+            "transformer": ["diffusers", "T"],
+            "vae": ["diffusers", "AutoencoderKL"],
+            "text_encoder": ["transformers", "CLIPTextModel"],
+            "scheduler": ["diffusers", "EulerScheduler"],
+            "image_encoder": [null, null],
+            "safety_checker": ["stable_diffusion", "SafetyChecker"],
+        }),
     );
 
     let choice = choose(&files, &documents, None).expect("a pipeline");
@@ -154,14 +163,14 @@ fn a_pipeline_is_its_named_components() {
 }
 
 #[test]
-fn whole_split_needs_no_index() {
+fn complete_split_needs_no_index() {
     let index = "t/diffusion_pytorch_model.safetensors.index.json";
-    let split = |numbers: &[u32], more: &[&str]| {
-        let part =
+    let further_documents = |numbers: &[u32], more: &[&str]| {
+        let part_name =
             |number: &u32| format!("t/diffusion_pytorch_model-{number:05}-of-00003.safetensors");
         let mut files: Listing = numbers
             .iter()
-            .map(|number| (part(number), Some(1)))
+            .map(|number| (part_name(number), Some(1)))
             .collect();
         files.extend(listing(more));
         files.extend(listing(&[index, "t/config.json", "model_index.json"]));
@@ -173,16 +182,16 @@ fn whole_split_needs_no_index() {
 
         (
             more_documents(&files, &documents),
-            chosen(&files, &documents).len(),
+            chosen_paths(&files, &documents).len(),
         )
     };
 
     assert_eq!(
-        split(&[1, 2, 3], &[]),
+        further_documents(&[1, 2, 3], &[]),
         (vec!["t/config.json".to_owned()], 3)
     );
     assert_eq!(
-        split(&[1, 2, 3], &["t/diffusion_pytorch_model.fp16.safetensors"]).0,
+        further_documents(&[1, 2, 3], &["t/diffusion_pytorch_model.fp16.safetensors"]).0,
         ["t/config.json"]
     );
 
@@ -193,7 +202,7 @@ fn whole_split_needs_no_index() {
         (&[], &["t/a.safetensors", "t/b.safetensors"]),
     ] {
         assert_eq!(
-            split(numbers, more).0,
+            further_documents(numbers, more).0,
             ["t/config.json", index],
             "{numbers:?} {more:?}"
         );
@@ -211,8 +220,11 @@ fn known_encoders_need_no_configuration() {
     let mut documents = Documents::default();
     documents.json.insert(
         "model_index.json".into(),
-        json!({"text_encoder": ["transformers", "CLIPTextModel"], "text_encoder_2": ["transformers", "LlamaModel"],
-            "vae": ["diffusers", "AutoencoderKL"]}),
+        json!({
+            "text_encoder": ["transformers", "CLIPTextModel"],
+            "text_encoder_2": ["transformers", "LlamaModel"],
+            "vae": ["diffusers", "AutoencoderKL"],
+        }),
     );
 
     assert_eq!(
@@ -222,7 +234,7 @@ fn known_encoders_need_no_configuration() {
 }
 
 #[test]
-fn sentence_transformers_have_their_dense_modules() {
+fn sentence_transformers_include_dense_modules() {
     let files = listing(&[
         "model.safetensors",
         "2_Dense/model.safetensors",
@@ -233,13 +245,17 @@ fn sentence_transformers_have_their_dense_modules() {
     let mut documents = Documents::default();
     documents.json.insert(
         "modules.json".into(),
-        json!([{"path": "", "type": "Transformer"}, {"path": "1_Pooling", "type": "Pooling"},
-            {"path": "2_Dense", "type": "Dense"}, {"path": "3_Dense", "type": "Dense"}, {"path": "4_Normalize", "type": "N"}]),
+        json!([
+            {"path": "", "type": "Transformer"},
+            {"path": "1_Pooling", "type": "Pooling"},
+            {"path": "2_Dense", "type": "Dense"},
+            {"path": "3_Dense", "type": "Dense"},
+            {"path": "4_Normalize", "type": "N"},
+        ]),
     );
 
-    let paths = chosen(&files, &documents);
     assert_eq!(
-        paths,
+        chosen_paths(&files, &documents),
         [
             "model.safetensors",
             "2_Dense/model.safetensors",
@@ -249,7 +265,7 @@ fn sentence_transformers_have_their_dense_modules() {
 }
 
 #[test]
-fn an_adapter_names_its_base_model() {
+fn adapter_names_its_base_model() {
     let mut documents = Documents::default();
     documents.json.insert(
         "adapter_config.json".into(),
@@ -264,11 +280,11 @@ fn an_adapter_names_its_base_model() {
     .expect("an adapter");
     assert_eq!(choice.base_model.as_deref(), Some("a/base"));
     let merged = listing(&["adapter_model.safetensors", "model.safetensors"]);
-    assert_eq!(chosen(&merged, &documents), ["model.safetensors"]);
+    assert_eq!(chosen_paths(&merged, &documents), ["model.safetensors"]);
 }
 
 #[test]
-fn gguf_models_are_picked_by_name_or_quantisation() {
+fn gguf_model_matches_name_or_quantization() {
     let files = listing(&[
         "m-Q4_K_M.gguf",
         "m-Q8_0.gguf",
@@ -277,9 +293,9 @@ fn gguf_models_are_picked_by_name_or_quantisation() {
         "BF16/m-BF16-00001-of-00002.gguf",
         "BF16/m-BF16-00002-of-00002.gguf",
     ]);
-    let pick = |file| choose(&files, &Documents::default(), file);
-    let paths = |file| {
-        pick(file)
+    let choose_file = |file| choose(&files, &Documents::default(), file);
+    let chosen_files = |file| {
+        choose_file(file)
             .expect("a model")
             .files
             .into_iter()
@@ -287,48 +303,59 @@ fn gguf_models_are_picked_by_name_or_quantisation() {
             .collect::<Vec<_>>()
     };
 
-    assert_eq!(paths(None), ["m-Q4_K_M.gguf"]);
-    assert_eq!(paths(Some("q8_0")), ["m-Q8_0.gguf"]);
-    assert_eq!(paths(Some("m-Q8_0.gguf")), ["m-Q8_0.gguf"]);
-    assert_eq!(paths(Some("bf16")).len(), 2);
-    assert_eq!(paths(Some("BF16/m-BF16-00002-of-00002.gguf")).len(), 2);
-    assert_eq!(paths(Some("mmproj-m-f16.gguf")), ["mmproj-m-f16.gguf"]);
+    assert_eq!(chosen_files(None), ["m-Q4_K_M.gguf"]);
+    assert_eq!(chosen_files(Some("q8_0")), ["m-Q8_0.gguf"]);
+    assert_eq!(chosen_files(Some("m-Q8_0.gguf")), ["m-Q8_0.gguf"]);
+    assert_eq!(chosen_files(Some("bf16")).len(), 2);
+    assert_eq!(
+        chosen_files(Some("BF16/m-BF16-00002-of-00002.gguf")).len(),
+        2
+    );
+    assert_eq!(
+        chosen_files(Some("mmproj-m-f16.gguf")),
+        ["mmproj-m-f16.gguf"]
+    );
 
     assert_eq!(
-        pick(None).expect("a model").projectors,
+        choose_file(None).expect("a model").projectors,
         ["mmproj-m-f16.gguf"]
     );
     assert!(matches!(
-        pick(Some("Q2_K")),
+        choose_file(Some("Q2_K")),
         Err(ChoiceError::NoSuchFile { .. })
     ));
-    let others = pick(None).expect("a model").others;
+    let others = choose_file(None).expect("a model").others;
     assert_eq!(others.iter().map(Vec::len).collect::<Vec<_>>(), [2, 1]);
-    assert!(pick(Some("q8_0")).expect("a model").others.is_empty());
+    assert!(
+        choose_file(Some("q8_0"))
+            .expect("a model")
+            .others
+            .is_empty()
+    );
 }
 
 #[test]
-fn without_a_name_the_model_is_chosen_as_llama_cpp_does() {
-    let pick = |paths: &[&str]| {
+fn default_model_matches_llama_cpp() {
+    let choose_from = |paths: &[&str]| {
         choose(&listing(paths), &Documents::default(), None)
             .map(|choice| (choice.files[0].path.clone(), choice.others.len()))
     };
 
     assert_eq!(
-        pick(&["m-BF16.gguf", "m-Q8_0.gguf", "m-Q4_0.gguf"]),
+        choose_from(&["m-BF16.gguf", "m-Q8_0.gguf", "m-Q4_0.gguf"]),
         Ok(("m-Q8_0.gguf".into(), 2))
     );
     assert_eq!(
-        pick(&["m-Q4_0.gguf", "m-Q5_0.gguf"]),
+        choose_from(&["m-Q4_0.gguf", "m-Q5_0.gguf"]),
         Ok(("m-Q4_0.gguf".into(), 1))
     );
 
-    // A draft model is none that would be loaded, nor one to choose instead.
+    // Draft models are neither chosen nor listed as alternatives.
     assert_eq!(
-        pick(&["eagle3-m-Q4_K_M.gguf", "m-Q8_0.gguf"]),
+        choose_from(&["eagle3-m-Q4_K_M.gguf", "m-Q8_0.gguf"]),
         Ok(("m-Q8_0.gguf".into(), 0))
     );
-    assert_eq!(pick(&["mtp-m.gguf"]), Ok(("mtp-m.gguf".into(), 0)));
+    assert_eq!(choose_from(&["mtp-m.gguf"]), Ok(("mtp-m.gguf".into(), 0)));
 
     let named = choose(
         &listing(&["mtp-m.gguf", "m.gguf"]),
@@ -342,34 +369,38 @@ fn without_a_name_the_model_is_chosen_as_llama_cpp_does() {
 }
 
 #[test]
-fn a_dynamic_quantisation_is_another_one_and_unknown_names_have_near_ones() {
+fn dynamic_quantization_is_separate() {
     let files = listing(&[
         "m-Q4_K_M.gguf",
         "m-UD-Q4_K_M.gguf",
         "Q2_K/model.gguf",
         "m-Q8_0.gguf",
     ]);
-    let pick = |file| {
+    let choose_path = |file| {
         choose(&files, &Documents::default(), Some(file)).map(|choice| choice.files[0].path.clone())
     };
 
-    assert_eq!(pick("Q4_K_M").as_deref(), Ok("m-Q4_K_M.gguf"));
-    assert_eq!(pick("ud-q4_k_m").as_deref(), Ok("m-UD-Q4_K_M.gguf"));
-    assert_eq!(pick("Q2_K").as_deref(), Ok("Q2_K/model.gguf"));
-    let Err(ChoiceError::NoSuchFile { candidates, .. }) = pick("Q4_K_S") else {
-        panic!("there is none")
+    assert_eq!(choose_path("Q4_K_M").as_deref(), Ok("m-Q4_K_M.gguf"));
+    assert_eq!(choose_path("ud-q4_k_m").as_deref(), Ok("m-UD-Q4_K_M.gguf"));
+    assert_eq!(choose_path("Q2_K").as_deref(), Ok("Q2_K/model.gguf"));
+    let Err(ChoiceError::NoSuchFile { candidates, .. }) = choose_path("Q4_K_S") else {
+        panic!("Q4_K_S is absent")
     };
 
-    assert_eq!(candidates[0], "Q4_K_M");
-    let twice = listing(&["a-Q8_0.gguf", "b-Q8_0.gguf"]);
-    let error = choose(&twice, &Documents::default(), Some("Q8_0"))
-        .expect_err("two of them")
+    assert_eq!(candidates[0], "Q4_K_M", "the most similar name");
+}
+
+#[test]
+fn ambiguous_quantization_lists_candidates() {
+    let files = listing(&["a-Q8_0.gguf", "b-Q8_0.gguf"]);
+    let error = choose(&files, &Documents::default(), Some("Q8_0"))
+        .expect_err("two models")
         .to_string();
     assert!(error.contains("a-Q8_0.gguf, b-Q8_0.gguf"), "{error}");
 }
 
 #[test]
-fn a_split_that_lacks_a_part_is_an_error() {
+fn incomplete_split_is_error() {
     let files = listing(&["m-00001-of-00003.gguf", "m-00003-of-00003.gguf"]);
     let error = choose(&files, &Documents::default(), None).expect_err("incomplete");
     assert!(
@@ -379,10 +410,10 @@ fn a_split_that_lacks_a_part_is_an_error() {
 }
 
 #[test]
-fn one_file_by_path_or_end_of_path() {
+fn file_matches_path_or_its_end() {
     let files = listing(&["sub/x.safetensors", "y.safetensors", "README.md"]);
-    let one = choose(&files, &Documents::default(), Some("x.safetensors")).expect("one file");
-    assert_eq!(one.files[0].path, "sub/x.safetensors");
+    let choice = choose(&files, &Documents::default(), Some("x.safetensors")).expect("one file");
+    assert_eq!(choice.files[0].path, "sub/x.safetensors");
     assert!(choose(&files, &Documents::default(), Some("README.md")).is_err());
     assert!(choose(&files, &Documents::default(), Some("z.safetensors")).is_err());
 }

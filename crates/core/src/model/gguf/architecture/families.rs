@@ -1,56 +1,59 @@
-//! The families that llama.cpp runs, and how each of them remembers.
+//! The model families of llama.cpp and the kind of cache that each of them has.
 //!
 //! Source: llama.cpp `src/llama-arch.cpp` (`LLM_ARCH_NAMES`) and each model's `load_arch_hparams`.
-//! A family that is not listed here gets no figures: llama.cpp gains some every month, and their
-//! caches differ.
+//! An unlisted family gets no figures: llama.cpp adds families every month, and their caches
+//! differ.
 
 use super::windows::Windows;
 
-/// How a family remembers the past.
+/// A family's rules for caches, windows and layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct GgufFamily {
     pub(super) memory: Memory,
     pub(super) windows: Windows,
-    /// What it is for.
+    /// The task of the family's models.
     pub(super) purpose: Purpose,
-    /// Layers from here on share an earlier layer's cache where the file does not say (Gemma 3n).
+    /// Number of layers with caches of their own, if the file does not state it (Gemma 3n). Later
+    /// layers share the cache of an earlier one.
     pub(super) own_caches: Option<u64>,
-    /// Behind these layers come others for multi-token prediction, counted in `block_count`.
+    /// Whether `block_count` includes layers for multi-token prediction at the end.
     pub(super) next_token_layers: bool,
 }
 
+/// The task of a family's models.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     Generate,
-    /// No cache at all (`llama_model::create_memory` makes none).
+    /// Embeddings without a cache (`llama_model::create_memory` creates none).
     Encode,
-    /// Embeddings, over a cache that llama.cpp makes all the same.
+    /// Embeddings with a cache, which llama.cpp creates nonetheless.
     Pool,
     EncodeDecode,
 }
 
-/// What a layer keeps.
+/// The memory of past tokens in a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Memory {
     /// Keys and values in every layer that has KV heads.
     KeysAndValues,
-    /// A latent where the file has `kv_lora_rank` and the MLA lengths, else keys and values.
+    /// A latent if the file has `kv_lora_rank` and the MLA lengths, else keys and values.
     Latent,
-    /// As [`Memory::Latent`], with an indexer beside it.
+    /// The same as [`Memory::Latent`], with an indexer.
     LatentIndexed,
     /// Mamba-1 in every layer.
     Mamba1,
     /// Mamba-2 in every layer.
     Mamba2,
-    /// Layers without KV heads are Mamba-1 (no group count in the file) or Mamba-2.
+    /// Layers without KV heads are Mamba-1 (if the file has no group count) or Mamba-2.
     MambaHybrid,
-    /// As above, but a layer that has a feed-forward width is only that (Nemotron-H).
+    /// The same as [`Memory::MambaHybrid`], but a layer with a feed-forward width has no mixer
+    /// (Nemotron-H).
     MambaOrFeedForward,
-    /// Every layer has attention and Mamba-2 side by side (Falcon-H1).
-    MambaBeside,
-    /// Every layer but each n-th is a gated delta net.
+    /// Every layer has both attention and Mamba-2 (Falcon-H1).
+    MambaParallel,
+    /// Every layer except each n-th is a gated delta net.
     DeltaNet,
-    /// Layers without KV heads are Kimi delta attention, the others latent.
+    /// Layers without KV heads are Kimi delta attention, the others have latents.
     Kimi,
     /// Layers without KV heads are short convolutions.
     ShortConvolution,
@@ -66,11 +69,11 @@ const PLAIN: GgufFamily = GgufFamily {
     next_token_layers: false,
 };
 
-const fn with(memory: Memory) -> GgufFamily {
+const fn with_memory(memory: Memory) -> GgufFamily {
     GgufFamily { memory, ..PLAIN }
 }
 
-const fn period(period: u64, default: Option<u64>) -> GgufFamily {
+const fn with_period(period: u64, default: Option<u64>) -> GgufFamily {
     GgufFamily {
         windows: Windows::Period {
             period,
@@ -81,7 +84,7 @@ const fn period(period: u64, default: Option<u64>) -> GgufFamily {
     }
 }
 
-const fn full_first(period: u64) -> GgufFamily {
+const fn with_full_first(period: u64) -> GgufFamily {
     GgufFamily {
         windows: Windows::Period {
             period,
@@ -93,8 +96,9 @@ const fn full_first(period: u64) -> GgufFamily {
 }
 
 impl Memory {
-    /// Beginnings of keys (after the family's name) that say of a file that it remembers otherwise
-    /// than its family's rule has it: a newer llama.cpp may have taught an old family a new memory.
+    /// Returns the prefixes of keys that contradict the family's rule, without the family's name.
+    ///
+    /// A newer llama.cpp can add another kind of memory to an old family.
     pub(super) fn foreign_keys(self) -> &'static [&'static str] {
         const STATES: [&str; 7] = [
             "ssm.",
@@ -108,7 +112,7 @@ impl Memory {
 
         match self {
             Self::KeysAndValues => &STATES,
-            // Their own states are in their rule.
+            // The rule includes the indexer.
             Self::LatentIndexed => &["ssm.", "attention.compress_ratios"],
             Self::Latent => &STATES,
             _ => &["attention.indexer.", "attention.compress_ratios"],
@@ -116,10 +120,10 @@ impl Memory {
     }
 }
 
-/// The rule of `family`; `None` where we have none.
+/// Returns the rules of a family, or `None` for an unlisted one.
 pub(super) fn family(name: &str) -> Option<GgufFamily> {
     Some(match name {
-        // Keys and values of every token in every layer.
+        // Families with keys and values of every token in every layer.
         "llama" | "deci" | "falcon" | "grok" | "gpt2" | "gptj" | "gptneox" | "mpt" | "baichuan"
         | "starcoder" | "refact" | "bloom" | "stablelm" | "qwen" | "qwen2" | "qwen2moe"
         | "qwen2vl" | "qwen3" | "qwen3moe" | "qwen3vl" | "qwen3vlmoe" | "phi2" | "phimoe"
@@ -135,7 +139,8 @@ pub(super) fn family(name: &str) -> Option<GgufFamily> {
             next_token_layers: true,
             ..PLAIN
         },
-        // Masked diffusion: llama.cpp builds no cache for them (`llama_model::create_memory`).
+        // The last four use masked diffusion: llama.cpp creates no cache for them
+        // (`llama_model::create_memory`).
         "bert" | "nomic-bert" | "nomic-bert-moe" | "neo-bert" | "jina-bert-v2" | "jina-bert-v3"
         | "modern-bert" | "gemma-embedding" | "dream" | "llada" | "llada-moe" | "rnd1" => {
             GgufFamily {
@@ -151,12 +156,12 @@ pub(super) fn family(name: &str) -> Option<GgufFamily> {
             purpose: Purpose::EncodeDecode,
             ..PLAIN
         },
-        // Windows.
-        "gemma2" => period(2, Some(4096)),
-        "gemma3" => period(6, None),
+        // Families with windows.
+        "gemma2" => with_period(2, Some(4096)),
+        "gemma3" => with_period(6, None),
         "gemma3n" => GgufFamily {
             own_caches: Some(20),
-            ..period(5, None)
+            ..with_period(5, None)
         },
         "gemma4" => GgufFamily {
             windows: Windows::Listed,
@@ -167,18 +172,18 @@ pub(super) fn family(name: &str) -> Option<GgufFamily> {
             next_token_layers: true,
             ..PLAIN
         },
-        "plamo3" => period(8, None),
+        "plamo3" => with_period(8, None),
         "exaone-moe" => GgufFamily {
             next_token_layers: true,
-            ..period(4, None)
+            ..with_period(4, None)
         },
         "cohere2moe" => GgufFamily {
             next_token_layers: true,
-            ..full_first(4)
+            ..with_full_first(4)
         },
-        "gpt-oss" => period(2, None),
-        "cohere2" | "olmo2" | "afmoe" | "mellum" => period(4, None),
-        "smallthinker" | "laguna" => full_first(4),
+        "gpt-oss" => with_period(2, None),
+        "cohere2" | "olmo2" | "afmoe" | "mellum" => with_period(4, None),
+        "smallthinker" | "laguna" => with_full_first(4),
         "llama4" => GgufFamily {
             windows: Windows::Chunks,
             ..PLAIN
@@ -187,32 +192,32 @@ pub(super) fn family(name: &str) -> Option<GgufFamily> {
             windows: Windows::LargeOnly,
             ..PLAIN
         },
-        // Latents.
+        // Families with latents.
         "deepseek2" | "mistral4" => GgufFamily {
             next_token_layers: true,
-            ..with(Memory::Latent)
+            ..with_memory(Memory::Latent)
         },
-        "deepseek2-ocr" => with(Memory::KeysAndValues),
+        "deepseek2-ocr" => with_memory(Memory::KeysAndValues),
         "deepseek32" | "glm-dsa" => GgufFamily {
             next_token_layers: true,
-            ..with(Memory::LatentIndexed)
+            ..with_memory(Memory::LatentIndexed)
         },
-        // States.
-        "mamba" => with(Memory::Mamba1),
-        "mamba2" => with(Memory::Mamba2),
-        "jamba" | "plamo2" | "granitehybrid" => with(Memory::MambaHybrid),
+        // Families with states.
+        "mamba" => with_memory(Memory::Mamba1),
+        "mamba2" => with_memory(Memory::Mamba2),
+        "jamba" | "plamo2" | "granitehybrid" => with_memory(Memory::MambaHybrid),
         "nemotron_h" | "nemotron_h_moe" => GgufFamily {
             next_token_layers: true,
-            ..with(Memory::MambaOrFeedForward)
+            ..with_memory(Memory::MambaOrFeedForward)
         },
-        "falcon-h1" => with(Memory::MambaBeside),
+        "falcon-h1" => with_memory(Memory::MambaParallel),
         "qwen3next" | "qwen35" | "qwen35moe" => GgufFamily {
             next_token_layers: true,
-            ..with(Memory::DeltaNet)
+            ..with_memory(Memory::DeltaNet)
         },
-        "kimi-linear" => with(Memory::Kimi),
-        "lfm2" | "lfm2moe" => with(Memory::ShortConvolution),
-        "rwkv6" | "rwkv6qwen2" | "rwkv7" | "arwkv7" => with(Memory::Rwkv),
+        "kimi-linear" => with_memory(Memory::Kimi),
+        "lfm2" | "lfm2moe" => with_memory(Memory::ShortConvolution),
+        "rwkv6" | "rwkv6qwen2" | "rwkv7" | "arwkv7" => with_memory(Memory::Rwkv),
         _ => return None,
     })
 }

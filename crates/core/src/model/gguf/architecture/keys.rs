@@ -1,11 +1,11 @@
-//! Reading `{family}.key`: one value for all layers or one for each, absent or contradictory.
+//! Access to the keys `{family}.*`, with one value for all layers or one for each.
 
 use crate::model::architecture::Unsupported;
 use crate::model::gguf::{Gguf, Value};
 
-/// More layers than any model has; a bound on what is allocated for a claim.
+/// Maximum number of layers, which bounds the memory for a claimed number. No model has as many.
 const MAX_LAYERS: u64 = 4096;
-/// Nothing that a model counts (width, heads, tokens, experts) is larger.
+/// Maximum value of a width, or of a number of heads, tokens or experts.
 const MAX_VALUE: u64 = 1 << 40;
 
 /// The metadata of one file under its family's prefix.
@@ -15,7 +15,7 @@ pub(super) struct Keys<'g> {
 }
 
 impl<'g> Keys<'g> {
-    /// `{family}.{key}`.
+    /// Returns `{family}.{key}`.
     pub(super) fn name(&self, key: &str) -> String {
         format!("{}.{key}", self.family)
     }
@@ -24,42 +24,41 @@ impl<'g> Keys<'g> {
         self.gguf.metadata.get(&self.name(key))
     }
 
-    /// Whether the file has the key at all.
+    /// Returns whether the file has the key.
     pub(super) fn has(&self, key: &str) -> bool {
         self.value(key).is_some()
     }
 
-    /// The first key of the family that begins with `start` and does not say 0, which is as good as
-    /// no key.
-    pub(super) fn first_that_begins(&self, start: &str) -> Option<String> {
-        let whole = self.name(start);
-        let from_there = self.gguf.metadata.0.range(whole.clone()..);
-        let mut ours = from_there.take_while(|(key, _)| key.starts_with(&whole));
-        ours.find(|(_, value)| **value != Value::Unsigned(0))
+    /// Returns the family's first key that begins with `prefix` and is not 0.
+    ///
+    /// A value of 0 means the same as an absent key.
+    pub(super) fn first_with_prefix(&self, prefix: &str) -> Option<String> {
+        let prefix = self.name(prefix);
+        let following = self.gguf.metadata.0.range(prefix.clone()..);
+        let mut matching = following.take_while(|(key, _)| key.starts_with(&prefix));
+        matching
+            .find(|(_, value)| **value != Value::Unsigned(0))
             .map(|(key, _)| key.clone())
     }
 
-    /// One value for the whole model; `None` where the key is absent.
+    /// Returns one value for the whole model, or `None` if the key is absent.
     pub(super) fn optional(&self, key: &str) -> Result<Option<u64>, Unsupported> {
         match self.value(key) {
             None => Ok(None),
             Some(Value::Unsigned(value)) => self.bounded(key, *value).map(Some),
-            Some(Value::Signed(value)) => match u64::try_from(*value) {
-                Ok(value) => self.bounded(key, value).map(Some),
-                Err(_) => Err(self.contradiction(key, value.to_string(), "negative")),
-            },
+            Some(Value::Signed(value)) => self.non_negative(key, *value).map(Some),
             Some(other) => {
                 Err(self.contradiction(key, format!("{other:?}"), "not one whole number"))
             }
         }
     }
 
-    /// One value for the whole model, which must be there.
+    /// Returns one value for the whole model. An absent key is an error.
     pub(super) fn required(&self, key: &str) -> Result<u64, Unsupported> {
         self.optional(key)?.ok_or_else(|| self.missing(key))
     }
 
-    /// As [`Keys::required`], and not 0.
+    /// Returns the same as [`Keys::required`]. A value of 0 is an error.
     pub(super) fn positive(&self, key: &str) -> Result<u64, Unsupported> {
         match self.required(key)? {
             0 => Err(self.contradiction(key, "0".to_owned(), "must be larger")),
@@ -67,7 +66,7 @@ impl<'g> Keys<'g> {
         }
     }
 
-    /// The number of layers, within reason.
+    /// Returns a number of layers. A number above [`MAX_LAYERS`] is an error.
     pub(super) fn layer_count(&self, key: &str) -> Result<u64, Unsupported> {
         match self.positive(key)? {
             value if value > MAX_LAYERS => {
@@ -77,8 +76,7 @@ impl<'g> Keys<'g> {
         }
     }
 
-    /// A value for each of `layers` layers: the scalar repeated, or the array, which must be as
-    /// long.
+    /// Returns a value for each of `layers` layers, from a scalar or an array of that length.
     pub(super) fn per_layer(
         &self,
         key: &str,
@@ -96,16 +94,18 @@ impl<'g> Keys<'g> {
             return Err(self.contradiction(key, format!("an array of {}", items.len()), why));
         }
 
-        let item = |item: &i64| match u64::try_from(*item) {
-            Ok(value) => self.bounded(key, value),
-            Err(_) => Err(self.contradiction(key, item.to_string(), "negative")),
-        };
-
-        items
+        let values: Result<Vec<u64>, Unsupported> = items
             .iter()
-            .map(item)
-            .collect::<Result<Vec<_>, _>>()
-            .map(Some)
+            .map(|item| self.non_negative(key, *item))
+            .collect();
+        values.map(Some)
+    }
+
+    fn non_negative(&self, key: &str, value: i64) -> Result<u64, Unsupported> {
+        match u64::try_from(value) {
+            Ok(value) => self.bounded(key, value),
+            Err(_) => Err(self.contradiction(key, value.to_string(), "negative")),
+        }
     }
 
     fn bounded(&self, key: &str, value: u64) -> Result<u64, Unsupported> {

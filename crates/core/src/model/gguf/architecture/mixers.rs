@@ -1,4 +1,4 @@
-//! What each layer keeps, from the family's rule and the file's keys.
+//! The mixers of each layer, by the family's rules and the file's keys.
 //!
 //! Source: llama.cpp `src/llama-hparams.cpp` (`n_embd_k_gqa`, `n_embd_r`, `n_embd_s`,
 //! `is_recurrent`) and each model's `load_arch_hparams`.
@@ -9,20 +9,20 @@ use crate::model::architecture::{
     Attention, Indexer, LatentAttention, Mixer, Recurrent, Span, Unsupported,
 };
 
-/// Head counts by layer.
+/// The head counts of each layer.
 pub(super) struct Heads {
     pub(super) query: Vec<u64>,
     pub(super) kv: Vec<u64>,
 }
 
 impl Heads {
-    /// `attention.head_count` and `attention.head_count_kv`, for one or all layers; KV heads
-    /// default to query heads.
+    /// Reads `attention.head_count` and `attention.head_count_kv`, for all layers or for each.
+    ///
+    /// KV heads default to query heads.
     pub(super) fn read(keys: &Keys<'_>, layers: u64) -> Result<Self, Unsupported> {
-        let none = || (0..layers).map(|_| 0).collect();
         let query = keys
             .per_layer("attention.head_count", layers)?
-            .unwrap_or_else(none);
+            .unwrap_or_else(|| (0..layers).map(|_| 0).collect());
         let kv = keys
             .per_layer("attention.head_count_kv", layers)?
             .unwrap_or_else(|| query.clone());
@@ -30,34 +30,45 @@ impl Heads {
         Ok(Self { query, kv })
     }
 
-    fn of(&self, layer: usize) -> (u64, u64) {
-        let at = |heads: &[u64]| heads.get(layer).copied().unwrap_or(0);
-        (at(&self.query), at(&self.kv))
+    /// Returns the query heads of `layer`.
+    fn query_heads(&self, layer: usize) -> u64 {
+        self.query.get(layer).copied().unwrap_or(0)
+    }
+
+    /// Returns the KV heads of `layer`.
+    fn kv_heads(&self, layer: usize) -> u64 {
+        self.kv.get(layer).copied().unwrap_or(0)
     }
 }
 
-/// The facts that every layer's mixer is made of.
-pub(super) struct Facts<'k, 'g> {
+/// The file's values that determine the mixer of every layer.
+pub(super) struct LayerFacts<'k, 'g> {
     pub(super) keys: &'k Keys<'g>,
     pub(super) hidden: u64,
     pub(super) heads: Heads,
     pub(super) spans: Vec<Span>,
-    /// Layers with caches of their own; the ones behind them share.
+    /// Number of layers with caches of their own. Later layers share one.
     pub(super) own_caches: u64,
-    /// Feed-forward widths by layer.
+    /// The feed-forward width of each layer.
     pub(super) widths: Vec<u64>,
 }
 
-/// What one layer keeps: its mixer and a second one beside it.
-type Pair = (Mixer, Option<Mixer>);
+/// The mixer of a layer, and a second one that runs in parallel.
+type MixerPair = (Mixer, Option<Mixer>);
 
-impl Facts<'_, '_> {
-    /// The mixers of `layer`.
-    pub(super) fn mixers(&self, memory: Memory, layer: usize) -> Result<Pair, Unsupported> {
-        let (_, kv_heads) = self.heads.of(layer);
-        let alone = |mixer: Mixer| Ok((mixer, None));
+impl LayerFacts<'_, '_> {
+    /// Returns the mixers of `layer`.
+    pub(super) fn mixers(&self, memory: Memory, layer: usize) -> Result<MixerPair, Unsupported> {
+        if memory == Memory::MambaParallel {
+            return Ok((self.attention(layer)?, Some(self.mamba2()?)));
+        }
 
-        let mixed = matches!(
+        self.single_mixer(memory, layer).map(|mixer| (mixer, None))
+    }
+
+    fn single_mixer(&self, memory: Memory, layer: usize) -> Result<Mixer, Unsupported> {
+        let has_kv_heads = self.heads.kv_heads(layer) > 0;
+        let is_hybrid = matches!(
             memory,
             Memory::MambaHybrid
                 | Memory::MambaOrFeedForward
@@ -66,40 +77,37 @@ impl Facts<'_, '_> {
         );
 
         match memory {
-            Memory::Kimi if kv_heads > 0 => alone(self.latent(layer, false)?),
-            _ if mixed && kv_heads > 0 => alone(self.attention(layer)?),
-            Memory::KeysAndValues => alone(self.attention(layer)?),
-            Memory::Latent => alone(self.latent(layer, false)?),
-            Memory::LatentIndexed => alone(self.latent(layer, true)?),
-            Memory::Mamba1 => alone(self.mamba(false)?),
-            Memory::MambaHybrid => alone(self.mamba(self.keys.has("ssm.group_count"))?),
+            Memory::Kimi if has_kv_heads => self.latent(layer, false),
+            _ if is_hybrid && has_kv_heads => self.attention(layer),
+            Memory::KeysAndValues => self.attention(layer),
+            Memory::Latent => self.latent(layer, false),
+            Memory::LatentIndexed => self.latent(layer, true),
+            Memory::Mamba1 => self.mamba1(),
+            Memory::MambaHybrid if !self.keys.has("ssm.group_count") => self.mamba1(),
             Memory::MambaOrFeedForward
                 if self.widths.get(layer).is_some_and(|width| *width > 0) =>
             {
-                alone(Mixer::None)
+                Ok(Mixer::None)
             }
-            Memory::Mamba2 | Memory::MambaOrFeedForward => alone(self.mamba(true)?),
-            Memory::MambaBeside => Ok((self.attention(layer)?, Some(self.mamba(true)?))),
-            Memory::DeltaNet => {
-                if self.is_delta_net(layer)? {
-                    alone(self.delta_net()?)
-                } else {
-                    alone(self.attention(layer)?)
-                }
-            }
-            Memory::Kimi => alone(self.kimi(layer)?),
+            Memory::Mamba2
+            | Memory::MambaHybrid
+            | Memory::MambaOrFeedForward
+            | Memory::MambaParallel => self.mamba2(),
+            Memory::DeltaNet if self.is_delta_net(layer)? => self.delta_net(),
+            Memory::DeltaNet => self.attention(layer),
+            Memory::Kimi => self.kimi(layer),
             Memory::ShortConvolution => {
                 let conv = self.keys.positive("shortconv.l_cache")?;
-                alone(Mixer::Recurrent(Recurrent::ShortConv {
+                Ok(Mixer::Recurrent(Recurrent::ShortConv {
                     width: self.hidden,
                     conv,
                 }))
             }
             Memory::Rwkv => {
                 let head_size = self.keys.positive("wkv.head_size")?;
-                // `llama_hparams::token_shift_count` is 2 where the file does not say.
+                // `llama_hparams::token_shift_count` defaults to 2.
                 let token_shift = self.keys.optional("token_shift_count")?.unwrap_or(2);
-                alone(Mixer::Recurrent(Recurrent::Rwkv {
+                Ok(Mixer::Recurrent(Recurrent::Rwkv {
                     hidden: self.hidden,
                     head_size,
                     token_shift,
@@ -108,8 +116,10 @@ impl Facts<'_, '_> {
         }
     }
 
-    /// Elements of a head: the key, else the width divided by the query heads of the first layer
-    /// that has any (`llama_model::load_hparams` divides by those of layer 0).
+    /// Returns the elements of a head.
+    ///
+    /// They default to the width divided by the query heads of the first layer that has any.
+    /// `llama_model::load_hparams` divides by those of layer 0.
     fn head_dim(&self, key: &str) -> Result<u64, Unsupported> {
         if let Some(given) = self.keys.optional(key)? {
             return Ok(given);
@@ -135,9 +145,9 @@ impl Facts<'_, '_> {
     }
 
     fn attention(&self, layer: usize) -> Result<Mixer, Unsupported> {
-        let (heads, kv_heads) = self.heads.of(layer);
+        let (heads, kv_heads) = (self.heads.query_heads(layer), self.heads.kv_heads(layer));
         if kv_heads == 0 {
-            // No cache: a skipped or linear block (Nemotron-NAS).
+            // A skipped or linear block has no cache (Nemotron-NAS).
             return Ok(Mixer::None);
         }
 
@@ -151,9 +161,9 @@ impl Facts<'_, '_> {
         }
 
         let span = self.spans.get(layer).copied().unwrap_or(Span::Full);
-        let windowed =
+        let has_window_dims =
             matches!(span, Span::Sliding { .. }) && self.keys.has("attention.key_length_swa");
-        let (key, value) = if windowed {
+        let (key, value) = if has_window_dims {
             ("attention.key_length_swa", "attention.value_length_swa")
         } else {
             ("attention.key_length", "attention.value_length")
@@ -182,7 +192,7 @@ impl Facts<'_, '_> {
             keys.optional("attention.value_length_mla")?
                 .filter(|length| *length > 0),
         ) else {
-            // Older files: llama.cpp expands the latent and caches all heads.
+            // For older files, llama.cpp expands the latent and caches all heads.
             return self.attention(layer);
         };
 
@@ -195,7 +205,7 @@ impl Facts<'_, '_> {
             ));
         };
 
-        let (heads, _) = self.heads.of(layer);
+        let heads = self.heads.query_heads(layer);
         let indexer = if with_indexer {
             Some(Indexer {
                 head_dim: keys.positive("attention.indexer.key_length")?,
@@ -219,23 +229,21 @@ impl Facts<'_, '_> {
         }))
     }
 
-    fn mamba(&self, second: bool) -> Result<Mixer, Unsupported> {
-        let keys = self.keys;
-        let conv = keys.positive("ssm.conv_kernel")?;
+    fn mamba1(&self) -> Result<Mixer, Unsupported> {
+        let conv = self.keys.positive("ssm.conv_kernel")?;
+        let inner = self.keys.positive("ssm.inner_size")?;
+        let state = self.keys.positive("ssm.state_size")?;
 
-        let (inner, state) = (
-            keys.positive("ssm.inner_size")?,
-            keys.positive("ssm.state_size")?,
-        );
-        if !second {
-            return Ok(Mixer::Recurrent(Recurrent::Mamba1 { inner, state, conv }));
-        }
+        Ok(Mixer::Recurrent(Recurrent::Mamba1 { inner, state, conv }))
+    }
 
-        let (heads, groups) = (
-            keys.positive("ssm.time_step_rank")?,
-            keys.required("ssm.group_count")?,
-        );
-        let head_dim = self.divided(inner, heads)?;
+    fn mamba2(&self) -> Result<Mixer, Unsupported> {
+        let conv = self.keys.positive("ssm.conv_kernel")?;
+        let inner = self.keys.positive("ssm.inner_size")?;
+        let state = self.keys.positive("ssm.state_size")?;
+        let heads = self.keys.positive("ssm.time_step_rank")?;
+        let groups = self.keys.required("ssm.group_count")?;
+        let head_dim = self.state_head_dim(inner, heads)?;
 
         Ok(Mixer::Recurrent(Recurrent::Mamba2 {
             inner,
@@ -247,7 +255,8 @@ impl Facts<'_, '_> {
         }))
     }
 
-    fn divided(&self, inner: u64, heads: u64) -> Result<u64, Unsupported> {
+    /// Returns the elements of a state head.
+    fn state_head_dim(&self, inner: u64, heads: u64) -> Result<u64, Unsupported> {
         if inner.is_multiple_of(heads) {
             Ok(inner / heads)
         } else {
@@ -288,13 +297,13 @@ impl Facts<'_, '_> {
             key_heads: keys.positive("ssm.group_count")?,
             value_heads,
             key_dim: keys.positive("ssm.state_size")?,
-            value_dim: self.divided(inner, value_heads)?,
+            value_dim: self.state_head_dim(inner, value_heads)?,
             conv: keys.positive("ssm.conv_kernel")?,
         }))
     }
 
     fn kimi(&self, layer: usize) -> Result<Mixer, Unsupported> {
-        let (heads, _) = self.heads.of(layer);
+        let heads = self.heads.query_heads(layer);
         let head_dim = self.keys.positive("kda.head_dim")?;
         let conv = self.keys.positive("ssm.conv_kernel")?;
 

@@ -1,7 +1,7 @@
-//! From GGUF metadata to an [`Architecture`].
+//! The [`Architecture`] that GGUF metadata describes.
 //!
-//! Keys: ggml `docs/gguf.md` and llama.cpp `src/llama-arch.cpp` (`LLM_KV_NAMES`); their defaults:
-//! `llama_model::load_hparams` (`src/llama-model.cpp`).
+//! Source of the keys: ggml `docs/gguf.md` and llama.cpp `src/llama-arch.cpp` (`LLM_KV_NAMES`).
+//! Source of their defaults: `llama_model::load_hparams` (`src/llama-model.cpp`).
 
 mod families;
 mod keys;
@@ -9,14 +9,15 @@ mod mixers;
 mod windows;
 
 use super::Gguf;
+use crate::model::TensorClass;
 use crate::model::architecture::{
     Architecture, Encoder, Experts, FeedForward, Layer, Mixer, Span, Task, Unsupported,
 };
 use families::{GgufFamily, Purpose};
 use keys::Keys;
-use mixers::{Facts, Heads};
+use mixers::{Heads, LayerFacts};
 
-/// What the metadata says of the model.
+/// Reads the model's architecture from the metadata.
 pub fn architecture(gguf: &Gguf) -> Result<Architecture, Unsupported> {
     let Some(name) = gguf.family() else {
         let key = "general.architecture".to_owned();
@@ -39,7 +40,7 @@ pub fn architecture(gguf: &Gguf) -> Result<Architecture, Unsupported> {
         .memory
         .foreign_keys()
         .iter()
-        .find_map(|start| keys.first_that_begins(start))
+        .find_map(|prefix| keys.first_with_prefix(prefix))
     {
         return Err(Unsupported::Family {
             class: name.to_owned(),
@@ -68,7 +69,7 @@ pub fn architecture(gguf: &Gguf) -> Result<Architecture, Unsupported> {
     let widths = widths(&keys, all_layers)?;
     let own_caches = own_caches(&keys, &family, layer_count)?;
 
-    let facts = Facts {
+    let facts = LayerFacts {
         hidden,
         heads: Heads::read(&keys, all_layers)?,
         spans: windows::spans(&keys, family.windows, layer_count, all_layers)?,
@@ -79,13 +80,7 @@ pub fn architecture(gguf: &Gguf) -> Result<Architecture, Unsupported> {
 
     let mut layers = Vec::new();
     for layer in 0..usize::try_from(layer_count).unwrap_or(0) {
-        layers.push(self::layer(
-            &keys,
-            &family,
-            &facts,
-            experts.is_some(),
-            layer,
-        )?);
+        layers.push(build_layer(&family, &facts, experts.is_some(), layer)?);
     }
 
     Ok(Architecture {
@@ -103,7 +98,7 @@ pub fn architecture(gguf: &Gguf) -> Result<Architecture, Unsupported> {
         layers,
         encoder: encoder(&keys, &family, all_layers)?,
         experts,
-        // llama.cpp computes positions as it goes and keeps no table.
+        // llama.cpp computes positions on the fly and has no table of them.
         rope: Vec::new(),
         tied_embeddings: Some(!has_tensor(gguf, "output.weight")),
         dtype: None,
@@ -128,8 +123,8 @@ fn task(keys: &Keys<'_>, family: &GgufFamily) -> Result<Task, Unsupported> {
         Purpose::Encode => Task::Encode,
         Purpose::Pool => Task::Pool,
         Purpose::EncodeDecode => Task::EncodeDecode,
-        // `pooling_type` 0 is none; llama.cpp serves such a decoder as an embedding model, cache
-        // and all.
+        // `pooling_type` 0 means no pooling. llama.cpp serves a decoder with another type as an
+        // embedding model and still creates the cache.
         Purpose::Generate => match keys.optional("pooling_type")? {
             Some(kind) if kind > 0 => Task::Pool,
             _ => Task::Generate,
@@ -153,7 +148,9 @@ fn encoder(
     }))
 }
 
-/// Layers that own a cache: `attention.shared_kv_layers` of the last ones do not.
+/// Returns the number of layers with a cache of their own.
+///
+/// The last `attention.shared_kv_layers` layers share the cache of an earlier one.
 fn own_caches(keys: &Keys<'_>, family: &GgufFamily, layers: u64) -> Result<u64, Unsupported> {
     match keys.optional("attention.shared_kv_layers")? {
         Some(shared) => layers.checked_sub(shared).ok_or_else(|| {
@@ -168,10 +165,9 @@ fn own_caches(keys: &Keys<'_>, family: &GgufFamily, layers: u64) -> Result<u64, 
 }
 
 fn widths(keys: &Keys<'_>, layers: u64) -> Result<Vec<u64>, Unsupported> {
-    let none = || (0..layers).map(|_| 0).collect();
     Ok(keys
         .per_layer("feed_forward_length", layers)?
-        .unwrap_or_else(none))
+        .unwrap_or_else(|| (0..layers).map(|_| 0).collect()))
 }
 
 fn experts(keys: &Keys<'_>, layers: u64) -> Result<Option<Experts>, Unsupported> {
@@ -192,10 +188,11 @@ fn experts(keys: &Keys<'_>, layers: u64) -> Result<Option<Experts>, Unsupported>
         .per_layer("feed_forward_length", layers)?
         .and_then(|widths| widths.into_iter().max());
 
-    // Mixtral and its like give the expert's width as the dense one (`n_ff_exp ? n_ff_exp : n_ff`).
+    // Mixtral and similar families state the expert's width as the dense one
+    // (`n_ff_exp ? n_ff_exp : n_ff`).
     let width = match keys
         .per_layer("expert_feed_forward_length", layers)?
-        .and_then(|w| w.into_iter().max())
+        .and_then(|widths| widths.into_iter().max())
     {
         Some(width) if width > 0 => width,
         _ => dense
@@ -219,14 +216,13 @@ fn experts(keys: &Keys<'_>, layers: u64) -> Result<Option<Experts>, Unsupported>
     }))
 }
 
-fn layer(
-    keys: &Keys<'_>,
+fn build_layer(
     family: &GgufFamily,
-    facts: &Facts<'_, '_>,
+    facts: &LayerFacts<'_, '_>,
     has_experts: bool,
     index: usize,
 ) -> Result<Layer, Unsupported> {
-    let (mut mixer, mut beside) = facts.mixers(family.memory, index)?;
+    let (mut mixer, mut second_mixer) = facts.mixers(family.memory, index)?;
     if family.purpose == Purpose::Encode
         && let Mixer::Attention(attention) = &mut mixer
     {
@@ -238,29 +234,35 @@ fn layer(
     {
         let mut cross = attention.clone();
         cross.span = Span::Cross {
-            tokens: keys.required("context_length")?,
+            tokens: facts.keys.required("context_length")?,
         };
-        beside = Some(Mixer::Attention(cross));
+        second_mixer = Some(Mixer::Attention(cross));
     }
 
     Ok(Layer {
         mixer,
-        second_mixer: beside,
+        second_mixer,
         feed_forward: feed_forward(facts, has_experts, index),
     })
 }
 
-/// Experts where the layer has a router; so the tensors say it, whatever rule the family numbers
-/// its layers by.
-fn feed_forward(facts: &Facts<'_, '_>, has_experts: bool, index: usize) -> FeedForward {
+/// Returns the feed-forward block of a layer.
+///
+/// A layer has experts if it has the tensor of a router, so no rule about layer numbers is needed.
+/// Without any router tensor, all layers have experts.
+fn feed_forward(facts: &LayerFacts<'_, '_>, has_experts: bool, index: usize) -> FeedForward {
     let layer = u32::try_from(index).unwrap_or(u32::MAX);
-    let routed =
-        |class: &&crate::model::TensorClass| &*class.pattern == "blk.*.ffn_gate_inp.weight";
-    let classes = || facts.keys.gguf.inventory.classes.iter().filter(routed);
-    let here = classes().any(|class| class.count_in(&(layer..layer.saturating_add(1))) > 0);
+    let layer = layer..layer.saturating_add(1);
+
+    let classes = &facts.keys.gguf.inventory.classes;
+    let routers: Vec<&TensorClass> = classes
+        .iter()
+        .filter(|class| &*class.pattern == "blk.*.ffn_gate_inp.weight")
+        .collect();
+    let has_router = routers.is_empty() || routers.iter().any(|class| class.count_in(&layer) > 0);
 
     match facts.widths.get(index).copied() {
-        _ if has_experts && (here || classes().next().is_none()) => FeedForward::Experts,
+        _ if has_experts && has_router => FeedForward::Experts,
         Some(width) if width > 0 => FeedForward::Dense { width },
         _ => FeedForward::None,
     }
