@@ -267,9 +267,9 @@ async fn failed_packing_is_reported() {
             "pack kinds/dense -o /nonexistent/folder/x",
             2,
             "usage",
-            "/nonexistent/folder/x cannot be written",
+            "cannot write /nonexistent/folder/x",
         ),
-        ("pack kinds/dense -o .", 2, "usage", ". cannot be written"),
+        ("pack kinds/dense -o .", 2, "usage", "cannot write ."),
         (
             "pack kinds/none -o x",
             5,

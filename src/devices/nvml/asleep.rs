@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use hf_mem_core::device::{Device, Snapshot, declared, identity};
+use hf_mem_core::device::{Device, Snapshot, UnusableReason, declared, identity};
 
 use super::device::{minimal_facts, unreadable};
 use super::health;
@@ -47,7 +47,7 @@ pub fn sleeping_snapshot(options: &NvmlOptions) -> Option<Snapshot> {
         .zip(&power_states)
         .map(|(index, state)| asleep(state, index, &[]))
         .collect();
-    identity::settle(&mut devices);
+    identity::normalize(&mut devices);
 
     Some(Snapshot {
         source: "nvml".to_owned(),

@@ -145,7 +145,7 @@ impl NvmlReader {
             });
         }
 
-        identity::settle(&mut pass.devices);
+        identity::normalize(&mut pass.devices);
         use_shared_pool_once(&mut pass.devices);
 
         let whole_gpus = pass

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use hf_mem_core::device::{Device, Snapshot};
+use hf_mem_core::device::{Device, Snapshot, UnusableReason};
 use tokio::sync::watch;
 
 use super::Reading;
