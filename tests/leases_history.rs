@@ -62,7 +62,7 @@ fn holder_without_lease_is_explained() {
     until("the first reading", || {
         explain(&state, &[])
             .1
-            .contains("no process was seen to hold memory")
+            .contains("no process was seen using memory")
     });
 
     // There is no lease and no question: only background readings see the process.

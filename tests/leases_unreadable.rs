@@ -218,7 +218,7 @@ fn unwritable_release_fails_and_survives_kill() {
     fs::rename(&state, &away).unwrap();
     until("the lease's expiry", || listed(&client).is_empty());
     until("the fault", || {
-        fault(&client).is_some_and(|why| why.contains("could not be written"))
+        fault(&client).is_some_and(|why| why.contains("cannot write changes to"))
     });
     fs::rename(&away, &state).unwrap();
 

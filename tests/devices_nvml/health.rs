@@ -72,7 +72,7 @@ fn warnings(machine: &Machine) -> Vec<String> {
         .read_device()
         .warnings
         .iter()
-        .map(|warning| warning.reason.clone())
+        .map(|warning| warning.reason.to_string())
         .collect()
 }
 

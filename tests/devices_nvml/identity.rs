@@ -1,7 +1,7 @@
 //! The names, UUIDs and processes of devices.
 
 use hf_mem_core::bytes::Bytes;
-use hf_mem_core::device::ProcessKind;
+use hf_mem_core::device::{ProcessKind, WarningReason};
 use simulated_nvml::{Fault, Gpu, HolderKind, Process, Scenario, codes, profiles};
 
 use super::{Machine, reason, reason_of, reasons};
@@ -21,7 +21,7 @@ fn unreadable_name_costs_only_name() {
             ("usable", "GPU 0 (unreadable)")
         );
         assert!(device.free_bytes.is_some());
-        assert_eq!(device.warnings[0].reason, "name_unreadable");
+        assert_eq!(device.warnings[0].reason, WarningReason::NameUnreadable);
     }
 
     let lost = profiles::l40s().fault("nvmlDeviceGetName", Fault::code(codes::GPU_IS_LOST));
@@ -47,7 +47,7 @@ fn second_device_with_uuid_is_unusable() {
         .read()
         .devices;
     assert_eq!(reasons(&devices), ["usable", "duplicate_uuid"]);
-    assert_eq!(devices[1].warnings[0].reason, "duplicate_uuid");
+    assert_eq!(devices[1].warnings[0].reason, WarningReason::DuplicateUuid);
 
     assert_ne!(
         devices[0].facts.uuid, devices[1].facts.uuid,

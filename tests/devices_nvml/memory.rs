@@ -1,7 +1,7 @@
 //! The figures of device memory.
 
 use hf_mem_core::bytes::Bytes;
-use hf_mem_core::device::{DeviceKind, LinkKind, declared};
+use hf_mem_core::device::{DeviceKind, LinkKind, WarningReason, declared};
 use simulated_nvml::{Gpu, HolderKind, Process, Scenario, codes, profiles};
 
 use super::{Machine, reason, reasons};
@@ -159,7 +159,7 @@ fn page_cache_warning(gpu: Gpu, files: &[(&str, &str)]) -> Option<String> {
     device
         .warnings
         .into_iter()
-        .find(|warning| warning.reason == "page_cache")
+        .find(|warning| warning.reason == WarningReason::PageCache)
         .map(|warning| warning.message)
 }
 
