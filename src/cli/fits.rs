@@ -8,17 +8,9 @@ use super::arguments::{
 };
 use super::connection::AnswerEffort;
 use super::output::{self, Output, runtime_problem};
+use super::question::QuestionKind;
 use super::{exit, in_process, offline_leases, question, reserve, text};
 use crate::api::client::{ClientError, block_on};
-
-/// The kind of a question.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum QuestionKind {
-    /// Whether and how the model fits.
-    Fits,
-    /// What the model needs.
-    Estimate,
-}
 
 /// Runs `fits`.
 pub(super) fn fits(arguments: &FitsArguments) -> u8 {

@@ -14,8 +14,8 @@ use hf_mem_core::report::{Answer, Problem, Question};
 use tokio::sync::watch;
 
 use super::arguments::{HostArguments, QuestionArguments};
-use super::fits::QuestionKind;
 use super::output;
+use super::question::QuestionKind;
 use super::site::Site;
 use crate::devices::holders::HostRoots;
 use crate::devices::nvml::{Margins, NvmlOptions};

@@ -7,6 +7,15 @@ use hf_mem_core::report::question::{
 
 use crate::cli::arguments::{ContextArgument, OffloadArgument, QuestionOptions};
 
+/// The kind of a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum QuestionKind {
+    /// Whether and how the model fits.
+    Fits,
+    /// What the model needs.
+    Estimate,
+}
+
 /// Returns the question of `arguments` about `model`, whose name is still as typed.
 pub(super) fn question(model: &str, arguments: &QuestionOptions) -> Question {
     let (engine, version) = match arguments.engine.clone() {

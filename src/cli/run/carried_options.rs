@@ -9,7 +9,7 @@ use hf_mem_core::report::Question;
 use hf_mem_core::report::question::{ContextQuestion, OffloadRule};
 use serde_json::Value;
 
-use super::server_line::Server;
+use super::server::Server;
 
 /// Ollama parameters that `run` passes to the server in environment variables.
 const SET_BY_VARIABLES: &[&str] = &[

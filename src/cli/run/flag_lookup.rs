@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use super::server::Server;
 use super::server_flags::FlagMeaning;
-use super::server_line::Server;
 
 /// A flag, as typed.
 #[derive(Debug)]

@@ -10,7 +10,8 @@ use serde_json::Value;
 use super::carried_options::drop_uncarried;
 use super::command::PLACEHOLDER;
 use super::loaded_model::settle_model;
-use super::server_line::{self, Server, ServerLine};
+use super::server::Server;
+use super::server_line::{self, ServerLine};
 use super::wrapper::Variables;
 use crate::cli::arguments::LeaseBasis;
 

@@ -13,6 +13,7 @@ mod handover;
 mod lease_basis;
 mod loaded_model;
 mod renewal;
+mod server;
 mod server_flags;
 mod server_line;
 mod server_variables;

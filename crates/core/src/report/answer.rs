@@ -9,6 +9,7 @@ use serde_json::Value;
 
 pub use super::model::{AdapterAnswer, ModelAnswer};
 pub use super::shortfall::Shortfall;
+pub use super::verdict::Verdict;
 
 use super::file::FilesAnswer;
 use super::lease::LeaseAnswer;
@@ -16,21 +17,6 @@ use super::problem::Reason;
 use crate::engines::{Basis, ComponentName};
 use crate::report::strategy::Strategy;
 use crate::wire_word::{WireWord, words};
-
-/// The verdict of an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// The high end of the need is available.
-    Fits,
-    /// The likely need is available, the high end is not.
-    Tight,
-    /// The likely need is not available.
-    DoesNotFit,
-    /// The verdict cannot be determined.
-    Unknown,
-}
 
 /// An answer.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

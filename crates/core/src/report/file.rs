@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::answer::Verdict;
+use super::verdict::Verdict;
 use crate::engines::Basis;
 use crate::report::strategy::Strategy;
 use crate::wire_word::WireWord;

@@ -16,6 +16,7 @@ pub mod raw_json;
 mod shortfall;
 pub mod strategy;
 pub mod together;
+mod verdict;
 
 pub use answer::Answer;
 pub use problem::Problem;

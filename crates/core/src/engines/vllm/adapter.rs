@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::settings::{ENGINE, unsupported};
+use super::refusal::{ENGINE, unsupported};
 use crate::engines::EngineError;
 use crate::model::Adapter;
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::settings::{ENGINE, unsupported};
+use super::refusal::{ENGINE, unsupported};
 use crate::engines::shared::asked::{asked_dtype, asked_kv_cache_dtype};
 use crate::engines::shared::dtype::{ComputeDtype, KvDtype};
 use crate::engines::shared::parameters::Parameters;

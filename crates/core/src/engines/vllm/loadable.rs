@@ -1,6 +1,6 @@
 //! Models and methods that vLLM does not load.
 
-use super::settings::{ENGINE, unsupported};
+use super::refusal::{ENGINE, unsupported};
 use crate::engines::shared::checkpoint_checks::{
     encodes_raw_audio, is_packed_for_mlx, shown_method,
 };

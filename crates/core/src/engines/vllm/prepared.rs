@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::VllmPrepared;
 use super::cache_bytes::VariableBytes;
 use super::device_support::{Demands, device_support};
-use super::settings::unsupported;
+use super::refusal::unsupported;
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
 use crate::engines::shared::split_rules::legal_splits;

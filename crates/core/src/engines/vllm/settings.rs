@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::constants::Constants;
 use super::dtypes::{compute_dtype, kv_dtype};
 use super::flags::flags;
+use super::refusal::{ENGINE, unsupported};
 use super::step_limits::{GpuClass, StepLimits};
 use super::workload::workload;
 use crate::bytes::Bytes;
@@ -18,9 +19,6 @@ use crate::engines::shared::shard_size::Online;
 use crate::engines::{EngineError, EngineRequest, Workload};
 use crate::model::architecture::{Mixer, Span};
 use crate::model::{Architecture, Dtype};
-
-/// The engine's name in errors.
-pub(super) const ENGINE: &str = "vllm";
 
 /// The environment variable that keeps the hybrid manager on for chunked local attention.
 pub(super) const CHUNKED_WITH_MANAGER: &str = "VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE";
@@ -361,14 +359,6 @@ fn has_chunked_attention(architecture: &Architecture) -> bool {
             Mixer::Attention(attention) if matches!(attention.span, Span::Chunked { .. })
         )
     })
-}
-
-/// The `unsupported_architecture` error for this engine.
-pub(super) fn unsupported(why: impl Into<String>) -> EngineError {
-    EngineError::Unsupported {
-        engine: ENGINE,
-        why: why.into(),
-    }
 }
 
 /// A share in millionths as the decimal that a command line takes: `0.92`.

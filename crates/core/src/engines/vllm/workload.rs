@@ -1,6 +1,6 @@
 //! The workload in force: the context and the number of sequences.
 
-use super::settings::ENGINE;
+use super::refusal::ENGINE;
 use crate::engines::shared::parameters::Parameters;
 use crate::engines::{AskedContext, EngineError, EngineRequest, Workload};
 use crate::model::Architecture;
