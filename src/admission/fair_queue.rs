@@ -1,7 +1,8 @@
-//! A queue in which users take queue. Each user's items stay in the order of their arrival. A user
-//! with many or long requests delays its own.
+//! A queue that serves users in turn, and each user's items in the order of their arrival. A user
+//! with many or long requests delays only its own.
 //!
-//! It shares the broker's time only. Memory is granted in the order of the lease queue.
+//! The turns share the broker's time: they order the first decision on each request. Requests that
+//! then wait for memory are served in the order of the lease queue.
 
 use std::collections::{HashMap, VecDeque};
 

@@ -67,9 +67,9 @@ impl AttributedParts {
     /// The most that can be attributed of a process that holds `used` to a lease with this
     /// baseline, of a reading at `baseline_at`.
     ///
-    /// Memory above a baseline is attributed only once: for each baseline at or below this one,
-    /// what is attributed above it stays within `used`. What an ended lease took while this one was
-    /// live may be above all of them.
+    /// Each byte above a baseline belongs to one lease. So, for this baseline and each lower one, the
+    /// memory attributed above it must stay within `used`; the tightest of these limits holds. A
+    /// lease that has ended may have taken memory above all of them.
     fn remaining(&self, used: Bytes, baseline: Bytes, baseline_at: Boottime) -> Bytes {
         self.0
             .iter()

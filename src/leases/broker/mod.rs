@@ -102,7 +102,7 @@ const COMMAND_CAPACITY: usize = 256;
 /// How many events a slow subscriber may be behind before it loses some.
 const EVENT_CAPACITY: usize = 1024;
 
-/// The owner of the ledger.
+/// Starts the broker: the thread that alone owns the ledger. [`BrokerHandle`] is the way to it.
 #[derive(Debug)]
 pub struct LeaseBroker;
 

@@ -52,11 +52,12 @@ fn parameter(header: &str, key: &str) -> Option<u64> {
     })
 }
 
-/// Returns the wait before the next attempt: the server's wait and up to a tenth more, else
-/// [`delay`].
+/// Returns the wait before the next attempt: the longer of the server's wait and the backoff, plus
+/// up to a tenth of the server's wait.
+///
 /// The extra tenth spreads the hosts of a fleet that all received the same wait.
 pub(super) fn retry_delay(server_wait: Option<Duration>, attempt: u32, jitter: u64) -> Duration {
-    let backoff = delay(attempt, jitter);
+    let backoff = backoff_delay(attempt, jitter);
     server_wait.map_or(backoff, |server_wait| {
         let more = f64::from(u32::try_from(jitter % 1024).unwrap_or(0)) / 10_240.0;
         server_wait
@@ -67,7 +68,7 @@ pub(super) fn retry_delay(server_wait: Option<Duration>, attempt: u32, jitter: u
 
 /// Returns the wait before the next attempt after `attempt`, which counts from 1.
 /// The wait doubles with every attempt. `jitter` picks a value between half of it and all of it.
-pub(super) fn delay(attempt: u32, jitter: u64) -> Duration {
+pub(super) fn backoff_delay(attempt: u32, jitter: u64) -> Duration {
     let whole = FIRST_DELAY
         .saturating_mul(1 << attempt.saturating_sub(1).min(16))
         .min(MAX_DELAY);
@@ -75,7 +76,7 @@ pub(super) fn delay(attempt: u32, jitter: u64) -> Duration {
     half + half.mul_f64(f64::from(u32::try_from(jitter % 1024).unwrap_or(0)) / 1024.0)
 }
 
-/// Returns the jitter for [`delay`], different in each process and call. Hosts of a fleet that
+/// Returns the jitter for [`backoff_delay`], different in each process and call. Hosts of a fleet that
 /// restart together must not send requests together.
 pub(super) fn jitter() -> u64 {
     RandomState::new().hash_one(SystemTime::now())
@@ -137,9 +138,9 @@ mod tests {
 
     #[test]
     fn delays_grow_up_to_a_maximum() {
-        assert_eq!(delay(1, 0), Duration::from_millis(125));
-        assert!(delay(1, 1023) <= FIRST_DELAY);
-        assert!(delay(3, 0) >= Duration::from_millis(500));
-        assert!(delay(u32::MAX, u64::MAX) <= MAX_DELAY);
+        assert_eq!(backoff_delay(1, 0), Duration::from_millis(125));
+        assert!(backoff_delay(1, 1023) <= FIRST_DELAY);
+        assert!(backoff_delay(3, 0) >= Duration::from_millis(500));
+        assert!(backoff_delay(u32::MAX, u64::MAX) <= MAX_DELAY);
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::request_slots::HubRequestSlots;
 use super::stats::HubStats;
-use super::throttle::HubThrottle;
 use crate::repository::settings::HubLimits;
 
 /// The budget of one model.
@@ -21,7 +21,7 @@ pub(super) struct Budget {
     bytes_left: AtomicU64,
     requests: AtomicU32,
     /// The limits that all models share.
-    pub(super) throttle: Arc<HubThrottle>,
+    pub(super) request_slots: Arc<HubRequestSlots>,
     /// End of the pause that the Hub asked for. One request receives it, and all wait.
     pause: Mutex<Option<Instant>>,
     /// Counts how every request ended, of this model and all others.
@@ -31,7 +31,7 @@ pub(super) struct Budget {
 impl Budget {
     pub(super) fn new(
         limits: &HubLimits,
-        throttle: Arc<HubThrottle>,
+        request_slots: Arc<HubRequestSlots>,
         stats: Arc<HubStats>,
     ) -> Self {
         let started = Instant::now();
@@ -42,7 +42,7 @@ impl Budget {
             attempt: limits.attempt,
             bytes_left: AtomicU64::new(limits.bytes),
             requests: AtomicU32::new(0),
-            throttle,
+            request_slots,
             pause: Mutex::new(None),
             stats,
         }
@@ -126,7 +126,7 @@ mod tests {
             ..HubLimits::default()
         };
 
-        let budget = Budget::new(&limits, Arc::new(HubThrottle::new(1)), Arc::default());
+        let budget = Budget::new(&limits, Arc::new(HubRequestSlots::new(1)), Arc::default());
         assert_eq!(budget.left(), Duration::ZERO);
         let day = Duration::from_secs(86_400);
         budget.exclude_wait(day);

@@ -1,4 +1,4 @@
-//! The client of all Hubs: connections, throttle and statistics that its readings share.
+//! The client of all Hubs: connections, request slots and statistics that its readings share.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,9 +9,9 @@ use tokio::time::Instant;
 use super::budget::Budget;
 use super::http::{self, Http};
 use super::reading::HubReading;
+use super::request_slots::HubRequestSlots;
 use super::resolve_cache::ResolveCache;
 use super::stats::HubStats;
-use super::throttle::HubThrottle;
 use crate::files::{Disk, FileThreads};
 use crate::repository::error::SourceError;
 use crate::repository::settings::HubSettings;
@@ -27,7 +27,7 @@ const MAX_CERTIFICATE_BYTES: u64 = 16 << 20;
 #[derive(Debug)]
 pub(in crate::repository) struct HubClient {
     settings: HubSettings,
-    throttle: Arc<HubThrottle>,
+    request_slots: Arc<HubRequestSlots>,
     files: FileThreads,
     http: OnceCell<Http>,
     stats: Arc<HubStats>,
@@ -37,10 +37,10 @@ pub(in crate::repository) struct HubClient {
 impl HubClient {
     /// Creates a client that reads certificates on the threads of `files`.
     pub(in crate::repository) fn new(settings: HubSettings, files: FileThreads) -> Self {
-        let throttle = Arc::new(HubThrottle::new(settings.limits.concurrency));
+        let request_slots = Arc::new(HubRequestSlots::new(settings.limits.concurrency));
         Self {
             settings,
-            throttle,
+            request_slots,
             files,
             http: OnceCell::new(),
             stats: Arc::default(),
@@ -69,7 +69,7 @@ impl HubClient {
 
         let budget = Budget::new(
             &self.settings.limits,
-            Arc::clone(&self.throttle),
+            Arc::clone(&self.request_slots),
             Arc::clone(&self.stats),
         );
 

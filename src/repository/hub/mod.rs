@@ -18,9 +18,9 @@ mod model_info;
 mod reading;
 mod refusal;
 mod request;
+mod request_slots;
 mod resolve_cache;
 mod stats;
-mod throttle;
 
 pub(super) use client::HubClient;
 pub(super) use model_info::{Revision, is_commit};

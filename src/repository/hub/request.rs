@@ -80,7 +80,10 @@ pub(super) async fn get(
 
         let outcome = {
             let deadline = budget.deadline();
-            let _slot = budget.throttle.acquire(context.endpoint, deadline).await;
+            let _slot = budget
+                .request_slots
+                .acquire(context.endpoint, deadline)
+                .await;
             attempt(http, url, token, part, context, budget).await
         };
 
@@ -155,7 +158,10 @@ pub(super) async fn get_once(
 ) -> Option<HubResponse> {
     budget.wait_for_pause().await;
     let deadline = budget.deadline();
-    let _slot = budget.throttle.acquire(context.endpoint, deadline).await;
+    let _slot = budget
+        .request_slots
+        .acquire(context.endpoint, deadline)
+        .await;
     attempt(http, url, token, part, context, budget).await.ok()
 }
 
@@ -257,14 +263,14 @@ async fn send(
     }
 
     let _first = budget
-        .throttle
+        .request_slots
         .wait_for_first(url, budget.attempt_deadline())
         .await;
     budget.count_request();
 
     match timeout_at(budget.attempt_deadline(), request.send()).await {
         Ok(Ok(response)) => {
-            budget.throttle.record_answer(url);
+            budget.request_slots.record_answer(url);
             budget
                 .stats
                 .count_request(HubOutcome::of(response.status()));

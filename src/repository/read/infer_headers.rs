@@ -9,9 +9,10 @@
 //! 1. the length of each unread file, less its predicted data, leaves a header of exactly the
 //!    length that such tensors need;
 //! 2. the data of all files adds up to the index's `total_size`;
-//! 3. elements by type add up to the Hub's own totals.
+//! 3. the Hub lists its totals, and the elements by type add up to them.
 //!
-//! Otherwise, or if a kind has two shapes, the reader reads every header.
+//! Otherwise, or if a kind has two shapes, the reader reads every header. Before any of this, it
+//! tries to predict all tensors from the configuration, without a header (`predict_from_config`).
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -41,7 +41,8 @@ pub(super) fn check(
     }
 }
 
-/// The rank of an adapter whose kind vLLM can load; why not otherwise.
+/// Returns the rank of an adapter: `None` if its file does not state it, an error if vLLM cannot
+/// load its kind.
 fn loadable_rank(adapter: &Adapter) -> Result<Option<u64>, String> {
     if adapter.method != "LORA" {
         return Err(format!(

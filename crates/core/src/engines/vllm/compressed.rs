@@ -32,7 +32,7 @@ pub(super) struct CompressedCache {
 }
 
 impl CompressedCache {
-    /// The caches; `None` if `layers` are of another family.
+    /// Returns the compressed caches of DeepSeek V4's layers; `None` if `layers` have no such caches.
     pub(super) fn new(layers: &CacheLayers) -> Option<Self> {
         let mut found = Self {
             ratios: Vec::new(),

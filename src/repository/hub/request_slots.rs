@@ -25,7 +25,7 @@ const MAX_HOSTS: usize = 256;
 
 /// Request slots, and the hosts with a recent answer.
 #[derive(Debug)]
-pub(super) struct HubThrottle {
+pub(super) struct HubRequestSlots {
     concurrency: usize,
     /// Keys are endpoints, so the settings bound their number.
     slots: Mutex<HashMap<String, Arc<Semaphore>>>,
@@ -38,7 +38,7 @@ struct Host {
     answered: Option<Instant>,
 }
 
-impl HubThrottle {
+impl HubRequestSlots {
     pub(super) fn new(concurrency: usize) -> Self {
         let concurrency = concurrency.clamp(1, Semaphore::MAX_PERMITS);
         Self {
@@ -118,52 +118,55 @@ mod tests {
 
     #[tokio::test]
     async fn first_request_goes_alone() {
-        let throttle = HubThrottle::new(4);
+        let request_slots = HubRequestSlots::new(4);
         let url = Url::parse("https://hub/x").expect("an address");
         let later = Instant::now() + Duration::from_secs(10);
-        let first = throttle
+        let first = request_slots
             .wait_for_first(&url, later)
             .await
             .expect("the first");
-        let mut second = Box::pin(throttle.wait_for_first(&url, later));
+        let mut second = Box::pin(request_slots.wait_for_first(&url, later));
         assert!(futures_util::poll!(&mut second).is_pending());
-        throttle.record_answer(&url);
+        request_slots.record_answer(&url);
         drop(first);
 
         assert!(
             second.await.is_none(),
             "the second follows at once and blocks no other"
         );
-        assert!(throttle.wait_for_first(&url, later).await.is_none());
+        assert!(request_slots.wait_for_first(&url, later).await.is_none());
         let plain = Url::parse("http://hub/x").expect("an address");
-        assert!(throttle.wait_for_first(&plain, later).await.is_none());
+        assert!(request_slots.wait_for_first(&plain, later).await.is_none());
     }
 
     #[tokio::test]
     async fn slots_of_one_hub_are_separate() {
-        let throttle = HubThrottle::new(1);
+        let request_slots = HubRequestSlots::new(1);
         let [hangs, other] =
             ["https://hangs/", "https://other/"].map(|url| Url::parse(url).expect("an address"));
         let later = Instant::now() + Duration::from_secs(10);
-        let held = throttle.acquire(&hangs, later).await.expect("the only one");
-        let mut waits = Box::pin(throttle.acquire(&hangs, later));
+        let held = request_slots
+            .acquire(&hangs, later)
+            .await
+            .expect("the only one");
+        let mut waits = Box::pin(request_slots.acquire(&hangs, later));
         assert!(futures_util::poll!(&mut waits).is_pending());
-        assert!(futures_util::poll!(Box::pin(throttle.acquire(&other, later))).is_ready());
+        assert!(futures_util::poll!(Box::pin(request_slots.acquire(&other, later))).is_ready());
         // A caller that leaves releases its place and its slot.
         drop((waits, held));
-        assert!(futures_util::poll!(Box::pin(throttle.acquire(&hangs, later))).is_ready());
+        assert!(futures_util::poll!(Box::pin(request_slots.acquire(&hangs, later))).is_ready());
     }
 
     #[tokio::test]
     async fn hung_first_request_delays_until_deadline() {
-        let throttle = HubThrottle::new(4);
+        let request_slots = HubRequestSlots::new(4);
         let url = Url::parse("https://hub/x").expect("an address");
-        let _first = throttle
+        let _first = request_slots
             .wait_for_first(&url, Instant::now() + Duration::from_secs(1))
             .await
             .expect("the first");
         assert!(
-            throttle
+            request_slots
                 .wait_for_first(&url, Instant::now())
                 .await
                 .is_none()
