@@ -7,9 +7,21 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-/// The most lookups that run at once. A lookup that hangs keeps its thread until the name service
-/// answers; this bounds their number.
-const MAX_LOOKUPS: usize = 16;
+/// The most lookups of one purpose that run at once. A lookup that hangs keeps its thread until the
+/// name service answers; this bounds their number.
+const MAX_LOOKUPS: usize = 6;
+
+/// The purposes of lookups. Each has slots of its own, so that hanging lookups of one kind do not
+/// keep the others from running.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Purpose {
+    /// Names in the configuration.
+    Configuration,
+    /// The groups of a caller.
+    Groups,
+    /// The names of users that hold memory.
+    UserNames,
+}
 
 /// Why a lookup has no result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -18,7 +30,7 @@ pub(super) enum LookupError {
     Failed(Errno),
     #[error("the name service has not answered for {} s", .0.as_secs_f32())]
     TimedOut(Duration),
-    #[error("{MAX_LOOKUPS} lookups already wait for the name service")]
+    #[error("{MAX_LOOKUPS} such lookups already wait for the name service")]
     TooMany,
     #[error("cannot start a thread for the lookup: {0}")]
     NoThread(String),
@@ -26,34 +38,36 @@ pub(super) enum LookupError {
 
 /// A slot of the [`MAX_LOOKUPS`]. It is released when the lookup ends, not when its caller stops
 /// waiting.
-struct LookupSlot;
+struct LookupSlot(&'static AtomicUsize);
 
-static RUNNING: AtomicUsize = AtomicUsize::new(0);
+static RUNNING: [AtomicUsize; 3] = [const { AtomicUsize::new(0) }; 3];
 
 impl LookupSlot {
-    fn take() -> Option<Self> {
-        RUNNING
+    fn take(purpose: Purpose) -> Option<Self> {
+        let running = &RUNNING[purpose as usize];
+        running
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |running| {
                 (running < MAX_LOOKUPS).then_some(running + 1)
             })
             .is_ok()
-            .then_some(Self)
+            .then_some(Self(running))
     }
 }
 
 impl Drop for LookupSlot {
     fn drop(&mut self) {
-        RUNNING.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// Runs `work` on a thread of its own and waits up to `deadline` for its result. Never call it on
 /// the runtime of a daemon that answers.
 pub(super) fn look_up<T: Send + 'static>(
+    purpose: Purpose,
     deadline: Duration,
     work: impl FnOnce() -> Result<T, Errno> + Send + 'static,
 ) -> Result<T, LookupError> {
-    let slot = LookupSlot::take().ok_or(LookupError::TooMany)?;
+    let slot = LookupSlot::take(purpose).ok_or(LookupError::TooMany)?;
     let (sender, receiver) = mpsc::sync_channel(1);
     let run_lookup = move || {
         let found = work();
@@ -81,7 +95,7 @@ mod tests {
     fn hanging_lookup_times_out() {
         let (end, until) = mpsc::channel::<()>();
         let deadline = Duration::from_millis(20);
-        let hanging = look_up(deadline, move || {
+        let hanging = look_up(Purpose::Groups, deadline, move || {
             // An error means that the test dropped its end.
             let _ = until.recv();
             Ok(())
@@ -89,6 +103,9 @@ mod tests {
 
         assert_eq!(hanging, Err(LookupError::TimedOut(deadline)));
         drop(end);
-        assert_eq!(look_up(Duration::from_secs(10), || Ok(7)), Ok(7));
+        assert_eq!(
+            look_up(Purpose::Groups, Duration::from_secs(10), || Ok(7)),
+            Ok(7)
+        );
     }
 }

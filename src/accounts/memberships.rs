@@ -1,13 +1,14 @@
 //! The groups of users, looked up off the runtime and cached for a short time.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 use tracing::warn;
 
-use super::{Accounts, look_up};
+use super::Accounts;
+use super::lookup::{LookupError, Purpose, look_up};
 use crate::poison_free_lock::lock_ignoring_poison;
 
 /// The longest wait for one user's groups.
@@ -16,7 +17,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// How long a result is used: the longest time until a change of memberships takes effect.
 const MAX_AGE: Duration = Duration::from_secs(60);
 
-/// How long a user counts as a member of no group after a lookup failed.
+/// How long a user's groups stay unknown after a lookup failed.
 const MAX_FAILURE_AGE: Duration = Duration::from_secs(10);
 
 /// The most users in the cache. Beyond it the cache is emptied.
@@ -29,82 +30,131 @@ const CONCURRENT_LOOKUPS: usize = 4;
 #[derive(Debug)]
 pub(crate) struct Memberships {
     accounts: Accounts,
-    known: Mutex<HashMap<u32, KnownGroups>>,
-    permits: Semaphore,
+    known: Arc<GroupCache>,
+    permits: Arc<Semaphore>,
 }
 
-#[derive(Debug)]
-struct KnownGroups {
-    groups: Arc<[u32]>,
-    expires: Instant,
-}
+/// A user's groups; `None` if the lookup failed.
+type Groups = Option<Arc<[u32]>>;
+
+/// The results of lookups, with the time until which each counts.
+#[derive(Debug, Default)]
+struct GroupCache(Mutex<HashMap<u32, (Groups, Instant)>>);
 
 impl Memberships {
     pub(crate) fn new(accounts: Accounts) -> Self {
         Self {
             accounts,
-            known: Mutex::default(),
-            permits: Semaphore::new(CONCURRENT_LOOKUPS),
+            known: Arc::default(),
+            permits: Arc::new(Semaphore::new(CONCURRENT_LOOKUPS)),
         }
     }
 
-    /// Returns the groups of `uid`; none while they are unknown.
-    pub(crate) async fn groups(&self, uid: u32) -> Arc<[u32]> {
-        if let Some(groups) = self.cached(uid) {
+    /// Returns the groups of `uid`; `None` while they are unknown. An unknown user has no groups.
+    pub(crate) async fn groups(&self, uid: u32) -> Groups {
+        if let Some(groups) = self.known.get(uid) {
             return groups;
         }
 
-        // The semaphore is never closed. Another request can have looked up the same user
-        // meanwhile.
-        let _permit = self.permits.acquire().await;
-        if let Some(groups) = self.cached(uid) {
+        // Another request can have looked up the same user meanwhile. The semaphore is never closed.
+        let permit = Arc::clone(&self.permits).acquire_owned().await.ok()?;
+        if let Some(groups) = self.known.get(uid) {
             return groups;
         }
 
-        let names = Arc::clone(&self.accounts.names);
-        let waiting =
-            tokio::task::spawn_blocking(move || look_up(DEADLINE, move || names.groups(uid)));
-
-        let (groups, max_age) = match waiting.await {
-            Ok(Ok(groups)) => (groups.into(), MAX_AGE),
-            Ok(Err(error)) => {
-                warn!(uid, %error, "cannot look up a user's groups; none counts for now");
-                (Arc::default(), MAX_FAILURE_AGE)
-            }
-            // The runtime is shutting down.
-            Err(_) => return Arc::default(),
+        // The lookup keeps its permit and records its result even if the client disconnects.
+        let (names, known) = (Arc::clone(&self.accounts.names), Arc::clone(&self.known));
+        let lookup = move || {
+            let found = look_up(Purpose::Groups, DEADLINE, move || names.groups(uid));
+            drop(permit);
+            known.record(uid, found)
         };
 
-        self.remember(uid, Arc::clone(&groups), max_age);
-        groups
+        // An error means that the runtime is shutting down.
+        tokio::task::spawn_blocking(lookup).await.ok().flatten()
+    }
+}
+
+impl GroupCache {
+    /// Returns the recorded result of a lookup, which can be that the groups are unknown.
+    fn get(&self, uid: u32) -> Option<Groups> {
+        let known = lock_ignoring_poison(&self.0);
+        let (groups, expires) = known.get(&uid)?;
+        (*expires > Instant::now()).then(|| groups.clone())
     }
 
-    fn cached(&self, uid: u32) -> Option<Arc<[u32]>> {
-        let known = self.lock();
-        let found = known.get(&uid)?;
-        (found.expires > Instant::now()).then(|| Arc::clone(&found.groups))
-    }
+    fn record(&self, uid: u32, found: Result<Vec<u32>, LookupError>) -> Groups {
+        let (groups, max_age) = match found {
+            Ok(groups) => (Some(groups.into()), MAX_AGE),
+            Err(error) => {
+                warn!(uid, %error, "cannot look up a user's groups; they count as unknown for now");
+                (None, MAX_FAILURE_AGE)
+            }
+        };
 
-    fn remember(&self, uid: u32, groups: Arc<[u32]>, max_age: Duration) {
-        let mut known = self.lock();
+        // Entries are inserted whole, so a panic elsewhere leaves none half done.
+        let mut known = lock_ignoring_poison(&self.0);
         if known.len() >= MAX_USERS {
             known.clear();
         }
 
-        let expires = Instant::now() + max_age;
-        known.insert(uid, KnownGroups { groups, expires });
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<u32, KnownGroups>> {
-        // Entries are inserted whole, so a panic elsewhere leaves none half done.
-        lock_ignoring_poison(&self.known)
+        known.insert(uid, (Groups::clone(&groups), Instant::now() + max_age));
+        groups
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::name_service::FailingNames;
+    use std::sync::mpsc;
+
+    use nix::errno::Errno;
+
+    use super::super::name_service::{FailingNames, NameService};
     use super::*;
+
+    /// A name service that answers when the test says so.
+    #[derive(Debug)]
+    struct SlowNames(Mutex<mpsc::Receiver<()>>);
+
+    impl NameService for SlowNames {
+        fn uid(&self, _name: &str) -> Result<Option<u32>, Errno> {
+            Ok(None)
+        }
+
+        fn gid(&self, _name: &str) -> Result<Option<u32>, Errno> {
+            Ok(None)
+        }
+
+        fn user_name(&self, _uid: u32) -> Result<Option<String>, Errno> {
+            Ok(None)
+        }
+
+        fn groups(&self, _uid: u32) -> Result<Vec<u32>, Errno> {
+            let _ = lock_ignoring_poison(&self.0).recv();
+            Ok(vec![7])
+        }
+    }
+
+    #[tokio::test]
+    async fn abandoned_lookup_keeps_its_permit() {
+        let (answer, answers) = mpsc::channel();
+        let memberships = Memberships::new(Accounts {
+            names: Arc::new(SlowNames(Mutex::new(answers))),
+        });
+
+        let mut abandoned = Box::pin(memberships.groups(1000));
+        assert!(futures_util::poll!(&mut abandoned).is_pending());
+        drop(abandoned);
+        assert_eq!(
+            memberships.permits.available_permits(),
+            CONCURRENT_LOOKUPS - 1,
+            "a client that disconnects frees no permit"
+        );
+
+        answer.send(()).unwrap();
+        let groups = memberships.groups(1000).await;
+        assert_eq!(groups.unwrap()[..], [7], "the abandoned lookup's result");
+    }
 
     #[tokio::test]
     async fn membership_is_by_whole_name() {
@@ -113,18 +163,25 @@ mod tests {
             "root:x:0:\nml:x:200:ben,ana\nother:x:300:anabel\n",
         ));
 
-        assert_eq!(*memberships.groups(1000).await, [200]);
-        assert!(memberships.groups(0).await.is_empty());
-        assert!(memberships.groups(77).await.is_empty(), "an unknown user");
+        assert_eq!(memberships.groups(1000).await.unwrap()[..], [200]);
+        assert!(memberships.groups(0).await.unwrap().is_empty());
+        assert!(
+            memberships.groups(77).await.unwrap().is_empty(),
+            "an unknown user"
+        );
     }
 
     #[tokio::test]
-    async fn unknown_groups_grant_nothing() {
+    async fn failed_lookup_leaves_groups_unknown() {
         let memberships = Memberships::new(Accounts {
             names: Arc::new(FailingNames),
         });
 
-        assert!(memberships.groups(0).await.is_empty());
-        assert!(memberships.cached(0).is_some(), "not asked again at once");
+        assert_eq!(memberships.groups(0).await, None);
+        assert_eq!(
+            memberships.known.get(0),
+            Some(None),
+            "not asked again at once"
+        );
     }
 }

@@ -12,10 +12,12 @@ mod user_names;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hf_mem_core::report::problem::Reason;
+
 pub(crate) use memberships::Memberships;
 pub(crate) use user_names::UserNames;
 
-use lookup::look_up;
+use lookup::{Purpose, look_up};
 use name_service::{NameService, SystemNames};
 
 /// The longest wait for one lookup at start, and when the configuration is read again. Well below
@@ -83,6 +85,17 @@ pub enum AccountError {
     },
 }
 
+impl AccountError {
+    /// Returns the reason of a problem that this error causes. A name service that does not answer
+    /// is no error of the configuration, and systemd starts the daemon again.
+    pub(crate) const fn reason(&self) -> Reason {
+        match self {
+            Self::NotFound { .. } => Reason::BadConfiguration,
+            Self::LookupFailed { .. } => Reason::Internal,
+        }
+    }
+}
+
 impl Default for Accounts {
     fn default() -> Self {
         Self::of_this_host()
@@ -124,7 +137,7 @@ impl Accounts {
         }
 
         let (names, wanted) = (Arc::clone(&self.names), name.to_owned());
-        let found = look_up(START_DEADLINE, move || match kind {
+        let found = look_up(Purpose::Configuration, START_DEADLINE, move || match kind {
             AccountKind::User => names.uid(&wanted),
             AccountKind::Group => names.gid(&wanted),
         });

@@ -51,10 +51,11 @@ impl NameService for SystemNames {
 }
 
 /// Treats the errors that some name services return for a missing account as "not found"
-/// (getpwnam(3)).
+/// (getpwnam(3)). EBADF and EPERM, which that page lists too, can mean that a sandbox denies the
+/// lookup, so they are failures.
 fn found<T>(answer: Result<Option<T>, Errno>) -> Result<Option<T>, Errno> {
     match answer {
-        Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => Ok(None),
+        Err(Errno::ENOENT | Errno::ESRCH) => Ok(None),
         answer => answer,
     }
 }

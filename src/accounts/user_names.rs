@@ -1,17 +1,17 @@
 //! The names of users, for the processes that hold a device's memory.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use super::look_up;
+use super::lookup::{Purpose, look_up};
 use super::name_service::{NameService as _, SystemNames};
 use crate::files;
 use crate::poison_free_lock::lock_ignoring_poison;
 
-/// The longest wait for one name. A reading of the devices waits for it.
+/// The longest wait for all names of one reading of the devices.
 const DEADLINE: Duration = Duration::from_secs(1);
 
 /// How long a name is used.
@@ -28,8 +28,9 @@ const MAX_PASSWD_BYTES: u64 = 64 << 20;
 
 /// The names of the users of one root.
 pub(crate) enum UserNames {
-    /// This host: the name service switch.
-    System,
+    /// This host: the name service switch. All lookups together end at the deadline, which the first
+    /// of them sets.
+    System { deadline: Cell<Option<Instant>> },
     /// The host whose `/etc` is mounted in a container, or a test's: its `passwd` file, read at the
     /// first name.
     File {
@@ -42,7 +43,9 @@ impl UserNames {
     /// The names of the host whose `/etc` is `etc`.
     pub(crate) fn of_host(etc: &Path) -> Self {
         if etc == Path::new("/etc") {
-            return Self::System;
+            return Self::System {
+                deadline: Cell::new(None),
+            };
         }
 
         Self::File {
@@ -54,7 +57,7 @@ impl UserNames {
     /// Returns the name of `uid`; `None` while it is unknown.
     pub(crate) fn name(&self, uid: u32) -> Option<String> {
         match self {
-            Self::System => system_name(uid),
+            Self::System { deadline } => system_name(uid, deadline),
             Self::File { passwd, text } => {
                 name_in_passwd(text.get_or_init(|| read_passwd(passwd)), uid)
             }
@@ -76,7 +79,7 @@ fn cache() -> MutexGuard<'static, NameCache> {
     lock_ignoring_poison(&CACHE)
 }
 
-fn system_name(uid: u32) -> Option<String> {
+fn system_name(uid: u32, deadline: &Cell<Option<Instant>>) -> Option<String> {
     let now = Instant::now();
     {
         let cache = cache();
@@ -91,19 +94,35 @@ fn system_name(uid: u32) -> Option<String> {
         }
     }
 
-    let found = look_up(DEADLINE, move || SystemNames.user_name(uid));
-    let mut cache = cache();
-    let Ok(name) = found else {
-        cache.paused_until = Some(now + PAUSE);
+    let until = deadline.get().unwrap_or(now + DEADLINE);
+    deadline.set(Some(until));
+    let left = until.saturating_duration_since(now);
+    if left.is_zero() {
         return None;
+    }
+
+    // A late result still counts for the next reading.
+    let lookup = move || {
+        let name = SystemNames.user_name(uid)?;
+        record(uid, name.clone());
+        Ok(name)
     };
 
+    let found = look_up(Purpose::UserNames, left, lookup);
+    if found.is_err() {
+        cache().paused_until = Some(Instant::now() + PAUSE);
+    }
+
+    found.ok().flatten()
+}
+
+fn record(uid: u32, name: Option<String>) {
+    let mut cache = cache();
     if cache.names.len() >= MAX_NAMES {
         cache.names.clear();
     }
 
-    cache.names.insert(uid, (name.clone(), now + MAX_AGE));
-    name
+    cache.names.insert(uid, (name, Instant::now() + MAX_AGE));
 }
 
 /// The text of a `passwd` file; empty if it cannot be read.
@@ -130,6 +149,13 @@ mod tests {
         let names = UserNames::of_host(Path::new("/etc"));
         assert_eq!(names.name(0).as_deref(), Some("root"));
         assert_eq!(names.name(4_000_000_000), None);
+    }
+
+    #[test]
+    fn spent_deadline_looks_up_no_name() {
+        let spent = Cell::new(Some(Instant::now()));
+        assert_eq!(system_name(4_000_000_001, &spent), None);
+        assert!(!cache().names.contains_key(&4_000_000_001));
     }
 
     #[test]

@@ -79,7 +79,6 @@ pub(crate) fn describe(process: &mut Process, proc: &Path, users: &UserNames) {
         .map(|name| name.trim_end().to_owned())
         .filter(|name| !name.is_empty());
     process.uid = read_lossy(&folder.join("status")).as_deref().and_then(uid);
-    process.user = process.uid.and_then(|uid| users.name(uid));
     process.start_ticks = read_lossy(&folder.join("stat"))
         .as_deref()
         .and_then(start_ticks);
@@ -88,6 +87,8 @@ pub(crate) fn describe(process: &mut Process, proc: &Path, users: &UserNames) {
         .and_then(cgroup);
     process.unit = process.cgroup.as_deref().and_then(unit);
     process.container = process.cgroup.as_deref().and_then(container);
+    // Last: the lookup can wait, and the process can end meanwhile.
+    process.user = process.uid.and_then(|uid| users.name(uid));
 }
 
 fn read_lossy(path: &Path) -> Option<String> {

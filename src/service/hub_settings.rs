@@ -62,7 +62,7 @@ pub(super) fn token_access(config: &Config) -> Result<TokenAccess, Problem> {
         Accounts::of_this_host(),
         Operators::of_this_process(),
     )
-    .map_err(|error| Problem::new(Reason::BadConfiguration, format!("[access] {error}")))
+    .map_err(|error| Problem::new(error.reason(), format!("[access] {error}")))
 }
 
 /// Builds the settings and reads the token files.

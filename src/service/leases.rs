@@ -195,7 +195,7 @@ fn quotas(config: &LeasesConfig, accounts: &Accounts) -> Result<Quotas, Problem>
     for (name, UserQuota { bytes, leases }) in &config.users {
         let uid = accounts
             .uid(name)
-            .map_err(|error| bad_quota(name, &error))?;
+            .map_err(|error| bad_quota(name, error.reason(), &error))?;
         let quota = Quota {
             bytes: bytes.map(Size::get).or(default.bytes),
             leases: leases.or(default.leases),
@@ -203,18 +203,15 @@ fn quotas(config: &LeasesConfig, accounts: &Accounts) -> Result<Quotas, Problem>
 
         if by_uid.insert(uid, quota).is_some() {
             let why = format!("user {uid} is listed twice, by name and by number");
-            return Err(bad_quota(name, &why));
+            return Err(bad_quota(name, Reason::BadConfiguration, &why));
         }
     }
 
     Ok(Quotas { default, by_uid })
 }
 
-fn bad_quota(user: &str, why: &dyn std::fmt::Display) -> Problem {
-    Problem::new(
-        Reason::BadConfiguration,
-        format!("leases.users.{user}: {why}"),
-    )
+fn bad_quota(user: &str, reason: Reason, why: &dyn std::fmt::Display) -> Problem {
+    Problem::new(reason, format!("leases.users.{user}: {why}"))
 }
 
 /// Returns the command with which the broker decides on `request`. The broker plans on its own

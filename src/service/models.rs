@@ -93,6 +93,11 @@ impl Models {
         let auth = self.auth(caller, &reference).await;
         let (now, uid) = (SystemTime::now(), caller.peer.uid);
 
+        // A model in memory needs no look at the caller's groups.
+        if let Some(found) = self.cached(&reference, &auth, now) {
+            return Ok(found);
+        }
+
         // The wait for a permit comes before the read and before its deadline. A caller with a
         // permit can wait for another caller's read of the same model, but never for a permit.
         let exempt = self.operators.include(uid) || self.client.is_known(&reference, &auth, now);
@@ -127,9 +132,16 @@ impl Models {
         reference: &ModelReference,
     ) -> Option<FoundModel> {
         let auth = self.auth(caller, reference).await;
-        let described = self
-            .client
-            .describe_cached(reference, &auth, SystemTime::now())?;
+        self.cached(reference, &auth, SystemTime::now())
+    }
+
+    fn cached(
+        &self,
+        reference: &ModelReference,
+        auth: &Auth,
+        now: SystemTime,
+    ) -> Option<FoundModel> {
+        let described = self.client.describe_cached(reference, auth, now)?;
 
         Some(FoundModel {
             model: described.model,
@@ -177,9 +189,13 @@ impl Models {
         if self.access.may_use_daemon_token(peer).await {
             FileReader::Own
         } else {
-            FileReader::User {
-                uid: peer.uid,
-                groups: self.access.groups_of(peer).await,
+            // Unknown groups could include one whose members may not read a file that others may.
+            match self.access.groups_of(peer).await {
+                Some(groups) => FileReader::User {
+                    uid: peer.uid,
+                    groups,
+                },
+                None => FileReader::Unknown,
             }
         }
     }

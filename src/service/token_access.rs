@@ -1,7 +1,6 @@
 //! Which callers may use the daemon's Hub token.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
 use crate::accounts::{AccountError, Accounts, Memberships};
 use crate::api::peer::{Operators, Peer};
@@ -56,22 +55,20 @@ impl TokenAccess {
             return true;
         }
 
-        !self.groups.is_empty()
-            && self
-                .memberships
-                .groups(peer.uid)
-                .await
-                .iter()
-                .any(|gid| self.groups.contains(gid))
+        if self.groups.is_empty() {
+            return false;
+        }
+
+        let groups = self.memberships.groups(peer.uid).await;
+        groups.is_some_and(|groups| groups.iter().any(|gid| self.groups.contains(gid)))
     }
 
     /// Returns the groups of `peer`: its primary one and those that the name service lists for the
-    /// user.
-    pub(super) async fn groups_of(&self, peer: Peer) -> Vec<u32> {
-        let listed: Arc<[u32]> = self.memberships.groups(peer.uid).await;
-        let mut groups = listed.to_vec();
+    /// user. `None` while they are unknown.
+    pub(super) async fn groups_of(&self, peer: Peer) -> Option<Vec<u32>> {
+        let mut groups = self.memberships.groups(peer.uid).await?.to_vec();
         groups.push(peer.gid);
-        groups
+        Some(groups)
     }
 }
 

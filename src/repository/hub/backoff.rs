@@ -128,7 +128,7 @@ mod tests {
             retry_delay(Some(Duration::ZERO), 1, 0) >= FIRST_DELAY / 2,
             "a wait of zero still backs off"
         );
-        assert_eq!(retry_delay(None, 2, 7), delay(2, 7));
+        assert_eq!(retry_delay(None, 2, 7), backoff_delay(2, 7));
 
         assert!(
             retry_delay(Some(Duration::MAX), 1, 0) >= Duration::from_secs(60),

@@ -288,17 +288,18 @@ impl EventLog {
     }
 
     /// Sets the time of the next retry while the journal or the ledger has something unwritten. A
-    /// time that is set stays, so that other events cannot postpone it.
+    /// time that is set stays until [`Self::retry`], so that other events cannot postpone it.
     pub(super) fn plan_retry(&mut self, ledger_is_behind: bool) {
         self.retry_at = match self.retry_at {
             _ if !ledger_is_behind && !self.journal.is_behind() => None,
-            Some(retry_at) if retry_at > Instant::now() => Some(retry_at),
-            _ => Some(Instant::now() + WRITE_RETRY_DELAY),
+            Some(retry_at) => Some(retry_at),
+            None => Some(Instant::now() + WRITE_RETRY_DELAY),
         };
     }
 
     /// Retries to write what the journal could not write.
     pub(super) fn retry(&mut self, now: Timestamp) {
+        self.retry_at = None;
         let (checkpoint, memory) = (&self.checkpoint, &self.memory);
         self.journal
             .retry(now.wall, |at| checkpoint.entry(at, memory));
