@@ -8,7 +8,7 @@ const GIB: f64 = 1_073_741_824.0;
 
 /// A measured figure with ours, in GiB.
 #[derive(Clone, Debug)]
-struct Row {
+struct ScoredFigure {
     name: String,
     measured: f64,
     likely: f64,
@@ -18,7 +18,7 @@ struct Row {
 /// All rows of one component.
 #[derive(Debug, Default)]
 pub(crate) struct Scores {
-    by: BTreeMap<String, Vec<Row>>,
+    by: BTreeMap<String, Vec<ScoredFigure>>,
     skipped: BTreeMap<String, Vec<String>>,
 }
 
@@ -56,7 +56,7 @@ impl Scores {
     }
 
     fn row(&mut self, component: &str, name: &str, measured: f64, likely: f64, inside: bool) {
-        let row = Row {
+        let row = ScoredFigure {
             name: name.to_owned(),
             measured,
             likely,
@@ -83,7 +83,7 @@ impl Scores {
         );
 
         for (component, rows) in &self.by {
-            let mut errors: Vec<f64> = rows.iter().map(Row::error).collect();
+            let mut errors: Vec<f64> = rows.iter().map(ScoredFigure::error).collect();
             errors.sort_by(f64::total_cmp);
             let inside = rows.iter().filter(|row| row.inside).count();
 
@@ -152,7 +152,7 @@ impl Scores {
                 continue;
             };
 
-            let mut errors: Vec<f64> = rows.iter().map(Row::error).collect();
+            let mut errors: Vec<f64> = rows.iter().map(ScoredFigure::error).collect();
             errors.sort_by(f64::total_cmp);
             let inside = 100.0 * rows.iter().filter(|row| row.inside).count() as f64
                 / rows.len().max(1) as f64;
@@ -177,7 +177,7 @@ impl Scores {
     }
 }
 
-impl Row {
+impl ScoredFigure {
     fn signed(&self) -> f64 {
         100.0 * (self.likely - self.measured) / self.measured.abs().max(1e-9)
     }

@@ -3,12 +3,17 @@
 use hf_mem_core::bytes::Bytes;
 use hf_mem_core::engines::{Component, ComponentName};
 
-use super::rows::Row;
+use super::rows::LlamaLogRow;
 use super::{MIB, total};
 use crate::score::Scores;
 
 /// Why a cache differs from today's llama.cpp: a known layout that gives the measured MiB.
-fn known_layout(row: &Row, parts: &[Component], ours: f64, measured: f64) -> Option<&'static str> {
+fn known_layout(
+    row: &LlamaLogRow,
+    parts: &[Component],
+    ours: f64,
+    measured: f64,
+) -> Option<&'static str> {
     let meta = &row.0["gguf_metadata"];
     let cells = row.number("n_ctx").unwrap_or(0);
     let matches_measured = |mib: f64| (mib - measured).abs() <= (0.001 * measured).max(0.02);
@@ -62,7 +67,7 @@ fn known_layout(row: &Row, parts: &[Component], ours: f64, measured: f64) -> Opt
 }
 
 /// Compares the measured cache with ours.
-pub(super) fn cache(row: &Row, label: &str, parts: &[Component], scores: &mut Scores) {
+pub(super) fn cache(row: &LlamaLogRow, label: &str, parts: &[Component], scores: &mut Scores) {
     let Some(measured) = row.sum("kv_buffer_mib") else {
         return;
     };
@@ -94,7 +99,7 @@ pub(super) fn cache(row: &Row, label: &str, parts: &[Component], scores: &mut Sc
 }
 
 /// Compares the measured states with ours.
-pub(super) fn states(row: &Row, label: &str, parts: &[Component], scores: &mut Scores) {
+pub(super) fn states(row: &LlamaLogRow, label: &str, parts: &[Component], scores: &mut Scores) {
     let Some(measured) = row.sum("recurrent_buffer_mib") else {
         return;
     };

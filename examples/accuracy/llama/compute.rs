@@ -4,7 +4,7 @@ use hf_mem_core::engines::{ComponentName, Offload, PreparedEngine, Split};
 use hf_mem_core::model::{Architecture, Model};
 
 use super::parameters::device;
-use super::rows::Row;
+use super::rows::LlamaLogRow;
 use super::total;
 use crate::score::Scores;
 
@@ -13,7 +13,7 @@ const ROUNDING_GIB: f64 = 0.01 / 1024.0;
 
 /// Compares the compute buffers with ours, if it is known which layers are on the devices.
 pub(super) fn compute(
-    row: &Row,
+    row: &LlamaLogRow,
     label: &str,
     model: &Model,
     prepared: &dyn PreparedEngine,
@@ -65,7 +65,7 @@ pub(super) fn compute(
 }
 
 /// Why a row's compute buffers cannot be compared.
-fn skip_reason(row: &Row, buffers: &[(&str, f64)]) -> Option<&'static str> {
+fn skip_reason(row: &LlamaLogRow, buffers: &[(&str, f64)]) -> Option<&'static str> {
     if buffers.iter().any(|(name, _)| name.starts_with("Metal")) {
         return Some("compute: Metal keeps no FP16 copies of a quantized cache");
     }
@@ -108,7 +108,7 @@ fn is_device(name: &str) -> bool {
 }
 
 /// Layers on the host, with the output layer as the last.
-fn host_layers(row: &Row, model: &Model) -> u32 {
+fn host_layers(row: &LlamaLogRow, model: &Model) -> u32 {
     let layers = model
         .architecture
         .as_ref()

@@ -9,13 +9,17 @@ use hf_mem_core::model::Inventory;
 use super::MIB;
 use super::models::model;
 use super::parameters::{device, parameters};
-use super::rows::Row;
+use super::rows::LlamaLogRow;
 use crate::score::Scores;
 
 /// Compares the growth of two totals that differ only in the context.
 ///
 /// Both are of one process on one device.
-pub(super) fn growth(rows: &[Row], corpus: &BTreeMap<String, Inventory>, scores: &mut Scores) {
+pub(super) fn growth(
+    rows: &[LlamaLogRow],
+    corpus: &BTreeMap<String, Inventory>,
+    scores: &mut Scores,
+) {
     for (index, small) in rows.iter().enumerate() {
         for large in rows
             .iter()
@@ -53,7 +57,7 @@ pub(super) fn growth(rows: &[Row], corpus: &BTreeMap<String, Inventory>, scores:
 }
 
 /// A key of the settings that two comparable rows share.
-fn comparable_key(row: &Row) -> String {
+fn comparable_key(row: &LlamaLogRow) -> String {
     let settings = [
         "engine_version",
         "model",
@@ -67,12 +71,12 @@ fn comparable_key(row: &Row) -> String {
         + row.notes().split('.').next().unwrap_or_default()
 }
 
-fn total_mib(row: &Row) -> Option<f64> {
+fn total_mib(row: &LlamaLogRow) -> Option<f64> {
     row.0["total_used_mib"]["GPU0"].as_f64()
 }
 
 /// Our memory that depends on the context, in MiB.
-fn variable_mib(row: &Row, corpus: &BTreeMap<String, Inventory>) -> Option<f64> {
+fn variable_mib(row: &LlamaLogRow, corpus: &BTreeMap<String, Inventory>) -> Option<f64> {
     let (model, _) = model(row, corpus).ok()?;
     let (devices, parameters) = ([device()], parameters(row));
     let request = EngineRequest {

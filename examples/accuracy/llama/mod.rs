@@ -23,7 +23,7 @@ use self::compute::compute;
 use self::growth::growth;
 use self::models::{described, model};
 use self::parameters::{device, parameters};
-use self::rows::{Row, lend_metadata};
+use self::rows::{LlamaLogRow, lend_metadata};
 use self::weights::weights;
 use crate::score::Scores;
 
@@ -36,8 +36,8 @@ pub(crate) fn run(measured: &Path, hub: &Path) -> Result<(), Box<dyn Error>> {
     let text = std::fs::read_to_string(measured)?;
     let lines = text.lines().filter(|line| !line.trim().is_empty());
     let mut rows = lines
-        .map(|line| serde_json::from_str(line).map(Row))
-        .collect::<Result<Vec<Row>, _>>()?;
+        .map(|line| serde_json::from_str(line).map(LlamaLogRow))
+        .collect::<Result<Vec<LlamaLogRow>, _>>()?;
     lend_metadata(&mut rows);
 
     for row in &rows {
@@ -51,7 +51,7 @@ pub(crate) fn run(measured: &Path, hub: &Path) -> Result<(), Box<dyn Error>> {
 }
 
 /// Why a row cannot be compared.
-fn skip_reason(row: &Row) -> Option<&'static str> {
+fn skip_reason(row: &LlamaLogRow) -> Option<&'static str> {
     let buffers = [
         "kv_buffer_mib",
         "recurrent_buffer_mib",
@@ -83,7 +83,7 @@ fn skip_reason(row: &Row) -> Option<&'static str> {
 }
 
 /// Compares all figures of a row.
-fn score(row: &Row, corpus: &BTreeMap<String, Inventory>, scores: &mut Scores) {
+fn score(row: &LlamaLogRow, corpus: &BTreeMap<String, Inventory>, scores: &mut Scores) {
     let label = row.label();
     if let Some(why) = skip_reason(row) {
         return scores.skip(why, &label);

@@ -12,7 +12,7 @@ use hf_mem_core::model::tensors::{Inventory, InventoryBuilder, Storage};
 use hf_mem_core::model::{Dtype, Format, Model};
 use serde_json::Value;
 
-use super::rows::Row;
+use super::rows::LlamaLogRow;
 
 /// The tensors of the described files, by repository name and quantization.
 pub(super) fn described(folder: &Path) -> Result<BTreeMap<String, Inventory>, Box<dyn Error>> {
@@ -58,7 +58,7 @@ pub(super) fn described(folder: &Path) -> Result<BTreeMap<String, Inventory>, Bo
 }
 
 /// The metadata in the log.
-pub(super) fn metadata(row: &Row) -> Option<Metadata> {
+pub(super) fn metadata(row: &LlamaLogRow) -> Option<Metadata> {
     let logged = row.0["gguf_metadata"].as_object()?;
     let info = &row.0["gguf_metadata"]["print_info"];
     let family = logged
@@ -113,7 +113,7 @@ pub(super) fn metadata(row: &Row) -> Option<Metadata> {
 
 /// The model of a row, and whether its tensors are known.
 pub(super) fn model(
-    row: &Row,
+    row: &LlamaLogRow,
     corpus: &BTreeMap<String, Inventory>,
 ) -> Result<(Model, bool), String> {
     // Logs truncate arrays by layer.
@@ -169,7 +169,7 @@ pub(super) fn model(
 ///
 /// Their number must equal the log's counts by dtype: the matrices of each layer, the embedding,
 /// and the output if there is one.
-pub(super) fn synthesized(row: &Row, metadata: &Metadata) -> Option<Inventory> {
+pub(super) fn synthesized(row: &LlamaLogRow, metadata: &Metadata) -> Option<Inventory> {
     let family = metadata.text("general.architecture")?;
     if !["llama", "qwen2", "qwen3"].contains(&family)
         || metadata.unsigned(&format!("{family}.expert_count")) > Some(0)

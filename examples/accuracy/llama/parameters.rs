@@ -6,10 +6,10 @@ use hf_mem_core::bytes::Bytes;
 use hf_mem_core::device::{DeviceFacts, DeviceKind};
 use serde_json::{Value, json};
 
-use super::rows::Row;
+use super::rows::LlamaLogRow;
 
 /// llama-server's parameters in a row.
-pub(super) fn parameters(row: &Row) -> BTreeMap<String, Value> {
+pub(super) fn parameters(row: &LlamaLogRow) -> BTreeMap<String, Value> {
     let mut all = BTreeMap::new();
     for (name, key) in [
         ("n_ctx", "n_ctx"),

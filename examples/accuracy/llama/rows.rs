@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 /// A measured row.
-pub(super) struct Row(pub(super) Value);
+pub(super) struct LlamaLogRow(pub(super) Value);
 
-impl Row {
+impl LlamaLogRow {
     pub(super) fn text(&self, key: &str) -> &str {
         self.0[key].as_str().unwrap_or_default()
     }
@@ -66,7 +66,7 @@ impl Row {
 }
 
 /// Copies metadata into rows without it from another log of the same model.
-pub(super) fn lend_metadata(rows: &mut [Row]) {
+pub(super) fn lend_metadata(rows: &mut [LlamaLogRow]) {
     let known: BTreeMap<String, Value> = rows
         .iter()
         .rev()

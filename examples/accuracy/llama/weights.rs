@@ -3,13 +3,13 @@
 use hf_mem_core::engines::{ComponentName, PreparedEngine, Split};
 
 use super::parameters::device;
-use super::rows::Row;
+use super::rows::LlamaLogRow;
 use super::{MIB, total};
 use crate::score::Scores;
 
 /// Compares the measured weights on the devices with ours.
 pub(super) fn weights(
-    row: &Row,
+    row: &LlamaLogRow,
     label: &str,
     prepared: &dyn PreparedEngine,
     split: &Split,

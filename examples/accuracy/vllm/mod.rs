@@ -17,7 +17,7 @@ use hf_mem_core::model::Model;
 use serde_json::Value;
 
 use self::exceptions::{FAULTS, misleading, stand_in};
-use self::rows::{Row, label, modern, parameters, version};
+use self::rows::{LogRow, label, modern, parameters, version};
 
 use crate::score::{Bar, Scores};
 use crate::{devices, facts, generated, hub};
@@ -63,7 +63,7 @@ pub(crate) fn run(rows: &Path, hub: &Path) -> Result<(), String> {
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
         let value: Value =
             serde_json::from_str(line).map_err(|error| format!("{}: {error}", rows.display()))?;
-        let row = Row(&value);
+        let row = LogRow(&value);
         if row.text("engine") != Some("vllm") {
             continue;
         }
@@ -99,7 +99,7 @@ fn score(
     scores: &mut Scores,
     engine: &Vllm,
     model: &Model,
-    row: &Row<'_>,
+    row: &LogRow<'_>,
     label: &str,
 ) -> Result<(), String> {
     if row.text("quantization") == Some("bitsandbytes") {
@@ -160,7 +160,7 @@ fn score(
 fn compare_memory(
     scores: &mut Scores,
     model: &Model,
-    row: &Row<'_>,
+    row: &LogRow<'_>,
     label: &str,
     log: &StartUpLog,
     device_known: bool,
@@ -242,7 +242,7 @@ fn cache(
     scores: &mut Scores,
     prepared: &VllmPrepared<'_>,
     split: &Split,
-    row: &Row<'_>,
+    row: &LogRow<'_>,
     label: &str,
 ) {
     let Some(kv) = row.number("kv_cache_gib_per_gpu") else {

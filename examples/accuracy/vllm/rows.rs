@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use super::exceptions::RELEASES;
 
 /// A measured row.
-pub(super) struct Row<'v>(pub(super) &'v Value);
+pub(super) struct LogRow<'v>(pub(super) &'v Value);
 
-impl Row<'_> {
+impl LogRow<'_> {
     pub(super) fn number(&self, key: &str) -> Option<f64> {
         self.0.get(key).and_then(Value::as_f64)
     }
@@ -24,7 +24,7 @@ impl Row<'_> {
     }
 }
 
-pub(super) fn label(row: &Row<'_>, name: &str) -> String {
+pub(super) fn label(row: &LogRow<'_>, name: &str) -> String {
     let tensor = row.count("tensor_parallel").unwrap_or(1);
     let stages = row.count("pipeline_parallel").unwrap_or(1);
     let version = row.text("engine_version").unwrap_or("?");
@@ -35,7 +35,7 @@ pub(super) fn label(row: &Row<'_>, name: &str) -> String {
 }
 
 /// The row's release, or the release by other evidence.
-pub(super) fn version(row: &Row<'_>) -> Option<EngineVersion> {
+pub(super) fn version(row: &LogRow<'_>) -> Option<EngineVersion> {
     let model = row
         .0
         .get("model")
@@ -64,11 +64,11 @@ pub(super) fn version(row: &Row<'_>) -> Option<EngineVersion> {
         .ok()
 }
 
-pub(super) fn modern(row: &Row<'_>) -> bool {
+pub(super) fn modern(row: &LogRow<'_>) -> bool {
     version(row).is_none_or(|version| version.is_at_least(&[0, 17]))
 }
 
-pub(super) fn parameters(row: &Row<'_>) -> BTreeMap<String, Value> {
+pub(super) fn parameters(row: &LogRow<'_>) -> BTreeMap<String, Value> {
     let mut all = BTreeMap::new();
     for key in [
         "max_num_seqs",
