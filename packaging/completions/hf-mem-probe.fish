@@ -128,7 +128,7 @@ deny\t'Keep the whole model on the GPUs'"
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l config -d 'With --local, take engine profiles, the default engine, margins and policy from this configuration file [default: /etc/hf-mem-probe/config.toml, if you can read it]' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l wait -d 'Time to wait in the queue for memory, such as 10min [default: do not wait]' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l ttl -d 'Time that the lease lasts after its last renewal. hf-mem-probe renews it while CMD runs' -r
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l lease -d 'Memory to lease: what the model needs, or all memory that CMD takes from the GPU' -r -f -a "need\t'What the model needs, whatever CMD\'s memory flags are'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l lease -d 'Memory to lease: what the model needs, or all memory that CMD takes from the GPU' -r -f -a "need\t'The model\'s need, whatever CMD\'s memory flags are'
 share\t'The share of the GPU that the engine takes by CMD\'s flags or by its default'"
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l become -d 'Become CMD, as the child of the supervisor with this pid. hf-mem-probe starts itself this way' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l tell -d 'Send the lease\'s id to the socket of this name. Only with --become' -r

@@ -56,7 +56,8 @@ impl Memberships {
             return groups;
         }
 
-        // Another request can have looked up the same user meanwhile. The semaphore is never closed.
+        // Another request can have looked up the same user meanwhile. The semaphore is never
+        // closed.
         let permit = Arc::clone(&self.permits).acquire_owned().await.ok()?;
         if let Some(groups) = self.known.get(uid) {
             return groups;

@@ -28,8 +28,8 @@ const MAX_PASSWD_BYTES: u64 = 64 << 20;
 
 /// The names of the users of one root.
 pub(crate) enum UserNames {
-    /// This host: the name service switch. All lookups together end at the deadline, which the first
-    /// of them sets.
+    /// This host: the name service switch. All lookups together end at the deadline, which the
+    /// first of them sets.
     System { deadline: Cell<Option<Instant>> },
     /// The host whose `/etc` is mounted in a container, or a test's: its `passwd` file, read at the
     /// first name.

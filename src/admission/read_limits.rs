@@ -6,8 +6,8 @@
 //! - Few repositories are read at the same time.
 //! - Long texts that are not parsed yet count against one bound for all reads.
 //! - A single read with large documents or headers runs at a time, in addition to the small ones. A
-//!   read that turns out to be large releases all that it has, its slot too, and begins again in the
-//!   large slot. While it waits for that slot, it occupies no small one.
+//!   read that turns out to be large releases all that it has, its slot too, and begins again in
+//!   the large slot. While it waits for that slot, it occupies no small one.
 //! - Parsing that takes longer than a moment runs on a separate thread, because the server is one
 //!   thread.
 

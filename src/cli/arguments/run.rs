@@ -90,7 +90,7 @@ pub struct RunArguments {
 /// The memory that the lease of `run` covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LeaseBasis {
-    /// What the model needs, whatever CMD's memory flags are.
+    /// The model's need, whatever CMD's memory flags are.
     Need,
     /// The share of the GPU that the engine takes by CMD's flags or by its default.
     Share,

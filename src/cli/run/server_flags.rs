@@ -7,7 +7,7 @@ pub(super) enum FlagMeaning {
     Model,
     /// The model as a Hub repository; `owner/name:QUANT` names a file of it.
     Repository,
-    /// One file of the repository.
+    /// A file of the repository.
     File,
     /// An engine parameter with a value.
     Parameter(&'static str),

@@ -67,9 +67,9 @@ impl AttributedParts {
     /// The most that can be attributed of a process that holds `used` to a lease with this
     /// baseline, of a reading at `baseline_at`.
     ///
-    /// Each byte above a baseline belongs to one lease. So, for this baseline and each lower one, the
-    /// memory attributed above it must stay within `used`; the tightest of these limits holds. A
-    /// lease that has ended may have taken memory above all of them.
+    /// Each byte above a baseline belongs to one lease. So, for this baseline and each lower one,
+    /// the memory attributed above it must stay within `used`; the tightest of these limits holds.
+    /// A lease that has ended may have taken memory above all of them.
     fn remaining(&self, used: Bytes, baseline: Bytes, baseline_at: Boottime) -> Bytes {
         self.0
             .iter()
@@ -95,7 +95,7 @@ impl AttributedParts {
     }
 }
 
-/// One lease's claim to the memory of one process.
+/// The claim of one lease to the memory of one process.
 struct Claim<'a> {
     lease: &'a Lease,
     /// The distance of the process to the lease's holder.

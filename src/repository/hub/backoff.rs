@@ -76,8 +76,8 @@ pub(super) fn backoff_delay(attempt: u32, jitter: u64) -> Duration {
     half + half.mul_f64(f64::from(u32::try_from(jitter % 1024).unwrap_or(0)) / 1024.0)
 }
 
-/// Returns the jitter for [`backoff_delay`], different in each process and call. Hosts of a fleet that
-/// restart together must not send requests together.
+/// Returns the jitter for [`backoff_delay`], different in each process and call. Hosts of a fleet
+/// that restart together must not send requests together.
 pub(super) fn jitter() -> u64 {
     RandomState::new().hash_one(SystemTime::now())
 }

@@ -383,6 +383,20 @@ fn journal_opens_late_and_misses_nothing() {
 }
 
 #[test]
+fn due_retry_is_not_postponed() {
+    let mut log = EventLog::new(None, broadcast::channel(1).0);
+    let due = Instant::now();
+    log.retry_at = Some(due);
+    log.plan_retry(true);
+    assert_eq!(log.retry_at(), Some(due), "other events leave it due");
+
+    log.retry(Timestamp::now());
+    assert_eq!(log.retry_at(), None);
+    log.plan_retry(true);
+    assert!(log.retry_at().is_some_and(|next| next > due));
+}
+
+#[test]
 fn only_request_events_have_request_id() {
     let subject = || Subject {
         lease: "1".to_owned(),

@@ -17,7 +17,7 @@ pub(super) fn check(
 ) -> Result<(), EngineError> {
     let Some(rank) = loadable_rank(adapter).map_err(unsupported)? else {
         return Err(unsupported(
-            "adapter_config.json: r is missing, so it is not known whether a slot holds the adapter",
+            "adapter_config.json: r is missing, so whether a slot holds the adapter is unknown",
         ));
     };
 

@@ -32,7 +32,7 @@ pub(super) struct CompressedCache {
 }
 
 impl CompressedCache {
-    /// Returns the compressed caches of DeepSeek V4's layers; `None` if `layers` have no such caches.
+    /// Returns the compressed caches of DeepSeek V4's layers; `None` if `layers` have none.
     pub(super) fn new(layers: &CacheLayers) -> Option<Self> {
         let mut found = Self {
             ratios: Vec::new(),
