@@ -138,7 +138,7 @@ mod tests {
 
     #[tokio::test]
     async fn abandoned_lookup_keeps_its_permit() {
-        let (answer, answers) = mpsc::channel();
+        let (answer, answers) = mpsc::channel::<()>();
         let memberships = Memberships::new(Accounts {
             names: Arc::new(SlowNames(Mutex::new(answers))),
         });
@@ -152,9 +152,9 @@ mod tests {
             "a client that disconnects frees no permit"
         );
 
-        answer.send(()).unwrap();
-        let groups = memberships.groups(1000).await;
-        assert_eq!(groups.unwrap()[..], [7], "the abandoned lookup's result");
+        // Without a sender every lookup answers: the abandoned one, and another if it comes first.
+        drop(answer);
+        assert_eq!(memberships.groups(1000).await.unwrap()[..], [7]);
     }
 
     #[tokio::test]
