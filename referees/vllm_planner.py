@@ -39,6 +39,8 @@ class EmptyModule(types.ModuleType):
         if name.startswith("__"):
             raise AttributeError(name)
         value = mock.MagicMock(name=f"{self.__name__}.{name}")
+        # A size that FlashInfer would compute is never more than what is there.
+        value.return_value.__gt__ = lambda *_: False
         setattr(self, name, value)
         return value
 
@@ -211,6 +213,21 @@ def start_process_group():
     parallel_state.ensure_model_parallel_initialized(1, 1)
 
 
+def without_devices():
+    """Moves the tensors that code allocates on a GPU to the meta device."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class OnMeta(TorchFunctionMode):
+        def __torch_function__(self, function, types, positional=(), named=None):
+            named = dict(named or {})
+            if str(named.get("device", "")).startswith("cuda"):
+                named["device"] = torch.device("meta")
+            return function(*positional, **named)
+
+    return OnMeta()
+
+
 def build(folder, options):
     """The engine's configuration and the model on the meta device."""
     import torch
@@ -237,7 +254,8 @@ def build(folder, options):
     with set_current_vllm_config(config):
         if not torch.distributed.is_initialized():
             start_process_group()
-        with set_default_torch_dtype(config.model_config.dtype), torch.device("meta"):
+        dtype = set_default_torch_dtype(config.model_config.dtype)
+        with dtype, torch.device("meta"), without_devices():
             model = initialize_model(vllm_config=config)
     return config, model
 
@@ -253,7 +271,7 @@ def plan(config, model, pool_bytes):
     from vllm.config import set_current_vllm_config
     from vllm.platforms import current_platform
 
-    with set_current_vllm_config(config):
+    with set_current_vllm_config(config), without_devices():
         current_platform.update_block_size_for_backend(config)
         specs = layer_specs(config)
         backends = backend_names(config)

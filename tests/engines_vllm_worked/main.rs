@@ -79,8 +79,19 @@ fn hub(repo: &str) -> Option<Model> {
     Some(model(&settings, builder.finish()))
 }
 
-/// Calls `inspect` with vLLM prepared for one question, its parameters as pairs.
+/// Calls `inspect` with the newest vLLM prepared for one question, its parameters as pairs.
 fn with_prepared<T>(
+    model: &Model,
+    context: u64,
+    parameters: &[(&str, Value)],
+    inspect: impl FnOnce(VllmPrepared<'_>) -> T,
+) -> T {
+    with_version(None, model, context, parameters, inspect)
+}
+
+/// Calls `inspect` with vLLM at `version` prepared for one question.
+fn with_version<T>(
+    version: Option<&str>,
     model: &Model,
     context: u64,
     parameters: &[(&str, Value)],
@@ -91,6 +102,7 @@ fn with_prepared<T>(
         .map(|(name, value)| ((*name).to_owned(), value.clone()))
         .collect();
     let device = h100();
+    let version = version.map(|text| text.parse().unwrap());
 
     let asked = AskedWorkload {
         context: Some(AskedContext::Tokens(context)),
@@ -99,7 +111,7 @@ fn with_prepared<T>(
 
     let request = EngineRequest {
         model,
-        version: None,
+        version: version.as_ref(),
         parameters: &parameters,
         asked,
         devices: std::slice::from_ref(&device),
@@ -122,15 +134,12 @@ fn need(config: &Value, context: u64, tensor: u32, parameters: &[(&str, Value)])
     })
 }
 
-/// [`need`] with the checkpoint block that some kernels take.
-fn need_with_checkpoint(config: &Value, context: u64) -> u64 {
+/// [`need`] on one device at a release.
+fn need_at(version: &str, config: &Value, context: u64) -> u64 {
     let model = model(config, Inventory::default());
     let split = split(&model, 1);
-    with_prepared(&model, context, &[], |prepared| {
-        let layers = prepared.cache_layers();
-        let pages = prepared.pages(&split);
-        let blocks = pages.blocks(layers, context);
-        pages.bytes_per_block(layers, &(0..u32::MAX)).get() * (blocks.tokens + blocks.states_high)
+    with_version(Some(version), &model, context, &[], |prepared| {
+        prepared.needed_for_one(&split, 0).likely.get()
     })
 }
 

@@ -264,6 +264,9 @@ pub struct RopeTable {
     /// Rows: the positions that the engine's table covers. Scaling may extend them beyond the
     /// context.
     pub positions: u64,
+    /// Whether positions have several axes, for images and videos: engines then make room for
+    /// more positions.
+    pub multimodal: bool,
     /// Elements of a row.
     pub rotary_dim: u64,
     /// Whether the table uses 32-bit floats whatever the model's dtype.

@@ -22,7 +22,7 @@ use super::profile::{Profile, ProfileError, Profiles};
 use super::shared::cache::CacheLayers;
 use super::shared::checkpoint_checks::{encodes_raw_audio, is_packed_for_mlx, shown_method};
 use super::shared::dtype::ComputeDtype;
-use super::shared::shard_size::{ExpertPadding, Online, ShardContext};
+use super::shared::shard_size::{ExpertPadding, Online, RopeRows, ShardContext};
 use super::shared::weights::{Classes, Omitted, WeightTable};
 use super::{Engine, EngineError, EngineRequest, PreparedEngine, Split, lora};
 use crate::bytes::Bytes;
@@ -231,6 +231,7 @@ impl<'a> SglangPrepared<'a> {
                 compute: self.settings.compute,
                 online: self.online,
                 mxfp4: padding,
+                rope: RopeRows::FOUR_AXES,
                 tensor: u64::from(split.tensor.max(1)),
                 expert_parallel: split.expert_parallel,
             };

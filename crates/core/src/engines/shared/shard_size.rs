@@ -69,10 +69,30 @@ pub struct ShardContext<'a> {
     pub online: Option<Online>,
     /// Padding of MXFP4 experts.
     pub mxfp4: Option<ExpertPadding>,
+    /// Rows of the RoPE tables.
+    pub rope: RopeRows,
     /// Tensor-parallel degree.
     pub tensor: u64,
     /// Whether each rank holds whole experts.
     pub expert_parallel: bool,
+}
+
+/// The rows of an engine's RoPE tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RopeRows {
+    /// The engine computes angles as it needs them, and keeps no table.
+    Absent,
+    /// A row for each position; for positions with several axes `axes` times as many.
+    Kept {
+        /// The multiple of rows for positions with several axes.
+        axes: u64,
+    },
+}
+
+impl RopeRows {
+    /// Four times the rows for positions with several axes: vLLM before 0.32 and SGLang
+    /// (`rotary_embedding/mrope.py`: room for videos).
+    pub const FOUR_AXES: Self = Self::Kept { axes: 4 };
 }
 
 impl ShardContext<'_> {
@@ -393,6 +413,7 @@ mod tests {
             compute,
             online,
             mxfp4: None,
+            rope: RopeRows::FOUR_AXES,
             tensor,
             expert_parallel: false,
         };

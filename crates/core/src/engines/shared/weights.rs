@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::shard_size::ShardContext;
+use super::shard_size::{RopeRows, ShardContext};
 use super::tensor_parallel::{Classified, Rule, ShardPart, ShardPlace, classify};
 use crate::bytes::Bytes;
 use crate::engines::Split;
@@ -237,6 +237,11 @@ impl WeightTable {
         between(&self.layers, &split.stage_of(rank).1)
     }
 
+    /// Bytes of the projections that the engine computes once and keeps, on `rank` of `split`.
+    pub fn absorbed(&self, split: &Split, rank: usize) -> Bytes {
+        between(&self.absorbed, &split.stage_of(rank).1)
+    }
+
     /// Bytes of engine-made tables (RoPE), on every rank.
     pub fn tables(&self) -> Bytes {
         self.tables
@@ -270,10 +275,14 @@ fn tensor_bytes(
 
 /// Bytes of the RoPE tables: one for each distinct configuration, on every rank.
 fn tables(context: &ShardContext<'_>) -> Bytes {
+    let RopeRows::Kept { axes } = context.rope else {
+        return Bytes::ZERO;
+    };
     let es = context.compute.bytes();
     let table_bytes = |rope: &RopeTable| {
         let element = if rope.float32 { 4 } else { es };
-        Bytes::product([rope.positions, rope.rotary_dim, element])
+        let rows = if rope.multimodal { axes } else { 1 };
+        Bytes::product([rope.positions, rows, rope.rotary_dim, element])
     };
 
     context.architecture.rope.iter().map(table_bytes).sum()
@@ -415,6 +424,7 @@ mod tests {
             compute,
             online: None,
             mxfp4: None,
+            rope: RopeRows::FOUR_AXES,
             tensor,
             expert_parallel,
         };
@@ -512,6 +522,7 @@ mod tests {
                 compute,
                 online,
                 mxfp4: None,
+                rope: RopeRows::FOUR_AXES,
                 tensor: 1,
                 expert_parallel: false,
             };
@@ -548,6 +559,7 @@ mod tests {
             compute: ComputeDtype::Bfloat16,
             online: None,
             mxfp4: None,
+            rope: RopeRows::FOUR_AXES,
             tensor: 2,
             expert_parallel: false,
         };

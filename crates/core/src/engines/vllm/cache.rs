@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use super::checkpoints::{CheckpointRules, Checkpoints};
 use super::compressed::CompressedCache;
 use super::paged_kind::{PagedKind, Retention};
 use super::settings::StateMode;
@@ -28,8 +29,8 @@ pub struct PageRules {
     pub hybrid_manager: bool,
     /// How states take part in prefix caching.
     pub state_mode: StateMode,
-    /// Whether the high end counts one more block, for a checkpoint of the state.
-    pub checkpoint: bool,
+    /// The kernels' checkpoints of states during prefill.
+    pub checkpoints: CheckpointRules,
     /// Draft tokens.
     pub speculative: u64,
     /// Tokens in flight (F).
@@ -55,14 +56,14 @@ pub struct CachePages {
 pub struct Blocks {
     /// Blocks of one sequence's tokens.
     pub tokens: u64,
-    /// Blocks of one sequence's states, the minimum.
+    /// Blocks of one sequence's states, with the checkpoints that the kernels export.
     pub states: u64,
-    /// `states` with a checkpoint block for the kernels that export one.
-    pub states_high: u64,
+    /// `states` with the kernels of another CUDA runtime, if those export no checkpoint.
+    pub states_low: u64,
 }
 
 impl Blocks {
-    /// Blocks of tokens and states, without checkpoints.
+    /// Blocks of tokens and states.
     pub const fn total(self) -> u64 {
         self.tokens.saturating_add(self.states)
     }
@@ -116,6 +117,10 @@ impl CachePages {
             .iter()
             .any(|kind| matches!(kind, CacheKind::Latent(_)));
         let step = if latent { base.max(128) } else { base };
+        let step = match self.rules.state_mode {
+            StateMode::Align => least_common_multiple(step, self.checkpoint_tokens()),
+            StateMode::None => step,
+        };
         let blocks = state_page
             .div_ceil((per_token * step).get().max(1))
             .get()
@@ -210,8 +215,8 @@ impl CachePages {
 
         let mut blocks = Blocks::default();
         for kind in kinds {
-            if let Retention::State { extra } = kind.retention {
-                self.add_state_blocks(&mut blocks, kind, extra);
+            if let Retention::State(checkpoints) = kind.retention {
+                self.add_state_blocks(&mut blocks, kind, checkpoints);
             } else {
                 let tokens = self.attention_blocks(kind, context);
                 blocks.tokens = blocks.tokens.saturating_add(tokens);
@@ -237,23 +242,42 @@ impl CachePages {
                 kind.token_blocks(chunk.saturating_add(rules.in_flight).min(context))
             }
             Retention::Encoder(tokens) => kind.token_blocks(tokens),
-            Retention::State { .. } => 0,
+            Retention::State(_) => 0,
         }
     }
 
-    /// Adds the state blocks of `kind`: one for the state, one for each draft token, and one more
-    /// with prefix caching.
-    fn add_state_blocks(&self, blocks: &mut Blocks, kind: &PagedKind, extra: u64) {
+    /// Adds the state blocks of `kind`: one for the state, one for each draft token, and with prefix
+    /// caching one more, and those of checkpoints.
+    fn add_state_blocks(&self, blocks: &mut Blocks, kind: &PagedKind, checkpoints: Checkpoints) {
         let aligned = u64::from(self.rules.state_mode == StateMode::Align);
-        let each = self.rules.speculative.saturating_add(1 + aligned);
-        let each_high = each.saturating_add(extra * aligned);
+        let each_low = self.rules.speculative.saturating_add(1 + aligned);
+        let each = each_low.saturating_add(checkpoints.blocks * aligned);
+        let each_low = if checkpoints.certain { each } else { each_low };
 
         blocks.states = blocks
             .states
             .saturating_add(kind.groups.saturating_mul(each));
-        blocks.states_high = blocks
-            .states_high
-            .saturating_add(kind.groups.saturating_mul(each_high));
+        blocks.states_low = blocks
+            .states_low
+            .saturating_add(kind.groups.saturating_mul(each_low));
+    }
+
+    /// The step of tokens at which every state's kernel exports checkpoints; 1 if one exports none
+    /// (`layers/mamba/abstract.py`, `get_mamba_prefill_checkpoint_alignment`).
+    fn checkpoint_tokens(&self) -> u64 {
+        let mut step = 1;
+        for kind in &self.kinds {
+            match kind.retention {
+                Retention::State(Checkpoints { tokens: None, .. }) => return 1,
+                Retention::State(Checkpoints {
+                    tokens: Some(tokens),
+                    ..
+                }) => step = least_common_multiple(step, tokens.get()),
+                _ => {}
+            }
+        }
+
+        step
     }
 
     /// The high end for `bytes` of cache.
@@ -293,4 +317,16 @@ impl CachePages {
             .saturating_mul(self.block_tokens())
             .saturating_mul(self.rules.context_parallel)
     }
+}
+
+/// The least common multiple of two numbers, at least 1.
+fn least_common_multiple(one: u64, other: u64) -> u64 {
+    let (one, other) = (one.max(1), other.max(1));
+    let (mut divisor, mut rest) = (one, other);
+
+    while rest > 0 {
+        (divisor, rest) = (rest, divisor % rest);
+    }
+
+    (one / divisor).saturating_mul(other)
 }

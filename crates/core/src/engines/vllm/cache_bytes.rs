@@ -5,14 +5,19 @@ use std::sync::{Arc, PoisonError};
 
 use super::VllmPrepared;
 use super::cache::{CachePages, PageRules};
+use super::checkpoints::CheckpointRules;
 use crate::bytes::Bytes;
 use crate::engines::shared::cache::{CacheKind, CacheLayers, state_elements, token_bytes};
+use crate::engines::shared::dtype::KvDtype;
 use crate::engines::shared::latent_cache::latent_bytes;
 use crate::engines::{EngineError, Interval, Split, Workload};
 use crate::model::architecture::{LatentAttention, Mixer, Span};
 
 /// Tokens of one block of compressed latents.
 const COMPRESSED_BLOCK_TOKENS: u64 = 256;
+
+/// The head width of FlashAttention 4's own kernel for FP8 caches.
+const WIDE_HEAD_DIM: u64 = 512;
 
 /// The memory on one rank that grows with the workload.
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +74,11 @@ impl VllmPrepared<'_> {
             block_tokens: self.block_tokens(),
             hybrid_manager: settings.hybrid_manager,
             state_mode: settings.state_mode,
-            checkpoint: true,
+            checkpoints: CheckpointRules::new(
+                &self.constants,
+                &self.architecture.model_type,
+                settings.capability,
+            ),
             speculative: settings.speculative_tokens,
             in_flight: settings.batched_tokens.saturating_mul(batches),
             context_parallel: settings.context_parallel,
@@ -86,14 +95,27 @@ impl VllmPrepared<'_> {
             .iter()
             .any(|layer| matches!(layer.mixer, Mixer::Latent(_)));
 
+        let fp8 = self.settings.kv == KvDtype::Fp8;
         let default = match self.settings.capability {
             _ if latent && self.layers.sparse() => constants.sparse_block_tokens,
             Some(100..120) if latent => constants.latent_block_tokens_sm100,
+            Some(90..100) if latent && fp8 => constants.latent_block_tokens_fp8_sm90,
             Some(90..100) if latent => constants.latent_block_tokens_sm90,
+            Some(90..100) if fp8 && self.has_wide_heads() => constants.wide_fp8_block_tokens_sm90,
             _ => constants.block_tokens,
         };
 
         self.settings.block_tokens.unwrap_or(default)
+    }
+
+    /// Whether the widest key head has the 512 elements of FlashAttention 4's kernel for FP8 caches.
+    fn has_wide_heads(&self) -> bool {
+        let widths = self.layers.kinds().iter().filter_map(|kind| match kind {
+            CacheKind::Heads(attention) => Some(attention.key_dim),
+            _ => None,
+        });
+
+        widths.max() == Some(WIDE_HEAD_DIM)
     }
 
     /// Layers whose caches `rank` holds: its stage's, and on the last stage the draft's.
@@ -131,11 +153,11 @@ impl VllmPrepared<'_> {
         // vLLM reserves one more block, the null block, which holds nothing.
         let tokens = block * blocks.tokens.saturating_mul(sequences).saturating_add(1);
         let states = block * blocks.states.saturating_mul(sequences);
-        let states_high = block * blocks.states_high.saturating_mul(sequences);
+        let states_low = block * blocks.states_low.saturating_mul(sequences);
 
         (
             Interval::new(tokens, tokens, pages.upper_bound(tokens)),
-            Interval::new(states, states, states_high),
+            Interval::new(states_low, states, states),
         )
     }
 

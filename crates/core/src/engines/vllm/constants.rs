@@ -24,6 +24,14 @@ constants! {
     latent_block_tokens_sm90: count -> u64;
     latent_block_tokens_sm100: count -> u64;
     sparse_block_tokens: count -> u64;
+    latent_block_tokens_fp8_sm90: count -> u64;
+    wide_fp8_block_tokens_sm90: count -> u64;
+    hybrid_prefix_caching: flag -> bool;
+    qwen3_vision_rope_axes: count -> u64;
+    chunked_windows: flag -> bool;
+    mamba2_checkpoint_blocks: count -> u64;
+    gated_delta_checkpoint_blocks: count -> u64;
+    gated_delta_checkpoint_tokens: count -> u64;
     large_gpu_gib: count -> u64;
     huge_gpu_gib: count -> u64;
     batched_tokens_huge: count -> u64;

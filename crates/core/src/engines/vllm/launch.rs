@@ -38,8 +38,9 @@ impl VllmPrepared<'_> {
         let settings = &self.settings;
         let mut env = cuda_environment(plan);
 
-        if settings.given.contains(CHUNKED_WITH_MANAGER) && settings.hybrid_manager {
-            env.insert(CHUNKED_WITH_MANAGER.to_owned(), "1".to_owned());
+        if let Some(enabled) = settings.chunked_windows {
+            let switch = if enabled { "1" } else { "0" };
+            env.insert(CHUNKED_WITH_MANAGER.to_owned(), switch.to_owned());
         }
 
         let stages = &plan.split.stages;

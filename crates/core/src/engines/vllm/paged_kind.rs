@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::cache::PageRules;
+use super::checkpoints::Checkpoints;
 use crate::bytes::Bytes;
 use crate::engines::shared::cache::{CacheKind, CacheLayers, state_elements, token_bytes};
 use crate::engines::shared::latent_cache::latent_bytes;
@@ -19,13 +20,13 @@ pub(super) enum Retention {
     Chunk(u64),
     /// The tokens of an encoder.
     Encoder(u64),
-    /// A state, and `extra` blocks for checkpoints.
-    State { extra: u64 },
+    /// A state, and blocks for checkpoints of it in addition.
+    State(Checkpoints),
 }
 
 impl Retention {
     pub(super) const fn is_state(self) -> bool {
-        matches!(self, Self::State { .. })
+        matches!(self, Self::State(_))
     }
 }
 
@@ -55,10 +56,10 @@ impl PagedKind {
                 Retention::All,
                 latent_bytes(latent, rules.kv, sparse) * rules.block_tokens,
             ),
-            CacheKind::State(state) => {
-                let extra = u64::from(rules.checkpoint && exports_checkpoints(state));
-                (Retention::State { extra }, state_page(state, rules))
-            }
+            CacheKind::State(state) => (
+                Retention::State(rules.checkpoints.of(state)),
+                state_page(state, rules),
+            ),
         };
 
         Self {
@@ -111,12 +112,4 @@ fn state_page(state: &Recurrent, rules: PageRules) -> Bytes {
 /// Whether vLLM keeps the state in 32 bits: KDA and lightning attention.
 const fn is_float32_state(state: &Recurrent) -> bool {
     matches!(state, Recurrent::Kda { .. } | Recurrent::Lightning { .. })
-}
-
-/// Whether the kernels export a checkpoint of the state during prefill.
-const fn exports_checkpoints(state: &Recurrent) -> bool {
-    matches!(
-        state,
-        Recurrent::Mamba2 { .. } | Recurrent::GatedDelta { .. } | Recurrent::Kda { .. }
-    )
 }

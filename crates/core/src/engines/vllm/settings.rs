@@ -8,6 +8,7 @@ use super::constants::Constants;
 use super::dtypes::{compute_dtype, kv_dtype};
 use super::flags::flags;
 use super::refusal::{ENGINE, unsupported};
+use super::rope_rows::rope_rows;
 use super::step_limits::{GpuClass, StepLimits};
 use super::workload::workload;
 use crate::bytes::Bytes;
@@ -15,12 +16,12 @@ use crate::engines::shared::asked::given_names;
 use crate::engines::shared::dtype::{ComputeDtype, KvDtype};
 use crate::engines::shared::parameter_names::ParameterList;
 use crate::engines::shared::parameters::Parameters;
-use crate::engines::shared::shard_size::Online;
+use crate::engines::shared::shard_size::{Online, RopeRows};
 use crate::engines::{EngineError, EngineRequest, Workload};
 use crate::model::architecture::{Mixer, Span};
 use crate::model::{Architecture, Dtype};
 
-/// The environment variable that keeps the hybrid manager on for chunked local attention.
+/// The environment variable that says whether the hybrid manager runs chunked local attention.
 pub(super) const CHUNKED_WITH_MANAGER: &str = "VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE";
 
 /// vLLM's parameters by name.
@@ -78,6 +79,10 @@ pub(super) struct VllmSettings {
     pub(super) online_name: Option<String>,
     pub(super) speculative_tokens: u64,
     pub(super) hybrid_manager: bool,
+    /// [`CHUNKED_WITH_MANAGER`] as asked.
+    pub(super) chunked_windows: Option<bool>,
+    /// Rows of the RoPE tables.
+    pub(super) rope: RopeRows,
     pub(super) context_parallel: u64,
     /// Compute capability of the first device, as 90 for 9.0.
     pub(super) capability: Option<u32>,
@@ -116,7 +121,7 @@ impl VllmSettings {
         let workload = workload(request, architecture, &given)?;
         let limits = StepLimits::resolve(&given, architecture, constants, gpu, workload)?;
 
-        let state_mode = state_mode(&given, architecture)?;
+        let state_mode = state_mode(&given, architecture, constants)?;
         let state_bytes = state_bytes(&given, architecture, compute)?;
         let online_name = given.word("quantization")?.map(str::to_owned);
         let online = online_quantization(&given, architecture, online_name.as_deref())?;
@@ -127,9 +132,10 @@ impl VllmSettings {
         let manager_off = given
             .flag("disable_hybrid_kv_cache_manager")?
             .unwrap_or(false);
+        let chunked_windows = given.flag(CHUNKED_WITH_MANAGER)?;
         let hybrid_manager = !manager_off
             && (!has_chunked_attention(architecture)
-                || given.flag(CHUNKED_WITH_MANAGER)?.unwrap_or(false));
+                || chunked_windows.unwrap_or(constants.chunked_windows));
 
         Ok(Self {
             workload,
@@ -153,6 +159,8 @@ impl VllmSettings {
             online_name,
             speculative_tokens,
             hybrid_manager,
+            chunked_windows,
+            rope: rope_rows(architecture, request.version, constants),
             context_parallel: given.positive("decode_context_parallel_size")?.unwrap_or(1),
             capability: gpu.capability,
             huge: gpu.huge,
@@ -211,13 +219,17 @@ impl VllmSettings {
 
 /// Whether prefix caching keeps states.
 ///
-/// vLLM supports prefix caching unless the model has no attention (`config/model.py`,
-/// `is_prefix_caching_supported`). The mode follows from it, whatever `mamba_cache_mode` says
-/// (`models/config.py`, `MambaModelConfig`).
-fn state_mode(given: &Parameters, architecture: &Architecture) -> Result<StateMode, EngineError> {
+/// vLLM turns prefix caching on unless the model has no attention (`config/model.py`,
+/// `is_prefix_caching_supported`); before 0.28 hybrids had to opt in. The mode follows from it,
+/// whatever `mamba_cache_mode` says (`models/config.py`, `MambaModelConfig`).
+fn state_mode(
+    given: &Parameters,
+    architecture: &Architecture,
+    constants: &Constants,
+) -> Result<StateMode, EngineError> {
     let prefix_caching = given
         .flag("enable_prefix_caching")?
-        .unwrap_or_else(|| !is_attention_free(architecture));
+        .unwrap_or_else(|| constants.hybrid_prefix_caching && !is_attention_free(architecture));
 
     if given
         .word("mamba_cache_mode")?
@@ -351,7 +363,7 @@ fn is_attention_free(architecture: &Architecture) -> bool {
         .all(|mixer| matches!(mixer, Mixer::Recurrent(_) | Mixer::None))
 }
 
-/// Whether a layer has chunked local attention, which turns vLLM's hybrid manager off.
+/// Whether a layer has chunked local attention, for which vLLM's hybrid manager can be off.
 fn has_chunked_attention(architecture: &Architecture) -> bool {
     architecture.layers.iter().any(|layer| {
         matches!(

@@ -18,7 +18,12 @@ impl VllmPrepared<'_> {
     /// Weights on `rank`, without what `cpu_offload_gb` keeps on the host.
     pub(super) fn weights(&self, split: &Split, rank: usize) -> Interval {
         let table = self.weight_table(split);
-        let whole = self.weights_interval(table.bytes(split, rank));
+        let mut whole = self.weights_interval(table.bytes(split, rank));
+
+        // MLA's projections are views of unquantized weights and copies of others; a start-up log
+        // of unquantized weights holds copies all the same.
+        let absorbed = table.absorbed(split, rank);
+        whole.low = whole.low.less(absorbed).unwrap_or(Bytes::OVERFLOW);
 
         // Only decoder layers can stay on the host: embeddings and the head cannot
         // (`maybe_offload_to_cpu`).
@@ -77,6 +82,7 @@ impl VllmPrepared<'_> {
                 compute: self.settings.compute,
                 online: self.settings.online,
                 mxfp4: self.expert_padding(),
+                rope: self.settings.rope,
                 tensor: u64::from(split.tensor.max(1)),
                 expert_parallel: split.expert_parallel,
             };

@@ -206,14 +206,23 @@ fn max_context(fields: &Fields<'_>) -> Result<Option<u64>, Unsupported> {
     Ok(longest.map(|longest| longest.saturating_sub(offset)))
 }
 
+/// Families whose class ties the head, although their files hold one (vLLM 0.33
+/// `models/falcon.py`: parameters of falcon-7b and falcon-40b without a head).
+const TIED_BY_CLASS: [&str; 3] = ["falcon", "RefinedWeb", "RefinedWebModel"];
+
 /// Returns whether the head is tied.
 ///
-/// The configuration determines it, else the tensor names, else the class.
+/// The configuration determines it, else the class where engines follow it whatever the file
+/// holds, else the tensor names, else the class.
 fn tied(fields: &Fields<'_>, family: &Family, tensors: &Inventory) -> Result<bool, Unsupported> {
     for object in [fields.root, fields.own] {
         if let Some(tied) = fields.inside(object).flag("tie_word_embeddings")? {
             return Ok(tied);
         }
+    }
+
+    if TIED_BY_CLASS.contains(&fields.model_type) {
+        return Ok(true);
     }
     Ok(tensor_checks::has_tied_embeddings(tensors).unwrap_or(family.tied))
 }

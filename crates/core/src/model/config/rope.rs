@@ -178,8 +178,8 @@ pub(super) fn tables(
     let length = length(fields, &scaling, positions)?;
     let mut tables = match rope {
         Rope::Absent => Vec::new(),
-        Rope::Multimodal => vec![table(length.saturating_mul(4), rotary_dim)],
-        Rope::Standard if scaling.multimodal => vec![table(length.saturating_mul(4), rotary_dim)],
+        Rope::Multimodal => vec![multimodal_table(length, rotary_dim)],
+        Rope::Standard if scaling.multimodal => vec![multimodal_table(length, rotary_dim)],
         Rope::Standard => vec![table(length, rotary_dim)],
         Rope::GlobalAndLocal => vec![table(length, rotary_dim), table(positions, rotary_dim)],
         Rope::Proportional => {
@@ -192,11 +192,13 @@ pub(super) fn tables(
         Rope::Compressed => vec![
             RopeTable {
                 positions: length,
+                multimodal: false,
                 rotary_dim,
                 float32: true,
             },
             RopeTable {
                 positions,
+                multimodal: false,
                 rotary_dim,
                 float32: true,
             },
@@ -225,8 +227,17 @@ fn is_baichuan_alibi(fields: &Fields<'_>) -> Result<bool, Unsupported> {
 fn table(positions: u64, rotary_dim: u64) -> RopeTable {
     RopeTable {
         positions,
+        multimodal: false,
         rotary_dim,
         float32: false,
+    }
+}
+
+/// Returns a table in the model's dtype for positions with several axes.
+fn multimodal_table(positions: u64, rotary_dim: u64) -> RopeTable {
+    RopeTable {
+        multimodal: true,
+        ..table(positions, rotary_dim)
     }
 }
 

@@ -166,6 +166,7 @@ fn rope_tables(config: &Value) -> Vec<RopeTable> {
 fn model_dtype_table(positions: u64, rotary_dim: u64) -> RopeTable {
     RopeTable {
         positions,
+        multimodal: false,
         rotary_dim,
         float32: false,
     }
