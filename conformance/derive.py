@@ -2,11 +2,13 @@
 """Derives the engine columns of vectors.json from each vector's `layers` and settings alone, and says what differs.
 
 A second implementation, written from the formulas in docs/conformance.md and sharing no code with the program under test:
-python3 conformance/derive.py [vectors.json]; exit code 1 where a column disagrees.
+python3 conformance/derive.py [--write] [vectors.json]; exit code 1 where a column disagrees, unless --write writes it.
 """
-import json, os, sys
+import json, math, os, sys
 
 BLOCK, STEP_TOKENS, SEQUENCES = 16, 8192, 1024
+# Tokens between two checkpoints of a gated delta net.
+CHECKPOINT_TOKENS = 64
 
 
 def ceil(number, by):
@@ -48,16 +50,21 @@ def own(layers):
 
 def vllm(vector):
     context, flight, state_bytes = vector["context"], 2 * STEP_TOKENS, vector["state_bytes"]
-    kinds = {}
+    kinds, checkpoints, step = {}, 0, 1
     for layer in own(vector["layers"]):
         state = state_elements(layer)
         if state is not None:
             each = 4 if layer["kind"] in ("kda", "lightning") else state_bytes
             key = ("state", 2 * state[0] + each * state[1], None)
+            # Mamba-2 and gated delta nets export a checkpoint during prefill, the latter on a grid of tokens. The
+            # gated delta nets of OLMo-Hybrid run on a kernel without exports.
+            if layer["kind"] == "mamba2":
+                checkpoints = 1
+            elif layer["kind"] == "gated_delta" and vector["config"]["model_type"] != "olmo_hybrid":
+                checkpoints, step = 1, CHECKPOINT_TOKENS
         else:
-            # Chunked windows turn the hybrid manager off: every layer then keeps every token.
-            span = "full" if layer["kind"] in ("chunked", "latent") else layer["kind"]
-            tokens = layer.get("tokens") if span in ("sliding", "cross") else None
+            span = "full" if layer["kind"] == "latent" else layer["kind"]
+            tokens = layer.get("tokens") if span in ("sliding", "chunked", "cross") else None
             key = (span, 2 * row(layer) + (132 if layer.get("indexer") else 0), tokens)
         kinds[key] = kinds.get(key, 0) + layer["count"]
     latent = any(layer["kind"] == "latent" for layer in vector["layers"])
@@ -72,6 +79,8 @@ def vllm(vector):
     def blocks(key, size):
         if key[0] == "sliding":
             return ceil(min(key[2] - 1 + flight, context), size) + 1
+        if key[0] == "chunked":
+            return ceil(min(key[2] + flight, context), size)
         return ceil(key[2], size) if key[0] == "cross" else ceil(context, size)
 
     if len(kinds) == 1 or (not states and len({(key[0], key[2]) for key in kinds}) == 1):
@@ -80,13 +89,13 @@ def vllm(vector):
     widest = max(key[1] for key in tokens)
     if states:
         # Attention's block grows until its page holds a state.
-        step = max(block, 128) if latent else block
+        step = math.lcm(max(block, 128) if latent else block, step)
         block = step * ceil(max(key[1] for key in states), step * widest)
     few, many = min(kinds.values()), max(kinds.values())
     group = many if many * 2 < few * 3 else few
     needed = 0
     for key, count in kinds.items():
-        each = 2 if key[0] == "state" else blocks(key, block * (widest // key[1]))
+        each = 2 + checkpoints if key[0] == "state" else blocks(key, block * (widest // key[1]))
         needed += ceil(count, group) * each
     width = group * block * widest
     return {"block_tokens": block, "bytes_per_block": width, "kv_bytes": width * needed}
@@ -121,9 +130,11 @@ def llama_cpp(vector):
 
 
 def main():
-    path = sys.argv[1] if len(sys.argv) > 1 else os.path.join(os.path.dirname(__file__), "vectors.json")
+    arguments = [argument for argument in sys.argv[1:] if argument != "--write"]
+    path = arguments[0] if arguments else os.path.join(os.path.dirname(__file__), "vectors.json")
     checked = wrong = 0
-    for vector in json.load(open(path))["vectors"]:
+    text = open(path).read()
+    for vector in json.loads(text)["vectors"]:
         for name, derive in (("vllm", vllm), ("sglang", sglang), ("llama_cpp", llama_cpp)):
             if name in vector:
                 checked += 1
@@ -131,6 +142,12 @@ def main():
                 if derived != vector[name]:
                     wrong += 1
                     print("%s: %s states %s, derived %s" % (vector["name"], name, vector[name], derived))
+                    old, new = ('"%s": %s' % (name, json.dumps(column)) for column in (vector[name], derived))
+                    start = text.index(json.dumps(vector["name"]))
+                    text = text[:start] + text[start:].replace(old, new, 1)
+    if "--write" in sys.argv and wrong:
+        open(path, "w").write(text)
+        return 0
     print("%d columns derived, %d differ" % (checked, wrong))
     return 1 if wrong else 0
 
