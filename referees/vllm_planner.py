@@ -46,10 +46,12 @@ class EmptyModule(types.ModuleType):
 
 
 class EmptyModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds the modules of `ABSENT`, and what lies under them."""
+    """Finds the modules of `absent`, and what lies under them."""
+
+    absent = ABSENT
 
     def find_spec(self, name, path=None, target=None):
-        if any(name == absent or name.startswith(absent + ".") for absent in ABSENT):
+        if any(name == absent or name.startswith(absent + ".") for absent in self.absent):
             return importlib.machinery.ModuleSpec(name, self, is_package=True)
         return None
 
@@ -347,9 +349,7 @@ def planned(config, specs, pool_bytes):
         groups = cache.kv_cache_groups
         measure = getattr(planning, "_max_memory_usage_bytes_from_groups", None)
         needed = measure(config, groups) if measure else planning.max_memory_usage_bytes(config, specs.values())
-        per_block = pool_bytes // cache.num_blocks if cache.num_blocks else None
-        sizes = sum(tensor.size for tensor in cache.kv_cache_tensors)
-        per_block = sizes // cache.num_blocks if cache.num_blocks else per_block
+        per_block = block_bytes(planning, config, cache)
     try:
         concurrency = planning.get_max_concurrency_for_kv_cache_config(config, cache)
     except AttributeError:
@@ -373,6 +373,18 @@ def planned(config, specs, pool_bytes):
         "blocks": cache.num_blocks,
         "capacity_tokens": int(concurrency * config.model_config.max_model_len),
     }
+
+
+def block_bytes(planning, config, cache):
+    """Bytes of a block in the pool; tensors can be views of one pool, so their sum is the last resort."""
+    measure = getattr(planning, "_pool_bytes_per_block", None)
+    if measure:
+        arguments = [config, cache.kv_cache_groups]
+        accepted = len(inspect.signature(measure).parameters)
+        return measure(*arguments[-accepted:])
+
+    sizes = sum(tensor.size for tensor in cache.kv_cache_tensors)
+    return sizes // cache.num_blocks if cache.num_blocks else None
 
 
 def resolve_layout(config, specs):
@@ -459,6 +471,10 @@ def main():
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     import vllm.version
+
+    # Releases before 0.26 import the kernels of this package without asking whether it is there.
+    if tuple(int(part) for part in vllm.version.__version__.split(".")[:2]) < (0, 26):
+        EmptyModules.absent += ("humming",)
 
     major, minor = (int(part) for part in arguments.capability.split("."))
     install_operators((major, minor))
