@@ -8,9 +8,10 @@
 
 use std::collections::hash_map::Entry;
 
+use rustc_hash::FxHashMap;
+
 use super::needs::Needs;
 use super::pool::Pool;
-use super::quick_hash::QuickMap;
 use super::stage_division::{divide, ranges};
 use crate::bytes::Bytes;
 use crate::engines::{EngineError, Split};
@@ -24,17 +25,17 @@ type TensorAndOffload = (u32, (u8, u32));
 /// Costs of layers, by kind of the first device, tensor degree and what stays on the host.
 #[derive(Default)]
 pub(super) struct LayerCosts {
-    known: QuickMap<(usize, u32, (u8, u32)), Costs>,
+    known: FxHashMap<(usize, u32, (u8, u32)), Costs>,
     /// The engine's figures for the layers. They are usually the same for every kind of first
     /// device.
-    before: QuickMap<TensorAndOffload, Vec<Vec<i128>>>,
+    before: FxHashMap<TensorAndOffload, Vec<Vec<i128>>>,
 }
 
 struct Costs {
     /// Cost of all layers before each one, without the base cost of a device; never falling.
     before: Vec<i128>,
     /// The base cost of each kind of device.
-    base: QuickMap<usize, i128>,
+    base: FxHashMap<usize, i128>,
 }
 
 impl LayerCosts {
@@ -193,7 +194,7 @@ impl Costs {
 
         let mut costs = Self {
             before,
-            base: QuickMap::default(),
+            base: FxHashMap::default(),
         };
 
         let base = costs.base(needs, pool, first, template, first)?;

@@ -24,7 +24,6 @@ mod order;
 mod placed;
 mod plan;
 mod pool;
-mod quick_hash;
 mod reach;
 mod search;
 mod search_state;

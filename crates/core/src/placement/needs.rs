@@ -6,11 +6,12 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::rc::Rc;
 
+use rustc_hash::FxHashMap;
+
 use super::ask::{Ask, Constraints};
 use super::claim::Claim;
 use super::order::harm;
 use super::pool::Pool;
-use super::quick_hash::QuickMap;
 use crate::bytes::Bytes;
 use crate::device::{DeviceFacts, HostMemory};
 use crate::engines::{
@@ -28,9 +29,9 @@ pub(super) struct Needs<'a> {
     /// The cost of each such kind, for the plan's warnings.
     pub(super) warnings: Vec<String>,
     prepared: Vec<Result<Box<dyn PreparedEngine + 'a>, EngineError>>,
-    splits: QuickMap<(usize, u32), Rc<Legal>>,
-    known: RefCell<QuickMap<RankKey, Claim>>,
-    known_host: QuickMap<(usize, usize), Interval>,
+    splits: FxHashMap<(usize, u32), Rc<Legal>>,
+    known: RefCell<FxHashMap<RankKey, Claim>>,
+    known_host: FxHashMap<(usize, usize), Interval>,
     next_split: usize,
 }
 
@@ -87,9 +88,9 @@ impl<'a> Needs<'a> {
             degraded: Vec::with_capacity(kinds.len()),
             warnings: Vec::new(),
             prepared: Vec::with_capacity(kinds.len()),
-            splits: QuickMap::default(),
+            splits: FxHashMap::default(),
             known: RefCell::default(),
-            known_host: QuickMap::default(),
+            known_host: FxHashMap::default(),
             next_split: 0,
         };
 
