@@ -10,6 +10,7 @@
 )]
 
 mod caches;
+mod planner;
 mod sglang;
 mod weights;
 

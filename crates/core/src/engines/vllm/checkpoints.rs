@@ -102,3 +102,55 @@ impl CheckpointRules {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GATED_DELTA: Recurrent = Recurrent::GatedDelta {
+        key_heads: 16,
+        value_heads: 32,
+        key_dim: 128,
+        value_dim: 128,
+        conv: 4,
+    };
+
+    fn rules(capability: Option<u32>) -> CheckpointRules {
+        CheckpointRules {
+            mamba2_blocks: 1,
+            gated_delta_blocks: 1,
+            gated_delta_tokens: 64,
+            capability,
+        }
+    }
+
+    #[test]
+    fn gated_delta_exports_need_flashinfer() {
+        for (capability, blocks, certain) in [
+            (Some(80), 0, true),
+            (Some(89), 0, true),
+            (Some(90), 1, true),
+            (Some(100), 1, false),
+            (Some(110), 0, true),
+            (Some(120), 1, false),
+            (None, 0, true),
+        ] {
+            let found = rules(capability).of(&GATED_DELTA);
+            assert_eq!(
+                (found.blocks, found.certain),
+                (blocks, certain),
+                "{capability:?}"
+            );
+            assert_eq!(found.tokens.is_some(), blocks > 0, "{capability:?}");
+        }
+    }
+
+    #[test]
+    fn short_convolutions_export_nothing() {
+        let state = Recurrent::ShortConv {
+            width: 2048,
+            conv: 3,
+        };
+        assert_eq!(rules(Some(90)).of(&state).blocks, 0);
+    }
+}
