@@ -4,6 +4,7 @@
 //! (TOML); formulas are code, each with its source. One answer asks an engine thousands of times,
 //! so an engine is first [prepared](Engine::prepare) for one model on one kind of device.
 
+pub(crate) mod architectures;
 pub mod component;
 mod compute_dtype;
 pub mod diffusers;

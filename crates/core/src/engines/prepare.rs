@@ -1,10 +1,11 @@
 //! Preparing an engine for a request.
 //!
-//! Checks the version, adds the adapter, and widens the figures of an unverified version.
+//! Checks the version and the model's class, adds the adapter, and widens the figures of an
+//! unverified version.
 
 use super::releases::{Confidence, confidence};
 use super::unverified::Unverified;
-use super::{Engine, EngineError, EngineRequest, PreparedEngine, lora};
+use super::{Engine, EngineError, EngineRequest, PreparedEngine, architectures, lora};
 
 /// Prepares `engine` for `request`.
 ///
@@ -14,6 +15,10 @@ pub fn prepare<'a>(
     request: &EngineRequest<'a>,
 ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
     let confidence = confidence(engine.name(), request.version)?;
+    if let Ok(architecture) = &request.model.architecture {
+        architectures::check(engine.name(), request.version, architecture)?;
+    }
+
     let prepared = lora::prepare(engine, request)?;
 
     Ok(match confidence {
