@@ -13,6 +13,7 @@ pub mod layer_weights;
 pub mod llama_cpp;
 pub mod logical;
 pub mod lora;
+pub mod memory_rule;
 pub mod ollama;
 mod prepare;
 pub mod profile;
@@ -27,6 +28,7 @@ pub mod shared;
 mod split;
 pub mod transformers;
 mod unverified;
+pub mod verified;
 mod version;
 pub mod vllm;
 
