@@ -60,11 +60,26 @@ impl VllmPrepared<'_> {
             (constants.weights_low_ratio, constants.weights_high_ratio)
         };
 
+        let high = if fp4 && self.repacks_experts() {
+            constants.weights_marlin_high_ratio
+        } else {
+            high
+        };
+
         Interval::new(
             low.of(likely),
             likely,
             high.of(likely) + constants.weights_high_mib,
         )
+    }
+
+    /// Whether Marlin repacks FP4 experts: on cards without FP4 tensor cores.
+    fn repacks_experts(&self) -> bool {
+        self.architecture.experts.is_some()
+            && self
+                .settings
+                .capability
+                .is_none_or(|capability| capability < 100)
     }
 
     /// Weights by layer for the degrees of `split`.
