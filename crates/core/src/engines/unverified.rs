@@ -55,7 +55,7 @@ pub(super) struct Verification<'a> {
 struct Widening {
     /// Percent of the high end; the inverse of the low end.
     percent: u64,
-    /// The most that windowed layers keep in addition: numerator and denominator of a factor.
+    /// The most that a cache without windows keeps: numerator and denominator of a factor.
     whole: (u64, u64),
 }
 
@@ -104,7 +104,7 @@ pub(super) fn widen_unverified<'a>(
         .partition(|assumed| assumed.rule == MemoryRule::Weights);
     let mut cache = Widening::of(caches.iter().copied());
     if caches.iter().any(|assumed| assumed.whole_windows) {
-        cache.whole = whole_windows(model, inner.workload().context);
+        cache.whole = whole_windows(model, &*inner);
     }
 
     Box::new(Unverified {
@@ -116,11 +116,20 @@ pub(super) fn widen_unverified<'a>(
     })
 }
 
-/// Tokens that all attention layers keep of `context`, and those that they keep with windows.
-fn whole_windows(model: &Model, context: u64) -> (u64, u64) {
+/// Tokens of a sequence that all attention layers keep without windows, and with windows.
+///
+/// A window also holds the tokens of a step.
+fn whole_windows(model: &Model, prepared: &dyn PreparedEngine) -> (u64, u64) {
     let Ok(architecture) = &model.architecture else {
         return (1, 1);
     };
+
+    let context = prepared.workload().context;
+    let parameters = prepared.parameters();
+    let step = parameters
+        .get("max_num_batched_tokens")
+        .and_then(Value::as_u64)
+        .unwrap_or(0);
 
     let mut kept = (0_u64, 0_u64);
     for mixer in architecture.mixers(0..architecture.layer_count()) {
@@ -128,8 +137,9 @@ fn whole_windows(model: &Model, context: u64) -> (u64, u64) {
             continue;
         };
         let windowed = match *span {
-            Span::Sliding { window } => window.min(context),
-            Span::Chunked { chunk } => chunk.min(context),
+            Span::Sliding { window: kept } | Span::Chunked { chunk: kept } => {
+                kept.saturating_add(step).min(context)
+            }
             Span::Full | Span::Cross { .. } | Span::Bidirectional => context,
         };
         kept = (
@@ -372,13 +382,14 @@ mod tests {
     /// Warnings and components of `model` on vLLM at `version`.
     fn asked(model: &Model, version: &str) -> (Vec<String>, Vec<Component>) {
         let version: EngineVersion = version.parse().unwrap();
-        let (none, devices) = (BTreeMap::new(), [sample::device()]);
+        let step = BTreeMap::from([("max_num_batched_tokens".to_owned(), json!(2048))]);
+        let devices = [sample::device()];
         let asked = sample::tokens(8192);
 
         let request = crate::engines::EngineRequest {
             model,
             version: Some(&version),
-            parameters: &none,
+            parameters: &step,
             asked,
             devices: &devices,
         };
@@ -457,8 +468,16 @@ mod tests {
 
     #[test]
     fn early_release_may_keep_windows_whole() {
-        // 8192 tokens in place of windows of 1024, and 30 %.
-        let part = sample::sum(&asked(&model(Some(1024)), "0.8").1, ComponentName::KvCache);
-        assert_eq!(part.high, part.likely.scale(130, 100) * 8);
+        // 8192 tokens in place of a window of 1024 and a step of 2048.
+        let model = model(Some(1024));
+        let part = sample::sum(&asked(&model, "0.8").1, ComponentName::KvCache);
+        assert!(part.high >= part.likely * 2, "{part:?}");
+
+        // A window as long as the context keeps no less.
+        let part = sample::sum(
+            &asked(&self::model(Some(8192)), "0.8").1,
+            ComponentName::KvCache,
+        );
+        assert_eq!(part.high, part.likely.scale(105, 100));
     }
 }

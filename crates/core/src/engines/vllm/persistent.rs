@@ -88,9 +88,9 @@ impl VllmPrepared<'_> {
         let layers = &self.kinds.held(&range);
         let pages = self.pages(split);
         let columns = context.div_ceil(pages.block_tokens().max(1));
-        // No log shows the tables apart; a runner may keep a second copy.
-        let one_copy = Bytes::product([self.settings.max_sequences, columns, 4, pages.groups()]);
-        let tables = Interval::new(Bytes::ZERO, one_copy, one_copy * 2);
+        // No log shows the tables apart: rows may be padded.
+        let likely = Bytes::product([self.settings.max_sequences, columns, 4, pages.groups()]);
+        let tables = Interval::new(likely.scale(98, 100), likely, likely.scale(102, 100));
 
         let indexed = layers.find_map(|layer| match &layer.mixer {
             Mixer::Latent(latent) if self.cache_layers().sparse() => Some(latent),

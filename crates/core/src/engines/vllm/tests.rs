@@ -100,10 +100,14 @@ fn repacked_experts_widen_weights() {
         "num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 256,
         "quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4"}});
 
+    let mut mxfp4 = experts.clone();
+    mxfp4["quantization_config"] = json!({"quant_method": "mxfp4"});
+
     for (changes, capability, percent) in [
         (&experts, (9, 0), 110),
         (&experts, (10, 0), 102),
         (&nvfp4, (9, 0), 102),
+        (&mxfp4, (9, 0), 102),
     ] {
         let weights = log_on(&small_llama(changes), capability).weights;
         let high = weights.likely.scale(percent, 100) + Bytes::mib(64);

@@ -73,9 +73,12 @@ impl VllmPrepared<'_> {
         )
     }
 
-    /// Whether Marlin repacks FP4 experts: on cards without FP4 tensor cores.
+    /// Whether Marlin repacks NVFP4 experts: on cards without FP4 tensor cores.
+    ///
+    /// [`VllmPrepared::expert_padding`] counts the padding of MXFP4 experts.
     fn repacks_experts(&self) -> bool {
         self.architecture.experts.is_some()
+            && self.expert_padding().is_none()
             && self
                 .settings
                 .capability
