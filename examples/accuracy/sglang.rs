@@ -8,7 +8,7 @@ use hf_mem_core::bytes::Bytes;
 use hf_mem_core::engines::sglang::{Sglang, SglangPrepared};
 use hf_mem_core::engines::shared::topology::sglang_stages;
 use hf_mem_core::engines::{
-    AskedContext, AskedWorkload, EngineRequest, Offload, PreparedEngine as _, Split,
+    AskedContext, AskedWorkload, EngineRequest, EngineVersion, Offload, PreparedEngine as _, Split,
 };
 use hf_mem_core::model::Model;
 use serde_json::{Value, json};
@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 use crate::score::{Bar, Scores};
 use crate::{devices, vllm};
 
-/// Reads the rows and prints SGLang's table.
-pub(crate) fn run(rows: &Path, hub: &Path) -> Result<(), String> {
+/// Reads the rows, prints SGLang's table, and returns whether its bars are reached.
+pub(crate) fn run(rows: &Path, hub: &Path) -> Result<bool, String> {
     let text = fs::read_to_string(rows).map_err(|error| format!("{}: {error}", rows.display()))?;
     let mut scores = Scores::default();
     let engine = Sglang::with_profiles(Sglang::profiles().map_err(|error| error.to_string())?);
@@ -36,6 +36,7 @@ pub(crate) fn run(rows: &Path, hub: &Path) -> Result<(), String> {
             row["gpu_name"].as_str().unwrap_or("?")
         );
 
+        scores.select_model(&vllm::repository(name));
         match vllm::find(hub, name) {
             Err(_) => scores.skip("model not in the folder", &label),
             Ok(model) => {
@@ -47,13 +48,11 @@ pub(crate) fn run(rows: &Path, hub: &Path) -> Result<(), String> {
     }
 
     scores.print("SGLang");
-    scores.bars(&[
-        Bar::new("weights", None, Some(2.0), 90.0),
+    Ok(scores.bars(&[
+        Bar::new("weights", None, Some(2.0), 97.0),
         Bar::new("KV bytes per token, to rounding", None, None, 98.0),
         Bar::new("pool tokens", None, None, 95.0),
-    ]);
-
-    Ok(())
+    ]))
 }
 
 fn score(
@@ -88,8 +87,6 @@ fn score(
         parameters.insert("kv_cache_dtype".to_owned(), kv.clone());
     }
 
-    parameters.insert("page_size".to_owned(), json!(1));
-
     // SGLang's figure includes RoBERTa's two positions for padding, ours does not.
     let max_context = model
         .architecture
@@ -106,9 +103,15 @@ fn score(
         ..AskedWorkload::default()
     };
 
-    let version = row["engine_version"]
+    let version: Option<EngineVersion> = row["engine_version"]
         .as_str()
         .and_then(|version| version.parse().ok());
+    // Releases before have no pages.
+    let has_pages = |version: &EngineVersion| version.is_at_least(&[0, 3, 7]);
+    if version.as_ref().is_none_or(has_pages) {
+        parameters.insert("page_size".to_owned(), json!(1));
+    }
+
     let request = EngineRequest {
         model,
         version: version.as_ref(),

@@ -27,10 +27,12 @@ mod shell;
 mod site;
 mod terminal;
 pub mod text;
+mod version;
 
 use std::ffi::OsString;
 
 use clap::Parser as _;
+use clap::error::ErrorKind;
 use hf_mem_core::report::problem::{Problem, Reason};
 
 use self::arguments::{Arguments, Command};
@@ -61,6 +63,11 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> u8 {
     }
 }
 
+/// Whether the line asks for the verified engines too: `--version -v`.
+fn asks_for_details(line: &[OsString]) -> bool {
+    line.iter().any(|part| part == "-v" || part == "--verbose")
+}
+
 /// Prints help, the version, or a usage error, and returns the exit code.
 ///
 /// Help and version are data. A usage error has exit code 2, and is JSON with `--json`.
@@ -74,6 +81,9 @@ fn usage(error: &clap::Error, line: &[OsString]) -> u8 {
         .all(|argument| terminal::is_printable(&argument.to_string_lossy()));
     if !error.use_stderr() {
         output::usage(error, is_printable);
+        if error.kind() == ErrorKind::DisplayVersion && asks_for_details(line) {
+            version::print_engines();
+        }
         return Reason::Fits.exit_code();
     }
 

@@ -198,6 +198,35 @@ fn completions_manual_and_help_print() {
     }
 }
 
+#[test]
+fn detailed_version_names_verified_releases() {
+    let outcome = run("--version -v");
+    assert_eq!((outcome.code, outcome.err.as_str()), (0, ""));
+    for line in [
+        "vllm          verified from 0.7 to 0.33",
+        "transformers  verified from 5.23 to 5.24",
+    ] {
+        assert!(outcome.out.contains(line), "{}", outcome.out);
+    }
+
+    assert!(!run("--version").out.contains("verified"));
+}
+
+#[test]
+fn answer_names_newest_verified_release() {
+    for (engine, newest) in [("vllm@0.19", Some("0.33")), ("reference", None)] {
+        let answer = run(&format!(
+            "estimate {MODEL} --json --local --engine {engine}"
+        ))
+        .json();
+        assert_eq!(
+            answer["engine"]["newest_verified"].as_str(),
+            newest,
+            "{engine}"
+        );
+    }
+}
+
 /// Weights that a parameter moves to host memory fit only if the host's memory is known.
 #[test]
 fn host_offload_needs_known_memory() {

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::run::{MODEL, Outcome, run};
 
@@ -66,7 +66,6 @@ fn old_version_is_unsupported() {
 fn distant_version_is_warned_about() {
     for (engine, says) in [
         ("vllm@9.9", "9 major releases newer than 0.33"),
-        ("vllm@0.5", "2 minor releases older than 0.7"),
         ("vllm@0.1.dev17+g1a2b3c4", "names no release"),
         ("sglang@0.4.7.post1", "1 minor release older than 0.5"),
         ("transformers@4.57", "1 major release older"),
@@ -86,6 +85,21 @@ fn distant_version_is_warned_about() {
             assert!(assumed, "{engine}: {part}");
         }
     }
+}
+
+#[test]
+fn class_of_later_version_is_unknown() {
+    let outcome = fits("vllm@0.5");
+    let answer = outcome.json();
+    assert_eq!(
+        (outcome.code, &answer["reason"]),
+        (3, &json!("unsupported_architecture"))
+    );
+    let message = answer["message"].as_str().unwrap();
+    assert!(
+        message.contains("vLLM has Qwen3ForCausalLM since 0.8.4"),
+        "{message}"
+    );
 }
 
 #[test]

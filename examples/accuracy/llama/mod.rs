@@ -85,6 +85,7 @@ fn skip_reason(row: &LlamaLogRow) -> Option<&'static str> {
 /// Compares all figures of a row.
 fn score(row: &LlamaLogRow, corpus: &BTreeMap<String, Inventory>, scores: &mut Scores) {
     let label = row.label();
+    scores.select_model(&row.model_name());
     if let Some(why) = skip_reason(row) {
         return scores.skip(why, &label);
     }

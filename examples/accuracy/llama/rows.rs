@@ -41,7 +41,7 @@ impl LlamaLogRow {
     }
 
     /// The model's name without case and separators.
-    fn model_name(&self) -> String {
+    pub(super) fn model_name(&self) -> String {
         self.text("model")
             .to_lowercase()
             .replace([' ', '-', '_'], "")
@@ -66,11 +66,13 @@ impl LlamaLogRow {
 }
 
 /// Copies metadata into rows without it from another log of the same model.
+///
+/// A row that names no model neither lends nor borrows.
 pub(super) fn lend_metadata(rows: &mut [LlamaLogRow]) {
     let known: BTreeMap<String, Value> = rows
         .iter()
         .rev()
-        .filter(|row| row.has_metadata())
+        .filter(|row| row.has_metadata() && !row.model_name().is_empty())
         .map(|row| (row.model_name(), row.0["gguf_metadata"].clone()))
         .collect();
 

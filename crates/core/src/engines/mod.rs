@@ -4,6 +4,7 @@
 //! (TOML); formulas are code, each with its source. One answer asks an engine thousands of times,
 //! so an engine is first [prepared](Engine::prepare) for one model on one kind of device.
 
+pub(crate) mod architectures;
 pub mod component;
 mod compute_dtype;
 pub mod diffusers;
@@ -12,6 +13,7 @@ pub mod layer_weights;
 pub mod llama_cpp;
 pub mod logical;
 pub mod lora;
+pub mod memory_rule;
 pub mod ollama;
 mod prepare;
 pub mod profile;
@@ -26,6 +28,7 @@ pub mod shared;
 mod split;
 pub mod transformers;
 mod unverified;
+pub mod verified;
 mod version;
 pub mod vllm;
 

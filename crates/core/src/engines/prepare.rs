@@ -1,10 +1,11 @@
 //! Preparing an engine for a request.
 //!
-//! Checks the version, adds the adapter, and widens the figures of an unverified version.
+//! Checks the version and the model's class, adds the adapter, and widens the figures that are not
+//! verified.
 
-use super::releases::{Confidence, confidence};
-use super::unverified::Unverified;
-use super::{Engine, EngineError, EngineRequest, PreparedEngine, lora};
+use super::releases::{Confidence, confidence, newest_verified};
+use super::unverified::{Verification, widen_unverified};
+use super::{Engine, EngineError, EngineRequest, PreparedEngine, architectures, lora};
 
 /// Prepares `engine` for `request`.
 ///
@@ -13,13 +14,33 @@ pub fn prepare<'a>(
     engine: &dyn Engine,
     request: &EngineRequest<'a>,
 ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
-    let confidence = confidence(engine.name(), request.version)?;
-    let prepared = lora::prepare(engine, request)?;
+    let name = engine.name();
+    let mut warnings = Vec::new();
+    let confidence = confidence(name, request.version)?;
 
-    Ok(match confidence {
-        Confidence::Verified => prepared,
+    if let Ok(architecture) = &request.model.architecture {
+        warnings.extend(architectures::check(name, request.version, architecture)?);
+    }
+
+    let prepared = lora::prepare(engine, request)?;
+    let is_outside = match confidence {
+        Confidence::Verified => false,
         Confidence::Unverified(warning) => {
-            Box::new(Unverified::new(prepared, request.model, warning))
+            warnings.push(warning);
+            true
         }
-    })
+    };
+
+    // An engine without versions is a definition, which nothing can contradict.
+    let Some(version) = request.version.or_else(|| newest_verified(name)) else {
+        return Ok(prepared);
+    };
+
+    let verification = Verification {
+        engine: name,
+        version,
+        is_outside,
+        warnings,
+    };
+    Ok(widen_unverified(prepared, request.model, verification))
 }

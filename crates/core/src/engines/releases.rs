@@ -94,6 +94,18 @@ pub fn confidence(
     )))
 }
 
+/// The newest verified release of `engine`; `None` for an engine without versions.
+pub fn newest_verified(engine: &str) -> Option<&'static EngineVersion> {
+    let table = TABLE.as_ref().ok()?;
+    table.get(engine).map(|releases| &releases.verified[1])
+}
+
+/// Each engine with the first and the last verified release.
+pub fn verified_ranges() -> impl Iterator<Item = (&'static str, &'static [EngineVersion; 2])> {
+    let tables = TABLE.as_ref().into_iter().flatten();
+    tables.map(|(engine, releases)| (engine.as_str(), &releases.verified))
+}
+
 /// The releases of `engine`; fails if `version` does not have their form.
 fn releases(
     engine: &'static str,
@@ -173,10 +185,12 @@ mod tests {
             ("vllm", "0.7"),
             ("sglang", "0.5.3.post1"),
             ("llama.cpp", "b10450"),
+            ("llama.cpp", "b12032"),
             ("llama.cpp", "8179"),
             ("ollama", "0.25.1-3-g1a2b3c4"),
             ("transformers", "5"),
             ("diffusers", "0.36.0"),
+            ("diffusers", "0.42.1"),
         ] {
             assert_eq!(
                 asked(engine, version),
@@ -196,11 +210,11 @@ mod tests {
             ("vllm", "0.5.0.post1", "2 minor releases older than 0.7"),
             ("sglang", "0.5.25", "2 patch releases newer than 0.5.23"),
             ("sglang", "0.4.7.post1", "1 minor release older than 0.5"),
-            ("llama.cpp", "12032", "1559 builds newer than b10473"),
+            ("llama.cpp", "13000", "968 builds newer than b12032"),
             ("llama.cpp", "b3943", "57 builds older than b4000"),
             ("ollama", "0.33.1", "3 minor releases newer than 0.30"),
             ("transformers", "4.57.1", "1 major release older than 5.23"),
-            ("diffusers", "0.42.1", "6 minor releases newer than 0.36"),
+            ("diffusers", "0.44.0", "2 minor releases newer than 0.42"),
             ("vllm", "0.1.dev17+g1a2b3c4", "names no release"),
             ("llama.cpp", "1", "names no release"),
             ("ollama", "0.0.0", "names no release"),

@@ -1,24 +1,24 @@
-//! An engine at an unverified version.
+//! An engine whose release or rules are not verified.
 //!
-//! The figures are those of the nearest profile, as assumptions with wider intervals.
-//!
-//! The widths follow from how far neighboring profiles differ. Weights and other figures read from
-//! headers do not change with the release. Neither does the cache of a model with full attention
-//! only: all 32 rates that vLLM logged follow one formula.
+//! At a release outside of the verified range, the overheads are those of the nearest profile, as
+//! assumptions with wider intervals. Whatever the release, weights and caches get the width of each
+//! rule that [`verified`](super::verified) does not list for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
 use super::component::device_sum;
+use super::memory_rule::MemoryRule;
+use super::verified::{AssumedRule, assumed_rules};
 use super::{
-    Basis, CacheCapacity, Component, ComponentName, DeviceSupport, EngineError, IllegalSplit,
-    Interval, Launch, LaunchPlan, PreparedEngine, Share, Split, Workload,
+    Basis, CacheCapacity, Component, ComponentName, DeviceSupport, EngineError, EngineVersion,
+    IllegalSplit, Interval, Launch, LaunchPlan, PreparedEngine, Share, Split, Workload,
 };
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
 use crate::model::Model;
-use crate::model::architecture::{Mixer, Span};
+use crate::model::architecture::{Attention, Mixer, Span};
 
 /// Percent by which a component other than weights and cache may differ at another release.
 ///
@@ -27,63 +27,198 @@ use crate::model::architecture::{Mixer, Span};
 /// Rounded up.
 const OVERHEAD_PERCENT: u64 = 200;
 
-/// The same for caches with windows, latents or states, whose page rules change with releases.
-///
-/// vLLM 0.33's own planner keeps up to 29 % more (Mamba-2 hybrids) than the rules here, which logs
-/// of earlier releases confirm. Rounded up.
-const CACHE_PERCENT: u64 = 130;
-
-/// An engine at a version outside of the verified range.
+/// An engine at a release outside of the verified range, or with rules that are not verified.
 pub(super) struct Unverified<'a> {
     inner: Box<dyn PreparedEngine + 'a>,
-    /// Whether every layer has full attention, so that all releases cache the same.
-    plain_cache: bool,
-    warning: String,
+    verification: Verification<'a>,
+    /// The width of the weights.
+    weights: Widening,
+    /// The width of caches and states.
+    cache: Widening,
+    assumed: Vec<AssumedRule>,
 }
 
-impl<'a> Unverified<'a> {
-    pub(super) fn new(inner: Box<dyn PreparedEngine + 'a>, model: &Model, warning: String) -> Self {
-        let plain_cache = model.architecture.as_ref().is_ok_and(|architecture| {
-            architecture
-                .mixers(0..architecture.layer_count())
-                .all(has_full_attention)
-        });
+/// The confidence in the release of an engine.
+#[derive(Clone, Debug)]
+pub(super) struct Verification<'a> {
+    pub(super) engine: &'static str,
+    /// The requested release; without one, the newest verified.
+    pub(super) version: &'a EngineVersion,
+    /// Whether the release is outside of the verified range.
+    pub(super) is_outside: bool,
+    /// Warnings about the release.
+    pub(super) warnings: Vec<String>,
+}
 
+/// By how much a component's interval grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Widening {
+    /// Percent of the high end; the inverse of the low end.
+    percent: u64,
+    /// The most that a cache without windows keeps: numerator and denominator of a factor.
+    whole: (u64, u64),
+}
+
+impl Widening {
+    const NONE: Self = Self {
+        percent: 100,
+        whole: (1, 1),
+    };
+
+    /// The widest of `rules`.
+    fn of<'r>(rules: impl Iterator<Item = &'r AssumedRule>) -> Self {
         Self {
-            inner,
-            plain_cache,
-            warning,
+            percent: rules.map(|rule| rule.percent).max().unwrap_or(100),
+            ..Self::NONE
         }
     }
 
-    /// Widens the component's interval for the unverified version.
+    fn apply(self, bytes: Interval) -> Interval {
+        let (kept, windowed) = self.whole;
+        Interval {
+            low: bytes.low.scale(100, self.percent),
+            likely: bytes.likely,
+            high: bytes.high.scale(self.percent, 100).scale(kept, windowed),
+        }
+    }
+}
+
+/// Wraps `inner` if the release or a rule of the model is not verified.
+pub(super) fn widen_unverified<'a>(
+    inner: Box<dyn PreparedEngine + 'a>,
+    model: &Model,
+    verification: Verification<'a>,
+) -> Box<dyn PreparedEngine + 'a> {
+    let mut rules = BTreeSet::from([MemoryRule::Weights]);
+    if let Ok(architecture) = &model.architecture {
+        rules.extend(MemoryRule::of_cache(architecture, &inner.kv_cache_dtype()));
+    }
+
+    let assumed = assumed_rules(verification.engine, verification.version, rules);
+    if assumed.is_empty() && !verification.is_outside && verification.warnings.is_empty() {
+        return inner;
+    }
+
+    let (weights, caches): (Vec<_>, Vec<_>) = assumed
+        .iter()
+        .partition(|assumed| assumed.rule == MemoryRule::Weights);
+    let mut cache = Widening::of(caches.iter().copied());
+    if caches.iter().any(|assumed| assumed.whole_windows) {
+        cache.whole = whole_windows(model, &*inner);
+    }
+
+    Box::new(Unverified {
+        weights: Widening::of(weights.into_iter()),
+        cache,
+        inner,
+        verification,
+        assumed,
+    })
+}
+
+/// Tokens of a sequence that all attention layers keep without windows, and with windows.
+///
+/// A window also holds the tokens of a step.
+fn whole_windows(model: &Model, prepared: &dyn PreparedEngine) -> (u64, u64) {
+    let Ok(architecture) = &model.architecture else {
+        return (1, 1);
+    };
+
+    let context = prepared.workload().context;
+    let parameters = prepared.parameters();
+    let step = parameters
+        .get("max_num_batched_tokens")
+        .and_then(Value::as_u64)
+        .unwrap_or(0);
+
+    let mut kept = (0_u64, 0_u64);
+    for mixer in architecture.mixers(0..architecture.layer_count()) {
+        let Mixer::Attention(Attention { span, .. }) = mixer else {
+            continue;
+        };
+        let windowed = match *span {
+            Span::Sliding { window: kept } | Span::Chunked { chunk: kept } => {
+                kept.saturating_add(step).min(context)
+            }
+            Span::Full | Span::Cross { .. } | Span::Bidirectional => context,
+        };
+        kept = (
+            kept.0.saturating_add(context),
+            kept.1.saturating_add(windowed),
+        );
+    }
+
+    (kept.0.max(1), kept.1.max(1))
+}
+
+impl Unverified<'_> {
+    /// Widens the component's interval for what is not verified.
     fn widen(&self, part: Component) -> Component {
-        let percent = match part.name {
-            // Every release loads the same weights; host memory holds weights too.
-            ComponentName::Weights | ComponentName::Host => return part,
-            _ if part.basis == Basis::Exact => return part,
-            ComponentName::KvCache | ComponentName::State if self.plain_cache => 100,
-            ComponentName::KvCache | ComponentName::State => CACHE_PERCENT,
-            _ => OVERHEAD_PERCENT,
+        let widening = match part.name {
+            // Host memory holds weights.
+            ComponentName::Weights | ComponentName::Host => self.weights,
+            ComponentName::KvCache | ComponentName::State => self.cache,
+            _ if self.verification.is_outside => Widening {
+                percent: OVERHEAD_PERCENT,
+                ..Widening::NONE
+            },
+            _ => Widening::NONE,
         };
 
-        let Interval { low, likely, high } = part.bytes;
-        let bytes = Interval {
-            low: low.scale(100, percent),
-            likely,
-            high: high.scale(percent, 100),
+        if widening == Widening::NONE {
+            return part;
+        }
+
+        let detail = match self.assumed_names(part.name) {
+            Some(names) => format!("{}; not verified: {names}", part.detail),
+            None => part.detail,
         };
 
         Component {
-            bytes,
+            bytes: widening.apply(part.bytes),
             basis: part.basis.max(Basis::Assumed),
+            detail,
             ..part
         }
     }
-}
 
-fn has_full_attention(mixer: &Mixer) -> bool {
-    matches!(mixer, Mixer::Attention(attention) if attention.span == Span::Full)
+    /// The tokens of a cache whose every token is as wide as the interval's high end.
+    fn fewest_tokens(&self, tokens: u64) -> u64 {
+        let (kept, windowed) = self.cache.whole;
+        let wide = u128::from(tokens) * 100 * u128::from(windowed)
+            / (u128::from(self.cache.percent) * u128::from(kept));
+        u64::try_from(wide).unwrap_or(tokens)
+    }
+
+    /// The names of the assumed rules behind `component`; `None` without any.
+    fn assumed_names(&self, component: ComponentName) -> Option<String> {
+        let is_cache = matches!(component, ComponentName::KvCache | ComponentName::State);
+        let is_weights = matches!(component, ComponentName::Weights | ComponentName::Host);
+        let names: Vec<&str> = self
+            .assumed
+            .iter()
+            .filter(|assumed| match assumed.rule {
+                MemoryRule::Weights => is_weights,
+                _ => is_cache,
+            })
+            .map(|assumed| assumed.rule.name())
+            .collect();
+
+        (!names.is_empty()).then(|| names.join(", "))
+    }
+
+    /// The sentence of one assumed rule.
+    fn sentence(&self, assumed: &AssumedRule) -> String {
+        format!(
+            "the rule for {} is not verified for {} {}, so their interval is {} % wider at both \
+             ends: {}",
+            assumed.rule.name(),
+            self.verification.engine,
+            self.verification.version,
+            assumed.percent - 100,
+            assumed.reason
+        )
+    }
 }
 
 impl PreparedEngine for Unverified<'_> {
@@ -112,12 +247,14 @@ impl PreparedEngine for Unverified<'_> {
     }
 
     fn assumptions(&self) -> Vec<String> {
-        self.inner.assumptions()
+        let mut all = self.inner.assumptions();
+        all.extend(self.assumed.iter().map(|assumed| self.sentence(assumed)));
+        all
     }
 
     fn warnings(&self) -> Vec<String> {
         let mut all = self.inner.warnings();
-        all.push(self.warning.clone());
+        all.extend(self.verification.warnings.iter().cloned());
         all
     }
 
@@ -186,7 +323,8 @@ impl PreparedEngine for Unverified<'_> {
     }
 
     fn host(&self, split: &Split, workload: Workload) -> Result<Vec<Component>, EngineError> {
-        self.inner.host(split, workload)
+        let parts = self.inner.host(split, workload)?;
+        Ok(parts.into_iter().map(|part| self.widen(part)).collect())
     }
 
     fn must_be_available(&self, split: &Split, device: &DeviceFacts, sum: Interval) -> Interval {
@@ -197,10 +335,18 @@ impl PreparedEngine for Unverified<'_> {
         self.inner.share(split, rank, device)
     }
 
-    fn capacity(&self, _plan: &LaunchPlan<'_>) -> Result<Option<CacheCapacity>, EngineError> {
-        // The engine's own count does not cover the unverified version, and a count that is too
-        // high is worse than none.
-        Ok(None)
+    fn capacity(&self, plan: &LaunchPlan<'_>) -> Result<Option<CacheCapacity>, EngineError> {
+        // The engine's own count does not cover a release outside of the range, and a count that is
+        // too high is worse than none.
+        if self.verification.is_outside {
+            return Ok(None);
+        }
+
+        let capacity = self.inner.capacity(plan)?;
+        Ok(capacity.map(|capacity| CacheCapacity {
+            low_tokens: self.fewest_tokens(capacity.low_tokens),
+            ..capacity
+        }))
     }
 
     fn launch(&self, plan: &LaunchPlan<'_>) -> Launch {
@@ -236,13 +382,14 @@ mod tests {
     /// Warnings and components of `model` on vLLM at `version`.
     fn asked(model: &Model, version: &str) -> (Vec<String>, Vec<Component>) {
         let version: EngineVersion = version.parse().unwrap();
-        let (none, devices) = (BTreeMap::new(), [sample::device()]);
+        let step = BTreeMap::from([("max_num_batched_tokens".to_owned(), json!(2048))]);
+        let devices = [sample::device()];
         let asked = sample::tokens(8192);
 
         let request = crate::engines::EngineRequest {
             model,
             version: Some(&version),
-            parameters: &none,
+            parameters: &step,
             asked,
             devices: &devices,
         };
@@ -260,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn unverified_version_widens_all_but_weights() {
+    fn unverified_version_widens_every_component() {
         let model = model(None);
         let ((silent, known), (warnings, unknown)) = (asked(&model, "0.33"), asked(&model, "0.34"));
         assert!(silent.is_empty());
@@ -272,20 +419,16 @@ mod tests {
 
         for (before, after) in known.iter().zip(&unknown) {
             assert_eq!(after.bytes.likely, before.bytes.likely, "{:?}", after.name);
-            match after.name {
-                ComponentName::Weights => assert_eq!(before, after),
-                ComponentName::KvCache => {
-                    assert_eq!((after.bytes, after.basis), (before.bytes, Basis::Assumed));
-                }
-                _ => {
-                    assert_eq!(
-                        (after.basis, after.bytes.high),
-                        (Basis::Assumed, before.bytes.high * 2),
-                        "{after:?}"
-                    );
-                    assert!(after.bytes.low <= before.bytes.low, "{after:?}");
-                }
-            }
+            let percent = match after.name {
+                ComponentName::Weights | ComponentName::KvCache => 102,
+                _ => 200,
+            };
+            assert_eq!(
+                (after.basis, after.bytes.high),
+                (Basis::Assumed, before.bytes.high.scale(percent, 100)),
+                "{after:?}"
+            );
+            assert!(after.bytes.low < before.bytes.low || before.bytes.low == Bytes::ZERO);
         }
     }
 
@@ -294,5 +437,47 @@ mod tests {
         let model = model(Some(1024));
         let cache_at = |version| sample::sum(&asked(&model, version).1, ComponentName::KvCache);
         assert_eq!(cache_at("0.34").high, cache_at("0.33").high.scale(130, 100));
+    }
+
+    #[test]
+    fn unverified_rule_names_itself() {
+        let model = model(Some(1024));
+        let part_at = |version| {
+            let (warnings, parts) = asked(&model, version);
+            assert!(warnings.is_empty(), "{version} is in the verified range");
+            parts
+                .into_iter()
+                .find(|part| part.name == ComponentName::KvCache)
+                .unwrap()
+        };
+
+        let (verified, assumed) = (part_at("0.19"), part_at("0.14"));
+        assert_eq!(verified.bytes.low, verified.bytes.high);
+        assert_eq!(
+            (assumed.basis, assumed.bytes.high),
+            (Basis::Assumed, assumed.bytes.likely.scale(130, 100))
+        );
+        assert!(
+            assumed
+                .detail
+                .ends_with("not verified: caches of sliding windows"),
+            "{}",
+            assumed.detail
+        );
+    }
+
+    #[test]
+    fn early_release_may_keep_windows_whole() {
+        // 8192 tokens in place of a window of 1024 and a step of 2048.
+        let model = model(Some(1024));
+        let part = sample::sum(&asked(&model, "0.8").1, ComponentName::KvCache);
+        assert!(part.high >= part.likely * 2, "{part:?}");
+
+        // A window as long as the context keeps no less.
+        let part = sample::sum(
+            &asked(&self::model(Some(8192)), "0.8").1,
+            ComponentName::KvCache,
+        );
+        assert_eq!(part.high, part.likely.scale(105, 100));
     }
 }

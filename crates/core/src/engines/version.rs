@@ -72,6 +72,11 @@ impl EngineVersion {
         self.build
     }
 
+    /// Whether it is a build between releases: `0.19.2rc1.dev134+gfe9c3d6c5`.
+    pub const fn is_development(&self) -> bool {
+        self.development
+    }
+
     /// Whether the version names no release.
     ///
     /// A build from source without tags reports `0.1.dev17+g1a2b3c4`, `0.0.0`, or build 1.

@@ -2,6 +2,7 @@
 
 use super::host_view::HostView;
 use super::{leased, model_report, requirement, summary};
+use crate::engines::releases::newest_verified;
 use crate::model::Model;
 use crate::placement::Plan;
 use crate::report::answer::{
@@ -26,6 +27,7 @@ pub(super) fn assemble(
         answer.engine = Some(EngineAnswer {
             name: engine.to_owned(),
             profile: settled.profile.clone(),
+            newest_verified: newest_verified(engine).map(ToString::to_string),
             parameters: settled.parameters.clone(),
         });
 

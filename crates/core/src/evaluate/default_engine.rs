@@ -1,6 +1,6 @@
 //! The default engine of a question, by the format and the task of the model.
 
-use crate::engines::vllm;
+use crate::engines::{architectures, vllm};
 use crate::model::architecture::Task;
 use crate::model::{Format, Model};
 
@@ -25,7 +25,10 @@ pub fn defaults_to_vllm(model: &Model) -> bool {
         .architecture
         .as_ref()
         .map_or(true, |architecture| match architecture.task {
-            Task::Generate | Task::EncodeDecode => vllm::serves(architecture),
+            Task::Generate | Task::EncodeDecode => {
+                vllm::serves(architecture)
+                    && architectures::check("vllm", None, architecture).is_ok()
+            }
             Task::Encode | Task::Pool => false,
         })
 }

@@ -117,6 +117,10 @@ pub struct EngineAnswer {
     pub name: String,
     /// The profile in force.
     pub profile: String,
+    /// The newest release of the engine whose figures were verified against the engine's own code
+    /// or its logs; absent for an engine without versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest_verified: Option<String>,
     /// Parameters that the figures depend on.
     #[cfg_attr(feature = "openapi", schema(value_type = Object))]
     pub parameters: BTreeMap<String, Value>,

@@ -144,7 +144,7 @@ impl DiffusersPrepared<'_> {
 
 impl PreparedEngine for DiffusersPrepared<'_> {
     fn profile(&self) -> &'static str {
-        "0.36"
+        "0.42"
     }
 
     fn parameters(&self) -> BTreeMap<String, Value> {

@@ -195,10 +195,15 @@ impl PreparedEngine for SglangPrepared<'_> {
         let mut parts = vec![
             Component::between(ComponentName::Weights, weights, Basis::Formula, ""),
             // Everything transient must fit in the remainder, which is therefore part of the need:
-            // what mem_fraction_static leaves, or more if that is too little.
+            // what mem_fraction_static leaves, or more if that is too little. No log shows how much
+            // of it a step uses.
             Component::between(
                 ComponentName::Activations,
-                Interval::new(reserve, reserve, reserve.max(self.transient(split, device))),
+                Interval::new(
+                    reserve.div_ceil(2),
+                    reserve,
+                    reserve.max(self.transient(split, device)),
+                ),
                 Basis::Formula,
                 "left by mem_fraction_static",
             ),
@@ -211,10 +216,11 @@ impl PreparedEngine for SglangPrepared<'_> {
         ];
 
         if self.architecture.vision.is_some() {
+            // The embeddings of the images in flight, which no log shows.
             let reserve = Bytes::mib(self.constants.multimodal_mib);
-            parts.push(Component::exact(
+            parts.push(Component::between(
                 ComponentName::Runtime,
-                reserve,
+                Interval::new(Bytes::ZERO, reserve, reserve * 2),
                 Basis::Formula,
                 "multimodal embedding cache",
             ));
@@ -252,9 +258,9 @@ impl PreparedEngine for SglangPrepared<'_> {
             .less(room)
             .filter(|beyond| *beyond > Bytes::ZERO)
         {
-            parts.push(Component::exact(
+            parts.push(Component::between(
                 ComponentName::Runtime,
-                beyond,
+                Interval::new(beyond.scale(98, 100), beyond, beyond.scale(102, 100)),
                 Basis::Formula,
                 "request table beyond the reserve",
             ));

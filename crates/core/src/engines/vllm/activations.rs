@@ -44,13 +44,27 @@ impl VllmPrepared<'_> {
         let high = constants
             .activation_high_ratio
             .of(sampler_high.max(forward) + experts.high + base)
-            + constants.activation_high_mib;
+            + constants.activation_high_mib
+            + self.workspace_outside_law();
         let text = Interval::new(constants.activation_low_ratio.of(likely), likely, high);
 
         if stage == 0 {
             text.plus(self.multimodal(text.likely))
         } else {
             text
+        }
+    }
+
+    /// The most that backends of other cards than those of the law hold in addition.
+    ///
+    /// The law is fitted to Hopper, where FlashAttention runs. On cards before it and on consumer
+    /// cards of Blackwell, FlashInfer may run instead, with its workspace
+    /// (`v1/attention/backends/flashinfer.py`). On SM10x,
+    /// [`VllmPrepared::flashinfer_workspace`] counts it.
+    fn workspace_outside_law(&self) -> Bytes {
+        match self.settings.capability {
+            Some(..90 | 120..) => self.constants.activation_other_cards_mib,
+            _ => Bytes::ZERO,
         }
     }
 

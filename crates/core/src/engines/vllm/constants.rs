@@ -46,6 +46,7 @@ constants! {
     activation_low_ratio: ratio -> Ratio;
     activation_high_ratio: ratio -> Ratio;
     activation_high_mib: mib -> Bytes;
+    activation_other_cards_mib: mib -> Bytes;
     persistent_sampler_state: flag -> bool;
     graph_base_mib: mib -> Bytes;
     graph_per_layer_mib: mib -> Bytes;
@@ -64,6 +65,7 @@ constants! {
     weights_high_mib: mib -> Bytes;
     weights_soft_low_ratio: ratio -> Ratio;
     weights_soft_high_ratio: ratio -> Ratio;
+    weights_marlin_high_ratio: ratio -> Ratio;
     graphs_in_budget: flag -> bool;
     context_mib_per_multiprocessor: mib -> Bytes;
     context_libraries_mib: mib -> Bytes;

@@ -45,14 +45,7 @@ impl VllmPrepared<'_> {
             sum = sum.plus(Interval::new(Bytes::ZERO, gather, gather));
         }
 
-        let workspace = constants.flashinfer_workspace_mib;
-        match settings.capability {
-            Some(100..120) => sum = sum.plus(Interval::new(Bytes::ZERO, workspace, workspace)),
-            None if settings.huge => {
-                sum = sum.plus(Interval::new(Bytes::ZERO, Bytes::ZERO, workspace));
-            }
-            Some(_) | None => {}
-        }
+        sum = sum.plus(self.flashinfer_workspace());
 
         if let Some((adapters, lora_rank)) = settings.lora {
             let slots = self.lora_slots(split, rank) * adapters * lora_rank;
@@ -60,6 +53,16 @@ impl VllmPrepared<'_> {
         }
 
         sum
+    }
+
+    /// The workspace of FlashInfer, the default backend of Blackwell.
+    pub(super) fn flashinfer_workspace(&self) -> Interval {
+        let workspace = self.constants.flashinfer_workspace_mib;
+        match self.settings.capability {
+            Some(100..120) => Interval::new(Bytes::ZERO, workspace, workspace),
+            None if self.settings.huge => Interval::new(Bytes::ZERO, Bytes::ZERO, workspace),
+            Some(_) | None => Interval::default(),
+        }
     }
 
     /// The sampler's output-token counts in 32 bits, prompt bitmap and bad-word lists
@@ -85,12 +88,9 @@ impl VllmPrepared<'_> {
         let layers = &self.kinds.held(&range);
         let pages = self.pages(split);
         let columns = context.div_ceil(pages.block_tokens().max(1));
-        let tables = Interval::exact(Bytes::product([
-            self.settings.max_sequences,
-            columns,
-            4,
-            pages.groups(),
-        ]));
+        // No log shows the tables apart: rows may be padded.
+        let likely = Bytes::product([self.settings.max_sequences, columns, 4, pages.groups()]);
+        let tables = Interval::new(likely.scale(98, 100), likely, likely.scale(102, 100));
 
         let indexed = layers.find_map(|layer| match &layer.mixer {
             Mixer::Latent(latent) if self.cache_layers().sparse() => Some(latent),

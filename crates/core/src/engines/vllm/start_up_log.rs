@@ -21,9 +21,15 @@ pub struct StartUpLog {
 impl VllmPrepared<'_> {
     /// Returns the figures that the log of `rank` would print.
     pub fn start_up_log(&self, split: &Split, rank: usize, device: &DeviceFacts) -> StartUpLog {
+        let workspace = self.flashinfer_workspace();
         StartUpLog {
             weights: self.weights(split, rank),
-            activations: self.activations(split, rank),
+            // The peak includes the workspace if the profile run allocates it.
+            activations: self.activations(split, rank).plus(Interval::new(
+                Bytes::ZERO,
+                Bytes::ZERO,
+                workspace.high,
+            )),
             non_torch: self
                 .library_growth(split)
                 .plus(self.communication_growth(split, device)),

@@ -61,6 +61,60 @@ fn context_parallel_needs_copied_heads() {
     assert!(!is_legal(2) && is_legal(4) && is_legal(8));
 }
 
+/// The start-up figures of `model` on a device of `capability`.
+fn log_on(model: &Model, capability: (u32, u32)) -> StartUpLog {
+    let device = DeviceFacts {
+        compute_capability: Some(capability),
+        ..sample::device()
+    };
+    let devices = [device];
+    let engine = Vllm::with_profiles(Vllm::profiles().unwrap());
+    let request = EngineRequest {
+        model,
+        version: None,
+        parameters: &BTreeMap::new(),
+        asked: sample::tokens(1024),
+        devices: &devices,
+    };
+
+    let prepared = engine.prepare(&request).unwrap();
+    prepared.start_up_log(&Split::single(4), 0, &devices[0])
+}
+
+#[test]
+fn activations_off_hopper_may_hold_workspace() {
+    let model = small_llama(&json!({}));
+    let [hopper, others @ ..] =
+        [(9, 0), (8, 9), (12, 0), (10, 0)].map(|capability| log_on(&model, capability).activations);
+
+    for (other, mib) in others.iter().zip([450, 450, 394]) {
+        assert_eq!(other.likely, hopper.likely);
+        assert_eq!(other.high, hopper.high + Bytes::mib(mib));
+    }
+}
+
+#[test]
+fn repacked_experts_widen_weights() {
+    let nvfp4 = json!({"quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4"}});
+    let experts = json!({"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe",
+        "num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 256,
+        "quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4"}});
+
+    let mut mxfp4 = experts.clone();
+    mxfp4["quantization_config"] = json!({"quant_method": "mxfp4"});
+
+    for (changes, capability, percent) in [
+        (&experts, (9, 0), 110),
+        (&experts, (10, 0), 102),
+        (&nvfp4, (9, 0), 102),
+        (&mxfp4, (9, 0), 102),
+    ] {
+        let weights = log_on(&small_llama(changes), capability).weights;
+        let high = weights.likely.scale(percent, 100) + Bytes::mib(64);
+        assert_eq!(weights.high, high, "{changes} on {capability:?}");
+    }
+}
+
 #[test]
 fn cpu_offload_moves_layers_alone() {
     let (model, most) = (

@@ -65,11 +65,29 @@ impl VllmPrepared<'_> {
             (constants.weights_low_ratio, constants.weights_high_ratio)
         };
 
+        let high = if fp4 && self.repacks_experts() {
+            constants.weights_marlin_high_ratio
+        } else {
+            high
+        };
+
         Interval::new(
             low.of(likely),
             likely,
             high.of(likely) + constants.weights_high_mib,
         )
+    }
+
+    /// Whether Marlin repacks NVFP4 experts: on cards without FP4 tensor cores.
+    ///
+    /// [`VllmPrepared::expert_padding`] counts the padding of MXFP4 experts.
+    fn repacks_experts(&self) -> bool {
+        self.architecture.experts.is_some()
+            && self.expert_padding().is_none()
+            && self
+                .settings
+                .capability
+                .is_none_or(|capability| capability < 100)
     }
 
     /// Weights by layer for the degrees of `split`.
