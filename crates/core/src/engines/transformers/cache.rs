@@ -200,9 +200,9 @@ impl<'a> LayerCaches<'a> {
         for (mixer, count) in layers.mixers() {
             let bytes = self.bytes(mixer, workload.context) * count * workload.sequences;
             if self.attends_to_images(mixer) {
-                images = images + bytes;
+                images += bytes;
             } else {
-                text = text + bytes;
+                text += bytes;
             }
         }
 
@@ -228,7 +228,7 @@ impl<'a> LayerCaches<'a> {
         let (mut largest, mut retained) = (Bytes::ZERO, Bytes::ZERO);
         for (mixer, count) in layers.mixers() {
             largest = largest.max(self.bytes(mixer, workload.context));
-            retained = retained + self.retained(mixer, workload.context) * count;
+            retained += self.retained(mixer, workload.context) * count;
         }
 
         let (largest, retained) = (largest * workload.sequences, retained * workload.sequences);
