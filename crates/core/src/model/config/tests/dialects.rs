@@ -275,3 +275,11 @@ fn exaone_4_5_reads_both_text_types() {
     };
     assert_eq!(nested("exaone4_5_text"), nested("exaone4"));
 }
+
+#[test]
+fn stated_experts_precede_class_default() {
+    let experts = |config: &Value| read(config).unwrap().experts.unwrap().count;
+    let stated = json!({"model_type": "qwen3_vl_moe_text", "num_local_experts": 60});
+    assert_eq!(experts(&stated), 60);
+    assert_eq!(experts(&json!({"model_type": "qwen3_vl_moe_text"})), 128);
+}
