@@ -15,6 +15,7 @@ mod loadable;
 mod prepared;
 mod settings;
 mod states;
+mod variable_parts;
 mod weights;
 
 use std::collections::BTreeMap;

@@ -8,6 +8,7 @@ use super::cache::LayerCaches;
 use super::device_support::device_support;
 use super::settings::TransformersSettings;
 use super::states::{scaled, states};
+use super::variable_parts::VariableParts;
 use super::weights::TransformersWeights;
 use super::{activations, launch};
 use crate::bytes::Bytes;
@@ -39,26 +40,6 @@ pub(super) struct TransformersPrepared<'a> {
 struct StageWeights {
     device: Bytes,
     host: Bytes,
-}
-
-/// The memory on one rank that depends on the workload.
-#[derive(Clone, Copy, Debug)]
-struct VariableParts {
-    cache: Interval,
-    growth: Interval,
-    states: Interval,
-    step: Interval,
-    slack: Interval,
-}
-
-impl VariableParts {
-    const fn all(self) -> [Interval; 5] {
-        [self.cache, self.growth, self.states, self.step, self.slack]
-    }
-
-    fn sum(self) -> Interval {
-        self.all().into_iter().sum()
-    }
 }
 
 impl<'a> TransformersPrepared<'a> {
