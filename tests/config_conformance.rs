@@ -27,7 +27,8 @@ struct Vector {
     source: String,
     config: Value,
     context: u64,
-    reference: Expected,
+    /// Absent in vectors that hold only an engine's own figure.
+    reference: Option<Expected>,
 }
 
 #[derive(Debug, Deserialize, PartialEq)]
@@ -109,13 +110,17 @@ fn vectors_match_to_the_byte() {
 
     for vector in &vectors.vectors {
         assert!(!vector.source.is_empty());
+        let Some(reference) = &vector.reference else {
+            continue;
+        };
+
         match answer(&vector.config, vector.context) {
-            Ok((model_type, found)) if found == vector.reference => {
+            Ok((model_type, found)) if found == *reference => {
                 types.insert(model_type);
             }
             Ok((_, found)) => wrong.push(format!(
                 "{}: expected {:?}, found {found:?}",
-                vector.name, vector.reference
+                vector.name, reference
             )),
             Err(why) => wrong.push(format!("{}: {why}", vector.name)),
         }

@@ -2,8 +2,9 @@
 //! token, states of a sequence.
 //!
 //! There is no paging, padding or kernel here: the sum over layers of min(N, window) x elements x
-//! bytes of an element, plus recurrent states. Engines that allocate otherwise have their own
-//! arithmetic.
+//! bytes of an element, plus recurrent states. Each figure is the least that any supported engine
+//! keeps by default; docs/conformance.md lists the choices. Engines that allocate otherwise have
+//! their own arithmetic.
 
 use std::ops::Range;
 
@@ -62,7 +63,7 @@ pub fn cache(
 ) -> Bytes {
     architecture
         .mixers(layers)
-        .map(|mixer| held(mixer, tokens, element))
+        .map(|mixer| held(architecture, mixer, tokens, element))
         .sum()
 }
 
@@ -70,17 +71,22 @@ pub fn cache(
 pub fn per_token(architecture: &Architecture, tokens: u64, element: CacheElement) -> Bytes {
     architecture
         .mixers(0..architecture.layer_count())
-        .map(|mixer| added_by_token(mixer, tokens, element))
+        .map(|mixer| added_by_token(architecture, mixer, tokens, element))
         .sum()
 }
 
 /// Cache bytes of one mixer for one more token after `tokens`.
-fn added_by_token(mixer: &Mixer, tokens: u64, element: CacheElement) -> Bytes {
+fn added_by_token(
+    architecture: &Architecture,
+    mixer: &Mixer,
+    tokens: u64,
+    element: CacheElement,
+) -> Bytes {
     match mixer {
         Mixer::Attention(attention) if !attention.shares_cache => match attention.span {
-            Span::Full => held(mixer, 1, element),
+            Span::Full => held(architecture, mixer, 1, element),
             Span::Sliding { window } | Span::Chunked { chunk: window } if tokens < window => {
-                held(mixer, 1, element)
+                held(architecture, mixer, 1, element)
             }
             _ => Bytes::ZERO,
         },
@@ -90,7 +96,7 @@ fn added_by_token(mixer: &Mixer, tokens: u64, element: CacheElement) -> Bytes {
             ..
         }) => {
             let windowed = if window.is_some_and(|window| tokens < window) {
-                held(mixer, 1, element)
+                held(architecture, mixer, 1, element)
             } else {
                 Bytes::ZERO
             };
@@ -104,13 +110,16 @@ fn added_by_token(mixer: &Mixer, tokens: u64, element: CacheElement) -> Bytes {
 
             windowed + share
         }
-        Mixer::Latent(_) => held(mixer, 1, element),
+        Mixer::Latent(_) => held(architecture, mixer, 1, element),
         _ => Bytes::ZERO,
     }
 }
 
 /// Cache bytes of one mixer after `tokens`.
-fn held(mixer: &Mixer, tokens: u64, element: CacheElement) -> Bytes {
+///
+/// Cross-attention has the longest input of its encoder. A family that one engine caches as a
+/// latent counts as the latent (MiniCPM3 in transformers).
+fn held(architecture: &Architecture, mixer: &Mixer, tokens: u64, element: CacheElement) -> Bytes {
     match mixer {
         Mixer::Attention(attention) if !attention.shares_cache => {
             let seen = match attention.span {
@@ -119,8 +128,11 @@ fn held(mixer: &Mixer, tokens: u64, element: CacheElement) -> Bytes {
                 Span::Cross { tokens } => tokens,
                 Span::Bidirectional => 0,
             };
-            let width = attention.key_dim.saturating_add(attention.value_dim);
-            element.times(Bytes::product([seen, attention.kv_heads, width]))
+            let expanded = attention
+                .kv_heads
+                .saturating_mul(attention.key_dim.saturating_add(attention.value_dim));
+            let width = architecture.cached_latent().unwrap_or(expanded);
+            element.times(Bytes::product([seen, width]))
         }
         Mixer::Latent(latent) => match latent.compress_ratio {
             None => {
@@ -153,7 +165,7 @@ fn compressed(mixer: &Mixer, ratio: u64, element: CacheElement) -> Bytes {
 }
 
 /// Indexer keys are FP8 with a 32-bit scale for each 128 elements, whatever the cache's dtype
-/// (vLLM `layers/sparse_attn_indexer.py`).
+/// (vLLM `layers/sparse_attn_indexer.py`). transformers and llama.cpp keep them in 16 bits.
 fn indexed(indexer: Option<&Indexer>, tokens: u64) -> Bytes {
     let Some(indexer) = indexer else {
         return Bytes::ZERO;
@@ -198,26 +210,62 @@ fn state_bytes(architecture: &Architecture, mixer: &Mixer, dtype: Dtype) -> Byte
 
 /// Elements of the convolution's and of the recurrent state of one layer
 /// (vLLM `model_executor/layers/mamba/mamba_utils.py`, `MambaStateShapeCalculator`).
+///
+/// A convolution over `kernel` tokens keeps the `kernel - 1` before the next one.
 pub fn state_elements(recurrent: &Recurrent) -> (Bytes, Bytes) {
-    let kept_rows = |conv: u64| conv.saturating_sub(1);
-    match *recurrent {
-        Recurrent::Mamba1 { inner, state, conv } => (
-            Bytes::product([inner, kept_rows(conv)]),
-            Bytes::product([inner, state]),
-        ),
+    let conv = match (conv_shape(recurrent), recurrent) {
+        (Some((channels, kernel)), _) => channels * kernel.saturating_sub(1),
+        (
+            None,
+            Recurrent::Rwkv {
+                hidden,
+                token_shift,
+                ..
+            },
+        ) => Bytes::product([*token_shift, *hidden]),
+        (None, _) => Bytes::ZERO,
+    };
+
+    let state = match *recurrent {
+        Recurrent::Mamba1 { inner, state, .. } => Bytes::product([inner, state]),
         Recurrent::Mamba2 {
-            inner,
             heads,
             head_dim,
             state,
+            ..
+        } => Bytes::product([heads, head_dim, state]),
+        Recurrent::GatedDelta {
+            value_heads,
+            key_dim,
+            value_dim,
+            ..
+        } => Bytes::product([value_heads, value_dim, key_dim]),
+        Recurrent::Kda {
+            heads, head_dim, ..
+        }
+        | Recurrent::Lightning { heads, head_dim } => Bytes::product([heads, head_dim, head_dim]),
+        Recurrent::ShortConv { .. } => Bytes::ZERO,
+        Recurrent::Rwkv {
+            hidden, head_size, ..
+        } => Bytes::product([hidden, head_size]),
+    };
+
+    (conv, state)
+}
+
+/// Channels and kernel of one layer's convolution; `None` without one.
+pub fn conv_shape(recurrent: &Recurrent) -> Option<(Bytes, u64)> {
+    match *recurrent {
+        Recurrent::Mamba1 { inner, conv, .. } => Some((Bytes::new(inner), conv)),
+        Recurrent::Mamba2 {
+            inner,
+            state,
             groups,
             conv,
+            ..
         } => {
             let channels = Bytes::new(inner) + Bytes::product([2, groups, state]);
-            (
-                channels * kept_rows(conv),
-                Bytes::product([heads, head_dim, state]),
-            )
+            Some((channels, conv))
         }
         Recurrent::GatedDelta {
             key_heads,
@@ -228,32 +276,14 @@ pub fn state_elements(recurrent: &Recurrent) -> (Bytes, Bytes) {
         } => {
             let channels =
                 Bytes::product([2, key_heads, key_dim]) + Bytes::product([value_heads, value_dim]);
-            (
-                channels * kept_rows(conv),
-                Bytes::product([value_heads, value_dim, key_dim]),
-            )
+            Some((channels, conv))
         }
         Recurrent::Kda {
             heads,
             head_dim,
             conv,
-        } => (
-            Bytes::product([3, heads, head_dim, kept_rows(conv)]),
-            Bytes::product([heads, head_dim, head_dim]),
-        ),
-        Recurrent::Lightning { heads, head_dim } => {
-            (Bytes::ZERO, Bytes::product([heads, head_dim, head_dim]))
-        }
-        Recurrent::ShortConv { width, conv } => {
-            (Bytes::product([width, kept_rows(conv)]), Bytes::ZERO)
-        }
-        Recurrent::Rwkv {
-            hidden,
-            head_size,
-            token_shift,
-        } => (
-            Bytes::product([token_shift, hidden]),
-            Bytes::product([hidden, head_size]),
-        ),
+        } => Some((Bytes::product([3, heads, head_dim]), conv)),
+        Recurrent::ShortConv { width, conv } => Some((Bytes::new(width), conv)),
+        Recurrent::Lightning { .. } | Recurrent::Rwkv { .. } => None,
     }
 }

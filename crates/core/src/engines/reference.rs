@@ -167,8 +167,13 @@ impl<'a> ReferencePrepared<'a> {
         }
 
         assumptions.push(
-            "no engine: weights as stored and the logical cache, without any overhead".to_owned(),
+            "no engine: weights as stored, and of the cache the least that any supported engine \
+             keeps, without any overhead"
+                .to_owned(),
         );
+        if let Some(architecture) = architecture {
+            assume_encoder_length(architecture, &mut assumptions);
+        }
 
         Ok(Self {
             model,
@@ -214,6 +219,16 @@ impl<'a> ReferencePrepared<'a> {
         }
 
         Ok((cache, states))
+    }
+}
+
+/// Notes the encoder's length, which the question does not state.
+fn assume_encoder_length(architecture: &Architecture, assumptions: &mut Vec<String>) {
+    if let Some(encoder) = &architecture.encoder {
+        assumptions.push(format!(
+            "the encoder's input is as long as the model allows: {} positions",
+            encoder.max_tokens
+        ));
     }
 }
 

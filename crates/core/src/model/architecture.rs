@@ -362,6 +362,21 @@ impl Architecture {
         })
     }
 
+    /// Elements of a token's latent in a family that this tree reads as expanded heads, because
+    /// vLLM caches those (MiniCPM3).
+    pub fn cached_latent(&self) -> Option<u64> {
+        self.notes
+            .iter()
+            .find_map(|note| note.strip_prefix("cached_latent=")?.parse().ok())
+    }
+
+    /// Experts that compute nothing, in addition to the routed ones (LongCat-Flash).
+    pub fn zero_experts(&self) -> Option<u64> {
+        self.notes
+            .iter()
+            .find_map(|note| note.strip_prefix("zero_expert_num=")?.parse().ok())
+    }
+
     /// Iterates over the mixers of the layers in `range`, including second mixers.
     pub fn mixers(&self, range: std::ops::Range<u32>) -> impl Iterator<Item = &Mixer> {
         let from = (range.start as usize).min(self.layers.len());

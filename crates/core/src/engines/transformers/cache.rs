@@ -1,146 +1,273 @@
-//! transformers' caches: every token of full layers, W - 1 tokens of sliding ones, and one layer
-//! twice while it grows.
+//! transformers' caches of keys and values after N tokens: every token of full layers, and W - 1
+//! tokens of sliding ones.
 //!
-//! Source: transformers 5.23 `cache_utils.py`. Version 4 caches the latent families' expanded
-//! heads.
+//! Source: transformers 5.24 `cache_utils.py` (`DynamicLayer`, `DynamicSlidingWindowLayer`,
+//! `DynamicIndexedLayer`, `EncoderDecoderCache`).
 
+use super::compressed_cache;
 use super::settings::TransformersSettings;
 use crate::bytes::Bytes;
-use crate::engines::logical::state_elements;
 use crate::engines::shared::layer_kinds::RankLayers;
 use crate::engines::{Interval, Workload};
-use crate::model::architecture::{Architecture, Mixer, Span};
+use crate::model::architecture::{Architecture, Attention, LatentAttention, Mixer, Span};
 
-/// Elements that one mixer caches of a sequence of `tokens`.
-fn elements(mixer: &Mixer, settings: &TransformersSettings, tokens: u64) -> Bytes {
-    match mixer {
-        Mixer::Attention(attention) if !attention.shares_cache => {
-            let cached = match attention.span {
-                Span::Full => tokens,
-                // A static layer allocates its whole window; a dynamic layer drops the token that
-                // leaves it.
-                Span::Sliding { window } | Span::Chunked { chunk: window }
-                    if settings.static_cache =>
-                {
-                    tokens.min(window)
-                }
-                Span::Sliding { window } | Span::Chunked { chunk: window } => {
-                    tokens.min(window.saturating_sub(1))
-                }
-                Span::Cross { tokens } => tokens,
-                Span::Bidirectional => 0,
-            };
-            Bytes::product([
-                cached,
-                attention.kv_heads,
-                attention.key_dim.saturating_add(attention.value_dim),
-            ])
+/// Encoder-decoders whose encoder reads as many tokens as the prompt has.
+///
+/// Their positions are relative, so `n_positions` limits nothing (transformers `T5Attention`).
+const UNBOUNDED_ENCODERS: &[&str] = &[
+    "t5",
+    "mt5",
+    "umt5",
+    "longt5",
+    "switch_transformers",
+    "udop",
+    "pop2piano",
+];
+
+/// Encoder-decoders whose encoder reads audio.
+const AUDIO_ENCODERS: &[&str] = &["whisper", "speech_to_text"];
+
+/// The caches of one model under the parameters in force.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LayerCaches<'a> {
+    architecture: &'a Architecture,
+    settings: &'a TransformersSettings,
+}
+
+impl<'a> LayerCaches<'a> {
+    pub(super) const fn new(
+        architecture: &'a Architecture,
+        settings: &'a TransformersSettings,
+    ) -> Self {
+        Self {
+            architecture,
+            settings,
         }
-        Mixer::Latent(latent) if settings.expands_latent => {
+    }
+
+    /// Bytes that one mixer caches of a sequence of `tokens`.
+    fn bytes(&self, mixer: &Mixer, tokens: u64) -> Bytes {
+        let element = self.settings.element_bytes();
+        match mixer {
+            Mixer::Attention(attention) if !attention.shares_cache => {
+                Bytes::product([self.cached_tokens(attention.span, tokens)])
+                    * self.attention_elements(attention)
+                    * element
+            }
+            Mixer::Latent(latent) => match latent.compress_ratio {
+                Some(ratio) => compressed_cache::bytes(latent, ratio, tokens, element),
+                None => Bytes::product([tokens, self.latent_elements(latent), element]),
+            },
+            _ => Bytes::ZERO,
+        }
+    }
+
+    /// Tokens that a layer of this span keeps of `tokens`.
+    fn cached_tokens(&self, span: Span, tokens: u64) -> u64 {
+        match span {
+            Span::Full => tokens,
+            // A static layer allocates its whole window; a dynamic layer drops the token that
+            // leaves it.
+            Span::Sliding { window } | Span::Chunked { chunk: window }
+                if self.settings.static_cache =>
+            {
+                tokens.min(window)
+            }
+            Span::Sliding { window } | Span::Chunked { chunk: window } => {
+                tokens.min(window.saturating_sub(1))
+            }
+            Span::Cross { tokens: longest } => self.encoded_tokens(longest, tokens),
+            Span::Bidirectional => 0,
+        }
+    }
+
+    /// Tokens that the encoder passes to cross-attention if the prompt has `tokens`.
+    ///
+    /// Audio is padded to the longest recording. Text is as long as the prompt, and no longer than
+    /// the table of positions.
+    fn encoded_tokens(&self, longest: u64, tokens: u64) -> u64 {
+        let architecture = self.architecture;
+        if UNBOUNDED_ENCODERS.contains(&&*architecture.model_type) {
+            return tokens;
+        }
+
+        // The class of the decoder alone has cross-attention, but no encoder to attend to.
+        if architecture.class.ends_with("ForCausalLM") {
+            return 0;
+        }
+
+        if architecture.audio
+            || architecture.vision.is_some()
+            || AUDIO_ENCODERS.contains(&&*architecture.model_type)
+        {
+            longest
+        } else {
+            longest.min(tokens)
+        }
+    }
+
+    /// Elements of a token in a layer with keys and values.
+    fn attention_elements(&self, attention: &Attention) -> u64 {
+        match self.architecture.cached_latent() {
+            Some(latent) if self.settings.caches_latent => latent,
+            _ => self
+                .cached_heads(attention)
+                .saturating_mul(attention.key_dim.saturating_add(attention.value_dim)),
+        }
+    }
+
+    /// Heads of the cached keys.
+    ///
+    /// Falcon's new decoder repeats keys and values for all query heads before it caches them
+    /// (`FalconAttention._split_heads`).
+    fn cached_heads(&self, attention: &Attention) -> u64 {
+        if self.architecture.model_type == "falcon" && attention.kv_heads > 1 {
+            attention.heads
+        } else {
+            attention.kv_heads
+        }
+    }
+
+    /// Elements of a token in a layer with latent attention.
+    ///
+    /// Keys of the indexer have the model's dtype (`update_indexer`).
+    fn latent_elements(&self, latent: &LatentAttention) -> u64 {
+        if !self.settings.caches_latent {
             let width = latent
                 .nope_dim
                 .saturating_add(latent.rope_dim)
                 .saturating_add(latent.value_dim);
-            Bytes::product([tokens, latent.heads, width])
+            return latent.heads.saturating_mul(width);
         }
-        Mixer::Latent(latent) => {
-            let key = latent.indexer.map_or(0, |indexer| indexer.head_dim);
-            Bytes::product([
-                tokens,
-                latent
-                    .kv_lora_rank
-                    .saturating_add(latent.rope_dim)
-                    .saturating_add(key),
-            ])
+
+        let key = latent.indexer.map_or(0, |indexer| indexer.head_dim);
+        latent
+            .kv_lora_rank
+            .saturating_add(latent.rope_dim)
+            .saturating_add(key)
+    }
+
+    /// Bytes of a prompt that one mixer's cache keeps allocated until the next token.
+    ///
+    /// A window is a slice of the prompt's keys and values, and the slice keeps the whole tensor
+    /// (`DynamicSlidingWindowLayer.update`).
+    fn retained(&self, mixer: &Mixer, tokens: u64) -> Bytes {
+        let (window, width) = match mixer {
+            Mixer::Attention(attention) if !attention.shares_cache => match attention.span {
+                Span::Sliding { window } | Span::Chunked { chunk: window } => {
+                    (window, self.attention_elements(attention))
+                }
+                _ => return Bytes::ZERO,
+            },
+            Mixer::Latent(latent) => match (latent.compress_ratio, latent.window) {
+                (Some(_), Some(window)) => (window, compressed_cache::retained_elements(latent)),
+                _ => return Bytes::ZERO,
+            },
+            _ => return Bytes::ZERO,
+        };
+
+        let kept = tokens.min(window.saturating_sub(1));
+        let step = self.settings.prefill_chunk.unwrap_or(tokens);
+        let allocated = tokens.min(step.saturating_add(kept));
+        Bytes::product([
+            allocated.saturating_sub(kept),
+            width,
+            self.settings.element_bytes(),
+        ])
+    }
+
+    /// Whether windows keep tokens of the prompt that they no longer show.
+    pub(super) fn retains_prompt(&self) -> bool {
+        let context = self.settings.workload.context;
+        let architecture = self.architecture;
+        self.settings.use_cache
+            && !self.settings.static_cache
+            && architecture
+                .mixers(0..architecture.layer_count())
+                .any(|mixer| self.retained(mixer, context) > Bytes::ZERO)
+    }
+
+    /// The caches of `layers` after the workload.
+    ///
+    /// A decoder that attends to images caches them only if the prompt has one: the low end has
+    /// none.
+    pub(super) fn held(&self, layers: &RankLayers<'_>, workload: Workload) -> Interval {
+        if !self.settings.use_cache {
+            return Interval::default();
         }
-        _ => Bytes::ZERO,
-    }
-}
 
-/// The caches of `layers`.
-///
-/// The high end includes the copy that concatenation makes of the largest layer, the low end does
-/// not.
-pub(super) fn held(
-    layers: &RankLayers<'_>,
-    settings: &TransformersSettings,
-    workload: Workload,
-) -> Interval {
-    if !settings.use_cache {
-        return Interval::default();
-    }
-
-    let (mut sum, mut largest) = (Bytes::ZERO, Bytes::ZERO);
-    for (mixer, count) in layers.mixers() {
-        let layer = elements(mixer, settings, workload.context)
-            * settings.element_bytes()
-            * workload.sequences;
-        sum += layer * count;
-        largest = largest.max(layer);
-    }
-
-    if settings.static_cache {
-        return Interval::exact(sum);
-    }
-
-    Interval::new(sum, sum + largest, sum + largest)
-}
-
-/// Cache bytes of one more token, over the layers whose window is not yet full.
-pub(super) fn per_token(architecture: &Architecture, settings: &TransformersSettings) -> Bytes {
-    if !settings.use_cache {
-        return Bytes::ZERO;
-    }
-
-    let context = settings.workload.context;
-    architecture
-        .mixers(0..architecture.layer_count())
-        .map(|mixer| {
-            let now = elements(mixer, settings, context);
-            let next = elements(mixer, settings, context.saturating_add(1));
-            next.less(now).unwrap_or(Bytes::OVERFLOW) * settings.element_bytes()
-        })
-        .sum()
-}
-
-/// States of one sequence.
-///
-/// Convolutions have the model's dtype. Recurrent states have it too, or 32-bit floats, depending
-/// on the model.
-pub(super) fn states(
-    architecture: &Architecture,
-    settings: &TransformersSettings,
-    layers: &RankLayers<'_>,
-) -> Interval {
-    let element = settings.element_bytes();
-    let configured = architecture
-        .state_dtype
-        .map_or(element, |dtype| dtype.block().1);
-    let [low, likely, high] =
-        [element, configured, 4].map(|state_element| state_bytes(layers, element, state_element));
-
-    Interval::new(low, likely, high)
-}
-
-/// State bytes of one sequence for two widths of elements: convolutions' and recurrent states'.
-fn state_bytes(layers: &RankLayers<'_>, conv_element: u64, state_element: u64) -> Bytes {
-    layers
-        .mixers()
-        .filter_map(|(mixer, count)| match mixer {
-            Mixer::Recurrent(recurrent) => {
-                let (conv, state) = state_elements(recurrent);
-                Some((conv * conv_element + state * state_element) * count)
+        let (mut text, mut images) = (Bytes::ZERO, Bytes::ZERO);
+        for (mixer, count) in layers.mixers() {
+            let bytes = self.bytes(mixer, workload.context) * count * workload.sequences;
+            if self.attends_to_images(mixer) {
+                images += bytes;
+            } else {
+                text += bytes;
             }
-            _ => None,
-        })
-        .sum()
-}
+        }
 
-/// The interval for several sequences.
-pub(super) fn scaled(interval: Interval, sequences: u64) -> Interval {
-    Interval {
-        low: interval.low * sequences,
-        likely: interval.likely * sequences,
-        high: interval.high * sequences,
+        Interval::new(text, text + images, text + images)
+    }
+
+    /// Whether a layer attends to an image in place of the text.
+    fn attends_to_images(&self, mixer: &Mixer) -> bool {
+        self.architecture.encoder.is_none()
+            && matches!(mixer, Mixer::Attention(attention)
+                if matches!(attention.span, Span::Cross { .. }))
+    }
+
+    /// Memory in addition to the caches of `layers` while they grow.
+    ///
+    /// Concatenation copies one layer at a time; behind the prompt, windows keep what they no
+    /// longer show. Both happen, but the low end has neither.
+    pub(super) fn growth(&self, layers: &RankLayers<'_>, workload: Workload) -> Interval {
+        if !self.settings.use_cache || self.settings.static_cache {
+            return Interval::default();
+        }
+
+        let (mut largest, mut retained) = (Bytes::ZERO, Bytes::ZERO);
+        for (mixer, count) in layers.mixers() {
+            largest = largest.max(self.bytes(mixer, workload.context));
+            retained += self.retained(mixer, workload.context) * count;
+        }
+
+        let (largest, retained) = (largest * workload.sequences, retained * workload.sequences);
+        Interval::new(Bytes::ZERO, largest.max(retained), largest + retained)
+    }
+
+    /// Cache bytes of one more token, over the layers whose window is not yet full.
+    pub(super) fn per_token(&self) -> Bytes {
+        if !self.settings.use_cache {
+            return Bytes::ZERO;
+        }
+
+        let architecture = self.architecture;
+        let context = self.settings.workload.context;
+        architecture
+            .mixers(0..architecture.layer_count())
+            .map(|mixer| self.added_by_token(mixer, context))
+            .sum()
+    }
+
+    /// Cache bytes of one mixer for one more token after `tokens`.
+    fn added_by_token(&self, mixer: &Mixer, tokens: u64) -> Bytes {
+        if let Mixer::Latent(LatentAttention {
+            compress_ratio: Some(ratio),
+            ..
+        }) = mixer
+        {
+            // Entries come in steps of `ratio` tokens: the mean of a step, rounded up.
+            let step = (*ratio).max(1);
+            let later = self.bytes(mixer, tokens.saturating_add(step));
+            return later
+                .less(self.bytes(mixer, tokens))
+                .unwrap_or(Bytes::OVERFLOW)
+                .div_ceil(step);
+        }
+
+        let later = self.bytes(mixer, tokens.saturating_add(1));
+        later
+            .less(self.bytes(mixer, tokens))
+            .unwrap_or(Bytes::OVERFLOW)
     }
 }

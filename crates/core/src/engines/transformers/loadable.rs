@@ -1,7 +1,8 @@
 //! Models that transformers does not load, or loads at sizes other than the stored ones.
 
-use super::NAME;
+use super::{NAME, profile_error};
 use crate::engines::EngineError;
+use crate::engines::profile::Profile;
 use crate::engines::shared::checkpoint_checks::shown_method;
 use crate::model::architecture::{Architecture, Mixer};
 use crate::model::{Format, Model};
@@ -68,16 +69,28 @@ pub(super) fn check_model(model: &Model) -> Result<&Architecture, EngineError> {
         )));
     }
 
-    let compressed = architecture
+    Ok(architecture)
+}
+
+/// Checks that the size of a compressed cache (DeepSeek V4) is known in this version.
+pub(super) fn check_compressed(
+    architecture: &Architecture,
+    profile: &Profile,
+) -> Result<(), EngineError> {
+    let is_compressed = architecture
         .mixers(0..architecture.layer_count())
         .any(|mixer| matches!(mixer, Mixer::Latent(latent) if latent.compress_ratio.is_some()));
-    if compressed {
+    let is_known = profile
+        .flag("caches_compressed")
+        .map_err(|error| profile_error(&error))?;
+
+    if is_compressed && !is_known {
         return Err(unsupported(
-            "the size of the compressed cache (compress_ratios) in transformers is unknown",
+            "the size of the compressed cache (compress_ratios) is known from version 5.23 on",
         ));
     }
 
-    Ok(architecture)
+    Ok(())
 }
 
 /// The `unsupported_architecture` error for this engine.

@@ -1,33 +1,61 @@
 //! transformers with accelerate: cast weights, a cache that grows by concatenation, and the whole
 //! prompt in one step.
 //!
-//! Sources: transformers 5.23 `modeling_utils.py` (`from_pretrained`, `caching_allocator_warmup`),
+//! Sources: transformers 5.24 `modeling_utils.py` (`from_pretrained`, `caching_allocator_warmup`),
 //! `cache_utils.py` (`DynamicLayer`, `DynamicSlidingWindowLayer`, `StaticLayer`),
 //! `generation/utils.py`; accelerate `utils/modeling.py`. The engine measures nothing at start: a
 //! model fits if the sum of the parts is free.
 
 mod activations;
 mod cache;
+mod compressed_cache;
 mod device_support;
 mod launch;
 mod loadable;
 mod prepared;
 mod settings;
+mod states;
+mod variable_parts;
 mod weights;
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use serde_json::Value;
 
-use self::loadable::check_model;
+use self::loadable::{check_compressed, check_model};
 use self::prepared::TransformersPrepared;
 use super::lora::{AdapterMemory, WithAdapter};
+use super::profile::{Profile, ProfileError, Profiles};
 use super::{Engine, EngineError, EngineRequest, PreparedEngine};
 use crate::device::DeviceFacts;
 use crate::model::{Adapter, Model};
 
 /// The engine's name in errors.
 const NAME: &str = "transformers";
+
+/// The rules of the caches by version.
+static PROFILES: LazyLock<Result<Profiles, ProfileError>> =
+    LazyLock::new(|| Profiles::parse(include_str!("../profiles/transformers.toml")));
+
+/// The rules of the version that a request names.
+fn profile(request: &EngineRequest<'_>) -> Result<&'static Profile, EngineError> {
+    match PROFILES.as_ref() {
+        Ok(profiles) => profiles
+            .for_version(request.version)
+            .map_err(|error| profile_error(&error)),
+        Err(error) => Err(profile_error(error)),
+    }
+}
+
+fn profile_error(error: &ProfileError) -> EngineError {
+    EngineError::BadParameter {
+        engine: NAME,
+        name: "profile".to_owned(),
+        value: String::new(),
+        why: error.to_string(),
+    }
+}
 
 /// transformers' `generate()` and plain forward passes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -63,7 +91,14 @@ impl Engine for Transformers {
         request: &EngineRequest<'a>,
     ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
         let architecture = check_model(request.model)?;
-        Ok(Box::new(TransformersPrepared::new(request, architecture)?))
+        let profile = profile(request)?;
+        check_compressed(architecture, profile)?;
+
+        Ok(Box::new(TransformersPrepared::new(
+            request,
+            architecture,
+            profile,
+        )?))
     }
 
     fn prepare_with_adapter<'a>(
@@ -82,5 +117,7 @@ impl Engine for Transformers {
     }
 }
 
+#[cfg(test)]
+mod cache_tests;
 #[cfg(test)]
 mod tests;

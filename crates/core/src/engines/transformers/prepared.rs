@@ -4,13 +4,17 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::cache::LayerCaches;
 use super::device_support::device_support;
 use super::settings::TransformersSettings;
+use super::states::{scaled, states};
+use super::variable_parts::VariableParts;
 use super::weights::TransformersWeights;
-use super::{activations, cache, launch};
+use super::{activations, launch};
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
 use crate::engines::compute_dtype::dtype_name;
+use crate::engines::profile::Profile;
 use crate::engines::shared::layer_kinds::LayerKinds;
 use crate::engines::shared::split_rules::illegal;
 use crate::engines::shared::torch::{cublas, cuda_context, cuda_context_bytes};
@@ -38,32 +42,14 @@ struct StageWeights {
     host: Bytes,
 }
 
-/// The memory on one rank that depends on the workload.
-#[derive(Clone, Copy, Debug)]
-struct VariableParts {
-    cache: Interval,
-    states: Interval,
-    step: Interval,
-    slack: Interval,
-}
-
-impl VariableParts {
-    const fn all(self) -> [Interval; 4] {
-        [self.cache, self.states, self.step, self.slack]
-    }
-
-    fn sum(self) -> Interval {
-        self.all().into_iter().sum()
-    }
-}
-
 impl<'a> TransformersPrepared<'a> {
     pub(super) fn new(
         request: &EngineRequest<'a>,
         architecture: &'a Architecture,
+        profile: &Profile,
     ) -> Result<Self, EngineError> {
         let model = request.model;
-        let settings = TransformersSettings::new(request, architecture)?;
+        let settings = TransformersSettings::new(request, architecture, profile)?;
 
         Ok(Self {
             model,
@@ -72,6 +58,11 @@ impl<'a> TransformersPrepared<'a> {
             weights: TransformersWeights::new(model, architecture, &settings),
             settings,
         })
+    }
+
+    /// The caches by layer.
+    const fn caches(&self) -> LayerCaches<'_> {
+        LayerCaches::new(self.architecture, &self.settings)
     }
 
     /// The weights of a stage on its device and on the host.
@@ -120,17 +111,16 @@ impl<'a> TransformersPrepared<'a> {
     ) -> Result<VariableParts, EngineError> {
         let (stage, layers) = split.stage_of(rank);
         let held = self.kinds.held(&layers);
-        let cache = cache::held(&held, &self.settings, workload);
-        let states = cache::scaled(
-            cache::states(self.architecture, &self.settings, &held),
-            workload.sequences,
-        );
+        let caches = self.caches();
+        let cache = caches.held(&held, workload);
+        let growth = caches.growth(&held, workload);
+        let states = scaled(states(&held, &self.settings), workload.sequences);
         let ends = (stage == 0, stage + 1 == split.stages.len());
         let step = activations::step(self.architecture, &self.settings, workload, &held, ends);
 
         // A growing cache and steps of changing size fragment the memory by 2 to 5 % (PyTorch's
         // caching allocator).
-        let moving = cache.plus(states).plus(step);
+        let moving = cache.plus(growth).plus(states).plus(step);
         let slack = Interval::new(
             Bytes::ZERO,
             moving.likely.scale(2, 100),
@@ -139,6 +129,7 @@ impl<'a> TransformersPrepared<'a> {
 
         let parts = VariableParts {
             cache,
+            growth,
             states,
             step,
             slack,
@@ -155,7 +146,7 @@ impl<'a> TransformersPrepared<'a> {
 
 impl PreparedEngine for TransformersPrepared<'_> {
     fn profile(&self) -> &str {
-        self.settings.profile
+        &self.settings.profile
     }
 
     fn parameters(&self) -> BTreeMap<String, Value> {
@@ -171,20 +162,24 @@ impl PreparedEngine for TransformersPrepared<'_> {
     }
 
     fn kv_bytes_per_token(&self) -> Bytes {
-        cache::per_token(self.architecture, &self.settings)
+        self.caches().per_token()
     }
 
     fn state_bytes_per_sequence(&self) -> Bytes {
-        cache::states(
-            self.architecture,
-            &self.settings,
-            &self.kinds.held(&(0..self.architecture.layer_count())),
-        )
-        .likely
+        let layers = self.kinds.held(&(0..self.architecture.layer_count()));
+        states(&layers, &self.settings).likely
     }
 
     fn assumptions(&self) -> Vec<String> {
-        self.settings.assumptions.clone()
+        let mut assumptions = self.settings.assumptions.clone();
+        if self.caches().retains_prompt() {
+            assumptions.push(
+                "until the next token, window layers keep the whole prompt's keys and values"
+                    .to_owned(),
+            );
+        }
+
+        assumptions
     }
 
     fn warnings(&self) -> Vec<String> {
@@ -292,7 +287,7 @@ impl PreparedEngine for TransformersPrepared<'_> {
             let kind = if self.settings.static_cache {
                 "StaticCache"
             } else {
-                "DynamicCache, one layer twice while it grows"
+                "DynamicCache"
             };
 
             let detail = format!(
@@ -307,8 +302,17 @@ impl PreparedEngine for TransformersPrepared<'_> {
             ));
         }
 
+        if parts.growth.high > Bytes::ZERO {
+            components.push(Component::between(
+                ComponentName::Runtime,
+                parts.growth,
+                Basis::Formula,
+                "the cache while it grows",
+            ));
+        }
+
         if parts.states.high > Bytes::ZERO {
-            let detail = format!("{} sequences, model dtype to 32-bit", workload.sequences);
+            let detail = format!("{} sequences", workload.sequences);
             components.push(Component::between(
                 ComponentName::State,
                 parts.states,

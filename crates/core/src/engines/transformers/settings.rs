@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::NAME;
+use super::{NAME, profile_error};
 use crate::engines::compute_dtype::{dtype_name, model_dtype};
+use crate::engines::profile::Profile;
 use crate::engines::shared::parameter_names::ParameterList;
 use crate::engines::shared::parameters::Parameters;
 use crate::engines::{AskedContext, EngineError, EngineRequest, EngineVersion, Workload};
@@ -40,8 +41,8 @@ const DEFAULT_CONTEXT: u64 = 2048;
     reason = "each is a parameter of the library, by itself"
 )]
 pub(super) struct TransformersSettings {
-    /// `5.23` or `4`.
-    pub(super) profile: &'static str,
+    /// The newest version with these rules.
+    pub(super) profile: String,
     /// The dtype that weights are cast to and that the cache has.
     pub(super) dtype: Dtype,
     pub(super) workload: Workload,
@@ -53,8 +54,12 @@ pub(super) struct TransformersSettings {
     pub(super) use_cache: bool,
     /// Tokens of a prompt that pass through the model at once; all of them if unset.
     pub(super) prefill_chunk: Option<u64>,
-    /// Whether the latent families' cache holds expanded heads: before 5.23.
-    pub(super) expands_latent: bool,
+    /// Whether the cache of latent families holds the latent, and not the heads expanded from it.
+    pub(super) caches_latent: bool,
+    /// Whether states of Mamba are in 32-bit floats.
+    pub(super) scan_states_float32: bool,
+    /// Whether states of delta rules are in 32-bit floats.
+    pub(super) delta_states_float32: bool,
     pub(super) device_map: &'static str,
     pub(super) assumptions: Vec<String>,
 }
@@ -64,7 +69,9 @@ impl TransformersSettings {
     pub(super) fn new(
         request: &EngineRequest<'_>,
         architecture: &Architecture,
+        profile: &Profile,
     ) -> Result<Self, EngineError> {
+        let flag = |name: &str| profile.flag(name).map_err(|error| profile_error(&error));
         let given = Parameters::new(&PARAMETERS, request.version, request.parameters)?;
         let version_4 = is_before(request.version, &[5]);
         let mut assumptions = Vec::new();
@@ -91,7 +98,7 @@ impl TransformersSettings {
         }
 
         Ok(Self {
-            profile: if version_4 { "4" } else { "5.23" },
+            profile: profile.name.clone(),
             dtype,
             workload: Workload {
                 context,
@@ -102,7 +109,9 @@ impl TransformersSettings {
             static_cache,
             use_cache: given.flag("use_cache")?.unwrap_or(true),
             prefill_chunk: given.size("prefill_chunk_size")?,
-            expands_latent: is_before(request.version, &[5, 23]),
+            caches_latent: flag("caches_latent")?,
+            scan_states_float32: flag("scan_states_float32")?,
+            delta_states_float32: flag("delta_states_float32")?,
             device_map: given
                 .choice(
                     "device_map",

@@ -67,7 +67,7 @@ fn version_4_loads_in_32_bits() {
 }
 
 #[test]
-fn growing_cache_copies_one_layer() {
+fn caches_hold_all_layers() {
     let model = model(&qwen3(), weights());
     let cache = |parameters: &BTreeMap<String, Value>| {
         let prepared = prepare(&Transformers, &model, tokens(100), (None, parameters)).unwrap();
@@ -78,8 +78,7 @@ fn growing_cache_copies_one_layer() {
     };
 
     let layer = 100 * 2 * 32 * 2;
-    assert_eq!(cache(NONE).low, Bytes::new(4 * layer));
-    assert_eq!(cache(NONE).high, Bytes::new(5 * layer));
+    assert_eq!(cache(NONE), Interval::exact(Bytes::new(4 * layer)));
     let fixed = BTreeMap::from([("cache_implementation".to_owned(), json!("static"))]);
     assert_eq!(cache(&fixed), Interval::exact(Bytes::new(4 * layer)));
     let off = BTreeMap::from([("use_cache".to_owned(), json!(false))]);
@@ -392,5 +391,29 @@ fn raw_audio_counts_convolutions() {
     assert!(
         step.likely >= Bytes::new(2048 * 64 * 512 * 3 * 4),
         "{step:?}"
+    );
+}
+
+/// Resident bytes of a 16-bit tensor of 64 x 64 and a router in 32 bits of `rows` x 64.
+fn weights_with_router(rows: u64) -> u64 {
+    let stored = inventory(&[
+        ("", "model.layers.0.w", Dtype::BF16, &[64, 64]),
+        (
+            "",
+            "model.layers.0.mlp.gate.weight",
+            Dtype::F32,
+            &[rows, 64],
+        ),
+    ]);
+    sum_of_weights(&model(&qwen3(), stored), tokens(100), None).get()
+}
+
+#[test]
+fn routers_stay_in_32_bits() {
+    assert_eq!(weights_with_router(8), LAYER + 8 * 64 * 4);
+    assert_eq!(
+        weights_with_router(64),
+        LAYER + 64 * 64 * 2,
+        "most of the file has 32 bits"
     );
 }

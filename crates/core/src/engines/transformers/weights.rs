@@ -39,17 +39,48 @@ impl TransformersWeights {
             && settings.dtype == Dtype::F32
             && architecture.dtype != Some(Dtype::F32);
         let factor = if widened { 2 } else { 1 };
+        let cast = Cast {
+            element: settings.element_bytes(),
+            keeps_float32: stores_some_float32(model, architecture),
+        };
 
         Self {
-            resident: weights.table(|class| resident_bytes(class, settings) * factor),
-            unpacked: weights.table(|class| unpacked_bytes(class, architecture, settings) * factor),
+            resident: weights.table(|class| resident_bytes(class, cast) * factor),
+            unpacked: weights.table(|class| unpacked_bytes(class, architecture, cast) * factor),
         }
     }
 }
 
+/// The cast of floats while they load.
+#[derive(Clone, Copy, Debug)]
+struct Cast {
+    /// Bytes of an element of the compute dtype.
+    element: u64,
+    /// Whether tensors that are stored in 32 bits stay so.
+    keeps_float32: bool,
+}
+
+/// Whether a 16-bit model stores some of its tensors in 32 bits.
+///
+/// Classes declare such parameters (routers of experts, speech decoders) in 32 bits, and loading
+/// keeps the declared dtype (transformers 5.24 `core_model_loading.py`: `_dtype =
+/// empty_param.dtype`). If most of the file has 32 bits, the file is what differs.
+fn stores_some_float32(model: &Model, architecture: &Architecture) -> bool {
+    let float32: Bytes = model
+        .inventory
+        .classes
+        .iter()
+        .filter(|class| class.dtype() == Some(Dtype::F32))
+        .map(|class| class.bytes_each * class.count)
+        .sum();
+
+    matches!(architecture.dtype, Some(Dtype::BF16 | Dtype::F16))
+        && float32 * 2 < model.inventory.bytes()
+}
+
 /// Bytes of a tensor as resident: floats cast to the compute dtype, quantized payloads and their
 /// scales as stored.
-fn resident_bytes(class: &TensorClass, settings: &TransformersSettings) -> Bytes {
+fn resident_bytes(class: &TensorClass, cast: Cast) -> Bytes {
     // transformers does not load prediction layers: their keys are unexpected
     // (`_keys_to_ignore_on_load_unexpected`).
     if class.pattern.starts_with("mtp.") {
@@ -57,8 +88,9 @@ fn resident_bytes(class: &TensorClass, settings: &TransformersSettings) -> Bytes
     }
 
     match class.dtype() {
+        Some(Dtype::F32) if cast.keeps_float32 => class.bytes_each,
         Some(dtype) if dtype.is_float() && !is_scale(&class.pattern) => {
-            Bytes::new(class.elements_each()) * settings.element_bytes()
+            Bytes::new(class.elements_each()) * cast.element
         }
         _ => class.bytes_each,
     }
@@ -68,11 +100,7 @@ fn resident_bytes(class: &TensorClass, settings: &TransformersSettings) -> Bytes
 ///
 /// MXFP4 weights stay packed only with the right kernels installed (`Mxfp4HfQuantizer`).
 /// compressed-tensors may unpack its weights at the first pass (`CompressedLinear`).
-fn unpacked_bytes(
-    class: &TensorClass,
-    architecture: &Architecture,
-    settings: &TransformersSettings,
-) -> Bytes {
+fn unpacked_bytes(class: &TensorClass, architecture: &Architecture, cast: Cast) -> Bytes {
     let quantization = architecture.quantization.as_ref();
     let bits = quantization
         .and_then(|quantization| quantization.bits)
@@ -97,10 +125,10 @@ fn unpacked_bytes(
         {
             elements
         }
-        _ => return resident_bytes(class, settings),
+        _ => return resident_bytes(class, cast),
     };
 
-    logical * settings.element_bytes()
+    logical * cast.element
 }
 
 /// Whether a tensor is a scale of quantized weights.

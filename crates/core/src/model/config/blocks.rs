@@ -132,9 +132,17 @@ pub(super) fn mimo_v2(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
     let heads = fields
         .size(&["swa_num_attention_heads"])?
         .unwrap_or(full.query);
+
+    // transformers' own configuration has no keys for the sliding layers, which have twice the KV
+    // heads (`MiMoV2FlashAttention`).
+    let by_class = if fields.value("hybrid_layer_pattern").is_none() {
+        full.kv.saturating_mul(2)
+    } else {
+        full.kv
+    };
     let kv_heads = fields
         .size(&["swa_num_key_value_heads"])?
-        .unwrap_or(full.kv);
+        .unwrap_or(by_class);
     heads::check_kv_heads(fields, heads, kv_heads)?;
     let key_dim = fields.size(&["swa_head_dim"])?.unwrap_or(full.key_dim);
     let value_dim = fields.size(&["swa_v_head_dim"])?.unwrap_or(full.value_dim);

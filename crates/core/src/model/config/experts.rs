@@ -119,7 +119,9 @@ fn active(fields: &Fields<'_>, count: u64) -> Result<u64, Unsupported> {
 ///
 /// Hunyuan has lists with one value for each layer, of which the largest is used.
 fn first_number(fields: &Fields<'_>, keys: &[&str]) -> Result<Option<u64>, Unsupported> {
-    for key in keys {
+    // The file's own key under any name comes before the class's default of another name.
+    let stated = keys.iter().filter(|key| fields.value(key).is_some());
+    for key in stated.chain(keys) {
         if is_list(fields, key) {
             return Ok(fields.numbers(key)?.unwrap_or_default().into_iter().max());
         }

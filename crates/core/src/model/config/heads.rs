@@ -35,7 +35,13 @@ pub(super) const INTERMEDIATE: &[&str] = &[
     "d_ff",
 ];
 /// Key names of H.
-pub(super) const HEADS: &[&str] = &["num_attention_heads", "n_head", "n_heads", "num_heads"];
+pub(super) const HEADS: &[&str] = &[
+    "num_attention_heads",
+    "n_head",
+    "n_heads",
+    "num_heads",
+    "attention_heads",
+];
 /// Key names of Hk.
 pub(super) const KV_HEADS: &[&str] = &[
     "n_head_kv",
@@ -87,7 +93,9 @@ pub(super) fn head_dim(fields: &Fields<'_>, heads: u64) -> Result<u64, Unsupport
     }
 
     let hidden = fields.need(HIDDEN)?;
-    if !hidden.is_multiple_of(heads) {
+    // The default configuration of GLM-4.5's class divides with a remainder (`Glm4MoeAttention`).
+    let rounds_down = ["glm4_moe", "glm4v_moe_text"].contains(&fields.model_type);
+    if !hidden.is_multiple_of(heads) && !rounds_down {
         let why = format!("hidden size {hidden} is not divisible by it, and head_dim is absent");
         return Err(contradiction(
             "num_attention_heads",

@@ -155,6 +155,9 @@ pub(super) fn minimax_01(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported>
 
 /// Returns the layers of Ring-linear and Ling-2.5.
 ///
+/// Configurations with `kda_*` keys have Kimi delta attention in place of lightning attention
+/// (transformers `models/bailing_hybrid`).
+///
 /// Each `layer_group_size`-th layer has attention, and so have the last layers that fill no group.
 pub(super) fn bailing_linear(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
     let layers = count(fields)?;
@@ -165,12 +168,35 @@ pub(super) fn bailing_linear(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsuppor
         None => full_attention(fields)?,
     };
 
+    if fields.value("kda_safe_gate").is_some() {
+        let state = Mixer::Recurrent(bailing_kda(fields)?);
+        return Ok(mix(layers, &attention, &state, |layer| {
+            (layer + 1).is_multiple_of(group)
+        }));
+    }
+
     let state = Mixer::Recurrent(recurrent::lightning(fields)?);
     let whole = layers as u64 / group * group;
 
     Ok(mix(layers, &attention, &state, |layer| {
         (layer + 1).is_multiple_of(group) || layer >= whole
     }))
+}
+
+/// Reads the Kimi delta attention of Ling, with the model's own heads unless keys of its own say
+/// otherwise.
+fn bailing_kda(fields: &Fields<'_>) -> Result<Recurrent, Unsupported> {
+    let heads = fields.need(&["linear_num_heads", "num_attention_heads"])?;
+    let head_dim = match fields.size(&["linear_head_dim"])? {
+        Some(dim) => dim,
+        None => heads::head_dim(fields, heads)?,
+    };
+
+    Ok(Recurrent::Kda {
+        heads,
+        head_dim,
+        conv: fields.need(&["linear_conv_kernel_dim", "short_conv_kernel_size"])?,
+    })
 }
 
 /// Returns the layers of LFM2, by `layer_types` or else `full_attn_idxs`.

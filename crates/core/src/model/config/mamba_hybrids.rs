@@ -61,6 +61,8 @@ pub(super) fn bamba(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
         (None, Some(indices)) => Ok(mix(layers, &full_attention(fields)?, &state, |layer| {
             indices.contains(&layer)
         })),
+        // Bamba without indices has no attention (transformers `BambaConfig`).
+        (None, None) if fields.model_type == "bamba" => Ok(vec![state; layers]),
         (None, None) => Err(fields.missing("layer_types")),
     }
 }

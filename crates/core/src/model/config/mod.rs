@@ -346,6 +346,17 @@ fn notes(fields: &Fields<'_>) -> Result<Vec<String>, Unsupported> {
         notes.push(format!("original_max_position_embeddings={original}"));
     }
 
+    // transformers caches the latent of this type, and vLLM the heads expanded from it.
+    if fields.model_type == "minicpm3" {
+        let rank = fields.need(&["kv_lora_rank"])?;
+        let latent = rank.saturating_add(fields.need(&["qk_rope_head_dim"])?);
+        notes.push(format!("cached_latent={latent}"));
+    }
+
+    if let Some(count) = fields.size(&["zero_expert_num"])? {
+        notes.push(format!("zero_expert_num={count}"));
+    }
+
     for key in [
         "use_sliding_window",
         "is_hybrid_swa",

@@ -109,12 +109,14 @@ fn check_projection(architecture: &Architecture, class: &TensorClass) -> Result<
 
 /// Checks that no layer stores more experts than are configured.
 ///
-/// The number of stacked experts must be exactly the configured one.
+/// The number of stacked experts must be exactly the configured one. transformers saves
+/// LongCat-Flash with its experts that compute nothing (`LongcatFlashExperts`).
 fn check_experts(architecture: &Architecture, tensors: &Inventory) -> Result<(), Unsupported> {
     let Some(experts) = architecture.experts else {
         return Ok(());
     };
 
+    let zero_experts = architecture.zero_experts().unwrap_or(0);
     for class in tensors.classes.iter().filter(|class| is_decoder(class)) {
         let Some((_, rest)) = class.pattern.split_once(".experts.") else {
             continue;
@@ -126,12 +128,13 @@ fn check_experts(architecture: &Architecture, tensors: &Inventory) -> Result<(),
                 .iter()
                 .map(|run| run.each)
                 .max()
-                .filter(|each| *each > experts.count),
+                .filter(|each| *each > experts.count.saturating_add(zero_experts)),
             (None, 3..) => class
                 .shape
                 .first()
                 .copied()
-                .filter(|stacked| *stacked != experts.count),
+                .filter(|stacked| *stacked != experts.count)
+                .filter(|stacked| *stacked != experts.count.saturating_add(zero_experts)),
             _ => None,
         };
 

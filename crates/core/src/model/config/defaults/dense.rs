@@ -85,7 +85,7 @@ pub(super) const ROWS: &[(&[&str], Defaults)] = &[
         sizes!(768 3072 12 12 128_256 "max_position_embeddings" 8192),
     ),
     (
-        &["exaone4"],
+        &["exaone4", "exaone4_5_text"],
         sizes!(4096 16384 32 32 102_400 "max_position_embeddings" 2048 "sliding_window" 4096),
     ),
     (
@@ -296,6 +296,7 @@ pub(super) const ROWS: &[(&[&str], Defaults)] = &[
             ("d_model", 1024),
             ("ffn_dim", 4096),
             ("num_layers", 24),
+            ("attention_heads", 16),
             ("max_position_embeddings", 2048),
         ],
     ),

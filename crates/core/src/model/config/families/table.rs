@@ -145,7 +145,7 @@ pub(super) const FAMILIES: &[Family] = &[
     family(&["gpt_oss"], Attention(Spans::AllBut(2)), Standard, UNTIED),
     family(&["cohere2"], Attention(Spans::AllBut(4)), Standard, TIED),
     family(
-        &["olmo3", "exaone4", "exaone_moe", "afmoe"],
+        &["olmo3", "exaone4", "exaone4_5_text", "exaone_moe", "afmoe"],
         Attention(Spans::AllBut(4)),
         Standard,
         UNTIED,

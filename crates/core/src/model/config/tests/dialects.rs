@@ -238,3 +238,48 @@ fn nested_configurations_use_class_defaults() {
         assert_eq!(attention.kv_heads * attention.key_dim, kv, "{root}");
     }
 }
+
+#[test]
+fn mimo_v2_dialects_agree() {
+    let own = json!({"model_type": "mimo_v2_flash", "num_hidden_layers": 2,
+        "hybrid_layer_pattern": [0, 1], "swa_num_attention_heads": 64,
+        "swa_num_key_value_heads": 8, "sliding_window": 129});
+    let saved = json!({"model_type": "mimo_v2_flash", "num_hidden_layers": 2,
+        "layer_types": ["full_attention", "sliding_attention"]});
+
+    assert_eq!(heads(&own), heads(&saved));
+    assert_eq!(heads(&saved)[1], (Span::Sliding { window: 129 }, 8, 192));
+}
+
+#[test]
+fn bamba_without_indices_has_no_attention() {
+    let config = json!({"model_type": "bamba", "attn_layer_indices": null, "mamba_d_head": 64});
+    let layers = read(&config).unwrap().layers;
+    assert_eq!(layers.len(), 32);
+    assert!(
+        layers
+            .iter()
+            .all(|layer| matches!(layer.mixer, Mixer::Recurrent(Recurrent::Mamba2 { .. })))
+    );
+}
+
+#[test]
+fn exaone_4_5_reads_both_text_types() {
+    let nested = |model_type: &str| {
+        read(
+            &json!({"model_type": "exaone4_5", "text_config": {"model_type": model_type,
+            "mtp_share_layers": true, "num_hidden_layers": 4}}),
+        )
+        .unwrap()
+        .layers
+    };
+    assert_eq!(nested("exaone4_5_text"), nested("exaone4"));
+}
+
+#[test]
+fn stated_experts_precede_class_default() {
+    let experts = |config: &Value| read(config).unwrap().experts.unwrap().count;
+    let stated = json!({"model_type": "qwen3_vl_moe_text", "num_local_experts": 60});
+    assert_eq!(experts(&stated), 60);
+    assert_eq!(experts(&json!({"model_type": "qwen3_vl_moe_text"})), 128);
+}

@@ -138,3 +138,25 @@ fn unlisted_type_needs_matching_tensors() {
 fn known_type_ignores_unknown_keys() {
     read(&qwen3_with("attention_something_new", json!(3))).unwrap();
 }
+
+#[test]
+fn longcat_may_store_zero_experts() {
+    let config = json!({"model_type": "longcat_flash", "num_layers": 1, "zero_expert_num": 256});
+    let stacked = |experts| {
+        let mut builder = InventoryBuilder::default();
+        builder.add(
+            "",
+            "model.layers.0.mlp.experts.gate_up_proj",
+            Storage::Known(Dtype::BF16),
+            &[experts, 4096, 6144],
+            Bytes::new(experts * 4096 * 6144 * 2),
+        );
+        architecture(&config, None, &builder.finish())
+    };
+
+    for experts in [512, 768] {
+        stacked(experts).unwrap();
+    }
+    let error = stacked(600).unwrap_err().to_string();
+    assert!(error.contains("600 experts"), "{error}");
+}
