@@ -72,7 +72,7 @@ impl Scores {
             [ours.low, ours.likely, ours.high].map(|bytes| bytes.get() as f64 / GIB);
         let inside = measured >= low - rounding && measured <= high + rounding;
         let width = 100.0 * (high - low) / likely.max(1e-9);
-        self.row(component, name, (measured, likely), inside, Some(width));
+        self.row(component, name, measured, likely, inside, Some(width));
     }
 
     /// Records a measured number against ours.
@@ -84,14 +84,15 @@ impl Scores {
         ours: f64,
         inside: bool,
     ) {
-        self.row(component, name, (measured, ours), inside, None);
+        self.row(component, name, measured, ours, inside, None);
     }
 
     fn row(
         &mut self,
         component: &str,
         name: &str,
-        (measured, likely): (f64, f64),
+        measured: f64,
+        likely: f64,
         inside: bool,
         width: Option<f64>,
     ) {

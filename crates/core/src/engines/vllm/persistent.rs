@@ -88,9 +88,9 @@ impl VllmPrepared<'_> {
         let layers = &self.kinds.held(&range);
         let pages = self.pages(split);
         let columns = context.div_ceil(pages.block_tokens().max(1));
-        // No log shows the tables apart: rows may be padded.
-        let likely = Bytes::product([self.settings.max_sequences, columns, 4, pages.groups()]);
-        let tables = Interval::new(likely.scale(98, 100), likely, likely.scale(102, 100));
+        // No log shows the tables apart, and a runner may keep fewer columns.
+        let widest = Bytes::product([self.settings.max_sequences, columns, 4, pages.groups()]);
+        let tables = Interval::new(widest.scale(98, 100), widest, widest);
 
         let indexed = layers.find_map(|layer| match &layer.mixer {
             Mixer::Latent(latent) if self.cache_layers().sparse() => Some(latent),
