@@ -213,6 +213,9 @@ def main():
     parser.add_argument("--trace", action="store_true", help="print where SGLang failed")
     arguments = parser.parse_args()
 
+    # Its own code checks types of packages that are absent here: it must see them as missing.
+    import tvm_ffi  # noqa: F401
+
     vllm_planner.ABSENT = ABSENT
     sys.meta_path.insert(0, vllm_planner.EmptyModules())
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
