@@ -196,7 +196,7 @@ mod tests {
             ("vllm", "0.5.0.post1", "2 minor releases older than 0.7"),
             ("sglang", "0.5.25", "2 patch releases newer than 0.5.23"),
             ("sglang", "0.4.7.post1", "1 minor release older than 0.5"),
-            ("llama.cpp", "12032", "1559 builds newer than b10473"),
+            ("llama.cpp", "13000", "968 builds newer than b12032"),
             ("llama.cpp", "b3943", "57 builds older than b4000"),
             ("ollama", "0.33.1", "3 minor releases newer than 0.30"),
             ("transformers", "4.57.1", "1 major release older than 5.23"),

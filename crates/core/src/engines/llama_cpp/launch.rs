@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
+use super::flash_kernels::AttentionMode;
 use super::prepared::LlamaCppPrepared;
 use super::split::on_host;
 use crate::engines::{Launch, LaunchPlan, Offload};
@@ -97,10 +98,11 @@ pub(crate) fn launch(prepared: &LlamaCppPrepared<'_>, plan: &LaunchPlan<'_>) -> 
 
     add_flag(
         "-fa",
-        if effective.flash_attention {
-            "on"
-        } else {
-            "off"
+        match effective.attention {
+            AttentionMode::Flash | AttentionMode::FlashOnHost => "on",
+            AttentionMode::Scores => "off",
+            // `off` would also change the cache.
+            AttentionMode::ScoresAfterFlash => "auto",
         }
         .to_owned(),
     );

@@ -32,8 +32,11 @@ pub(crate) fn by_shares(layers: u32, host: u32, shares: &[u64]) -> Vec<Range<u32
 }
 
 /// The splits over `devices` devices.
+///
+/// Shares count `uncounted` layers behind the decoder's: those for multi-token prediction.
 pub(crate) fn splits(
     layers: u32,
+    uncounted: u32,
     host: u32,
     devices: u32,
     shares: Option<&[u64]>,
@@ -59,7 +62,17 @@ pub(crate) fn splits(
         }
     };
 
-    let stages = by_shares(layers, host.min(layers.saturating_add(1)), shares);
+    let all = layers.saturating_add(uncounted);
+    let mut stages = by_shares(all, host.min(layers.saturating_add(1)), shares);
+    if uncounted > 0 {
+        for stage in &mut stages {
+            *stage = stage.start.min(layers)..stage.end.min(layers);
+        }
+        if let Some(last) = stages.last_mut() {
+            last.end = layers.saturating_add(1);
+        }
+    }
+
     Ok(vec![Split {
         tensor: 1,
         stages,
@@ -204,7 +217,7 @@ mod tests {
         );
 
         assert!(check(&Split::tensor(2, 4), 4, false).is_err());
-        assert!(splits(4, 0, 6, None).is_err());
-        assert!(splits(4, 0, 2, Some(&[1, 2, 3])).is_err());
+        assert!(splits(4, 0, 0, 6, None).is_err());
+        assert!(splits(4, 0, 0, 2, Some(&[1, 2, 3])).is_err());
     }
 }
