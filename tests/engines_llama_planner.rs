@@ -1,4 +1,4 @@
-//! llama.cpp's figures against b12032's own dry run (`no_alloc`, as `--fit` uses it) of made models.
+//! llama.cpp's figures against b12032's own dry run of made models (`no_alloc`, as `--fit` uses).
 //!
 //! Prints a table, and each figure that is wrong. Models are split in halves by a hash of their
 //! name; bounds were raised after rows of both halves had been seen, so neither is a blind test.
@@ -11,7 +11,7 @@ use hf_mem_core::bytes::Bytes;
 use hf_mem_core::device::{DeviceFacts, DeviceKind};
 use hf_mem_core::engines::llama_cpp::LlamaCpp;
 use hf_mem_core::engines::{
-    AskedWorkload, Component, ComponentName, Engine, EngineRequest, Interval, PreparedEngine,
+    AskedWorkload, Component, ComponentName, Engine, EngineRequest, Interval,
 };
 use hf_mem_core::model::Model;
 use serde_json::{Value, json};

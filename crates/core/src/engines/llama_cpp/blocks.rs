@@ -23,6 +23,7 @@ pub(super) struct Block {
 
 /// The blocks of a range of layers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a separate fact")]
 pub(super) struct Blocks {
     pub(super) dense: Block,
     /// All active experts of a token: the width of one expert.
@@ -113,9 +114,13 @@ fn block(weights: &Weights, range: &Range<u32>, kind: &str) -> Block {
     let fused = tensor("gate_up");
 
     Block {
-        width: down.first,
+        width: if down.first > 0 {
+            down.first
+        } else {
+            up.second
+        },
         // A fused up projection is twice as wide.
-        has_gate: gate.first > 0 || fused.first > 0 || up.second > down.first,
+        has_gate: gate.first > 0 || fused.first > 0 || (down.first > 0 && up.second > down.first),
         largest_bytes: up.bytes.max(gate.bytes).max(fused.bytes).max(down.bytes),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::blocks::{Blocks, InputPath};
+use super::blocks::Blocks;
 use super::cache::Layout;
 use super::compute::Graph;
 use super::distinct_layers::CountedLayer;
@@ -76,7 +76,7 @@ impl LlamaCppPrepared<'_> {
             low_percent: self.low_percent(),
             is_pipeline: stages > 1 && self.is_on_devices(host),
             is_first: device.is_first,
-            input: InputPath::new(&self.weights, self.architecture),
+            input: self.input,
             copied: self.weights.largest_on_host(host, output_on_device),
             on_host,
             host_blocks: self.blocks(&(0..host.layers.max(host.experts).min(self.layers))),

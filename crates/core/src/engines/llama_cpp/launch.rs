@@ -147,6 +147,11 @@ pub(crate) fn launch(prepared: &LlamaCppPrepared<'_>, plan: &LaunchPlan<'_>) -> 
     if plan.split.stages.len() == 1 && prepared.parameters.single {
         add_flag("-sm", "none".to_owned());
     }
+    if let Some(mib) = prepared.parameters.cache_ram {
+        let limit = i64::try_from(mib).unwrap_or(-1);
+        add_flag("--cache-ram", limit.to_string());
+    }
+
     // `--fit` must not change the planned values.
     add_flag("--fit", "off".to_owned());
 

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use serde_json::Value;
 
+use super::blocks::InputPath;
 use super::cache::{self, Layout};
 use super::distinct_layers::{CountedLayer, DistinctLayers};
 use super::parameters::{self, ENGINE, LlamaParameters};
@@ -31,6 +32,7 @@ pub(crate) struct LlamaCppPrepared<'a> {
     pub(super) weights: Weights,
     pub(super) kinds: DistinctLayers<'a>,
     pub(super) layers: u32,
+    pub(super) input: InputPath,
 }
 
 fn unsupported(why: impl Into<String>) -> EngineError {
@@ -99,6 +101,7 @@ impl<'a> LlamaCppPrepared<'a> {
         check_rows(architecture, &effective)?;
         check_projector(model, &parameters)?;
         let kinds = DistinctLayers::new(&architecture.layers);
+        let input = InputPath::new(&weights, architecture);
 
         Ok(Self {
             model,
@@ -109,6 +112,7 @@ impl<'a> LlamaCppPrepared<'a> {
             weights,
             kinds,
             layers,
+            input,
         })
     }
 

@@ -39,11 +39,12 @@ impl LlamaCppPrepared<'_> {
             mib => format!("up to {} of", Bytes::mib(mib)),
         };
         Some(format!(
-            "llama-server may save prompts in {limit} host memory, which is not counted; set cache_ram=0 to prevent it"
+            "llama-server may save prompts in {limit} host memory, which is not counted; set \
+             cache_ram=0 to prevent it"
         ))
     }
 
-    /// What `flash_attn = auto` becomes, and why.
+    /// States what `flash_attn = auto` becomes, and why.
     fn flash_assumption(&self) -> String {
         if self.effective.attention == AttentionMode::Flash {
             return "flash attention is on, as llama.cpp's 'auto' chooses on CUDA".to_owned();
@@ -58,7 +59,8 @@ impl LlamaCppPrepared<'_> {
         };
         match self.effective.attention {
             AttentionMode::FlashOnHost => format!(
-                "{why}: attention runs on the host, because a quantised V cache needs flash attention"
+                "{why}: attention runs on the host, because a quantised V cache needs flash \
+                 attention"
             ),
             _ => format!("{why}, so llama.cpp's 'auto' turns flash attention off"),
         }
@@ -100,6 +102,10 @@ impl PreparedEngine for LlamaCppPrepared<'_> {
         ]);
         if let Some(on_gpu) = self.parameters.n_gpu_layers {
             all.insert("n_gpu_layers", json!(on_gpu));
+        }
+
+        if let Some(mib) = self.parameters.cache_ram {
+            all.insert("cache_ram", json!(i64::try_from(mib).unwrap_or(-1)));
         }
 
         if self.parameters.single {

@@ -1,10 +1,10 @@
 //! The compute buffers of builds from 12000 on, which reserve every way into the graph.
 //!
 //! ggml's allocator places tensors of a micro-batch into one address space, so a buffer is the
-//! end of its highest tensor: the live ones, and holes that are too small for the next. The rows of
-//! the residual stream below, for example the four in addition to three rows of a gated feed-forward, are
-//! those of llama.cpp b12032's own dry run (`llama_context::graph_reserve`). All tensors are F32
-//! except the flash-attention mask and copies of a quantized cache (F16).
+//! end of its highest tensor: the live ones, and holes that are too small for the next. The rows
+//! of the residual stream in the phases, for example four in addition to three rows of a gated
+//! feed-forward, are those of llama.cpp b12032's own dry run (`llama_context::graph_reserve`).
+//! All tensors are F32 except the flash-attention mask and copies of a quantized cache (F16).
 //!
 //! Each phase gives the likely end and an upper bound. The bound allows for the holes that other
 //! orders of the same tensors leave.
@@ -51,6 +51,7 @@ impl Peak {
 
 /// The reserved graph of one device.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a separate switch")]
 pub(super) struct ReservedGraph<'a> {
     pub(super) architecture: &'a Architecture,
     pub(super) layout: Layout,

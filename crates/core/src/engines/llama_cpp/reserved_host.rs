@@ -68,7 +68,7 @@ impl ReservedGraph<'_> {
     /// Bytes of a layer's cache and states, copied to the device.
     ///
     /// A latent is copied twice, as key and as value.
-    pub(super) fn copied_cache(&self, mixer: &Mixer) -> Bytes {
+    fn copied_cache(&self, mixer: &Mixer) -> Bytes {
         let cache = self.layout.layer(mixer, None) + self.layout.states(mixer);
         match mixer {
             Mixer::Latent(_) => cache.scale(5, 2),
@@ -77,7 +77,7 @@ impl ReservedGraph<'_> {
     }
 
     /// Bytes of an attention over a copied cache.
-    pub(super) fn host_attention(&self, mixer: &Mixer) -> Bytes {
+    fn host_attention(&self, mixer: &Mixer) -> Bytes {
         let mut peak = Peak::default();
         self.attention(mixer, &self.host_blocks, Peak::default(), &mut peak);
         if let Mixer::Recurrent(recurrent) = mixer {
@@ -118,9 +118,7 @@ impl ReservedGraph<'_> {
 
         let small = Bytes::new(self.layout.ubatch) * SMALL_INPUTS_PER_TOKEN;
         let indices = match self.layout.attention {
-            AttentionMode::Scores if !self.is_uncached() => {
-                self.rows(2) * self.widest_value(layers)
-            }
+            AttentionMode::Scores if !self.is_uncached() => self.rows(2) * widest_value(layers),
             _ => Bytes::ZERO,
         };
         let logits = Bytes::product([4, self.layout.slots, self.architecture.vocab_size]);
@@ -134,6 +132,7 @@ impl ReservedGraph<'_> {
         );
 
         let parts = self.layer_inputs(layers);
+        let scores = self.scores_on_host(layers);
         let attention = match self.layout.attention {
             AttentionMode::FlashOnHost => self.attention_on_host(layers),
             _ => Peak::default(),
@@ -141,24 +140,33 @@ impl ReservedGraph<'_> {
         Interval::new(
             host.low,
             host.likely + attention.likely + parts.likely,
-            host.high + attention.high + parts.high,
+            host.high + attention.high + parts.high + scores,
         )
     }
 
-    /// Elements of the widest value row, whose cache slots are listed one by one if transposed.
-    pub(super) fn widest_value(&self, layers: &[CountedLayer<'_>]) -> u64 {
-        let mixers = layers.iter().flat_map(|(layer, _)| layer.mixers());
-        mixers
-            .filter_map(|mixer| match mixer {
-                Mixer::Attention(attention) => Some(value_row(attention)),
-                _ => None,
-            })
-            .max()
-            .unwrap_or(0)
+    /// Scores that the host may compute for a hybrid model whose cache it holds.
+    ///
+    /// The probe for flash attention then finds Jamba's and PLaMo 2's on another backend than their
+    /// layers, and turns it off; not for every shape.
+    fn scores_on_host(&self, layers: &[CountedLayer<'_>]) -> Bytes {
+        let mixers = || layers.iter().flat_map(|(layer, _)| layer.mixers());
+        let is_hybrid = mixers().any(|mixer| matches!(mixer, Mixer::Recurrent(_)));
+        if self.cache_on_device || !is_hybrid {
+            return Bytes::ZERO;
+        }
+
+        let scores = mixers().map(|mixer| match mixer {
+            Mixer::Attention(attention) => {
+                let cells = self.cells(attention.span);
+                self.rows(cells.saturating_mul(attention.heads.saturating_add(1)))
+            }
+            _ => Bytes::ZERO,
+        });
+        scores.max().unwrap_or(Bytes::ZERO)
     }
 
     /// Flash attention that no device can compute: the host takes copies of a layer's cache.
-    pub(super) fn attention_on_host(&self, layers: &[CountedLayer<'_>]) -> Peak {
+    fn attention_on_host(&self, layers: &[CountedLayer<'_>]) -> Peak {
         let mut peak = Peak::default();
         for mixer in layers.iter().flat_map(|(layer, _)| layer.mixers()) {
             let plain = self.queries(mixer);
@@ -168,4 +176,16 @@ impl ReservedGraph<'_> {
 
         peak
     }
+}
+
+/// Elements of the widest value row, whose cache slots are listed one by one if transposed.
+fn widest_value(layers: &[CountedLayer<'_>]) -> u64 {
+    let mixers = layers.iter().flat_map(|(layer, _)| layer.mixers());
+    mixers
+        .filter_map(|mixer| match mixer {
+            Mixer::Attention(attention) => Some(value_row(attention)),
+            _ => None,
+        })
+        .max()
+        .unwrap_or(0)
 }

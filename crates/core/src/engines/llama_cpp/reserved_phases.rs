@@ -33,7 +33,7 @@ impl ReservedGraph<'_> {
             peak.raise(logits + self.streams(4), logits + high);
         }
 
-        // One row more for other orders of the graph.
+        // Other orders of the graph take a row more.
         peak.plus(self.input_rows(), self.streams(1))
     }
 
@@ -209,8 +209,8 @@ impl ReservedGraph<'_> {
         if let Mixer::Latent(latent) = mixer
             && latent.indexer.is_some()
         {
-            // Scores of the indexer, of one head at a time. Without flash attention they meet those of
-            // all heads.
+            // The indexer scores one head at a time. Without flash attention its scores meet those
+            // of all heads.
             let index = self.rows(cells);
             let others = if self.layout.attention.is_flash() {
                 plain
@@ -277,7 +277,7 @@ impl ReservedGraph<'_> {
     }
 }
 
-/// Floats of a feed-forward's inner rows: up, gate and their product, or the one that is overwritten.
+/// Floats of a feed-forward's inner rows: up, gate and their product, or one that is overwritten.
 fn inner_floats(block: Block) -> u64 {
     block
         .width

@@ -3,6 +3,7 @@
 //! Source: llama.cpp `src/llama-model.cpp` (`load_tensors`), `src/llama-arch.cpp` (tensor layers),
 //! `ggml/src/ggml-cuda/ggml-cuda.cu` (`ggml_backend_cuda_buffer_type_get_alloc_size`).
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::bytes::Bytes;
@@ -80,6 +81,8 @@ pub(crate) struct Weights {
     layers: u32,
     /// The embedding if it is the output too; the output device then holds a copy.
     tied: Option<PlacedClass>,
+    /// Indices of the classes `blk.N.{stem}.weight`, by stem.
+    stems: BTreeMap<Box<str>, Vec<usize>>,
 }
 
 /// The layers and experts that stay on the host.
@@ -134,10 +137,12 @@ impl Weights {
                 .cloned(),
         };
 
+        let stems = stems(&classes);
         Self {
             classes,
             layers,
             tied,
+            stems,
         }
     }
 
@@ -244,11 +249,11 @@ impl Weights {
     }
 
     fn stem_classes(&self, stem: &str, range: &Range<u32>) -> impl Iterator<Item = &PlacedClass> {
-        self.classes.iter().filter(move |class| {
-            let name = class.tensors.pattern.rsplit_once(".*.");
-            name.is_some_and(|(_, name)| name.strip_suffix(".weight") == Some(stem))
-                && class.tensors.count_in(range) > 0
-        })
+        let indices = self.stems.get(stem).map_or(&[][..], Vec::as_slice);
+        indices
+            .iter()
+            .filter_map(|index| self.classes.get(*index))
+            .filter(|class| class.tensors.count_in(range) > 0)
     }
 
     /// The first dimension of the tensor `name`, or 0.
@@ -281,6 +286,19 @@ impl Weights {
             .iter()
             .any(|class| class.tensors.dtype() == Some(dtype))
     }
+}
+
+/// Indices of the classes of layers' weights, by stem.
+fn stems(classes: &[PlacedClass]) -> BTreeMap<Box<str>, Vec<usize>> {
+    let mut stems: BTreeMap<Box<str>, Vec<usize>> = BTreeMap::new();
+    for (index, class) in classes.iter().enumerate() {
+        let name = class.tensors.pattern.rsplit_once(".*.");
+        if let Some(stem) = name.and_then(|(_, name)| name.strip_suffix(".weight")) {
+            stems.entry(stem.into()).or_default().push(index);
+        }
+    }
+
+    stems
 }
 
 /// The location of a tensor by name, as in `LLM_TENSOR_INFOS`.

@@ -241,10 +241,9 @@ impl LayerFacts<'_, '_> {
         }
 
         let layers = self.spans.len() as u64;
-        let types = match self.keys.per_layer("attention.indexer.types", layers) {
-            Ok(types) => types,
+        let Ok(types) = self.keys.per_layer("attention.indexer.types", layers) else {
             // The list may end before the layers for multi-token prediction.
-            Err(_) => return self.listed_indexer(layer),
+            return self.listed_indexer(layer);
         };
         if let Some(types) = types {
             return Ok(types.get(layer).is_some_and(|full| *full != 0));
