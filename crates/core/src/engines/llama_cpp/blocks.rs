@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use super::distinct_layers::CountedLayer;
 use super::weights::Weights;
+use super::widths::query_width;
 use crate::bytes::Bytes;
 use crate::model::architecture::{Architecture, FeedForward, Mixer, Recurrent, Span};
 
@@ -29,6 +30,8 @@ pub(super) struct Blocks {
     /// All active experts of a token: the width of one expert.
     pub(super) expert: Block,
     pub(super) shared: Block,
+    /// The widest row of queries.
+    pub(super) queries: u64,
     /// Whether attention and feed-forward read the same input (Command R, Falcon).
     pub(super) is_parallel: bool,
     /// Whether any layer has a state.
@@ -57,6 +60,7 @@ impl Blocks {
             dense: block(weights, range, ""),
             expert: block(weights, range, "_exps"),
             shared: block(weights, range, "_shexp"),
+            queries: mixers().map(query_width).max().unwrap_or(0),
             is_parallel: mixers().all(|mixer| *mixer != Mixer::None)
                 && is_normed("attn_norm")
                 && !is_normed("ffn_norm")

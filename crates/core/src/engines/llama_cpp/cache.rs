@@ -243,3 +243,24 @@ pub(crate) fn state(recurrent: &Recurrent) -> Bytes {
 
     elements * 4
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `llama_kv_cache::init_rotation`: 64, doubled while it divides the head.
+    #[test]
+    fn rotations_divide_heads() {
+        let widths = [
+            (64, 64),
+            (96, 0),
+            (128, 128),
+            (192, 64),
+            (512, 512),
+            (576, 64),
+        ];
+        for (dim, width) in widths {
+            assert_eq!(largest_rotation(dim), width, "{dim}");
+        }
+    }
+}

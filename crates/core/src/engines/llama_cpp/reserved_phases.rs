@@ -118,7 +118,11 @@ impl ReservedGraph<'_> {
         } else {
             Bytes::ZERO
         };
-        peak.raise(routed, routed + third + self.streams(2));
+        // Queries wider than the residual stream leave wider holes below the routed rows
+        // (GLM-4.5-Air: 12 288 elements of queries over 4096).
+        let wider = blocks.queries.saturating_sub(self.architecture.hidden_size);
+        let holes = (self.rows(wider) * 4).min(routed_row);
+        peak.raise(routed, routed + third.max(holes) + self.streams(2));
     }
 
     /// The phase of a recurrent mixer.

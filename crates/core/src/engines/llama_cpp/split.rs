@@ -176,6 +176,22 @@ mod tests {
         assert_eq!(by_shares(32, 13, &[3, 1]), [0..28, 28..33]);
     }
 
+    /// GLM-4.5-Air: 46 layers and one for multi-token prediction.
+    #[test]
+    fn shares_count_next_token_layers() {
+        let stages = |uncounted| {
+            splits(46, uncounted, 0, 2, Some(&[3, 1])).unwrap()[0]
+                .stages
+                .clone()
+        };
+        assert_eq!(stages(0), [0..36, 36..47]);
+        assert_eq!(stages(1), [0..36, 36..47]);
+        let equal = splits(24, 1, 0, 2, Some(&[3, 1])).unwrap();
+        assert_eq!(equal[0].stages, [0..20, 20..25]);
+        let without = splits(24, 0, 0, 2, Some(&[3, 1])).unwrap();
+        assert_eq!(without[0].stages, [0..19, 19..25]);
+    }
+
     #[test]
     fn only_complete_stages_are_legal() {
         let split_of = |stages: &[Range<u32>], offload| Split {

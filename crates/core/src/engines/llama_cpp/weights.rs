@@ -367,3 +367,30 @@ pub(super) fn padded(mut bytes: Bytes, dtype: Dtype, row: u64) -> Bytes {
 
     bytes.round_up(CUDA_ALIGNMENT)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kept_next_token_tensors_follow_loader() {
+        for (family, pattern, loads) in [
+            ("hy_v3", "blk.*.ffn_up_exps.weight", true),
+            ("hy_v3", "blk.*.ffn_norm.weight", false),
+            ("hy_v3", "blk.*.attn_q.weight", false),
+            ("deepseek32", "blk.*.exp_probs_b.bias", true),
+            ("deepseek32", "blk.*.nextn.embed_tokens.weight", false),
+            ("glm4moe", "blk.*.ffn_up_exps.weight", false),
+        ] {
+            assert_eq!(loads_anyway(family, pattern), loads, "{family} {pattern}");
+        }
+    }
+
+    #[test]
+    fn norms_of_input_follow_first_layer() {
+        assert_eq!(home("token_embd_norm.weight"), TensorHome::First);
+        assert_eq!(home("token_embd.weight"), TensorHome::Input);
+        assert_eq!(home("per_layer_model_proj.weight"), TensorHome::First);
+        assert_eq!(home("output_norm.weight"), TensorHome::Output);
+    }
+}
