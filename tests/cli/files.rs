@@ -308,7 +308,7 @@ async fn every_file_has_verdict() {
 #[tokio::test]
 async fn no_suggests_fitting_file() {
     let (hub, _) = hub(repository()).await;
-    let answer = ask(&hub, "fits a/b --gpus 8GiB --context 8192 --local --json").await;
+    let answer = ask(&hub, "fits a/b --gpus 7680MiB --context 8192 --local --json").await;
     assert_eq!(answer.code, 1, "{}", answer.out);
     let answer = answer.json();
     let suggested = answer["suggestions"]
@@ -318,7 +318,7 @@ async fn no_suggests_fitting_file() {
         .find(|it| it["change"] == "file=m-Q2_K.gguf");
 
     let saved = suggested.unwrap()["saves_bytes"].as_u64().unwrap();
-    let line = "fits a/b --gpus 8GiB --context 8192 --local --json --file Q2_K";
+    let line = "fits a/b --gpus 7680MiB --context 8192 --local --json --file Q2_K";
     let single = ask(&hub, line).await;
     assert_eq!(single.code, 0, "{}", single.out);
 
