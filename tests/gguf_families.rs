@@ -454,7 +454,8 @@ fn task_follows_family_and_pooling() {
         task_of(with_key(header("qwen3", 2), "pooling_type", Kv::U32(3))),
         Task::Pool
     );
-    assert_eq!(task_of(header("eurobert", 2)), Task::Pool);
+    assert_eq!(task_of(header("eurobert", 2)), Task::Encode);
+    assert_eq!(task_of(header("llama-embed", 2)), Task::Pool);
     assert_eq!(task_of(header("rnd1", 2)), Task::Encode);
     assert_eq!(task_of(header("talkie", 2)), Task::Generate);
 

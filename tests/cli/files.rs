@@ -242,7 +242,7 @@ async fn every_file_has_verdict() {
         listed,
         [
             ("m-BF16.gguf", "does_not_fit", 1),
-            ("m-Q8_0.gguf", "does_not_fit", 1),
+            ("m-Q8_0.gguf", "tight", 1),
             ("Q6_K/m-Q6_K-00001-of-00002.gguf", "fits", 2),
             ("m-UD-Q4_K_M.gguf", "fits", 1),
             ("m-Q4_K_M.gguf", "fits", 1),
@@ -308,7 +308,7 @@ async fn every_file_has_verdict() {
 #[tokio::test]
 async fn no_suggests_fitting_file() {
     let (hub, _) = hub(repository()).await;
-    let answer = ask(&hub, "fits a/b --gpus 7GiB --local --json").await;
+    let answer = ask(&hub, "fits a/b --gpus 7680MiB --context 8192 --local --json").await;
     assert_eq!(answer.code, 1, "{}", answer.out);
     let answer = answer.json();
     let suggested = answer["suggestions"]
@@ -318,7 +318,8 @@ async fn no_suggests_fitting_file() {
         .find(|it| it["change"] == "file=m-Q2_K.gguf");
 
     let saved = suggested.unwrap()["saves_bytes"].as_u64().unwrap();
-    let single = ask(&hub, "fits a/b --gpus 7GiB --local --json --file Q2_K").await;
+    let line = "fits a/b --gpus 7680MiB --context 8192 --local --json --file Q2_K";
+    let single = ask(&hub, line).await;
     assert_eq!(single.code, 0, "{}", single.out);
 
     let required_bytes = |answer: &Value| {

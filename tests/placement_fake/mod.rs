@@ -343,6 +343,10 @@ impl PreparedEngine for Ready<'_> {
         self.fake.processes
     }
 
+    fn least_default_context(&self) -> Option<u64> {
+        None
+    }
+
     fn device_fitness(&self, device: &DeviceFacts) -> DeviceSupport {
         match device.capability() {
             Some(capability) if capability < self.fake.least_capability => {

@@ -79,6 +79,11 @@ pub fn real_headers(corpus: &Path) -> Vec<(String, Vec<u8>, u64)> {
         .collect()
 }
 
+/// Returns the header of a made model.
+pub fn made_header(corpus: &Path, name: &str) -> Vec<u8> {
+    unpacked(&corpus.join(format!("made/{name}.header.gguf.gz")))
+}
+
 fn kv(value: &Value) -> Kv {
     let (kind, value) = (value[0].as_str().unwrap(), &value[1]);
     match kind {

@@ -210,6 +210,10 @@ impl PreparedEngine for WithAdapter<'_> {
         self.inner.ranks_are_processes()
     }
 
+    fn least_default_context(&self) -> Option<u64> {
+        self.inner.least_default_context()
+    }
+
     fn device_fitness(&self, device: &DeviceFacts) -> DeviceSupport {
         self.inner.device_fitness(device)
     }

@@ -195,6 +195,11 @@ pub trait PreparedEngine {
     /// Otherwise one process walks its devices layer by layer.
     fn ranks_are_processes(&self) -> bool;
 
+    /// The least context that the engine shrinks its default to if the default does not fit.
+    ///
+    /// `None` if the default is fixed, or if a parameter sets the context.
+    fn least_default_context(&self) -> Option<u64>;
+
     /// Whether this device can run the model's dtype and quantization: a veto, or a warning with
     /// the cost.
     fn device_fitness(&self, device: &DeviceFacts) -> DeviceSupport;

@@ -45,7 +45,7 @@ dtypes! {
     I64 "I64" 1 8 Some(27); I32 "I32" 1 4 Some(26); I16 "I16" 1 2 Some(25); I8 "I8" 1 1 Some(24);
     U64 "U64" 1 8 None; U32 "U32" 1 4 None; U16 "U16" 1 2 None; U8 "U8" 1 1 None;
     Bool "BOOL" 1 1 None; C64 "C64" 1 8 None;
-    F8E4M3 "F8_E4M3" 1 1 None; F8E5M2 "F8_E5M2" 1 1 None; F8E8M0 "F8_E8M0" 1 1 None;
+    F8E4M3 "F8_E4M3" 1 1 Some(43); F8E5M2 "F8_E5M2" 1 1 None; F8E8M0 "F8_E8M0" 1 1 None;
     F8E4M3Fnuz "F8_E4M3FNUZ" 1 1 None; F8E5M2Fnuz "F8_E5M2FNUZ" 1 1 None;
     F6E2M3 "F6_E2M3" 4 3 None; F6E3M2 "F6_E3M2" 4 3 None; F4 "F4" 2 1 None;
     Q4_0 "Q4_0" 32 18 Some(2); Q4_1 "Q4_1" 32 20 Some(3);
@@ -137,7 +137,7 @@ mod tests {
         }
 
         assert_eq!(Dtype::from_ggml(4), None);
-        assert_eq!(Dtype::from_ggml(43), None);
+        assert_eq!(Dtype::from_ggml(44), None);
         assert_eq!(Dtype::from_safetensors("F8_E4M3"), Some(Dtype::F8E4M3));
         assert_eq!(Dtype::from_safetensors("Q4_K"), None);
     }

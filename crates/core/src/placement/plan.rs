@@ -15,9 +15,12 @@ use super::search::search;
 use super::search_summary::grade;
 use crate::bytes::Bytes;
 use crate::device::DeviceKind;
-use crate::engines::{EngineError, PreparedEngine, Workload};
+use crate::engines::{AskedContext, EngineError, PreparedEngine, Workload};
 use crate::report::answer::Verdict;
 use crate::report::problem::Reason;
+
+/// Contexts that an engine chooses are multiples of this (llama.cpp `common/fit.cpp`).
+const CONTEXT_STEP: u64 = 256;
 
 /// A plan: whether and how a model fits.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,8 +76,67 @@ pub struct PassedOver {
 }
 
 /// Plans a request on what is available on the host.
+///
+/// An engine's default context that does not fit becomes what fits, if the engine shrinks it.
 pub fn plan(ask: &Ask<'_>, host: &Availability) -> Result<Plan, PlacementError> {
     let ask = &*ask.with_host_context(host);
+    let plan = plan_as_asked(ask, host)?;
+    if ask.asked.context.is_some() || plan.reason == Reason::Fits {
+        return Ok(plan);
+    }
+
+    match shrunk_context(ask, &plan)? {
+        Some(context) => plan_with_context(ask, host, context),
+        None => Ok(plan),
+    }
+}
+
+/// Returns the context to plan with instead of the engine's default; `None` if the engine does not
+/// shrink it.
+fn shrunk_context(ask: &Ask<'_>, plan: &Plan) -> Result<Option<u64>, PlacementError> {
+    let Some(placement) = &plan.recommended else {
+        return Ok(None);
+    };
+    let Some(first) = placement.ranks.first() else {
+        return Ok(None);
+    };
+
+    let prepared = ask.prepare(&first.device)?;
+    let default = prepared.workload().context;
+    let Some(least) = prepared
+        .least_default_context()
+        .filter(|least| *least < default)
+    else {
+        return Ok(None);
+    };
+
+    let fitting = placement.max_context.unwrap_or(0).min(default);
+    Ok(Some((fitting - fitting % CONTEXT_STEP).max(least)))
+}
+
+/// Plans with a context that the engine chooses instead of its default.
+fn plan_with_context(
+    ask: &Ask<'_>,
+    host: &Availability,
+    context: u64,
+) -> Result<Plan, PlacementError> {
+    let mut shrunk = ask.clone();
+    shrunk.asked.context = Some(AskedContext::Tokens(context));
+    let mut plan = plan_as_asked(&shrunk, host)?;
+    let why = if plan.reason == Reason::Fits {
+        "which fit"
+    } else {
+        "the least that it accepts"
+    };
+    plan.assumptions.push(format!(
+        "no context is asked for, so the engine shrinks its default to {context} tokens, {why}"
+    ));
+
+    Ok(plan)
+}
+
+/// Plans a request with its own context or the engine's default.
+fn plan_as_asked(ask: &Ask<'_>, host: &Availability) -> Result<Plan, PlacementError> {
     let mut pool = Pool::new(host, &ask.constraints, &ask.policy)?;
     let mut plan = Plan::empty();
     if pool.devices.is_empty() {

@@ -217,6 +217,10 @@ impl PreparedEngine for DiffusersPrepared<'_> {
         false
     }
 
+    fn least_default_context(&self) -> Option<u64> {
+        None
+    }
+
     fn device_fitness(&self, device: &DeviceFacts) -> DeviceSupport {
         match device.capability() {
             Some(capability) if capability < 80 && self.settings.dtype == Dtype::BF16 => {

@@ -3,6 +3,8 @@
 //! Source: llama.cpp `src/llama-kv-cache.cpp`, `src/llama-kv-cache-iswa.cpp`,
 //! `src/llama-memory-recurrent.cpp`, `src/llama-hparams.cpp`.
 
+use super::flash_kernels::AttentionMode;
+use super::weights::padded;
 use crate::bytes::Bytes;
 use crate::model::Dtype;
 use crate::model::architecture::{Attention, LatentAttention, Mixer, Recurrent, Span};
@@ -27,8 +29,10 @@ pub(crate) struct Layout {
     pub(crate) keys: Dtype,
     /// Type of values.
     pub(crate) values: Dtype,
-    /// Whether flash attention is on: values are then not transposed and may be quantized.
-    pub(crate) flash_attention: bool,
+    /// How attention is computed.
+    pub(crate) attention: AttentionMode,
+    /// Whether a quantized cache has rotation matrices.
+    pub(crate) rotates: bool,
 }
 
 impl Layout {
@@ -51,23 +55,69 @@ impl Layout {
 
     /// Bytes of one layer's cache.
     ///
-    /// `widest_value` is the widest value row of the model. Without flash attention, all transposed
-    /// rows are that wide.
-    pub(crate) fn layer(&self, mixer: &Mixer, widest_value: u64) -> Bytes {
+    /// `widest_value` is the widest value row of the model, if values are transposed: all rows are
+    /// then that wide, in skipped blocks too.
+    pub(crate) fn layer(&self, mixer: &Mixer, widest_value: Option<u64>) -> Bytes {
         match mixer {
             Mixer::Attention(attention) if attention.shares_cache => Bytes::ZERO,
             Mixer::Attention(attention) => {
                 let cells = self.cells(attention.span);
-                let value_row = if self.flash_attention {
-                    value_row(attention)
-                } else {
-                    widest_value
-                };
-                (row(self.keys, key_row(attention)) + row(self.values, value_row))
-                    * cells
-                    * self.streams
+                let value_row = widest_value.unwrap_or_else(|| value_row(attention));
+                let rows = row(self.keys, key_row(attention)) + row(self.values, value_row);
+
+                rows * cells * self.streams + self.rotations(attention, cells)
             }
             Mixer::Latent(latent) => self.latent(latent),
+            Mixer::None => {
+                row(self.values, widest_value.unwrap_or(0)) * self.context * self.streams
+            }
+            Mixer::Recurrent(_) => Bytes::ZERO,
+        }
+    }
+
+    /// Bytes of the matrices that rotate quantized keys and values (`llama_kv_cache`).
+    fn rotations(&self, attention: &Attention, cells: u64) -> Bytes {
+        if !self.rotates || cells == 0 {
+            return Bytes::ZERO;
+        }
+
+        let keys = if is_quantized(self.keys) {
+            rotation(largest_rotation(attention.key_dim))
+        } else {
+            Bytes::ZERO
+        };
+        let values = if is_quantized(self.values) && attention.value_dim.is_multiple_of(ROTATION) {
+            rotation(ROTATION)
+        } else {
+            Bytes::ZERO
+        };
+
+        keys + values
+    }
+
+    /// Bytes of CUDA's padding behind one layer's quantized cache.
+    pub(crate) fn padding(&self, mixer: &Mixer) -> Bytes {
+        let padding = |dtype: Dtype, elements: u64| {
+            if elements == 0 || !is_quantized(dtype) {
+                return Bytes::ZERO;
+            }
+            // Whole blocks of cells are aligned already.
+            padded(Bytes::ZERO, dtype, elements)
+        };
+
+        match mixer {
+            Mixer::Attention(attention) if attention.shares_cache => Bytes::ZERO,
+            Mixer::Attention(attention) if self.cells(attention.span) == 0 => Bytes::ZERO,
+            Mixer::Attention(attention) => {
+                padding(self.keys, key_row(attention)) + padding(self.values, value_row(attention))
+            }
+            Mixer::Latent(latent) => {
+                let index = latent.indexer.map_or(0, |indexer| indexer.head_dim);
+                padding(
+                    self.keys,
+                    latent.kv_lora_rank.saturating_add(latent.rope_dim),
+                ) + padding(self.keys, index)
+            }
             Mixer::Recurrent(_) | Mixer::None => Bytes::ZERO,
         }
     }
@@ -81,8 +131,20 @@ impl Layout {
         let index = latent
             .indexer
             .map_or(Bytes::ZERO, |indexer| row(self.keys, indexer.head_dim));
+        let cells = (keys + index) * self.context * self.streams;
+        if !self.rotates {
+            return cells;
+        }
 
-        (keys + index) * self.context * self.streams
+        // An indexer's keys are rotated whatever their type.
+        let index = latent.indexer.map_or(0, |indexer| indexer.head_dim);
+        let keys = if is_quantized(self.keys) {
+            latent.kv_lora_rank.saturating_add(latent.rope_dim)
+        } else {
+            0
+        };
+
+        cells + rotation(largest_rotation(keys)) + rotation(largest_rotation(index))
     }
 
     /// Bytes of one layer's states, one for each slot; always F32.
@@ -92,6 +154,26 @@ impl Layout {
             _ => Bytes::ZERO,
         }
     }
+}
+
+/// The least width of a rotation matrix.
+const ROTATION: u64 = 64;
+
+fn is_quantized(dtype: Dtype) -> bool {
+    dtype.block().0 > 1
+}
+
+/// The largest power of two from 64 on that divides a head of `dim` elements, or 0.
+fn largest_rotation(dim: u64) -> u64 {
+    match dim.checked_next_multiple_of(ROTATION) {
+        Some(padded) if padded == dim && dim > 0 => 1 << dim.trailing_zeros().min(32),
+        _ => 0,
+    }
+}
+
+/// Bytes of a square F32 matrix.
+fn rotation(width: u64) -> Bytes {
+    Bytes::product([4, width, width])
 }
 
 /// Elements of a key row over all KV heads.
@@ -160,4 +242,25 @@ pub(crate) fn state(recurrent: &Recurrent) -> Bytes {
     };
 
     elements * 4
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `llama_kv_cache::init_rotation`: 64, doubled while it divides the head.
+    #[test]
+    fn rotations_divide_heads() {
+        let widths = [
+            (64, 64),
+            (96, 0),
+            (128, 128),
+            (192, 64),
+            (512, 512),
+            (576, 64),
+        ];
+        for (dim, width) in widths {
+            assert_eq!(largest_rotation(dim), width, "{dim}");
+        }
+    }
 }

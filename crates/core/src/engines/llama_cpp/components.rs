@@ -1,5 +1,7 @@
 //! Memory components by rank and on the host.
 
+use super::cache::Layout;
+use super::graphs::GraphDevice;
 use super::prepared::LlamaCppPrepared;
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
@@ -82,6 +84,7 @@ impl LlamaCppPrepared<'_> {
 
         if self.cache_on_device() {
             let (cache, states) = self.cache_and_states(&layers, layout);
+            let cache = cache + self.cache_padding(&layers, layout);
             if self.has_cache() {
                 let detail = format!(
                     "{} cells of {}",
@@ -109,12 +112,23 @@ impl LlamaCppPrepared<'_> {
         }
 
         let on_host = self.kinds.within(&(0..host.layers.min(self.layers)));
-        let graph = self.graph(layout, split, output, host, &on_host);
+        let buffer = if self.profile.reserves_inputs {
+            let device = GraphDevice {
+                split,
+                has_output: output,
+                is_first: rank == 0,
+            };
+            self.reserved_graph(layout, &device, &on_host)
+                .buffer(&layers, &self.blocks(&stage))
+        } else {
+            self.graph(layout, split, output, host, &on_host)
+                .buffer(&layers)
+        };
         let detail = format!("compute buffer of {} tokens", layout.ubatch);
 
         components.push(Component::between(
             ComponentName::Activations,
-            graph.buffer(&layers),
+            buffer,
             Basis::Formula,
             detail,
         ));
@@ -169,17 +183,7 @@ impl LlamaCppPrepared<'_> {
             ));
         }
 
-        let on_host = self.kinds.within(&(0..host.layers.min(self.layers)));
-        let graph = self.graph(layout, split, false, host, &on_host);
-        let own = graph.host(&self.kinds.all());
-        let high = own + graph.buffer(&on_host).high;
-
-        let buffers = if on_host.is_empty() {
-            Interval::exact(own)
-        } else {
-            Interval::new(own, own, high)
-        };
-
+        let buffers = self.host_buffers(layout, split);
         let detail = "input embedding, masks and logits";
         components.push(Component::between(
             ComponentName::Host,
@@ -189,5 +193,37 @@ impl LlamaCppPrepared<'_> {
         ));
 
         components
+    }
+
+    /// Bytes of the host's compute buffer.
+    fn host_buffers(&self, layout: Layout, split: &Split) -> Interval {
+        let host = self.host_of(split);
+        let on_host_range = 0..host.layers.min(self.layers);
+        let on_host = self.kinds.within(&on_host_range);
+        let everything = self.kinds.all();
+
+        if self.profile.reserves_inputs {
+            let device = GraphDevice {
+                split,
+                has_output: false,
+                is_first: true,
+            };
+            let graph = self.reserved_graph(layout, &device, &[]);
+            let own = graph.host(&everything);
+            let layers = graph.buffer(&on_host, &self.blocks(&on_host_range)).high;
+            return if on_host.is_empty() {
+                own
+            } else {
+                Interval::new(own.low, own.likely, own.high + layers)
+            };
+        }
+
+        let graph = self.graph(layout, split, false, host, &on_host);
+        let own = graph.host(&everything);
+        if on_host.is_empty() {
+            Interval::exact(own)
+        } else {
+            Interval::new(own, own, own + graph.buffer(&on_host).high)
+        }
     }
 }

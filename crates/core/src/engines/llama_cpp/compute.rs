@@ -67,7 +67,7 @@ impl Graph<'_> {
     }
 
     fn mask(&self, cells: u64) -> Bytes {
-        let bytes = if self.layout.flash_attention {
+        let bytes = if self.layout.attention.is_flash() {
             self.mask_bytes
         } else {
             4
@@ -213,7 +213,7 @@ impl Graph<'_> {
         }
         // Work for the host's layers copies its operands: a layer's cache and its feed-forward.
         let operand_bytes = |(layer, _): &CountedLayer<'_>| {
-            self.layout.layer(&layer.mixer, 0)
+            self.layout.layer(&layer.mixer, None)
                 + self.rows(sum([dense_width(layer), hidden.saturating_mul(3)]))
         };
 
@@ -233,7 +233,7 @@ impl Graph<'_> {
 
     /// Mask bytes that stay live during a phase: only the F16 copy if masks are cast from F32.
     fn lasting(&self, masks: Bytes) -> Bytes {
-        if self.layout.flash_attention {
+        if self.layout.attention.is_flash() {
             masks.scale(HALF, self.mask_bytes.max(HALF))
         } else {
             masks
@@ -280,7 +280,7 @@ impl Graph<'_> {
                 let queries = attention
                     .heads
                     .saturating_mul(attention.key_dim.max(attention.value_dim));
-                if self.layout.flash_attention {
+                if self.layout.attention.is_flash() {
                     let kv = sum([key_row(attention), value_row(attention)]);
                     let rows = self.rows(sum([hidden * 2, queries.saturating_mul(4), kv]));
                     phases.push((
@@ -308,7 +308,7 @@ impl Graph<'_> {
                     latent.heads.saturating_mul(absorbed_floats(latent)),
                 ]);
 
-                if self.layout.flash_attention {
+                if self.layout.attention.is_flash() {
                     let rows = self.rows(absorbed);
                     phases.push((rows + masks.peak, rows + masks.lasting));
                 } else if self.cache_on_device {
@@ -354,7 +354,7 @@ impl Graph<'_> {
     /// Bytes of the FP16 copies of one layer's keys and values, if they are not FP16 already
     /// (`ggml_cuda_flash_attn_ext_get_alloc_size`).
     fn half_copy(&self, layer: &Layer) -> Bytes {
-        if !self.layout.flash_attention || !self.cache_on_device {
+        if !self.layout.attention.is_flash() || !self.cache_on_device {
             return Bytes::ZERO;
         }
 

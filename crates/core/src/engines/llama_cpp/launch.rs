@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
+use super::flash_kernels::AttentionMode;
 use super::prepared::LlamaCppPrepared;
 use super::split::on_host;
 use crate::engines::{Launch, LaunchPlan, Offload};
@@ -97,10 +98,11 @@ pub(crate) fn launch(prepared: &LlamaCppPrepared<'_>, plan: &LaunchPlan<'_>) -> 
 
     add_flag(
         "-fa",
-        if effective.flash_attention {
-            "on"
-        } else {
-            "off"
+        match effective.attention {
+            AttentionMode::Flash | AttentionMode::FlashOnHost => "on",
+            AttentionMode::Scores => "off",
+            // `off` would also change the cache.
+            AttentionMode::ScoresAfterFlash => "auto",
         }
         .to_owned(),
     );
@@ -145,6 +147,11 @@ pub(crate) fn launch(prepared: &LlamaCppPrepared<'_>, plan: &LaunchPlan<'_>) -> 
     if plan.split.stages.len() == 1 && prepared.parameters.single {
         add_flag("-sm", "none".to_owned());
     }
+    if let Some(mib) = prepared.parameters.cache_ram {
+        let limit = i64::try_from(mib).unwrap_or(-1);
+        add_flag("--cache-ram", limit.to_string());
+    }
+
     // `--fit` must not change the planned values.
     add_flag("--fit", "off".to_owned());
 

@@ -5,15 +5,21 @@
 //! host, and each layer's cache is on its layer's device. Buffers are exact sizes from the graph
 //! allocator, not from a caching allocator.
 
+mod blocks;
 mod cache;
 mod components;
 mod compute;
 mod distinct_layers;
+mod flash_kernels;
+mod graphs;
 mod launch;
 mod parameters;
 mod prepared;
 mod prepared_engine;
 mod profile;
+mod reserved_graph;
+mod reserved_host;
+mod reserved_phases;
 mod split;
 mod weights;
 mod widths;

@@ -25,6 +25,8 @@ static PARAMETERS: ParameterList = ParameterList::new(
 )]
 pub(crate) struct LlamaParameters {
     pub(crate) n_ctx: Option<u64>,
+    /// Whether `-c 0` demands the model's whole context.
+    pub(crate) full_context: bool,
     pub(crate) n_batch: Option<u64>,
     pub(crate) n_ubatch: Option<u64>,
     pub(crate) n_parallel: Option<u64>,
@@ -48,6 +50,8 @@ pub(crate) struct LlamaParameters {
     pub(crate) single: bool,
     pub(crate) no_fit: bool,
     pub(crate) fit_target: Option<u64>,
+    /// MiB of host memory for saved prompts; `u64::MAX` without a limit.
+    pub(crate) cache_ram: Option<u64>,
 }
 
 /// The dtype of a cache type of llama.cpp (`common/arg.cpp`, `kv_cache_types`).
@@ -182,7 +186,11 @@ pub(crate) fn read(
 
 fn set(all: &mut LlamaParameters, name: &str, value: &Value) -> Result<(), EngineError> {
     match name {
-        "n_ctx" => all.n_ctx = Some(whole(name, value)?).filter(|tokens| *tokens > 0),
+        "n_ctx" => {
+            let tokens = whole(name, value)?;
+            all.full_context = tokens == 0;
+            all.n_ctx = Some(tokens).filter(|tokens| *tokens > 0);
+        }
         "n_batch" => all.n_batch = Some(positive(name, value)?),
         "n_ubatch" => all.n_ubatch = Some(positive(name, value)?),
         "n_parallel" => match value.as_i64() {
@@ -224,6 +232,8 @@ fn set(all: &mut LlamaParameters, name: &str, value: &Value) -> Result<(), Engin
         },
         "fit" => all.no_fit = !truth(name, value)?,
         "fit_target" => all.fit_target = Some(whole(name, value)?),
+        "cache_ram" if value.as_i64() == Some(-1) => all.cache_ram = Some(u64::MAX),
+        "cache_ram" => all.cache_ram = Some(whole(name, value)?),
         // Every counted name has an arm above, as a test checks. Other names are unknown
         // parameters.
         _ => {
@@ -299,7 +309,6 @@ mod tests {
             ("model-draft", json!("x.gguf"), "second model"),
             ("lora", json!("x.gguf"), "adapter"),
             ("rpc", json!("host:1"), "other hosts"),
-            ("cache-ram", json!(4096), "host"),
         ] {
             let error = ask(&[(name, value)]).unwrap_err();
             assert!(

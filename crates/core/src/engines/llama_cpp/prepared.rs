@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use serde_json::Value;
 
+use super::blocks::InputPath;
 use super::cache::{self, Layout};
-use super::compute::Graph;
 use super::distinct_layers::{CountedLayer, DistinctLayers};
 use super::parameters::{self, ENGINE, LlamaParameters};
 use super::profile::{self, LlamaProfile};
@@ -32,6 +32,7 @@ pub(crate) struct LlamaCppPrepared<'a> {
     pub(super) weights: Weights,
     pub(super) kinds: DistinctLayers<'a>,
     pub(super) layers: u32,
+    pub(super) input: InputPath,
 }
 
 fn unsupported(why: impl Into<String>) -> EngineError {
@@ -75,10 +76,14 @@ impl<'a> LlamaCppPrepared<'a> {
             });
         }
 
-        let effective =
-            EffectiveParams::new(&parameters, asked, &profile, architecture.max_context)?;
+        let effective = EffectiveParams::new(&parameters, asked, &profile, architecture)?;
         let layers = architecture.layer_count();
-        let weights = Weights::new(model, &architecture.class, layers);
+        let weights = Weights::new(
+            model,
+            &architecture.class,
+            layers,
+            profile.loads_next_token_layers,
+        );
         if let Some(class) = weights.unknown_type() {
             let why = format!(
                 "cannot size tensor type {:?} of {}",
@@ -96,6 +101,7 @@ impl<'a> LlamaCppPrepared<'a> {
         check_rows(architecture, &effective)?;
         check_projector(model, &parameters)?;
         let kinds = DistinctLayers::new(&architecture.layers);
+        let input = InputPath::new(&weights, architecture);
 
         Ok(Self {
             model,
@@ -106,6 +112,7 @@ impl<'a> LlamaCppPrepared<'a> {
             weights,
             kinds,
             layers,
+            input,
         })
     }
 
@@ -187,16 +194,30 @@ impl<'a> LlamaCppPrepared<'a> {
         self.architecture.task != Task::Encode
     }
 
-    fn widest_value(&self) -> u64 {
-        let value_widths = self
-            .kinds
+    /// The width of all value rows, if values are transposed and thus equally wide.
+    ///
+    /// Hybrid models keep the layers without attention out of the cache.
+    fn widest_value(&self, layout: Layout) -> Option<u64> {
+        if !layout.attention.transposes_values() {
+            return None;
+        }
+
+        let kinds = self.kinds.all();
+        let value_widths = kinds.iter().map(|(layer, _)| match &layer.mixer {
+            Mixer::Attention(attention) => cache::value_row(attention),
+            _ => 0,
+        });
+
+        value_widths.max()
+    }
+
+    /// Whether any layer has a recurrent state.
+    fn is_recurrent(&self) -> bool {
+        self.kinds
             .all()
-            .into_iter()
-            .map(|(layer, _)| match &layer.mixer {
-                Mixer::Attention(attention) => cache::value_row(attention),
-                _ => 0,
-            });
-        value_widths.max().unwrap_or(0)
+            .iter()
+            .flat_map(|(layer, _)| layer.mixers())
+            .any(|mixer| matches!(mixer, Mixer::Recurrent(_)))
     }
 
     /// Bytes of the cache and states of `layers`.
@@ -209,15 +230,15 @@ impl<'a> LlamaCppPrepared<'a> {
             return (Bytes::ZERO, Bytes::ZERO);
         }
 
-        let widest = if layout.flash_attention {
-            0
-        } else {
-            self.widest_value()
-        };
+        let widest = self.widest_value(layout);
+        let is_recurrent = self.is_recurrent();
 
         let mut sum = (Bytes::ZERO, Bytes::ZERO);
         for (layer, count) in layers {
             for mixer in layer.mixers() {
+                if is_recurrent && *mixer == Mixer::None {
+                    continue;
+                }
                 sum.0 += layout.layer(mixer, widest) * *count;
                 sum.1 += layout.states(mixer) * *count;
             }
@@ -226,49 +247,20 @@ impl<'a> LlamaCppPrepared<'a> {
         sum
     }
 
-    pub(super) fn graph<'g>(
-        &'g self,
-        layout: Layout,
-        split: &Split,
-        output: bool,
-        host: OnHost,
-        on_host: &'g [CountedLayer<'g>],
-    ) -> Graph<'g> {
-        let rows = if self.profile.outputs_for_slots_only {
-            layout.slots
-        } else {
-            layout.ubatch
-        };
-
-        let everything = host == OnHost::default() && self.cache_on_device();
-        Graph {
-            architecture: self.architecture,
-            layout,
-            outputs: self
-                .parameters
-                .n_outputs_max
-                .unwrap_or(rows)
-                .min(layout.ubatch),
-            // A device multiplies the host's output layer too, with a copy of its weights.
-            output: output || !self.output_on_device(host),
-            cache_on_device: self.cache_on_device(),
-            gate_apart: self.profile.gate_apart,
-            mask_bytes: self.profile.mask_bytes,
-            low_percent: {
-                let [dense, mixture] = self.profile.low_percent;
-                if self.architecture.experts.is_some() {
-                    mixture
-                } else {
-                    dense
-                }
-            },
-            half_copies: self.profile.half_copies_in_buffer,
-            pipeline: split.stages.len() > 1 && everything,
-            copied: self
-                .weights
-                .largest_on_host(host, self.output_on_device(host)),
-            on_host,
+    /// Bytes of CUDA's padding behind the caches of `layers`.
+    pub(super) fn cache_padding(&self, layers: &[CountedLayer<'_>], layout: Layout) -> Bytes {
+        if !self.has_cache() || !self.profile.rotates_cache {
+            return Bytes::ZERO;
         }
+
+        let layer_padding = |(layer, count): &CountedLayer<'_>| {
+            layer
+                .mixers()
+                .map(|mixer| layout.padding(mixer))
+                .sum::<Bytes>()
+                * *count
+        };
+        layers.iter().map(layer_padding).sum()
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::cache::{self, Layout};
+use super::flash_kernels::{AttentionMode, unsupported_shape};
 use super::launch;
 use super::prepared::LlamaCppPrepared;
 use super::split;
@@ -28,6 +29,44 @@ fn reject_overflow(
     Ok(components)
 }
 
+impl LlamaCppPrepared<'_> {
+    /// The host memory that saved prompts may take in addition to what is counted.
+    fn saved_prompts(&self) -> Option<String> {
+        let given = self.parameters.cache_ram;
+        let limit = match given.or(self.profile.prompt_cache_mib)? {
+            0 => return None,
+            u64::MAX => "any amount of".to_owned(),
+            mib => format!("up to {} of", Bytes::mib(mib)),
+        };
+        Some(format!(
+            "llama-server may save prompts in {limit} host memory, which is not counted; set \
+             cache_ram=0 to prevent it"
+        ))
+    }
+
+    /// States what `flash_attn = auto` becomes, and why.
+    fn flash_assumption(&self) -> String {
+        if self.effective.attention == AttentionMode::Flash {
+            return "flash attention is on, as llama.cpp's 'auto' chooses on CUDA".to_owned();
+        }
+
+        let why = match unsupported_shape(self.architecture) {
+            Some(shape) => format!(
+                "CUDA has no kernel for heads of {} and {} elements",
+                shape.key, shape.value
+            ),
+            None => format!("{} does not support it", self.architecture.class),
+        };
+        match self.effective.attention {
+            AttentionMode::FlashOnHost => format!(
+                "{why}: attention runs on the host, because a quantised V cache needs flash \
+                 attention"
+            ),
+            _ => format!("{why}, so llama.cpp's 'auto' turns flash attention off"),
+        }
+    }
+}
+
 impl PreparedEngine for LlamaCppPrepared<'_> {
     fn profile(&self) -> &str {
         &self.profile.name
@@ -43,7 +82,7 @@ impl PreparedEngine for LlamaCppPrepared<'_> {
             ("n_ubatch", json!(effective.n_ubatch)),
             ("n_parallel", json!(effective.slots(effective.workload))),
             ("kv_unified", json!(effective.unified)),
-            ("flash_attn", json!(effective.flash_attention)),
+            ("flash_attn", json!(effective.attention.is_flash())),
             ("type_k", json!(effective.keys.name().to_ascii_lowercase())),
             (
                 "type_v",
@@ -63,6 +102,10 @@ impl PreparedEngine for LlamaCppPrepared<'_> {
         ]);
         if let Some(on_gpu) = self.parameters.n_gpu_layers {
             all.insert("n_gpu_layers", json!(on_gpu));
+        }
+
+        if let Some(mib) = self.parameters.cache_ram {
+            all.insert("cache_ram", json!(i64::try_from(mib).unwrap_or(-1)));
         }
 
         if self.parameters.single {
@@ -129,7 +172,7 @@ impl PreparedEngine for LlamaCppPrepared<'_> {
     fn assumptions(&self) -> Vec<String> {
         let mut all = Vec::new();
         if self.parameters.flash_attn.is_none() {
-            all.push("flash attention is on, as llama.cpp's 'auto' chooses on CUDA".to_owned());
+            all.push(self.flash_assumption());
         }
 
         if self.effective.unified && self.parameters.kv_unified.is_none() {
@@ -139,6 +182,7 @@ impl PreparedEngine for LlamaCppPrepared<'_> {
             ));
         }
 
+        all.extend(self.saved_prompts());
         if self.next_token_layers() > 0 {
             all.push("multi-token prediction is off: its layers have no cache".to_owned());
         }
@@ -165,8 +209,14 @@ impl PreparedEngine for LlamaCppPrepared<'_> {
             ));
         }
 
+        let uncounted = if self.profile.loads_next_token_layers {
+            0
+        } else {
+            self.next_token_layers()
+        };
         split::splits(
             self.layers,
+            uncounted,
             self.always_on_host().layers,
             devices,
             self.parameters.tensor_split.as_deref(),
@@ -189,6 +239,16 @@ impl PreparedEngine for LlamaCppPrepared<'_> {
 
     fn ranks_are_processes(&self) -> bool {
         false
+    }
+
+    fn least_default_context(&self) -> Option<u64> {
+        let keeps_default = self.parameters.no_fit
+            || self.parameters.full_context
+            || self.parameters.n_ctx.is_some();
+        self.profile
+            .fit_min_context
+            .filter(|_| !keeps_default)
+            .map(|least| least.min(self.effective.workload.context))
     }
 
     fn device_fitness(&self, device: &DeviceFacts) -> DeviceSupport {

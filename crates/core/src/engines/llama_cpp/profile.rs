@@ -10,6 +10,10 @@ const TABLE: &str = include_str!("../profiles/llama_cpp.toml");
 /// Constants of the builds from `from_build` on.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a separate change of llama.cpp"
+)]
 pub(crate) struct LlamaProfile {
     /// The first build measured with these constants.
     pub(crate) name: String,
@@ -19,6 +23,10 @@ pub(crate) struct LlamaProfile {
     pub(crate) n_batch: u64,
     pub(crate) n_ubatch: u64,
     pub(crate) fit_target_mib: u64,
+    /// The least context that `--fit` shrinks an unset one to; `None` if it does not shrink.
+    pub(crate) fit_min_context: Option<u64>,
+    /// Host memory for saved prompts, in MiB; `None` if the default is unknown.
+    pub(crate) prompt_cache_mib: Option<u64>,
     pub(crate) outputs_for_slots_only: bool,
     pub(crate) half_copies_in_buffer: bool,
     /// Whether the product of a dense feed-forward's gate and up projections has a third buffer.
@@ -27,6 +35,18 @@ pub(crate) struct LlamaProfile {
     pub(crate) mask_bytes: u64,
     /// Lowest measured buffer, in percent of the formula: without and with experts.
     pub(crate) low_percent: [u64; 2],
+    /// Whether `flash_attn = auto` is off for head shapes without a CUDA kernel.
+    #[serde(default)]
+    pub(crate) flash_needs_kernel: bool,
+    /// Whether layers for multi-token prediction are loaded without a draft.
+    #[serde(default = "yes")]
+    pub(crate) loads_next_token_layers: bool,
+    /// Whether a quantized cache has rotation matrices.
+    #[serde(default)]
+    pub(crate) rotates_cache: bool,
+    /// Whether the graph reserves every way in: token numbers, embeddings, and both.
+    #[serde(default)]
+    pub(crate) reserves_inputs: bool,
     context_mib_per_multiprocessor: u64,
     context_mib: [u64; 3],
     cublas_mib_hopper: u64,
@@ -38,6 +58,10 @@ pub(crate) struct LlamaProfile {
 #[derive(Deserialize)]
 struct Table {
     profile: Vec<LlamaProfile>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// The reason why there is no profile.
@@ -107,10 +131,12 @@ mod tests {
     #[test]
     fn builds_find_their_profile() {
         let profile_name = |version: &str| profile(Some(&version.parse().unwrap())).unwrap().name;
-        assert_eq!(profile(None).unwrap().name, "b10450");
+        assert_eq!(profile(None).unwrap().name, "b12000");
+        assert_eq!(profile_name("b12032"), "b12000");
+        assert_eq!(profile_name("b11999"), "b10450");
         assert_eq!(profile_name("b10451"), "b10450");
         assert_eq!(profile_name("8179"), "b5780");
         assert_eq!(profile_name("b3943"), "b4000");
-        assert_eq!(profile_name("1"), "b10450");
+        assert_eq!(profile_name("1"), "b12000");
     }
 }

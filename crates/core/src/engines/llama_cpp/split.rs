@@ -32,8 +32,11 @@ pub(crate) fn by_shares(layers: u32, host: u32, shares: &[u64]) -> Vec<Range<u32
 }
 
 /// The splits over `devices` devices.
+///
+/// Shares count `uncounted` layers behind the decoder's: those for multi-token prediction.
 pub(crate) fn splits(
     layers: u32,
+    uncounted: u32,
     host: u32,
     devices: u32,
     shares: Option<&[u64]>,
@@ -59,7 +62,17 @@ pub(crate) fn splits(
         }
     };
 
-    let stages = by_shares(layers, host.min(layers.saturating_add(1)), shares);
+    let all = layers.saturating_add(uncounted);
+    let mut stages = by_shares(all, host.min(layers.saturating_add(1)), shares);
+    if uncounted > 0 {
+        for stage in &mut stages {
+            *stage = stage.start.min(layers)..stage.end.min(layers);
+        }
+        if let Some(last) = stages.last_mut() {
+            last.end = layers.saturating_add(1);
+        }
+    }
+
     Ok(vec![Split {
         tensor: 1,
         stages,
@@ -163,6 +176,22 @@ mod tests {
         assert_eq!(by_shares(32, 13, &[3, 1]), [0..28, 28..33]);
     }
 
+    /// GLM-4.5-Air: 46 layers and one for multi-token prediction.
+    #[test]
+    fn shares_count_next_token_layers() {
+        let stages = |uncounted| {
+            splits(46, uncounted, 0, 2, Some(&[3, 1])).unwrap()[0]
+                .stages
+                .clone()
+        };
+        assert_eq!(stages(0), [0..36, 36..47]);
+        assert_eq!(stages(1), [0..36, 36..47]);
+        let equal = splits(24, 1, 0, 2, Some(&[3, 1])).unwrap();
+        assert_eq!(equal[0].stages, [0..20, 20..25]);
+        let without = splits(24, 0, 0, 2, Some(&[3, 1])).unwrap();
+        assert_eq!(without[0].stages, [0..19, 19..25]);
+    }
+
     #[test]
     fn only_complete_stages_are_legal() {
         let split_of = |stages: &[Range<u32>], offload| Split {
@@ -204,7 +233,7 @@ mod tests {
         );
 
         assert!(check(&Split::tensor(2, 4), 4, false).is_err());
-        assert!(splits(4, 0, 6, None).is_err());
-        assert!(splits(4, 0, 2, Some(&[1, 2, 3])).is_err());
+        assert!(splits(4, 0, 0, 6, None).is_err());
+        assert!(splits(4, 0, 0, 2, Some(&[1, 2, 3])).is_err());
     }
 }

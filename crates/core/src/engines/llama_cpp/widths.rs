@@ -77,3 +77,16 @@ pub(super) fn channels(recurrent: &Recurrent) -> u64 {
         Recurrent::Rwkv { hidden, .. } => hidden,
     }
 }
+
+/// Elements of a recurrent layer's inner row; of Mamba-2's groups, one of B and C.
+pub(super) fn inner_width(recurrent: &Recurrent) -> u64 {
+    match *recurrent {
+        Recurrent::Mamba2 {
+            inner,
+            groups,
+            state,
+            ..
+        } => inner.saturating_add(groups.saturating_mul(state)),
+        _ => channels(recurrent),
+    }
+}

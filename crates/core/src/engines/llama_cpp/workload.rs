@@ -4,10 +4,12 @@
 //! `tools/server/server.cpp` (default: four slots over one cache).
 
 use super::cache::{CELL_PADDING, Layout};
+use super::flash_kernels::AttentionMode;
 use super::parameters::{ENGINE, LlamaParameters, cache_type};
 use super::profile::LlamaProfile;
 use crate::engines::{AskedContext, AskedWorkload, EngineError, Workload};
 use crate::model::Dtype;
+use crate::model::architecture::Architecture;
 
 /// The effective parameters, the same for every split.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,17 +23,19 @@ pub(crate) struct EffectiveParams {
     pub(crate) n_ubatch: u64,
     pub(crate) keys: Dtype,
     pub(crate) values: Dtype,
-    pub(crate) flash_attention: bool,
+    pub(crate) attention: AttentionMode,
     pub(crate) swa_full: bool,
+    /// Whether a quantized cache has rotation matrices.
+    rotates: bool,
 }
 
 impl EffectiveParams {
-    /// Resolves parameters and the requested workload; `max_context` is the model's own maximum.
+    /// Resolves parameters and the requested workload.
     pub(crate) fn new(
         parameters: &LlamaParameters,
         asked: &AskedWorkload,
         profile: &LlamaProfile,
-        max_context: Option<u64>,
+        architecture: &Architecture,
     ) -> Result<Self, EngineError> {
         if let (Some(slots), Some(sequences)) = (parameters.n_parallel, asked.sequences)
             && slots < sequences
@@ -55,7 +59,7 @@ impl EffectiveParams {
             .sequences
             .unwrap_or(if unified { 1 } else { slots })
             .max(1);
-        let Some(max_context) = max_context.filter(|tokens| *tokens > 0) else {
+        let Some(max_context) = architecture.max_context.filter(|tokens| *tokens > 0) else {
             let why = "context_length is missing, so the default context is unknown".to_owned();
             return Err(EngineError::Unsupported {
                 engine: ENGINE,
@@ -83,17 +87,13 @@ impl EffectiveParams {
         let keys = parameters.type_k.or(asked_type).unwrap_or(Dtype::F16);
         let values = parameters.type_v.or(asked_type).unwrap_or(Dtype::F16);
 
-        // `auto` enables flash attention if the device has a kernel; CUDA has one for all common
-        // shapes.
-        let flash_attention = parameters.flash_attn.unwrap_or(true);
-        if !flash_attention && values.block().0 > 1 {
-            let (name, value) = ("type_v".to_owned(), values.to_string());
-            let why = "a quantised V cache needs flash attention".to_owned();
+        let attention = AttentionMode::new(architecture, parameters, profile, [keys, values]);
+        if attention == AttentionMode::Scores && values.block().0 > 1 {
             return Err(EngineError::BadParameter {
                 engine: ENGINE,
-                name,
-                value,
-                why,
+                name: "type_v".to_owned(),
+                value: values.to_string(),
+                why: "a quantised V cache needs flash attention".to_owned(),
             });
         }
 
@@ -111,8 +111,9 @@ impl EffectiveParams {
             n_ubatch: parameters.n_ubatch.unwrap_or(profile.n_ubatch).min(batch),
             keys,
             values,
-            flash_attention,
+            attention,
             swa_full: parameters.swa_full,
+            rotates: profile.rotates_cache,
         })
     }
 
@@ -146,7 +147,8 @@ impl EffectiveParams {
             swa_full: self.swa_full,
             keys: self.keys,
             values: self.values,
-            flash_attention: self.flash_attention,
+            attention: self.attention,
+            rotates: self.rotates,
         }
     }
 }

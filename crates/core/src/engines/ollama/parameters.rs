@@ -59,6 +59,8 @@ pub(crate) fn for_llama(
         ("n_parallel".to_owned(), json!(slots)),
         ("n_batch".to_owned(), json!(batch)),
         ("n_ubatch".to_owned(), json!(batch)),
+        // Whether Ollama saves prompts is unknown, and no option limits it.
+        ("cache_ram".to_owned(), json!(0)),
     ]);
 
     let same = [

@@ -222,6 +222,10 @@ impl PreparedEngine for OllamaPrepared<'_> {
         self.llama.ranks_are_processes()
     }
 
+    fn least_default_context(&self) -> Option<u64> {
+        None
+    }
+
     fn device_fitness(&self, device: &DeviceFacts) -> DeviceSupport {
         let minimum = Bytes::mib(self.profile.minimum_mib);
         if device.total_bytes < minimum {

@@ -82,6 +82,10 @@ impl PreparedEngine for ReferencePrepared<'_> {
         false
     }
 
+    fn least_default_context(&self) -> Option<u64> {
+        None
+    }
+
     fn device_fitness(&self, _device: &DeviceFacts) -> DeviceSupport {
         DeviceSupport::Able
     }

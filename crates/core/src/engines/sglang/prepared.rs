@@ -170,6 +170,10 @@ impl PreparedEngine for SglangPrepared<'_> {
         true
     }
 
+    fn least_default_context(&self) -> Option<u64> {
+        None
+    }
+
     fn device_fitness(&self, device: &DeviceFacts) -> DeviceSupport {
         device_support(self.architecture, self.online_name.as_deref(), device)
     }

@@ -228,6 +228,10 @@ impl PreparedEngine for TransformersPrepared<'_> {
         false
     }
 
+    fn least_default_context(&self) -> Option<u64> {
+        None
+    }
+
     fn device_fitness(&self, device: &DeviceFacts) -> DeviceSupport {
         device_support(self.architecture, self.settings.dtype, device)
     }

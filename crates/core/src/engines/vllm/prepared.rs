@@ -153,6 +153,10 @@ impl PreparedEngine for VllmPrepared<'_> {
         true
     }
 
+    fn least_default_context(&self) -> Option<u64> {
+        None
+    }
+
     fn device_fitness(&self, device: &DeviceFacts) -> DeviceSupport {
         let demands = Demands {
             architecture: self.architecture,

@@ -142,13 +142,12 @@ pub(super) fn family(name: &str) -> Option<GgufFamily> {
         // The last four use masked diffusion: llama.cpp creates no cache for them
         // (`llama_model::create_memory`).
         "bert" | "nomic-bert" | "nomic-bert-moe" | "neo-bert" | "jina-bert-v2" | "jina-bert-v3"
-        | "modern-bert" | "gemma-embedding" | "dream" | "llada" | "llada-moe" | "rnd1" => {
-            GgufFamily {
-                purpose: Purpose::Encode,
-                ..PLAIN
-            }
-        }
-        "t5encoder" | "eurobert" | "llama-embed" => GgufFamily {
+        | "modern-bert" | "eurobert" | "gemma-embedding" | "dream" | "llada" | "llada-moe"
+        | "rnd1" => GgufFamily {
+            purpose: Purpose::Encode,
+            ..PLAIN
+        },
+        "t5encoder" | "llama-embed" => GgufFamily {
             purpose: Purpose::Pool,
             ..PLAIN
         },

@@ -9,6 +9,9 @@ use crate::model::architecture::{
     Attention, Indexer, LatentAttention, Mixer, Recurrent, Span, Unsupported,
 };
 
+/// The context from which on GLM's layers share indexers if the file does not list them.
+const FIRST_SHARED_INDEXERS: u64 = 1 << 20;
+
 /// The head counts of each layer.
 pub(super) struct Heads {
     pub(super) query: Vec<u64>,
@@ -206,7 +209,7 @@ impl LayerFacts<'_, '_> {
         };
 
         let heads = self.heads.query_heads(layer);
-        let indexer = if with_indexer {
+        let indexer = if with_indexer && self.has_own_indexer(layer)? {
             Some(Indexer {
                 head_dim: keys.positive("attention.indexer.key_length")?,
                 heads: keys.positive("attention.indexer.head_count")?,
@@ -227,6 +230,36 @@ impl LayerFacts<'_, '_> {
             compress_ratio: None,
             window: None,
         }))
+    }
+
+    /// Returns whether a layer selects tokens itself instead of with an earlier layer's choice.
+    ///
+    /// Source: llama.cpp `src/models/glm-dsa.cpp` (GLM-5.2 and later; before that, all layers do).
+    fn has_own_indexer(&self, layer: usize) -> Result<bool, Unsupported> {
+        if self.keys.family != "glm-dsa" {
+            return Ok(true);
+        }
+
+        let layers = self.spans.len() as u64;
+        let Ok(types) = self.keys.per_layer("attention.indexer.types", layers) else {
+            // The list may end before the layers for multi-token prediction.
+            return self.listed_indexer(layer);
+        };
+        if let Some(types) = types {
+            return Ok(types.get(layer).is_some_and(|full| *full != 0));
+        }
+
+        let context = self.keys.required("context_length")?;
+        Ok(context < FIRST_SHARED_INDEXERS || layer < 2 || (layer - 2).is_multiple_of(4))
+    }
+
+    /// Returns the same from a list of the decoder's layers only.
+    fn listed_indexer(&self, layer: usize) -> Result<bool, Unsupported> {
+        let next_token = self.keys.optional("nextn_predict_layers")?.unwrap_or(0);
+        let decoders = (self.spans.len() as u64).saturating_sub(next_token);
+        let types = self.keys.per_layer("attention.indexer.types", decoders)?;
+
+        Ok(types.is_none_or(|types| types.get(layer).is_some_and(|full| *full != 0)))
     }
 
     fn mamba1(&self) -> Result<Mixer, Unsupported> {

@@ -107,8 +107,20 @@ pub fn architecture(gguf: &Gguf) -> Result<Architecture, Unsupported> {
         audio: false,
         mtp_layers: u32::try_from(next_token).unwrap_or(u32::MAX),
         quantization: None,
-        notes: Vec::new(),
+        notes: notes(&keys)?,
     })
+}
+
+/// Facts that only llama.cpp's buffers need.
+fn notes(keys: &Keys<'_>) -> Result<Vec<String>, Unsupported> {
+    let deepstack = keys
+        .optional("n_deepstack_layers")?
+        .filter(|layers| *layers > 0);
+
+    Ok(deepstack
+        .map(|layers| format!("n_deepstack_layers={layers}"))
+        .into_iter()
+        .collect())
 }
 
 fn has_tensor(gguf: &Gguf, pattern: &str) -> bool {
