@@ -246,8 +246,9 @@ impl CachePages {
         }
     }
 
-    /// Adds the state blocks of `kind`: one for the state, one for each draft token, and with prefix
-    /// caching one more, and those of checkpoints.
+    /// Adds the state blocks of `kind`: one for the state and one for each draft token.
+    ///
+    /// Prefix caching adds one more, and those of checkpoints.
     fn add_state_blocks(&self, blocks: &mut Blocks, kind: &PagedKind, checkpoints: Checkpoints) {
         let aligned = u64::from(self.rules.state_mode == StateMode::Align);
         let each_low = self.rules.speculative.saturating_add(1 + aligned);

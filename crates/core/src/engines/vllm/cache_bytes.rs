@@ -108,7 +108,7 @@ impl VllmPrepared<'_> {
         self.settings.block_tokens.unwrap_or(default)
     }
 
-    /// Whether the widest key head has the 512 elements of FlashAttention 4's kernel for FP8 caches.
+    /// Whether FlashAttention 4's kernel for FP8 caches reads the widest head.
     fn has_wide_heads(&self) -> bool {
         let widths = self.layers.kinds().iter().filter_map(|kind| match kind {
             CacheKind::Heads(attention) => Some(attention.key_dim),
