@@ -308,7 +308,11 @@ async fn every_file_has_verdict() {
 #[tokio::test]
 async fn no_suggests_fitting_file() {
     let (hub, _) = hub(repository()).await;
-    let answer = ask(&hub, "fits a/b --gpus 7680MiB --context 8192 --local --json").await;
+    let answer = ask(
+        &hub,
+        "fits a/b --gpus 7680MiB --context 8192 --local --json",
+    )
+    .await;
     assert_eq!(answer.code, 1, "{}", answer.out);
     let answer = answer.json();
     let suggested = answer["suggestions"]

@@ -99,6 +99,7 @@ impl VllmPrepared<'_> {
         let default = match self.settings.capability {
             _ if latent && self.layers.sparse() => constants.sparse_block_tokens,
             Some(100..120) if latent => constants.latent_block_tokens_sm100,
+            Some(100..110) if self.mixes_kernels() => constants.gemma4_block_tokens_sm100,
             Some(90..100) if latent && fp8 => constants.latent_block_tokens_fp8_sm90,
             Some(90..100) if latent => constants.latent_block_tokens_sm90,
             Some(90..100) if fp8 && self.has_wide_heads() => constants.wide_fp8_block_tokens_sm90,
@@ -106,6 +107,13 @@ impl VllmPrepared<'_> {
         };
 
         self.settings.block_tokens.unwrap_or(default)
+    }
+
+    /// Whether one kernel attends to text and another to images, as in Gemma 4 on Blackwell: blocks
+    /// then suit both (`v1/attention/backends/triton_flashinfer.py`).
+    fn mixes_kernels(&self) -> bool {
+        self.architecture.root_model_type.starts_with("gemma4")
+            && self.architecture.vision.is_some()
     }
 
     /// Whether FlashAttention 4's kernel for FP8 caches reads the widest head.

@@ -26,6 +26,7 @@ constants! {
     sparse_block_tokens: count -> u64;
     latent_block_tokens_fp8_sm90: count -> u64;
     wide_fp8_block_tokens_sm90: count -> u64;
+    gemma4_block_tokens_sm100: count -> u64;
     hybrid_prefix_caching: flag -> bool;
     qwen3_vision_rope_axes: count -> u64;
     chunked_windows: flag -> bool;
