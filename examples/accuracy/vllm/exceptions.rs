@@ -58,6 +58,12 @@ pub(super) const MISLEADING: &[(&str, &str, &str)] = &[
          today's 3.8 times as many",
     ),
     (
+        "qwen3.6-27b-autoround",
+        "capacity",
+        "equals ours with prefix caching, which hybrids had to opt in to at that release; the row \
+         states no flag",
+    ),
+    (
         "minimax-m2.7",
         "capacity",
         "bytes of one of two hosts with unified memory, blocks of the fuller one",
