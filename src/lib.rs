@@ -35,8 +35,8 @@ mod hex;
     reason = "the ledger's folder, on the ledger's own thread; and /proc"
 )]
 pub mod leases;
+mod lock_ignoring_poison;
 pub mod metrics;
-mod poison_free_lock;
 pub mod repository;
 pub mod server;
 pub mod service;

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use hf_mem_probe::admission::limits::Limits;
+use hf_mem_probe::admission::server_limits::ServerLimits;
 use hf_mem_probe::config::{Config, LogConfig};
 use hf_mem_probe::daemon::{Parts, log};
 use hf_mem_probe::metrics::Metrics;
@@ -56,7 +56,7 @@ static SOCKET: LazyLock<PathBuf> = LazyLock::new(|| {
                 ..LogConfig::default()
             };
             let log = log::start(&log_config).expect("a log");
-            let limits = Limits::new(&config.socket, Duration::from_secs(1));
+            let limits = ServerLimits::new(&config.socket, Duration::from_secs(1));
             let parts = Parts {
                 config,
                 metrics: Arc::clone(&metrics),

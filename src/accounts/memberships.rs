@@ -9,7 +9,7 @@ use tracing::warn;
 
 use super::Accounts;
 use super::lookup::{LookupError, Purpose, look_up};
-use crate::poison_free_lock::lock_ignoring_poison;
+use crate::lock_ignoring_poison::lock_ignoring_poison;
 
 /// The longest wait for one user's groups.
 const DEADLINE: Duration = Duration::from_secs(5);

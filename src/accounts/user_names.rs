@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::lookup::{Purpose, look_up};
 use super::name_service::{NameService as _, SystemNames};
 use crate::files;
-use crate::poison_free_lock::lock_ignoring_poison;
+use crate::lock_ignoring_poison::lock_ignoring_poison;
 
 /// The longest wait for all names of one reading of the devices.
 const DEADLINE: Duration = Duration::from_secs(1);

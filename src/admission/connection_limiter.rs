@@ -1,6 +1,6 @@
 //! The limits on connections.
 //!
-//! The daemon accepts up to a backlog of connections and serves [`Limits::connections`] of them at
+//! The daemon accepts up to a backlog of connections and serves [`ServerLimits::connections`] of them at
 //! once. The others in the backlog wait to be served. Part of the backlog and some serve permits
 //! are reserved for operators (root and the daemon's own user), so that they get through when other
 //! users hold all the rest.
@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::debug;
 
-use crate::admission::limits::Limits;
+use crate::admission::server_limits::ServerLimits;
 use crate::admission::user_limits::{LimitBounds, LimitExceeded, Reservation, UserLimits};
 use crate::api::peer::Operators;
 use crate::metrics::{Metrics, Refusal};
@@ -48,7 +48,7 @@ pub(crate) struct ConnectionSlot {
 }
 
 impl ConnectionLimiter {
-    pub(crate) fn new(limits: &Limits, operators: Operators, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(limits: &ServerLimits, operators: Operators, metrics: Arc<Metrics>) -> Self {
         let (served, reserved) = (limits.connections, limits.reserved_connections());
         let backlog = served.saturating_mul(2);
 
@@ -187,9 +187,9 @@ mod tests {
     use crate::config::SocketConfig;
 
     fn limiter(connections: usize, connections_per_user: usize) -> ConnectionLimiter {
-        let limits = Limits::new(&SocketConfig::default(), Duration::ZERO);
+        let limits = ServerLimits::new(&SocketConfig::default(), Duration::ZERO);
         ConnectionLimiter::new(
-            &Limits {
+            &ServerLimits {
                 connections,
                 connections_per_user,
                 ..limits

@@ -12,8 +12,8 @@
 
 pub(crate) mod connection_limiter;
 pub(crate) mod fair_queue;
-pub mod limits;
 pub(crate) mod per_user_semaphore;
 pub(crate) mod plan_pool;
 pub(crate) mod read_limits;
+pub mod server_limits;
 pub(crate) mod user_limits;

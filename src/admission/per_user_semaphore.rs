@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::poison_free_lock::lock_ignoring_poison;
+use crate::lock_ignoring_poison::lock_ignoring_poison;
 
 /// A semaphore for each user, with the same number of permits.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::api::peer::Operators;
-use crate::poison_free_lock::lock_ignoring_poison;
+use crate::lock_ignoring_poison::lock_ignoring_poison;
 
 /// How much can be reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use super::log::{self, LogControl};
 use super::{Ended, Listening, Notifier, SocketError, run, signals, socket};
 use crate::accounts::Accounts;
-use crate::admission::limits::Limits;
+use crate::admission::server_limits::ServerLimits;
 use crate::config::{self, Config};
 use crate::files;
 use crate::metrics::Metrics;
@@ -127,7 +127,7 @@ pub fn boot<S: Service>(
         let daemon = super::Daemon {
             service,
             metrics,
-            limits: Limits::new(&config.socket, config.leases.max_wait),
+            limits: ServerLimits::new(&config.socket, config.leases.max_wait),
             notifier: Notifier::from_environment(),
             options,
         };

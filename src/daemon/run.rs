@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
 use super::{Listening, Notifier, Options, Signal, watchdog};
-use crate::admission::limits::Limits;
+use crate::admission::server_limits::ServerLimits;
 use crate::config;
 use crate::files::FileThreads;
 use crate::metrics::Metrics;
@@ -30,7 +30,7 @@ pub struct Daemon<S> {
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// The limits on one caller.
-    pub limits: Limits,
+    pub limits: ServerLimits,
     /// The connection to the service manager.
     pub notifier: Notifier,
     /// The command line. SIGHUP reads its configuration file again, if there is one, and applies
@@ -263,7 +263,7 @@ const OTHER_DESCRIPTORS: u64 = 64;
 
 /// Warns if the descriptors do not suffice for the cap of connections. Later the shortage would
 /// look like a fault of the file or socket that could not be opened.
-fn warn_of_low_descriptor_limit(limits: &Limits) {
+fn warn_of_low_descriptor_limit(limits: &ServerLimits) {
     let allowed = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let needed = (limits.connections as u64).saturating_add(OTHER_DESCRIPTORS);
     if let Some(allowed) = allowed.filter(|allowed| *allowed < needed) {

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use tracing::Span;
 
 use super::{Disk, FileError};
-use crate::poison_free_lock::lock_ignoring_poison;
+use crate::lock_ignoring_poison::lock_ignoring_poison;
 
 /// Deadline of [`wait`].
 const DEADLINE: Duration = Duration::from_secs(10);

@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use super::bundle;
 use crate::files::Disk;
 use crate::hex;
-use crate::poison_free_lock::lock_ignoring_poison;
+use crate::lock_ignoring_poison::lock_ignoring_poison;
 
 /// Version of the folder's layout. Change it when names or contents change their meaning.
 const LAYOUT: &str = "v1";

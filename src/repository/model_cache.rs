@@ -8,7 +8,7 @@ use hf_mem_core::model::Model;
 use tokio::sync::OnceCell;
 
 use super::error::SourceError;
-use crate::poison_free_lock::lock_ignoring_poison;
+use crate::lock_ignoring_poison::lock_ignoring_poison;
 
 /// The key of a cached model: who may see it, and what it answers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -33,7 +33,7 @@ use self::write_deadline::WriteDeadline;
 use crate::admission::connection_limiter::{
     AcceptPermit, ConnectionLimiter, ConnectionSlot, reject,
 };
-use crate::admission::limits::{Limits, MAX_HEAD_BYTES, MAX_HEADERS};
+use crate::admission::server_limits::{MAX_HEAD_BYTES, MAX_HEADERS, ServerLimits};
 use crate::api::peer::Peer;
 use crate::metrics::{Metrics, Refusal};
 use crate::transition_log::TransitionLog;
@@ -224,7 +224,7 @@ fn connection<S: Service>(
 async fn drained(
     drain: GracefulShutdown,
     mut connections: JoinSet<()>,
-    limits: &Limits,
+    limits: &ServerLimits,
 ) -> Drained {
     if tokio::time::timeout(limits.drain_deadline, drain.shutdown())
         .await

@@ -18,8 +18,8 @@ use hf_mem_core::device::Snapshot;
 use hf_mem_core::model::Model;
 
 use super::ActiveConfig;
-use crate::admission::limits::MAX_CACHED_ANSWER_BYTES;
-use crate::poison_free_lock::lock_ignoring_poison;
+use crate::admission::server_limits::MAX_CACHED_ANSWER_BYTES;
+use crate::lock_ignoring_poison::lock_ignoring_poison;
 use crate::repository::ModelReference;
 use crate::server::service::SerializedAnswer;
 

@@ -16,7 +16,7 @@ use crate::devices::RecentReadings;
 use crate::devices::holders::HostRoots;
 use crate::devices::nvml::{Margins, NvmlOptions};
 use crate::devices::sampler::{DeviceSource, Sampler, SamplerOptions, SamplerStatus};
-use crate::poison_free_lock::lock_ignoring_poison;
+use crate::lock_ignoring_poison::lock_ignoring_poison;
 
 /// The devices, and how recent a reading must be.
 #[derive(Debug)]

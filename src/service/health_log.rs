@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::health::PartTrouble;
 use crate::api::status::DaemonPart;
-use crate::poison_free_lock::lock_ignoring_poison;
+use crate::lock_ignoring_poison::lock_ignoring_poison;
 use crate::transition_log::{Transition, TransitionLog};
 
 /// The last logged state of each part.

@@ -37,8 +37,8 @@ use crate::daemon::log::LogControl;
 use crate::daemon::{Options, Parts, boot};
 use crate::files::FileThreads;
 use crate::leases::broker::BrokerStatus;
+use crate::lock_ignoring_poison::lock_ignoring_poison;
 use crate::metrics::Metrics;
-use crate::poison_free_lock::lock_ignoring_poison;
 
 pub use build::{complete, rules as site_rules};
 pub use device_monitor::DeviceMonitor;

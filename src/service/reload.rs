@@ -9,7 +9,7 @@ use hf_mem_core::report::problem::Reason;
 use super::{ActiveConfig, HostService, build, check, leases};
 use crate::config::Config;
 use crate::files::Disk;
-use crate::poison_free_lock::lock_ignoring_poison;
+use crate::lock_ignoring_poison::lock_ignoring_poison;
 
 /// The beginnings of the keys that each question reads again. All other keys need a restart.
 const RELOADABLE_KEYS: [&str; 6] = [

@@ -14,7 +14,7 @@ use hf_mem_core::report::problem::Reason;
 use hf_mem_core::report::question::ModelQuestion;
 use hf_mem_core::report::{Problem, Question, SCHEMA_VERSION};
 use hf_mem_probe::accounts::Accounts;
-use hf_mem_probe::admission::limits::Limits;
+use hf_mem_probe::admission::server_limits::ServerLimits;
 use hf_mem_probe::api::client::Client;
 use hf_mem_probe::api::lease::{LeaseRequest, LeasesAnswer, RenewRequest};
 use hf_mem_probe::api::peer::Caller;
@@ -335,16 +335,16 @@ pub(crate) struct Running {
 }
 
 /// Limits far above what a test needs. A test lowers the one that it tests.
-pub(crate) fn default_limits() -> Limits {
-    Limits::new(&SocketConfig::default(), Duration::from_secs(3600))
+pub(crate) fn default_limits() -> ServerLimits {
+    ServerLimits::new(&SocketConfig::default(), Duration::from_secs(3600))
 }
 
-pub(crate) fn start(limits: Limits) -> Running {
+pub(crate) fn start(limits: ServerLimits) -> Running {
     start_with(limits, None, None)
 }
 
 pub(crate) fn start_with(
-    limits: Limits,
+    limits: ServerLimits,
     watchdog: Option<Duration>,
     config_text: Option<&str>,
 ) -> Running {

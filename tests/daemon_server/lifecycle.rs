@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hf_mem_probe::admission::limits::Limits;
+use hf_mem_probe::admission::server_limits::ServerLimits;
 use hf_mem_probe::daemon::{Ended, Signal};
 use hf_mem_probe::server::Drained;
 
@@ -71,7 +71,7 @@ async fn no_new_connections_while_stopping() {
 
 #[tokio::test]
 async fn drain_has_a_deadline() {
-    let daemon = start(Limits {
+    let daemon = start(ServerLimits {
         drain_deadline: Duration::from_millis(100),
         ..default_limits()
     });
@@ -85,7 +85,7 @@ async fn drain_has_a_deadline() {
 
 #[tokio::test]
 async fn second_signal_ends_the_drain() {
-    let mut daemon = start(Limits {
+    let mut daemon = start(ServerLimits {
         drain_deadline: Duration::from_secs(600),
         ..default_limits()
     });

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hf_mem_core::report::problem::Reason;
-use hf_mem_probe::admission::limits::{Limits, MAX_HEAD_BYTES};
+use hf_mem_probe::admission::server_limits::{MAX_HEAD_BYTES, ServerLimits};
 use hf_mem_probe::api::client::Client;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -15,7 +15,7 @@ const SHORT: Duration = Duration::from_millis(200);
 
 #[tokio::test]
 async fn slow_headers_close_the_connection() {
-    let daemon = start(Limits {
+    let daemon = start(ServerLimits {
         header_deadline: SHORT,
         ..default_limits()
     });
@@ -30,7 +30,7 @@ async fn slow_headers_close_the_connection() {
 
 #[tokio::test]
 async fn idle_connection_is_closed() {
-    let daemon = start(Limits {
+    let daemon = start(ServerLimits {
         header_deadline: SHORT,
         ..default_limits()
     });
@@ -44,7 +44,7 @@ async fn idle_connection_is_closed() {
 
 #[tokio::test]
 async fn missing_body_times_out() {
-    let daemon = start(Limits {
+    let daemon = start(ServerLimits {
         handler_deadline: SHORT,
         ..default_limits()
     });
@@ -61,7 +61,7 @@ async fn missing_body_times_out() {
 
 #[tokio::test]
 async fn body_above_the_cap_is_rejected() {
-    let daemon = start(Limits {
+    let daemon = start(ServerLimits {
         body_bytes: 1024,
         ..default_limits()
     });
@@ -103,7 +103,7 @@ async fn announce_large_body(socket: &std::path::Path) -> (UnixStream, String) {
 
 #[tokio::test]
 async fn memory_of_large_bodies_is_limited() {
-    let daemon = start(Limits {
+    let daemon = start(ServerLimits {
         body_bytes: 128 << 10,
         ..default_limits()
     });
@@ -168,7 +168,7 @@ async fn head_above_the_cap_is_rejected() {
 
 #[tokio::test]
 async fn slow_answer_times_out() {
-    let daemon = start(Limits {
+    let daemon = start(ServerLimits {
         handler_deadline: SHORT,
         ..default_limits()
     });
@@ -180,7 +180,7 @@ async fn slow_answer_times_out() {
 
 #[tokio::test]
 async fn unread_answer_closes_the_connection() {
-    let daemon = start(Limits {
+    let daemon = start(ServerLimits {
         write_deadline: SHORT,
         connections: 1,
         ..default_limits()
@@ -200,7 +200,7 @@ async fn unread_answer_closes_the_connection() {
 
 #[tokio::test]
 async fn callers_wait_at_the_cap() {
-    let daemon = start(Limits {
+    let daemon = start(ServerLimits {
         connections: 2,
         ..default_limits()
     });
@@ -230,7 +230,7 @@ async fn callers_wait_at_the_cap() {
 
 #[tokio::test]
 async fn disconnect_frees_the_slot() {
-    let daemon = start(Limits {
+    let daemon = start(ServerLimits {
         connections: 1,
         ..default_limits()
     });
@@ -244,7 +244,7 @@ async fn disconnect_frees_the_slot() {
 
 #[tokio::test]
 async fn watch_streams_leave_free_slots() {
-    let daemon = start(Limits {
+    let daemon = start(ServerLimits {
         connections: 4,
         ..default_limits()
     });

@@ -11,7 +11,7 @@ use std::process::Command;
 
 use hf_mem_core::report::problem::Reason;
 use hf_mem_core::report::{Problem, SCHEMA_VERSION};
-use hf_mem_probe::admission::limits::Limits;
+use hf_mem_probe::admission::server_limits::ServerLimits;
 use hf_mem_probe::api::client::{Client, block_on};
 
 use super::double::{Running, default_limits, start};
@@ -68,7 +68,7 @@ fn child() {
 
 /// Starts a daemon whose socket has `mode`, in a folder that all users can enter. Returns `None` if
 /// the test cannot act as another user.
-fn reachable(limits: Limits, mode: u32) -> Option<Running> {
+fn reachable(limits: ServerLimits, mode: u32) -> Option<Running> {
     if !rustix::process::geteuid().is_root() {
         println!("skipped: only root can act as another user");
         return None;
@@ -143,7 +143,7 @@ async fn users_outside_the_group_are_rejected() {
 #[tokio::test]
 async fn connections_per_user_are_limited() {
     let Some(daemon) = reachable(
-        Limits {
+        ServerLimits {
             connections: 16,
             connections_per_user: 2,
             ..default_limits()

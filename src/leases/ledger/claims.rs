@@ -10,7 +10,7 @@ use super::{Ledger, is_needed};
 
 /// The availability of memory on one device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Availability {
+pub struct GrantableMemory {
     /// Free, as read; `None` if the reading failed.
     pub free_bytes: Option<Bytes>,
     /// Granted and not yet seen in use.
@@ -24,7 +24,7 @@ pub struct Availability {
 
 impl Ledger {
     /// Returns what is available on every device in this reading, by UUID.
-    pub fn available(&self, reading: &HolderReading<'_>) -> BTreeMap<String, Availability> {
+    pub fn available(&self, reading: &HolderReading<'_>) -> BTreeMap<String, GrantableMemory> {
         let devices = reading.snapshot.devices.iter();
         devices
             .map(|device| {
@@ -37,12 +37,12 @@ impl Ledger {
     }
 
     /// Returns what is available on one device; all unknown if the device is not in the reading.
-    pub fn availability(&self, uuid: &str, reading: &HolderReading<'_>) -> Availability {
+    pub fn availability(&self, uuid: &str, reading: &HolderReading<'_>) -> GrantableMemory {
         let leased_bytes = self.claimed(uuid, reading);
         let Some(device) = reading.device(uuid) else {
-            return Availability {
+            return GrantableMemory {
                 leased_bytes,
-                ..Availability::default()
+                ..GrantableMemory::default()
             };
         };
 
@@ -50,7 +50,7 @@ impl Ledger {
         let free_bytes = device.free_bytes;
         let usable = device.unusable.is_none();
 
-        Availability {
+        GrantableMemory {
             free_bytes,
             leased_bytes,
             // `less` returns `None` after an overflow, so nothing is granted on a wrong sum.

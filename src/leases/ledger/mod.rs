@@ -11,7 +11,7 @@ mod settle;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-pub use claims::Availability;
+pub use claims::GrantableMemory;
 pub use error::{ChangeError, GrantError};
 pub use grant::{GrantRequest, Granted};
 pub use life::Release;

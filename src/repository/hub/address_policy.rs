@@ -15,7 +15,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
 use super::http;
-use crate::poison_free_lock::lock_ignoring_poison;
+use crate::lock_ignoring_poison::lock_ignoring_poison;
 use crate::repository::settings::{HubSettings, Proxies};
 
 /// Addresses where clouds serve credentials and configuration, outside of 169.254.0.0/16.

@@ -19,7 +19,7 @@ use super::request::{self, HubResponse};
 use super::resolve_cache::ResolveCache;
 use crate::admission::read_limits;
 use crate::admission::read_limits::{ReadPermit, ReadSlot, SMALL_BYTES};
-use crate::poison_free_lock::lock_ignoring_poison;
+use crate::lock_ignoring_poison::lock_ignoring_poison;
 use crate::repository::error::SourceError;
 use crate::repository::read::{self, ListedFiles};
 use crate::repository::token::Auth;

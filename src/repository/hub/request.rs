@@ -220,8 +220,8 @@ fn refused_response(
         .get("x-error-code")
         .and_then(|code| code.to_str().ok());
 
-    // The file store behind the Hub knows no repositories. Its refusals may pass: an expired
-    // signature, for example.
+    // The file store behind the Hub knows no repositories. Its refusals can be temporary, such as
+    // an expired signature, so they are retried.
     let is_store = url.origin() != context.endpoint.origin();
     match refusal::final_error(status, code, context) {
         Some(error) if !is_store || status == StatusCode::RANGE_NOT_SATISFIABLE => {

@@ -16,7 +16,7 @@ use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
-use crate::poison_free_lock::lock_ignoring_poison;
+use crate::lock_ignoring_poison::lock_ignoring_poison;
 
 /// How long a host counts as connected. Idle connections close after 90 s.
 const CONNECTED_FOR: Duration = Duration::from_secs(60);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::StatusCode;
 
-use crate::poison_free_lock::lock_ignoring_poison;
+use crate::lock_ignoring_poison::lock_ignoring_poison;
 
 /// How a request to a Hub, or to the store behind it, ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -47,7 +47,8 @@ pub(crate) async fn answer<S: Service>(
     let mut response = match tried {
         Ok(Shortcut::Answered(response)) => response,
         Ok(Shortcut::Missed(request)) => {
-            // Boxed: the router's future is large, and would enlarge the future of the shortcut.
+            // Boxed: the router's future is large, and would enlarge every request, also one that
+            // `shortcut::answer` answers without routing.
             Box::pin(routed(
                 router.clone(),
                 &app.metrics,

@@ -22,7 +22,7 @@ use axum::routing::{get, post};
 use tokio::sync::watch as signal;
 
 use super::service::Service;
-use crate::admission::limits::Limits;
+use crate::admission::server_limits::ServerLimits;
 use crate::admission::user_limits::{LimitBounds, UserLimits};
 use crate::api::peer::Operators;
 use crate::metrics::Metrics;
@@ -37,7 +37,7 @@ pub struct App<S> {
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// The limits on one caller.
-    pub limits: Limits,
+    pub limits: ServerLimits,
     /// Turns true when the daemon stops. Watch streams then end.
     pub stopping: signal::Receiver<bool>,
     /// The users with a reserve of every limited resource.
@@ -55,7 +55,7 @@ impl<S> App<S> {
     pub fn new(
         service: Arc<S>,
         metrics: Arc<Metrics>,
-        limits: Limits,
+        limits: ServerLimits,
         stopping: signal::Receiver<bool>,
     ) -> Self {
         let (streams, bytes) = (limits.watchers(), limits.all_body_bytes());

@@ -2,7 +2,7 @@
 
 use super::ask::{Ask, PlacementError};
 use super::placed::Placement;
-use super::reach::Reach;
+use super::workload_limits::WorkloadLimits;
 use crate::device::HostMemory;
 use crate::engines::AskedContext;
 use crate::report::answer::FrontierPoint;
@@ -27,5 +27,5 @@ pub fn frontier(
         .iter()
         .map(|rank| (&rank.device, rank.available));
 
-    Ok(Reach::new((ask, &*prepared), &placement.split, devices, host)?.frontier()?)
+    Ok(WorkloadLimits::new((ask, &*prepared), &placement.split, devices, host)?.frontier()?)
 }

@@ -24,7 +24,6 @@ mod order;
 mod placed;
 mod plan;
 mod pool;
-mod reach;
 mod search;
 mod search_state;
 mod search_summary;
@@ -33,6 +32,7 @@ mod strategy;
 mod suggestions;
 mod together;
 mod wires;
+mod workload_limits;
 
 pub use alternatives::AlternativePlacement;
 pub use ask::{Ask, Constraints, Packing, PlacementError, Policy};

@@ -7,8 +7,8 @@ use super::claim::Claim;
 use super::needs::Needs;
 use super::order::Grade;
 use super::pool::{Pool, UsableDevice};
-use super::reach::Reach;
 use super::strategy::Strategy;
+use super::workload_limits::WorkloadLimits;
 use crate::bytes::Bytes;
 use crate::device::{DeviceFacts, DeviceKind};
 use crate::engines::component::device_sum;
@@ -133,9 +133,11 @@ impl Placement {
         }
 
         let devices = ranks.iter().map(|rank| (&rank.device, rank.available));
-        let reach = Reach::new((needs.ask, prepared), split, devices, needs.host)?;
-        let (max_context, max_sequences) =
-            (reach.max_context()?, reach.max_sequences(workload.context)?);
+        let limits = WorkloadLimits::new((needs.ask, prepared), split, devices, needs.host)?;
+        let (max_context, max_sequences) = (
+            limits.max_context()?,
+            limits.max_sequences(workload.context)?,
+        );
 
         let devices: Vec<LaunchDevice<'_>> = ranks
             .iter()

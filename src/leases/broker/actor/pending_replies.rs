@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use hf_mem_core::report::Answer;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::admission::limits::MAX_CACHED_ANSWER_BYTES;
+use crate::admission::server_limits::MAX_CACHED_ANSWER_BYTES;
 use crate::leases::broker::commands::BrokerNotice;
 use crate::leases::broker::event_log::RequestId;
 use crate::leases::broker::handle::BrokerStatus;

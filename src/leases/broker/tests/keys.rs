@@ -179,7 +179,7 @@ fn long_answer_is_recomputed_for_key() {
     run(async {
         let devices = FakeDevices::new(24);
         let broker = start_broker(&devices);
-        let max_remembered = crate::admission::limits::MAX_CACHED_ANSWER_BYTES;
+        let max_remembered = crate::admission::server_limits::MAX_CACHED_ANSWER_BYTES;
 
         for (key, length, plans) in [
             ("short", max_remembered / 2, 1),

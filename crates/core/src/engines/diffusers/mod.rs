@@ -283,8 +283,8 @@ impl PreparedEngine for DiffusersPrepared<'_> {
             return Ok(Vec::new());
         };
 
-        // The fixed part holds the weights of the worst phase of one call; every phase must fit in
-        // addition.
+        // The fixed part already holds the weights of the worst phase. This counts what each phase
+        // needs beyond them.
         let peak = phases
             .iter()
             .map(|phase| phase.beyond(base))

@@ -198,9 +198,9 @@ impl PreparedEngine for SglangPrepared<'_> {
         let reserve = self.reserve(split, device);
         let mut parts = vec![
             Component::between(ComponentName::Weights, weights, Basis::Formula, ""),
-            // Everything transient must fit in the remainder, which is therefore part of the need:
-            // what mem_fraction_static leaves, or more if that is too little. No log shows how much
-            // of it a step uses.
+            // What mem_fraction_static leaves free must hold everything transient. The need counts
+            // that remainder, or the transient bytes if they are more. No log shows how much of the
+            // remainder a step uses.
             Component::between(
                 ComponentName::Activations,
                 Interval::new(

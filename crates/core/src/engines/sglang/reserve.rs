@@ -29,8 +29,8 @@ impl SglangPrepared<'_> {
         let fraction = thousandths * 1000;
 
         self.architecture.vision.map_or(fraction, |vision| {
-            // A larger tower leaves less: 0.95 x clamp(1 - 0.1 (layers x width^2 / (24 x 1024^2) -
-            // 1), 0.8, 1.05).
+            // A larger vision tower lowers the fraction, by this factor:
+            // 0.95 x clamp(1 - 0.1 (layers x width^2 / (24 x 1024^2) - 1), 0.8, 1.05).
             let tower = vision
                 .layers
                 .saturating_mul(vision.hidden_size)

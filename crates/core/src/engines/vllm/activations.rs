@@ -211,8 +211,8 @@ impl VllmPrepared<'_> {
         ]);
         let likely = rows * width.max(hidden).saturating_add(gate_and_up.max(hidden));
 
-        // Logs of gpt-oss on 0.19 show kernels that keep no such buffer; Marlin's would be this
-        // large.
+        // Logs of gpt-oss on 0.19 show kernels without a buffer between the experts' products. With
+        // Marlin's kernels it would be `likely` bytes.
         let fused = self
             .architecture
             .quantization

@@ -43,8 +43,8 @@ impl VllmPrepared<'_> {
     fn weights_interval(&self, likely: Bytes) -> Interval {
         let constants = &self.constants;
         if self.model.format == Format::PytorchBin {
-            // The high end covers a pickle whose tensors are stored in 16 bits although its
-            // configuration says 32: loading does not halve it.
+            // A pickle can hold 16-bit tensors although its configuration says 32. Loading then
+            // does not halve its size, so the high end is twice the likely one.
             let stored = if self.architecture.dtype == Some(Dtype::F32) {
                 likely * 2
             } else {

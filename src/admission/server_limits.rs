@@ -6,7 +6,7 @@ use crate::config::SocketConfig;
 
 /// Limits of the server. Each is a key of `[socket]` unless its comment names another source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct ServerLimits {
     /// Connections served at once.
     pub connections: usize,
     /// Connections of one user at once. Root and the daemon's own user are exempt.
@@ -36,7 +36,7 @@ pub const MAX_HEADERS: usize = 64;
 /// one model on eight devices take some ten kilobytes.
 pub const MAX_CACHED_ANSWER_BYTES: usize = 64 << 10;
 
-impl Limits {
+impl ServerLimits {
     /// Returns the limits that `config` sets.
     pub fn new(config: &SocketConfig, max_wait: Duration) -> Self {
         Self {

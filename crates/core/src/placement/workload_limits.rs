@@ -20,7 +20,7 @@ const CONTEXT_CEILING: u64 = 1 << 27;
 const SEQUENCES_CEILING: u64 = 1 << 16;
 
 /// A split on devices, with the needs that do not change with the workload.
-pub(super) struct Reach<'p> {
+pub(super) struct WorkloadLimits<'p> {
     ask: &'p Ask<'p>,
     prepared: &'p dyn PreparedEngine,
     split: &'p Split,
@@ -36,7 +36,7 @@ struct Rank<'p> {
     fixed: Interval,
 }
 
-impl<'p> Reach<'p> {
+impl<'p> WorkloadLimits<'p> {
     /// Computes the fixed needs of `split` on `devices`, one for each rank, with their available
     /// bytes.
     pub(super) fn new(
@@ -163,7 +163,8 @@ impl<'p> Reach<'p> {
         }
 
         let devices = self.ranks.iter().map(|rank| (rank.facts, rank.available));
-        let Ok(anew) = Reach::new((&ask, &*prepared), self.split, devices, self.host) else {
+        let Ok(anew) = WorkloadLimits::new((&ask, &*prepared), self.split, devices, self.host)
+        else {
             return false;
         };
 
