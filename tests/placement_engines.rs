@@ -16,7 +16,7 @@ use std::time::SystemTime;
 use hf_mem_core::bytes::Bytes;
 use hf_mem_core::device::declared;
 use hf_mem_core::engines::component::device_sum;
-use hf_mem_core::engines::{AskedContext, AskedWorkload, EngineRequest, Engines, Split};
+use hf_mem_core::engines::{AskedContext, AskedWorkload, EngineRequest, Engines, Split, prepare};
 use hf_mem_core::evaluate;
 use hf_mem_core::evaluate::{HostView, Rules};
 use hf_mem_core::model::tensors::InventoryBuilder;
@@ -138,7 +138,7 @@ fn fits_again(ask: &Ask<'_>, plan: &Plan) -> bool {
         devices: &devices,
     };
 
-    let prepared = ask.engine.prepare(&case).unwrap();
+    let prepared = prepare(ask.engine, &case).unwrap();
     assert_eq!(
         prepared.check(&placement.split),
         Ok(()),

@@ -72,6 +72,13 @@ pub(super) fn drop_uncarried(
 
     dropped.extend(drop_parameters(question, server, carried));
 
+    // llama-server fits an unset context to the memory that the driver calls free, leases included.
+    // The lease must hold what it takes at the most: the default.
+    if server == Server::Llama && question.workload.context.is_none() {
+        let parameters = &mut question.engine.parameters;
+        parameters.insert("fit".to_owned(), Value::from("off"));
+    }
+
     if dropped.is_empty() {
         return None;
     }

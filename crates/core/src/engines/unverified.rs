@@ -185,7 +185,9 @@ impl Unverified<'_> {
     /// The tokens of a cache whose every token is as wide as the interval's high end.
     fn fewest_tokens(&self, tokens: u64) -> u64 {
         let (kept, windowed) = self.cache.whole;
-        let wide = u128::from(tokens) * 100 * u128::from(windowed)
+        let wide = u128::from(tokens)
+            .saturating_mul(100)
+            .saturating_mul(u128::from(windowed))
             / (u128::from(self.cache.percent) * u128::from(kept));
         u64::try_from(wide).unwrap_or(tokens)
     }

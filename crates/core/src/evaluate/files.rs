@@ -9,7 +9,7 @@ use crate::bytes::Bytes;
 use crate::engines::{Basis, Interval, Offload};
 use crate::model::variant::{Content, Known, label};
 use crate::model::{Format, Model};
-use crate::placement::{Placement, Strategy, plan};
+use crate::placement::{Placement, Strategy, plan_default};
 use crate::report::answer::{Answer, Suggestion, Verdict};
 use crate::report::file::{FileAnswer, FileKind, FilesAnswer};
 use crate::report::problem::Problem;
@@ -241,7 +241,7 @@ impl Line {
             .stored_bytes
             .or_else(|| Some(model.inventory.bytes().get()));
 
-        let plan = match plan(&ask(question, model, rules)?, &host.availability) {
+        let plan = match plan_default(&ask(question, model, rules)?, &host.availability) {
             Ok(plan) => plan,
             // An error of one file must not hide the others.
             Err(error) => {

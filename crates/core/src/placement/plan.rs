@@ -77,11 +77,12 @@ pub struct PassedOver {
 
 /// Plans a request on what is available on the host.
 ///
-/// An engine's default context that does not fit becomes what fits, if the engine shrinks it.
+/// An engine's default context that does not fit becomes what fits, if the engine shrinks it. Next
+/// to leases it stays: an engine fits its context to the memory that the driver calls free.
 pub fn plan(ask: &Ask<'_>, host: &Availability) -> Result<Plan, PlacementError> {
     let ask = &*ask.with_host_context(host);
     let plan = plan_as_asked(ask, host)?;
-    if ask.asked.context.is_some() || plan.reason == Reason::Fits {
+    if ask.asked.context.is_some() || matches!(plan.reason, Reason::Fits | Reason::Leased) {
         return Ok(plan);
     }
 
@@ -89,6 +90,14 @@ pub fn plan(ask: &Ask<'_>, host: &Availability) -> Result<Plan, PlacementError> 
         Some(context) => plan_with_context(ask, host, context),
         None => Ok(plan),
     }
+}
+
+/// Plans a request with the engine's default context, whatever of it fits.
+///
+/// Questions that share a host and files of one model are planned so: a default must not depend on
+/// what the others take.
+pub fn plan_default(ask: &Ask<'_>, host: &Availability) -> Result<Plan, PlacementError> {
+    plan_as_asked(&ask.with_host_context(host), host)
 }
 
 /// Returns the context to plan with instead of the engine's default; `None` if the engine does not

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::ask::{Ask, PlacementError};
 use super::availability::Availability;
-use super::plan::{Plan, plan};
+use super::plan::{Plan, plan_default};
 use super::search_summary::summarize;
 use crate::bytes::Bytes;
 use crate::device::{DeviceKind, Unusable, UnusableReason};
@@ -58,7 +58,7 @@ pub fn fit_together(asks: &[Ask<'_>], free: &Availability) -> Result<BatchFit, P
         made.clear();
         let mut left = free.clone();
         for ask in order.iter().filter_map(|number| asks.get(*number)) {
-            let plan = plan(ask, &left)?;
+            let plan = plan_default(ask, &left)?;
             left = after(left, &plan);
             made.push(plan);
         }
@@ -101,7 +101,7 @@ fn place_in_order(
 
         let mut ask = ask.clone();
         ask.constraints.devices = Some(fitting.devices);
-        let plan = plan(&ask, free)?;
+        let plan = plan_default(&ask, free)?;
         if plan.verdict() == Verdict::DoesNotFit {
             continue;
         }

@@ -19,6 +19,11 @@ use crate::engines::{
 use crate::model::architecture::Task;
 use crate::model::{Format, Model};
 
+/// The newest build of llama.cpp with the rules that Ollama's logs confirm.
+///
+/// Later builds leave next-token layers out, which no log of Ollama shows.
+const LLAMA_BUILD: &str = "b11999";
+
 /// A model under Ollama's settings.
 pub(crate) struct OllamaPrepared<'a> {
     model: &'a Model,
@@ -121,8 +126,9 @@ impl<'a> OllamaPrepared<'a> {
         };
 
         let given = parameters::for_llama(&options, batch, slots);
-        let llama =
-            LlamaCppPrepared::new(request.model, None, &given, &asked).map_err(rename_error)?;
+        let build = LLAMA_BUILD.parse().ok();
+        let llama = LlamaCppPrepared::new(request.model, build.as_ref(), &given, &asked)
+            .map_err(rename_error)?;
 
         Ok(Self {
             model: request.model,

@@ -63,8 +63,8 @@ impl VllmPrepared<'_> {
     /// [`VllmPrepared::flashinfer_workspace`] counts it.
     fn workspace_outside_law(&self) -> Bytes {
         match self.settings.capability {
-            Some(..90 | 120..) => self.constants.activation_other_cards_mib,
-            _ => Bytes::ZERO,
+            Some(90..120) => Bytes::ZERO,
+            _ => self.constants.activation_other_cards_mib,
         }
     }
 

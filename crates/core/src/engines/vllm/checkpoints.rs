@@ -84,7 +84,9 @@ impl CheckpointRules {
         let (runs, certain) = match self.capability {
             Some(90) => (true, true),
             Some(100..110 | 120..130) => (key_dim == BLACKWELL_KEY_DIM, false),
-            _ => (false, true),
+            // A device of unknown capability may be any of these.
+            None => (true, false),
+            Some(_) => (false, true),
         };
 
         if runs && self.gated_delta_blocks > 0 {
@@ -133,7 +135,7 @@ mod tests {
             (Some(100), 1, false),
             (Some(110), 0, true),
             (Some(120), 1, false),
-            (None, 0, true),
+            (None, 1, false),
         ] {
             let found = rules(capability).of(&GATED_DELTA);
             assert_eq!(

@@ -28,6 +28,7 @@ constants! {
     wide_fp8_block_tokens_sm90: count -> u64;
     gemma4_block_tokens_sm100: count -> u64;
     hybrid_prefix_caching: flag -> bool;
+    keeps_all_states: flag -> bool;
     qwen3_vision_rope_axes: count -> u64;
     chunked_windows: flag -> bool;
     mamba2_checkpoint_blocks: count -> u64;

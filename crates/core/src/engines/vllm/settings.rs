@@ -18,7 +18,7 @@ use crate::engines::shared::parameter_names::ParameterList;
 use crate::engines::shared::parameters::Parameters;
 use crate::engines::shared::shard_size::{Online, RopeRows};
 use crate::engines::{EngineError, EngineRequest, Workload};
-use crate::model::architecture::{Mixer, Span};
+use crate::model::architecture::{Mixer, Recurrent, Span};
 use crate::model::{Architecture, Dtype};
 
 /// The environment variable that says whether the hybrid manager runs chunked local attention.
@@ -222,6 +222,9 @@ impl VllmSettings {
 /// vLLM turns prefix caching on unless the model has no attention (`config/model.py`,
 /// `is_prefix_caching_supported`); before 0.28 hybrids had to opt in. The mode follows from it,
 /// whatever `mamba_cache_mode` says (`models/config.py`, `MambaModelConfig`).
+///
+/// Before 0.32 the mode `all` keeps a state at every block, which is not counted. Before 0.28 it is
+/// the default of Mamba layers with prefix caching.
 fn state_mode(
     given: &Parameters,
     architecture: &Architecture,
@@ -231,11 +234,24 @@ fn state_mode(
         .flag("enable_prefix_caching")?
         .unwrap_or_else(|| constants.hybrid_prefix_caching && !is_attention_free(architecture));
 
-    if given
-        .word("mamba_cache_mode")?
-        .is_some_and(|mode| !["none", "align", "all"].contains(&mode))
-    {
+    let mode = given.word("mamba_cache_mode")?;
+    if mode.is_some_and(|mode| !["none", "align", "all"].contains(&mode)) {
         return Err(given.bad("mamba_cache_mode", "known: none, align, all"));
+    }
+
+    let all_states = match mode {
+        Some(mode) => mode == "all",
+        None => !constants.hybrid_prefix_caching && has_mamba_states(architecture),
+    };
+    if prefix_caching && constants.keeps_all_states && all_states && has_states(architecture) {
+        return Err(EngineError::UnsupportedParameter {
+            engine: ENGINE,
+            name: "mamba_cache_mode".to_owned(),
+            value: "all".to_owned(),
+            why: "not counted yet (a state at every block of a prompt); set it to align, or turn \
+                  prefix caching off"
+                .to_owned(),
+        });
     }
 
     Ok(if prefix_caching {
@@ -354,6 +370,25 @@ fn forbids_media(given: &Parameters) -> bool {
             .is_ok_and(|limits| !limits.is_empty() && limits.values().all(|limit| *limit == 0)),
         _ => false,
     }
+}
+
+/// Whether a layer has a recurrent state.
+fn has_states(architecture: &Architecture) -> bool {
+    architecture
+        .mixers(0..architecture.layer_count())
+        .any(|mixer| matches!(mixer, Mixer::Recurrent(_)))
+}
+
+/// Whether a layer has a state of Mamba or Mamba-2.
+fn has_mamba_states(architecture: &Architecture) -> bool {
+    architecture
+        .mixers(0..architecture.layer_count())
+        .any(|mixer| {
+            matches!(
+                mixer,
+                Mixer::Recurrent(Recurrent::Mamba1 { .. } | Recurrent::Mamba2 { .. })
+            )
+        })
 }
 
 /// Whether no layer has attention of any kind.
