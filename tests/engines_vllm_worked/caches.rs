@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     deepseek, gemma_3_27b, gpt_oss_120b, h100, hub, llama_8b, model, need, need_at, qwen3_next,
-    split, with_prepared,
+    split, with_prepared, with_version,
 };
 
 #[test]
@@ -269,6 +269,11 @@ fn llama_4_chunks_can_be_off() {
         prepared.needed_for_one(&split, 0).likely.get()
     });
     assert_eq!(ours, 6_442_450_944);
+
+    let early = with_version(Some("0.12"), &model, 131_072, &[], |prepared| {
+        prepared.needed_for_one(&split, 0).likely.get()
+    });
+    assert_eq!(early, 6_442_450_944, "off by default");
 }
 
 #[test]

@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use hf_mem_core::bytes::Bytes;
 use hf_mem_core::device::{DeviceFacts, DeviceKind};
 use hf_mem_core::engines::vllm::{Vllm, VllmPrepared};
-use hf_mem_core::engines::{AskedContext, AskedWorkload, EngineRequest, Split};
+use hf_mem_core::engines::{AskedContext, AskedWorkload, EngineError, EngineRequest, Split};
 use hf_mem_core::model::tensors::InventoryBuilder;
 use hf_mem_core::model::{Dtype, Format, Inventory, Model, Storage, config};
 use serde_json::{Value, json};
@@ -98,6 +98,19 @@ fn with_version<T>(
     parameters: &[(&str, Value)],
     inspect: impl FnOnce(VllmPrepared<'_>) -> T,
 ) -> T {
+    with_result(version, model, context, parameters, |prepared| {
+        inspect(prepared.unwrap())
+    })
+}
+
+/// Calls `inspect` with the result of preparing vLLM at `version` for one question.
+fn with_result<T>(
+    version: Option<&str>,
+    model: &Model,
+    context: u64,
+    parameters: &[(&str, Value)],
+    inspect: impl FnOnce(Result<VllmPrepared<'_>, EngineError>) -> T,
+) -> T {
     let parameters: BTreeMap<String, Value> = parameters
         .iter()
         .map(|(name, value)| ((*name).to_owned(), value.clone()))
@@ -119,7 +132,7 @@ fn with_version<T>(
     };
 
     let engine = Vllm::with_profiles(Vllm::profiles().unwrap());
-    inspect(engine.prepare(&request).unwrap())
+    inspect(engine.prepare(&request))
 }
 
 fn split(model: &Model, tensor: u32) -> Split {

@@ -1,10 +1,11 @@
 //! Figures of vLLM's own planner, run without a GPU by `referees/vllm` for one H100 80 GB, 8192
 //! tokens, and the API server's defaults.
 
-use hf_mem_core::engines::{ComponentName, PreparedEngine as _};
+use hf_mem_core::engines::{ComponentName, EngineError, PreparedEngine as _};
 use hf_mem_core::model::Model;
+use serde_json::{Value, json};
 
-use super::{h100, hub, split, with_version};
+use super::{h100, hub, split, with_result, with_version};
 
 const CONTEXT: u64 = 8192;
 
@@ -108,4 +109,41 @@ fn weights_hold_the_planner() {
             "{repo} at {version}: {weights:?}, the planner {expected}"
         );
     }
+}
+
+/// Before 0.32, a state at every block of a prompt would be kept.
+#[test]
+fn states_of_every_block_are_refused() {
+    let Some(model) = hub("nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16") else {
+        return;
+    };
+
+    let is_refused = |version: &str, parameters: &[(&str, Value)]| {
+        with_result(Some(version), &model, CONTEXT, parameters, |prepared| {
+            matches!(prepared, Err(EngineError::UnsupportedParameter { .. }))
+        })
+    };
+    let caching = ("enable_prefix_caching", json!(true));
+    let all = ("mamba_cache_mode", json!("all"));
+    let align = ("mamba_cache_mode", json!("align"));
+
+    assert!(is_refused("0.26.0", &[caching.clone()]));
+    assert!(is_refused("0.30.0", &[all.clone()]));
+    assert!(!is_refused("0.26.0", &[caching, align]));
+    assert!(!is_refused("0.26.0", &[all.clone()]), "caching is off");
+    assert!(!is_refused("0.33.0", &[all]), "the mode is align");
+}
+
+#[test]
+fn falcon_ignores_the_cache_dtype() {
+    let Some(model) = hub("tiiuae/falcon-40b") else {
+        return;
+    };
+
+    let split = split(&model, 1);
+    let fp8 = [("kv_cache_dtype", json!("fp8"))];
+    let needed = with_version(Some("0.33.0"), &model, 2048, &fp8, |prepared| {
+        prepared.needed_for_one(&split, 0).likely.get()
+    });
+    assert_eq!(needed, 251_658_240);
 }

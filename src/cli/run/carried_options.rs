@@ -74,9 +74,12 @@ pub(super) fn drop_uncarried(
 
     // llama-server fits an unset context to the memory that the driver calls free, leases included.
     // The lease must hold what it takes at the most: the default.
-    if server == Server::Llama && question.workload.context.is_none() {
+    let has_context = carried
+        .keys()
+        .any(|name| server.canonical_name(name) == "n_ctx");
+    if server == Server::Llama && !has_context {
         let parameters = &mut question.engine.parameters;
-        parameters.insert("fit".to_owned(), Value::from("off"));
+        parameters.insert("fit".to_owned(), Value::from(false));
     }
 
     if dropped.is_empty() {

@@ -344,6 +344,13 @@ mod tests {
         let (question, _) = settled("llama-server -m a/b -c 4096", |_, _| {});
         assert_eq!(json!(question.engine.parameters), json!({ "n_ctx": 4096 }));
 
+        let (question, _) = settled("llama-server -m a/b", |_, _| {});
+        assert_eq!(
+            json!(question.engine.parameters),
+            json!({ "fit": false }),
+            "the lease holds the default context, which the server may take"
+        );
+
         assert_eq!(
             question.constraints.tensor_parallel, None,
             "it uses all devices that it sees"
