@@ -242,7 +242,7 @@ async fn every_file_has_verdict() {
         listed,
         [
             ("m-BF16.gguf", "does_not_fit", 1),
-            ("m-Q8_0.gguf", "does_not_fit", 1),
+            ("m-Q8_0.gguf", "tight", 1),
             ("Q6_K/m-Q6_K-00001-of-00002.gguf", "fits", 2),
             ("m-UD-Q4_K_M.gguf", "fits", 1),
             ("m-Q4_K_M.gguf", "fits", 1),

@@ -3,13 +3,15 @@
 //! The answer itself is about one file, the one that the engine loads by default. The list helps
 //! the user to choose another.
 
+use std::collections::BTreeMap;
+
 use super::host_view::HostView;
 use super::request::{Rules, ask};
 use crate::bytes::Bytes;
 use crate::engines::{Basis, Interval, Offload};
 use crate::model::variant::{Content, Known, label};
 use crate::model::{Format, Model};
-use crate::placement::{Placement, Strategy, plan_default};
+use crate::placement::{Placement, Strategy, plan};
 use crate::report::answer::{Answer, Suggestion, Verdict};
 use crate::report::file::{FileAnswer, FileKind, FilesAnswer};
 use crate::report::problem::Problem;
@@ -40,6 +42,7 @@ pub(super) fn list(
     }
 
     let mut list = Vec::new();
+    let mut contexts = BTreeMap::new();
     for variant in &model.variants {
         let basis = if matches!(variant.known, Known::Length) {
             Basis::Assumed
@@ -59,7 +62,11 @@ pub(super) fn list(
         };
 
         list.push(match (model.variant(variant), &variant.known) {
-            (Some(other), _) => line.judge(&other, question, host, rules)?,
+            (Some(other), _) => {
+                let (file, context) = line.judge(&other, question, host, rules)?;
+                contexts.insert(file.file.clone(), context);
+                file
+            }
             (None, Known::NoModel(content)) => line.without_figures(kind(*content), None),
             (None, Known::Unreadable(why)) => {
                 line.without_figures(FileKind::Model, Some(why.clone()))
@@ -112,7 +119,7 @@ pub(super) fn list(
         }
     }
 
-    let best = recommended(&list);
+    let best = recommended(&list, &contexts);
     if let (Some(best), false) = (best, answer.verdict == Some(Verdict::Fits)) {
         answer.suggestions.extend(suggestion(best, &list));
     }
@@ -128,7 +135,14 @@ pub(super) fn list(
 }
 
 /// Returns the recommended file by [`RULE`].
-fn recommended(list: &[FileAnswer]) -> Option<&FileAnswer> {
+///
+/// `contexts` has the tokens of each file's placement. An engine may shrink its default context for
+/// a large file; files that run with more come first.
+fn recommended<'a>(
+    list: &'a [FileAnswer],
+    contexts: &BTreeMap<String, u64>,
+) -> Option<&'a FileAnswer> {
+    let context = |file: &FileAnswer| contexts.get(&file.file).copied().unwrap_or(0);
     let fitting = list
         .iter()
         .filter(|file| file.kind == FileKind::Model && file.verdict == Some(Verdict::Fits));
@@ -136,6 +150,7 @@ fn recommended(list: &[FileAnswer]) -> Option<&FileAnswer> {
     fitting.min_by(|left, right| {
         uses_host(left)
             .cmp(&uses_host(right))
+            .then_with(|| context(right).cmp(&context(left)))
             .then_with(|| useful_bits(right).total_cmp(&useful_bits(left)))
             .then_with(|| left.stored_bytes.cmp(&right.stored_bytes))
     })
@@ -222,14 +237,14 @@ impl Line {
         }
     }
 
-    /// Judges the file, placed by itself on the devices.
+    /// Judges the file, placed by itself on the devices; with the tokens of its placement.
     fn judge(
         self,
         model: &Model,
         question: &Question,
         host: &HostView,
         rules: &Rules,
-    ) -> Result<FileAnswer, Problem> {
+    ) -> Result<(FileAnswer, u64), Problem> {
         let (basis, bits) = (self.basis, bits_per_weight(model));
         let mut file = FileAnswer {
             basis: Some(basis),
@@ -241,15 +256,17 @@ impl Line {
             .stored_bytes
             .or_else(|| Some(model.inventory.bytes().get()));
 
-        let plan = match plan_default(&ask(question, model, rules)?, &host.availability) {
+        let plan = match plan(&ask(question, model, rules)?, &host.availability) {
             Ok(plan) => plan,
             // An error of one file must not hide the others.
             Err(error) => {
                 file.verdict = Some(Verdict::Unknown);
                 file.why_not = Some(error.to_string());
-                return Ok(file);
+                return Ok((file, 0));
             }
         };
+        let settled = plan.settled.as_ref();
+        let context = settled.map_or(0, |settled| settled.workload.context);
 
         file.verdict = Some(plan.verdict());
         match &plan.recommended {
@@ -260,7 +277,7 @@ impl Line {
             None => file.why_not = Some(plan.why),
         }
 
-        Ok(file)
+        Ok((file, context))
     }
 }
 
@@ -309,7 +326,7 @@ mod tests {
     }
 
     fn best(list: &[FileAnswer]) -> Option<&str> {
-        recommended(list).map(|file| file.file.as_str())
+        recommended(list, &BTreeMap::new()).map(|file| file.file.as_str())
     }
 
     #[test]
@@ -332,5 +349,17 @@ mod tests {
         };
 
         assert_eq!(best(&[projector, q4]), Some("q4"));
+    }
+
+    #[test]
+    fn longer_context_precedes_bits() {
+        let q8 = file("q8", 8.5, Verdict::Fits, Strategy::Single);
+        let q4 = file("q4", 4.8, Verdict::Fits, Strategy::Single);
+        let contexts = BTreeMap::from([("q8".to_owned(), 4096), ("q4".to_owned(), 131_072)]);
+        let list = [q8, q4];
+        assert_eq!(
+            recommended(&list, &contexts).map(|file| &*file.file),
+            Some("q4")
+        );
     }
 }

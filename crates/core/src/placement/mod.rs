@@ -39,7 +39,7 @@ pub use ask::{Ask, Constraints, Packing, PlacementError, Policy};
 pub use availability::{Availability, Available, availability};
 pub use frontier::frontier;
 pub use placed::{HostShare, Placement, RankShare};
-pub use plan::{PassedOver, Plan, ResolvedWorkload, plan, plan_default};
+pub use plan::{PassedOver, Plan, ResolvedWorkload, plan};
 pub use strategy::Strategy;
 pub use suggestions::{Advice, MemoryHolder, suggestions, wait};
 pub use together::{BatchFit, fit_together};

@@ -94,9 +94,8 @@ pub fn plan(ask: &Ask<'_>, host: &Availability) -> Result<Plan, PlacementError> 
 
 /// Plans a request with the engine's default context, whatever of it fits.
 ///
-/// Questions that share a host and files of one model are planned so: a default must not depend on
-/// what the others take.
-pub fn plan_default(ask: &Ask<'_>, host: &Availability) -> Result<Plan, PlacementError> {
+/// Questions that share a host are planned so: a default must not depend on what the others take.
+pub(super) fn plan_default(ask: &Ask<'_>, host: &Availability) -> Result<Plan, PlacementError> {
     plan_as_asked(&ask.with_host_context(host), host)
 }
 
