@@ -127,10 +127,13 @@ fn states_of_every_block_are_refused() {
     let all = ("mamba_cache_mode", json!("all"));
     let align = ("mamba_cache_mode", json!("align"));
 
-    assert!(is_refused("0.26.0", &[caching.clone()]));
-    assert!(is_refused("0.30.0", &[all.clone()]));
+    assert!(is_refused("0.26.0", std::slice::from_ref(&caching)));
+    assert!(is_refused("0.30.0", std::slice::from_ref(&all)));
     assert!(!is_refused("0.26.0", &[caching, align]));
-    assert!(!is_refused("0.26.0", &[all.clone()]), "caching is off");
+    assert!(
+        !is_refused("0.26.0", std::slice::from_ref(&all)),
+        "caching is off"
+    );
     assert!(!is_refused("0.33.0", &[all]), "the mode is align");
 }
 

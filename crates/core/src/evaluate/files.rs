@@ -142,7 +142,7 @@ fn recommended<'a>(
     list: &'a [FileAnswer],
     contexts: &BTreeMap<String, u64>,
 ) -> Option<&'a FileAnswer> {
-    let context = |file: &FileAnswer| contexts.get(&file.file).copied().unwrap_or(0);
+    let placed_context = |file: &FileAnswer| contexts.get(&file.file).copied().unwrap_or(0);
     let fitting = list
         .iter()
         .filter(|file| file.kind == FileKind::Model && file.verdict == Some(Verdict::Fits));
@@ -150,7 +150,7 @@ fn recommended<'a>(
     fitting.min_by(|left, right| {
         uses_host(left)
             .cmp(&uses_host(right))
-            .then_with(|| context(right).cmp(&context(left)))
+            .then_with(|| placed_context(right).cmp(&placed_context(left)))
             .then_with(|| useful_bits(right).total_cmp(&useful_bits(left)))
             .then_with(|| left.stored_bytes.cmp(&right.stored_bytes))
     })
