@@ -1,9 +1,9 @@
 //! The limits on connections.
 //!
-//! The daemon accepts up to a backlog of connections and serves [`ServerLimits::connections`] of them at
-//! once. The others in the backlog wait to be served. Part of the backlog and some serve permits
-//! are reserved for operators (root and the daemon's own user), so that they get through when other
-//! users hold all the rest.
+//! The daemon accepts up to a backlog of connections and serves [`ServerLimits::connections`] of
+//! them at once. The others in the backlog wait to be served. Part of the backlog and some serve
+//! permits are reserved for operators (root and the daemon's own user), so that they get through
+//! when other users hold all the rest.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -13,8 +13,9 @@ use crate::model::{Architecture, Dtype, Inventory};
 /// Families that vLLM does not run in float16, by the start of their model type.
 const UNSTABLE_IN_HALF: [&str; 3] = ["gemma2", "gemma3", "glm4"];
 
-/// Families whose layers do not pass the cache's dtype on (vLLM 0.33 `models/falcon.py`): their cache
-/// has the model's dtype, whatever is asked for.
+/// Families whose layers do not pass the cache's dtype on (vLLM 0.33 `models/falcon.py`).
+///
+/// Their cache has the model's dtype, whatever is asked for.
 const IGNORE_CACHE_DTYPE: [&str; 3] = ["falcon", "RefinedWeb", "RefinedWebModel"];
 
 /// Resolves the compute dtype (`config/model.py`, `_resolve_auto_dtype`).
