@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
+use hf_mem_core::bytes::Bytes;
 use hf_mem_core::device::declared;
 use hf_mem_core::engines::{AskedWorkload, Engines};
 use hf_mem_core::placement::{Ask, Constraints, Plan, Policy, availability, plan};
@@ -61,11 +62,17 @@ fn llama_8b() -> Header {
 
 /// Plans without a context on a card of 12 GiB.
 fn plan_with(parameters: &[(&str, Value)]) -> Plan {
+    plan_on("1x12GiB", Bytes::ZERO, parameters)
+}
+
+/// Plans without a context on a host whose first card has `leased` bytes in leases.
+fn plan_on(host: &str, leased: Bytes, parameters: &[(&str, Value)]) -> Plan {
     let (model, engines) = (model(parsed(&llama_8b())), Engines::embedded().unwrap());
     let given = parameters.iter();
     let parameters = given.map(|(name, value)| ((*name).to_owned(), value.clone()));
     let parameters: BTreeMap<String, Value> = parameters.collect();
-    let host = declared::parse("1x12GiB", SystemTime::UNIX_EPOCH).unwrap();
+    let host = declared::parse(host, SystemTime::UNIX_EPOCH).unwrap();
+    let leased = BTreeMap::from([(host.devices[0].facts.uuid.clone(), leased)]);
 
     let ask = Ask {
         engine: engines.by_name("llama.cpp").unwrap(),
@@ -76,7 +83,7 @@ fn plan_with(parameters: &[(&str, Value)]) -> Plan {
         constraints: Constraints::default(),
         policy: Policy::default(),
     };
-    plan(&ask, &availability(&host, &BTreeMap::new())).unwrap()
+    plan(&ask, &availability(&host, &leased)).unwrap()
 }
 
 #[test]
@@ -102,4 +109,12 @@ fn given_context_stays() {
         assert_eq!(plan.reason, Reason::InsufficientMemory);
         assert_eq!(plan.settled.unwrap().workload.context, 131_072);
     }
+}
+
+/// llama-server fits its context to the memory that the driver calls free, leases included.
+#[test]
+fn context_stays_next_to_leases() {
+    let plan = plan_on("1x80GiB", Bytes::gib(60), &[]);
+    assert_eq!(plan.reason, Reason::Leased, "{}", plan.why);
+    assert_eq!(plan.settled.unwrap().workload.context, 131_072);
 }
