@@ -51,26 +51,31 @@ struct Table {
     generic: GenericClass,
 }
 
-static TABLES: LazyLock<Result<BTreeMap<String, Table>, String>> = LazyLock::new(read_tables);
+// Each table is read when its engine is first asked for: a command asks for one.
+static VLLM: LazyLock<Result<Table, String>> =
+    LazyLock::new(|| read_table("vllm", include_str!("profiles/architectures/vllm.toml")));
+static SGLANG: LazyLock<Result<Table, String>> =
+    LazyLock::new(|| read_table("sglang", include_str!("profiles/architectures/sglang.toml")));
 
-fn read_tables() -> Result<BTreeMap<String, Table>, String> {
+/// The table of `engine`; `None` for an engine without one.
+fn table(engine: &str) -> Option<&'static Result<Table, String>> {
+    match engine {
+        "vllm" => Some(&VLLM),
+        "sglang" => Some(&SGLANG),
+        _ => None,
+    }
+}
+
+fn read_table(engine: &str, registry: &str) -> Result<Table, String> {
     let mut generic: BTreeMap<String, GenericClass> =
         toml::from_str(include_str!("profiles/architectures/generic.toml"))
             .map_err(|error| error.to_string())?;
-    let mut tables = BTreeMap::new();
+    let generic = generic
+        .remove(engine)
+        .ok_or_else(|| format!("{engine} has no generic class"))?;
+    let registry = toml::from_str(registry).map_err(|error| error.to_string())?;
 
-    for (engine, text) in [
-        ("vllm", include_str!("profiles/architectures/vllm.toml")),
-        ("sglang", include_str!("profiles/architectures/sglang.toml")),
-    ] {
-        let registry = toml::from_str(text).map_err(|error| error.to_string())?;
-        let generic = generic
-            .remove(engine)
-            .ok_or_else(|| format!("{engine} has no generic class"))?;
-        tables.insert(engine.to_owned(), Table { registry, generic });
-    }
-
-    Ok(tables)
+    Ok(Table { registry, generic })
 }
 
 /// Checks that `version` of `engine` has the model's class, or runs it through its generic class.
@@ -81,8 +86,7 @@ pub(crate) fn check(
     version: Option<&EngineVersion>,
     architecture: &Architecture,
 ) -> Result<Option<String>, EngineError> {
-    let table = TABLES.as_ref().ok().and_then(|tables| tables.get(engine));
-    let Some(table) = table else {
+    let Some(Ok(table)) = table(engine) else {
         return Ok(None);
     };
 
@@ -218,7 +222,8 @@ mod tests {
 
     #[test]
     fn tables_are_ordered_and_sourced() {
-        for (engine, table) in TABLES.as_ref().unwrap() {
+        for engine in ["vllm", "sglang"] {
+            let table = table(engine).unwrap().as_ref().unwrap();
             let releases = &table.registry.releases;
             let newest = releases.last().unwrap();
             let pairs = releases.windows(2);
