@@ -198,7 +198,7 @@ impl PreparedEngine for SglangPrepared<'_> {
         let reserve = self.reserve(split, device);
         let mut parts = vec![
             Component::between(ComponentName::Weights, weights, Basis::Formula, ""),
-            // Everything transient must fit in what mem_fraction_static leaves free. The need counts
+            // Everything transient must fit in what mem_fraction_static leaves free. The need is
             // that remainder, or the transient bytes if they are more. No log shows how much of the
             // remainder a step uses.
             Component::between(
