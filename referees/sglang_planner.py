@@ -15,7 +15,6 @@ import os
 import sys
 import time
 import types
-from unittest import mock
 
 import vllm_planner
 
@@ -37,28 +36,11 @@ IMPORTED = (
 
 
 def install_device(capability, total_bytes, name):
-    """Makes torch report one CUDA device of this compute capability and memory, all of it free."""
+    """Makes torch report one CUDA device, of a build with CUDA."""
     import torch
 
-    properties = types.SimpleNamespace(
-        name=name, major=capability[0], minor=capability[1], total_memory=total_bytes,
-        multi_processor_count=132, warp_size=32, shared_memory_per_block_optin=232448,
-        max_threads_per_multi_processor=2048, L2_cache_size=52428800, is_integrated=False,
-    )  # fmt: skip
     torch.version.cuda = torch.version.cuda or "13.0"
-    torch.cuda.get_device_properties = lambda *_: properties
-    torch.cuda.get_device_capability = lambda *_: capability
-    torch.cuda.get_device_name = lambda *_: name
-    torch.cuda.current_device = lambda: 0
-    torch.cuda.device_count = lambda: 1
-    torch.cuda.is_available = lambda: True
-    torch.cuda.mem_get_info = lambda *_: (total_bytes, total_bytes)
-    torch.cuda.synchronize = lambda *_: None
-    torch.cuda.empty_cache = lambda: None
-    torch.cuda.set_device = lambda *_: None
-    torch.cuda.Stream = mock.MagicMock
-    torch.cuda.Event = mock.MagicMock
-    torch.cuda.current_stream = mock.MagicMock()
+    vllm_planner.install_cuda(capability, total_bytes, name)
 
 
 def configurator(folder, options):
@@ -216,7 +198,7 @@ def main():
     # Its own code checks types of packages that are absent here: it must see them as missing.
     import tvm_ffi  # noqa: F401
 
-    vllm_planner.ABSENT = ABSENT
+    vllm_planner.EmptyModules.absent = ABSENT
     sys.meta_path.insert(0, vllm_planner.EmptyModules())
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     major, minor = (int(part) for part in arguments.capability.split("."))

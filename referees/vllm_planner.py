@@ -165,6 +165,13 @@ def install_platform(capability, total_bytes, name):
             pass
 
     platforms._current_platform = Device()
+    install_cuda(capability, total_bytes, name)
+
+
+def install_cuda(capability, total_bytes, name):
+    """Makes torch report one CUDA device of this compute capability and memory, all of it free."""
+    import torch
+
     properties = types.SimpleNamespace(
         name=name, major=capability[0], minor=capability[1], total_memory=total_bytes,
         multi_processor_count=132, warp_size=32, shared_memory_per_block_optin=232448,
@@ -177,6 +184,7 @@ def install_platform(capability, total_bytes, name):
     torch.cuda.device_count = lambda: 1
     torch.cuda.is_available = lambda: True
     torch.cuda.mem_get_info = lambda *_: (total_bytes, total_bytes)
+    torch.cuda.empty_cache = lambda: None
     torch.cuda.synchronize = lambda *_: None
     torch.cuda.Stream = mock.MagicMock
     torch.cuda.Event = mock.MagicMock
@@ -212,6 +220,13 @@ def start_process_group():
     parallel_state.init_distributed_environment(
         world_size=1, rank=0, local_rank=0, distributed_init_method=f"file://{store}", backend="gloo"
     )
+
+
+def start_model_groups():
+    """The groups of one model: they hang on its experts, so the last model's are dropped."""
+    from vllm.distributed import parallel_state
+
+    parallel_state.destroy_model_parallel()
     parallel_state.ensure_model_parallel_initialized(1, 1)
 
 
@@ -256,6 +271,7 @@ def build(folder, options):
     with set_current_vllm_config(config):
         if not torch.distributed.is_initialized():
             start_process_group()
+        start_model_groups()
         dtype = set_default_torch_dtype(config.model_config.dtype)
         with dtype, torch.device("meta"), without_devices():
             model = initialize_model(vllm_config=config)

@@ -140,9 +140,9 @@ pub(super) fn list(
 /// a large file; files that run with more come first.
 fn recommended<'a>(
     list: &'a [FileAnswer],
-    contexts: &BTreeMap<String, u64>,
+    contexts: &BTreeMap<String, Option<u64>>,
 ) -> Option<&'a FileAnswer> {
-    let placed_context = |file: &FileAnswer| contexts.get(&file.file).copied().unwrap_or(0);
+    let placed_context = |file: &FileAnswer| contexts.get(&file.file).copied().flatten();
     let fitting = list
         .iter()
         .filter(|file| file.kind == FileKind::Model && file.verdict == Some(Verdict::Fits));
@@ -244,7 +244,7 @@ impl Line {
         question: &Question,
         host: &HostView,
         rules: &Rules,
-    ) -> Result<(FileAnswer, u64), Problem> {
+    ) -> Result<(FileAnswer, Option<u64>), Problem> {
         let (basis, bits) = (self.basis, bits_per_weight(model));
         let mut file = FileAnswer {
             basis: Some(basis),
@@ -262,11 +262,11 @@ impl Line {
             Err(error) => {
                 file.verdict = Some(Verdict::Unknown);
                 file.why_not = Some(error.to_string());
-                return Ok((file, 0));
+                return Ok((file, None));
             }
         };
         let settled = plan.settled.as_ref();
-        let context = settled.map_or(0, |settled| settled.workload.context);
+        let context = settled.map(|settled| settled.workload.context);
 
         file.verdict = Some(plan.verdict());
         match &plan.recommended {
@@ -355,7 +355,10 @@ mod tests {
     fn longer_context_precedes_bits() {
         let q8 = file("q8", 8.5, Verdict::Fits, Strategy::Single);
         let q4 = file("q4", 4.8, Verdict::Fits, Strategy::Single);
-        let contexts = BTreeMap::from([("q8".to_owned(), 4096), ("q4".to_owned(), 131_072)]);
+        let contexts = BTreeMap::from([
+            ("q8".to_owned(), Some(4096)),
+            ("q4".to_owned(), Some(131_072)),
+        ]);
         let list = [q8, q4];
         assert_eq!(
             recommended(&list, &contexts).map(|file| &*file.file),

@@ -118,7 +118,11 @@ fn shrunk_context(ask: &Ask<'_>, plan: &Plan) -> Result<Option<u64>, PlacementEr
         return Ok(None);
     };
 
-    let fitting = placement.max_context.unwrap_or(0).min(default);
+    // A need that does not grow with the context gains nothing from a shorter one.
+    let Some(longest) = placement.max_context else {
+        return Ok(None);
+    };
+    let fitting = longest.min(default);
     Ok(Some((fitting - fitting % CONTEXT_STEP).max(least)))
 }
 

@@ -6,7 +6,7 @@
 //! | item | means |
 //! | --- | --- |
 //! | `H100-80GB`, `8xH100-80GB` | one or eight cards of the [table](cards), with the total that NVML reports for them |
-//! | `24GiB`, `2x24576MiB` | a card of exactly that total: no name, no compute capability, no reserve |
+//! | `24GiB`, `2x24576MiB` | a card of that total: no name, compute capability or reserve |
 //! | `3g.40gb`, `2xH200:1g.18gb` | MIG instances (of an H100 80GB if no card is named) |
 //! | `H100-80GB@30GiB` | a card with 30 GiB in use by others |
 //! | `host:64GiB` | available host memory |

@@ -148,8 +148,7 @@ pub(crate) fn launch(prepared: &LlamaCppPrepared<'_>, plan: &LaunchPlan<'_>) -> 
         add_flag("-sm", "none".to_owned());
     }
     if let Some(mib) = prepared.parameters.cache_ram {
-        let limit = i64::try_from(mib).unwrap_or(-1);
-        add_flag("--cache-ram", limit.to_string());
+        add_flag("--cache-ram", mib.to_string());
     }
 
     // `--fit` must not change the planned values.

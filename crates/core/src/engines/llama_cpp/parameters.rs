@@ -50,7 +50,7 @@ pub(crate) struct LlamaParameters {
     pub(crate) single: bool,
     pub(crate) no_fit: bool,
     pub(crate) fit_target: Option<u64>,
-    /// MiB of host memory for saved prompts; `u64::MAX` without a limit.
+    /// MiB of host memory for saved prompts.
     pub(crate) cache_ram: Option<u64>,
 }
 
@@ -89,6 +89,9 @@ fn not_counted(name: &str, value: &Value, why: &str) -> EngineError {
     }
 }
 
+/// llama-server's default of `cache_ram` (`common/common.h`).
+const MAX_SAVED_PROMPTS_MIB: u64 = 8192;
+
 fn whole(name: &str, value: &Value) -> Result<u64, EngineError> {
     let number = value
         .as_u64()
@@ -99,6 +102,29 @@ fn whole(name: &str, value: &Value) -> Result<u64, EngineError> {
         Some(_) => Err(bad(name, value, "too large")),
         None => Err(bad(name, value, "not a whole number")),
     }
+}
+
+/// MiB of host memory for saved prompts: at most the default, which answers name.
+///
+/// More, or -1 for no limit, would be host memory that no figure counts.
+fn saved_prompts(name: &str, value: &Value) -> Result<u64, EngineError> {
+    let mib = match value.as_i64() {
+        Some(-1) => u64::MAX,
+        _ => whole(name, value)?,
+    };
+    if mib <= MAX_SAVED_PROMPTS_MIB {
+        return Ok(mib);
+    }
+
+    Err(EngineError::UnsupportedParameter {
+        engine: ENGINE,
+        name: name.to_owned(),
+        value: value.to_string(),
+        why: format!(
+            "not counted yet (saved prompts are kept on the host, up to this many MiB); leave it \
+             out, or set it to {MAX_SAVED_PROMPTS_MIB} at most"
+        ),
+    })
 }
 
 fn small(name: &str, value: &Value) -> Result<u32, EngineError> {
@@ -232,8 +258,7 @@ fn set(all: &mut LlamaParameters, name: &str, value: &Value) -> Result<(), Engin
         },
         "fit" => all.no_fit = !truth(name, value)?,
         "fit_target" => all.fit_target = Some(whole(name, value)?),
-        "cache_ram" if value.as_i64() == Some(-1) => all.cache_ram = Some(u64::MAX),
-        "cache_ram" => all.cache_ram = Some(whole(name, value)?),
+        "cache_ram" => all.cache_ram = Some(saved_prompts(name, value)?),
         // Every counted name has an arm above, as a test checks. Other names are unknown
         // parameters.
         _ => {

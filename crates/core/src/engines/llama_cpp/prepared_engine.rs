@@ -35,11 +35,10 @@ impl LlamaCppPrepared<'_> {
         let given = self.parameters.cache_ram;
         let limit = match given.or(self.profile.prompt_cache_mib)? {
             0 => return None,
-            u64::MAX => "any amount of".to_owned(),
-            mib => format!("up to {} of", Bytes::mib(mib)),
+            mib => Bytes::mib(mib),
         };
         Some(format!(
-            "llama-server may save prompts in {limit} host memory, which is not counted; set \
+            "llama-server may save prompts in up to {limit} of host memory, which is not counted; set \
              cache_ram=0 to prevent it"
         ))
     }
@@ -105,7 +104,7 @@ impl PreparedEngine for LlamaCppPrepared<'_> {
         }
 
         if let Some(mib) = self.parameters.cache_ram {
-            all.insert("cache_ram", json!(i64::try_from(mib).unwrap_or(-1)));
+            all.insert("cache_ram", json!(mib));
         }
 
         if self.parameters.single {

@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::checkpoints::{CheckpointRules, Checkpoints};
 use super::compressed::CompressedCache;
 use super::paged_kind::{PagedKind, Retention};
-use super::settings::StateMode;
+use super::state_mode::StateMode;
 use crate::bytes::Bytes;
 use crate::engines::shared::cache::{CacheKind, CacheLayers};
 use crate::engines::shared::dtype::KvDtype;

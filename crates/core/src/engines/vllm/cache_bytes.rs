@@ -103,6 +103,17 @@ impl VllmPrepared<'_> {
             Some(90..100) if latent && fp8 => constants.latent_block_tokens_fp8_sm90,
             Some(90..100) if latent => constants.latent_block_tokens_sm90,
             Some(90..100) if fp8 && self.has_wide_heads() => constants.wide_fp8_block_tokens_sm90,
+            // A device of unknown capability may be any of these: the widest block counts.
+            None if latent => constants
+                .latent_block_tokens_sm100
+                .max(constants.latent_block_tokens_sm90)
+                .max(if fp8 {
+                    constants.latent_block_tokens_fp8_sm90
+                } else {
+                    0
+                }),
+            None if self.mixes_kernels() => constants.gemma4_block_tokens_sm100,
+            None if fp8 && self.has_wide_heads() => constants.wide_fp8_block_tokens_sm90,
             _ => constants.block_tokens,
         };
 
@@ -218,14 +229,14 @@ impl VllmPrepared<'_> {
 
     /// Cache bytes of one more token in one layer of `kind`.
     ///
-    /// A window also keeps the tokens in flight: it grows until it holds both.
+    /// A window or chunk also keeps the tokens in flight: it grows until it holds both.
     fn kind_token_bytes(&self, kind: &CacheKind, in_flight: u64) -> Bytes {
         let settings = &self.settings;
         match kind {
             CacheKind::Heads(attention) => match attention.span {
-                Span::Sliding { window }
+                Span::Sliding { window: kept } | Span::Chunked { chunk: kept }
                     if settings.hybrid_manager
-                        && settings.workload.context >= window.saturating_add(in_flight) =>
+                        && settings.workload.context >= kept.saturating_add(in_flight) =>
                 {
                     Bytes::ZERO
                 }

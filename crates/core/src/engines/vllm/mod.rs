@@ -28,6 +28,7 @@ mod refusal;
 mod rope_rows;
 mod settings;
 mod start_up_log;
+mod state_mode;
 mod step_limits;
 mod weights;
 mod workload;
@@ -41,9 +42,9 @@ pub use loadable::serves;
 use loadable::{check_model, check_online_method};
 use refusal::{ENGINE, unsupported};
 use serde_json::Value;
-pub use settings::StateMode;
 use settings::VllmSettings;
 pub use start_up_log::StartUpLog;
+pub use state_mode::StateMode;
 
 use super::lora::{AdapterMemory, WithAdapter};
 use super::profile::{Profile, ProfileError, Profiles};
