@@ -274,6 +274,15 @@ fn llama_4_chunks_can_be_off() {
         prepared.needed_for_one(&split, 0).likely.get()
     });
     assert_eq!(early, 6_442_450_944, "off by default");
+
+    // Chunks are full: one more token is kept by the 12 full layers of 8 KV heads alone.
+    let token_rate = |parameters: &[(&str, Value)]| {
+        with_prepared(&model, 131_072, parameters, |prepared| {
+            prepared.kv_bytes_per_token().get()
+        })
+    };
+    assert_eq!(token_rate(&[]), 12 * 8 * 2 * 128 * 2);
+    assert_eq!(token_rate(off), 48 * 8 * 2 * 128 * 2);
 }
 
 #[test]

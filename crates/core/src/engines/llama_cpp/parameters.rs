@@ -309,6 +309,23 @@ mod tests {
     }
 
     #[test]
+    fn saved_prompts_beyond_default_are_uncounted() {
+        for mib in [0, 8192] {
+            assert_eq!(ask(&[("cram", json!(mib))]).unwrap().cache_ram, Some(mib));
+        }
+
+        for mib in [-1, 8193, 65_536] {
+            assert!(
+                matches!(
+                    ask(&[("cache_ram", json!(mib))]),
+                    Err(EngineError::UnsupportedParameter { .. })
+                ),
+                "{mib}"
+            );
+        }
+    }
+
+    #[test]
     fn counted_names_are_all_read() {
         for name in PARAMETERS.counted_names().unwrap() {
             let values = [

@@ -258,3 +258,44 @@ fn launch_line_carries_asked_parameters() {
 
     assert!(!plain.contains("--no-"), "{plain}");
 }
+
+/// Tokens of a block of a DeepSeek-like latent cache on a device of `capability`.
+fn latent_block(capability: Option<(u32, u32)>, parameters: &BTreeMap<String, Value>) -> u64 {
+    let model = small_llama(&json!({"architectures": ["DeepseekV3ForCausalLM"],
+        "model_type": "deepseek_v3", "kv_lora_rank": 512, "q_lora_rank": 256,
+        "qk_rope_head_dim": 64, "qk_nope_head_dim": 128, "v_head_dim": 128, "n_routed_experts": 8,
+        "num_experts_per_tok": 2, "moe_intermediate_size": 256, "n_shared_experts": 1,
+        "first_k_dense_replace": 1}));
+    let devices = [DeviceFacts {
+        compute_capability: capability,
+        ..sample::device()
+    }];
+    let engine = Vllm::with_profiles(Vllm::profiles().unwrap());
+    let request = EngineRequest {
+        model: &model,
+        version: None,
+        parameters,
+        asked: sample::tokens(1024),
+        devices: &devices,
+    };
+
+    engine.prepare(&request).unwrap().block_tokens()
+}
+
+/// vLLM 0.33 selects the kernel of a latent by the device, and each has its own block.
+#[test]
+fn unknown_device_has_widest_block() {
+    let (plain, fp8) = (BTreeMap::new(), given("kv_cache_dtype", json!("fp8")));
+    for (capability, blocks) in [
+        (Some((8, 0)), (16, 16)),
+        (Some((9, 0)), (16, 64)),
+        (Some((10, 0)), (32, 32)),
+        (None, (32, 64)),
+    ] {
+        let found = (
+            latent_block(capability, &plain),
+            latent_block(capability, &fp8),
+        );
+        assert_eq!(found, blocks, "{capability:?}");
+    }
+}
