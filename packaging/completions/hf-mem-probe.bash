@@ -140,12 +140,16 @@ _hf__mem__probe() {
 
     case "${cmd}" in
         hf__mem__probe)
-            opts="-h -V --help --version fits estimate gpus free run lease explain daemon health check-config pack completions manual help"
+            opts="-h -V --color --help --version fits estimate gpus free run lease explain daemon health check-config pack completions manual help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -154,12 +158,16 @@ _hf__mem__probe() {
             return 0
             ;;
         hf__subcmd__mem__subcmd__probe__subcmd__check__subcmd__config)
-            opts="-h -V --help --version"
+            opts="-h -V --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -168,12 +176,16 @@ _hf__mem__probe() {
             return 0
             ;;
         hf__subcmd__mem__subcmd__probe__subcmd__completions)
-            opts="-h -V --help --version bash elvish fish powershell zsh"
+            opts="-h -V --color --help --version bash elvish fish powershell zsh"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -182,7 +194,7 @@ _hf__mem__probe() {
             return 0
             ;;
         hf__subcmd__mem__subcmd__probe__subcmd__daemon)
-            opts="-h -V --config --socket --gpus --nvml --help --version"
+            opts="-h -V --config --socket --gpus --nvml --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -204,6 +216,10 @@ _hf__mem__probe() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -212,7 +228,7 @@ _hf__mem__probe() {
             return 0
             ;;
         hf__subcmd__mem__subcmd__probe__subcmd__estimate)
-            opts="-h -V --file --engine --context --sequences --kv-cache-dtype --dtype --tensor-parallel --pipeline-parallel --set --on --gpus --offload --config --local --socket --timeout --json --help --version"
+            opts="-q -v -h -V --file --engine --context --sequences --kv-cache-dtype --dtype --tensor-parallel --pipeline-parallel --set --on --gpus --offload --config --local --quiet --verbose --socket --timeout --json --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -278,6 +294,10 @@ _hf__mem__probe() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -286,7 +306,7 @@ _hf__mem__probe() {
             return 0
             ;;
         hf__subcmd__mem__subcmd__probe__subcmd__explain)
-            opts="-h -V --at --journal --around --json --help --version"
+            opts="-h -V --at --journal --around --json --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -304,6 +324,10 @@ _hf__mem__probe() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -312,7 +336,7 @@ _hf__mem__probe() {
             return 0
             ;;
         hf__subcmd__mem__subcmd__probe__subcmd__fits)
-            opts="-h -V --file --engine --context --sequences --kv-cache-dtype --dtype --tensor-parallel --pipeline-parallel --set --on --gpus --offload --config --strict --condition --frontier --reserve --ttl --wait --holder --local --nvml --socket --timeout --json --help --version"
+            opts="-q -v -h -V --file --engine --context --sequences --kv-cache-dtype --dtype --tensor-parallel --pipeline-parallel --set --on --gpus --offload --config --strict --condition --frontier --reserve --ttl --wait --holder --local --nvml --quiet --verbose --socket --timeout --json --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -394,6 +418,10 @@ _hf__mem__probe() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -402,7 +430,7 @@ _hf__mem__probe() {
             return 0
             ;;
         hf__subcmd__mem__subcmd__probe__subcmd__free)
-            opts="-h -V --gpu --unit --gpus --local --nvml --socket --timeout --json --help --version"
+            opts="-h -V --gpu --unit --gpus --local --nvml --socket --timeout --json --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -432,6 +460,10 @@ _hf__mem__probe() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -440,7 +472,7 @@ _hf__mem__probe() {
             return 0
             ;;
         hf__subcmd__mem__subcmd__probe__subcmd__gpus)
-            opts="-h -V --watch --topology --gpus --local --nvml --socket --timeout --json --help --version"
+            opts="-h -V --watch --topology --gpus --local --nvml --socket --timeout --json --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -462,6 +494,10 @@ _hf__mem__probe() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -470,7 +506,7 @@ _hf__mem__probe() {
             return 0
             ;;
         hf__subcmd__mem__subcmd__probe__subcmd__health)
-            opts="-h -V --strict --socket --timeout --json --help --version"
+            opts="-h -V --strict --socket --timeout --json --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -482,6 +518,10 @@ _hf__mem__probe() {
                     ;;
                 --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -744,12 +784,16 @@ _hf__mem__probe() {
             return 0
             ;;
         hf__subcmd__mem__subcmd__probe__subcmd__lease)
-            opts="-h -V --help --version list renew release help"
+            opts="-h -V --color --help --version list renew release help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -828,7 +872,7 @@ _hf__mem__probe() {
             return 0
             ;;
         hf__subcmd__mem__subcmd__probe__subcmd__lease__subcmd__list)
-            opts="-h -V --socket --timeout --json --help --version"
+            opts="-h -V --socket --timeout --json --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -840,6 +884,10 @@ _hf__mem__probe() {
                     ;;
                 --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -850,7 +898,7 @@ _hf__mem__probe() {
             return 0
             ;;
         hf__subcmd__mem__subcmd__probe__subcmd__lease__subcmd__release)
-            opts="-h -V --socket --timeout --json --help --version"
+            opts="-h -V --socket --timeout --json --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -864,6 +912,10 @@ _hf__mem__probe() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -872,7 +924,7 @@ _hf__mem__probe() {
             return 0
             ;;
         hf__subcmd__mem__subcmd__probe__subcmd__lease__subcmd__renew)
-            opts="-h -V --ttl --socket --timeout --json --help --version"
+            opts="-h -V --ttl --socket --timeout --json --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -890,6 +942,10 @@ _hf__mem__probe() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -898,12 +954,16 @@ _hf__mem__probe() {
             return 0
             ;;
         hf__subcmd__mem__subcmd__probe__subcmd__manual)
-            opts="-h -V --help --version"
+            opts="-h -V --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -912,7 +972,7 @@ _hf__mem__probe() {
             return 0
             ;;
         hf__subcmd__mem__subcmd__probe__subcmd__pack)
-            opts="-o -h -V --output --file --json --help --version"
+            opts="-o -h -V --output --file --json --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -930,6 +990,10 @@ _hf__mem__probe() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -938,7 +1002,7 @@ _hf__mem__probe() {
             return 0
             ;;
         hf__subcmd__mem__subcmd__probe__subcmd__run)
-            opts="-h -V --model --file --engine --context --sequences --kv-cache-dtype --dtype --tensor-parallel --pipeline-parallel --set --on --gpus --offload --config --wait --ttl --flags --lease --no-lease --become --tell --nvml --socket --timeout --json --local --help --version"
+            opts="-h -V --model --file --engine --context --sequences --kv-cache-dtype --dtype --tensor-parallel --pipeline-parallel --set --on --gpus --offload --config --wait --ttl --flags --lease --no-lease --become --tell --nvml --socket --timeout --json --local --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1030,6 +1094,10 @@ _hf__mem__probe() {
                     ;;
                 --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
                     return 0
                     ;;
                 *)

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_hf_mem_probe_global_optspecs
-    string join \n h/help V/version
+    string join \n color= h/help V/version
 end
 
 function __fish_hf_mem_probe_needs_command
@@ -24,6 +24,9 @@ function __fish_hf_mem_probe_using_subcommand
     contains -- $cmd[1] $argv
 end
 
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -l color -d 'When to print colors' -r -f -a "auto\t'At a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -s V -l version -d 'Print version'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -f -a "fits" -d 'Check whether a model fits on your GPUs, and how to start it'
@@ -60,11 +63,16 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l holde
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l nvml -d 'Load the NVIDIA driver library (NVML) from this path' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l socket -d 'Socket of the daemon' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l timeout -d 'Time limit for the daemon\'s answer, in addition to --wait [default: 5s for health and gpus, 15s for free and lease, 65s for other commands]' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l color -d 'When to print colors' -r -f -a "auto\t'At a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l strict -d 'Exit with 1 on "tight": the likely need fits, but its upper bound does not'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l condition -d 'Use exit codes for systemd\'s ExecCondition='
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l frontier -d 'Also compute the longest context for each number of sequences'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l reserve -d 'Lease the memory of the answer. Needs the daemon'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l local -d 'Do not ask the daemon. Leases are then not counted'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -s q -l quiet -d 'Print one line'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -s v -l verbose -d 'Print every component, assumption and alternative; twice, all that the answer holds'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l json -d 'Print one JSON object, on failure too'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -s V -l version -d 'Print version'
@@ -84,7 +92,12 @@ deny\t'Keep the whole model on the GPUs'"
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l config -d 'With --local, take engine profiles, the default engine, margins and policy from this configuration file [default: /etc/hf-mem-probe/config.toml, if you can read it]' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l socket -d 'Socket of the daemon' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l timeout -d 'Time limit for the daemon\'s answer, in addition to --wait [default: 5s for health and gpus, 15s for free and lease, 65s for other commands]' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l color -d 'When to print colors' -r -f -a "auto\t'At a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l local -d 'Do not ask the daemon'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -s q -l quiet -d 'Print one line'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -s v -l verbose -d 'Print every component, assumption and alternative; twice, all that the answer holds'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l json -d 'Print one JSON object, on failure too'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -s V -l version -d 'Print version'
@@ -92,11 +105,14 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -l gpus 
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -l nvml -d 'Load the NVIDIA driver library (NVML) from this path' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -l socket -d 'Socket of the daemon' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -l timeout -d 'Time limit for the daemon\'s answer, in addition to --wait [default: 5s for health and gpus, 15s for free and lease, 65s for other commands]' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -l color -d 'When to print colors' -r -f -a "auto\t'At a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -l watch -d 'Keep running, and print again after every change'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -l topology -d 'Show how the GPUs are connected (NVLink, PCIe)'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -l local -d 'Do not ask the daemon. Leases are then not counted'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -l json -d 'Print one JSON object, on failure too'
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -s h -l help -d 'Print help'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -s V -l version -d 'Print version'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -l gpu -d 'GPU to read, by UUID or index. Required if the host has more than one' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -l unit -d 'Unit of the printed number, which is rounded down' -r -f -a "B\t'Bytes'
@@ -107,6 +123,9 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -l gpus 
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -l nvml -d 'Load the NVIDIA driver library (NVML) from this path' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -l socket -d 'Socket of the daemon' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -l timeout -d 'Time limit for the daemon\'s answer, in addition to --wait [default: 5s for health and gpus, 15s for free and lease, 65s for other commands]' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -l color -d 'When to print colors' -r -f -a "auto\t'At a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -l local -d 'Do not ask the daemon. Leases are then not counted'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -l json -d 'Print one JSON object, on failure too'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -135,12 +154,18 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l tell -
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l nvml -d 'Load the NVIDIA driver library (NVML) from this path' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l socket -d 'Socket of the daemon' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l timeout -d 'Time limit for the daemon\'s answer, in addition to --wait [default: 5s for health and gpus, 15s for free and lease, 65s for other commands]' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l color -d 'When to print colors' -r -f -a "auto\t'At a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l flags -d 'Append the engine\'s arguments for this placement to CMD'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l no-lease -d 'Run CMD without a lease. Other jobs can then be granted the same memory'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l json -d 'Print one JSON object, on failure too'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l local -d 'Do not ask the daemon. Leases are then not counted'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -s V -l version -d 'Print version'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and not __fish_seen_subcommand_from list renew release help" -l color -d 'When to print colors' -r -f -a "auto\t'At a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and not __fish_seen_subcommand_from list renew release help" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and not __fish_seen_subcommand_from list renew release help" -s V -l version -d 'Print version'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and not __fish_seen_subcommand_from list renew release help" -f -a "list" -d 'List all leases and the requests in the queue'
@@ -149,19 +174,28 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and not
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and not __fish_seen_subcommand_from list renew release help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from list" -l socket -d 'Socket of the daemon' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from list" -l timeout -d 'Time limit for the daemon\'s answer, in addition to --wait [default: 5s for health and gpus, 15s for free and lease, 65s for other commands]' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from list" -l color -d 'When to print colors' -r -f -a "auto\t'At a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from list" -l json -d 'Print one JSON object, on failure too'
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from list" -s V -l version -d 'Print version'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from renew" -l ttl -d 'Time from now until the lease ends, such as 2min [default: the lease\'s own time to live]' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from renew" -l socket -d 'Socket of the daemon' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from renew" -l timeout -d 'Time limit for the daemon\'s answer, in addition to --wait [default: 5s for health and gpus, 15s for free and lease, 65s for other commands]' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from renew" -l color -d 'When to print colors' -r -f -a "auto\t'At a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from renew" -l json -d 'Print one JSON object, on failure too'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from renew" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from renew" -s V -l version -d 'Print version'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from release" -l socket -d 'Socket of the daemon' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from release" -l timeout -d 'Time limit for the daemon\'s answer, in addition to --wait [default: 5s for health and gpus, 15s for free and lease, 65s for other commands]' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from release" -l color -d 'When to print colors' -r -f -a "auto\t'At a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from release" -l json -d 'Print one JSON object, on failure too'
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from release" -s h -l help -d 'Print help'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from release" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from release" -s V -l version -d 'Print version'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from help" -f -a "list" -d 'List all leases and the requests in the queue'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from help" -f -a "renew" -d 'Renew a lease, so that it lasts longer'
@@ -170,6 +204,9 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __f
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand explain" -l at -d 'Moment to explain: RFC 3339 (2026-11-23T15:04:05Z), "now", or a time ago such as 10min' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand explain" -l journal -d 'State directory of the daemon, which holds its journal' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand explain" -l around -d 'Number of journal entries to show before and after the moment' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand explain" -l color -d 'When to print colors' -r -f -a "auto\t'At a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand explain" -l json -d 'Print one JSON object, on failure too'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand explain" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand explain" -s V -l version -d 'Print version'
@@ -177,24 +214,42 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand daemon" -l con
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand daemon" -l socket -d 'Socket to listen on, instead of the one in the configuration' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand daemon" -l gpus -d 'Serve these declared GPUs instead of this host\'s, such as 8xH100-80GB. Useful for tests' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand daemon" -l nvml -d 'Load the NVIDIA driver library (NVML) from this path' -r -F
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand daemon" -s h -l help -d 'Print help'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand daemon" -l color -d 'When to print colors' -r -f -a "auto\t'At a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand daemon" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand daemon" -s V -l version -d 'Print version'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand health" -l socket -d 'Socket of the daemon' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand health" -l timeout -d 'Time limit for the daemon\'s answer, in addition to --wait [default: 5s for health and gpus, 15s for free and lease, 65s for other commands]' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand health" -l color -d 'When to print colors' -r -f -a "auto\t'At a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand health" -l strict -d 'Exit with 1 if a part of the daemon is degraded'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand health" -l json -d 'Print one JSON object, on failure too'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand health" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand health" -s V -l version -d 'Print version'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand check-config" -l color -d 'When to print colors' -r -f -a "auto\t'At a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand check-config" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand check-config" -s V -l version -d 'Print version'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand pack" -s o -l output -d 'File to write. An existing file is replaced' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand pack" -l file -d 'Use one file of the repository, by its name or quantization (Q4_K_M)' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand pack" -l color -d 'When to print colors' -r -f -a "auto\t'At a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand pack" -l json -d 'Print one JSON object, on failure too'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand pack" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand pack" -s V -l version -d 'Print version'
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand completions" -s h -l help -d 'Print help'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand completions" -l color -d 'When to print colors' -r -f -a "auto\t'At a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand completions" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand completions" -s V -l version -d 'Print version'
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand manual" -s h -l help -d 'Print help'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand manual" -l color -d 'When to print colors' -r -f -a "auto\t'At a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand manual" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand manual" -s V -l version -d 'Print version'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus free run lease explain daemon health check-config pack completions manual help" -f -a "fits" -d 'Check whether a model fits on your GPUs, and how to start it'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus free run lease explain daemon health check-config pack completions manual help" -f -a "estimate" -d 'Estimate the memory that a model needs, on any host'

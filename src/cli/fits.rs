@@ -4,11 +4,13 @@ use hf_mem_core::report::problem::Reason;
 use hf_mem_core::report::{Answer, Problem, Question};
 
 use super::arguments::{
-    ConnectionArguments, EstimateArguments, FitsArguments, HostArguments, QuestionArguments,
+    ConnectionArguments, DetailArguments, EstimateArguments, FitsArguments, HostArguments,
+    QuestionArguments,
 };
 use super::connection::AnswerEffort;
 use super::output::{self, Output, runtime_problem};
 use super::question::QuestionKind;
+use super::text::answer::Detail;
 use super::{exit, in_process, offline_leases, question, reserve, text};
 use crate::api::client::{ClientError, block_on};
 
@@ -37,8 +39,11 @@ pub(super) fn fits(arguments: &FitsArguments) -> u8 {
             answer,
             uncounted_leases,
         }) => {
-            output.data(&answer, |answer| {
-                text::answer::answer(answer) + &text::lease::of_answer(answer)
+            let detail = detail(arguments.detail);
+            output.page(&answer, |answer, layout| {
+                let mut page = text::answer::answer(answer, detail, layout);
+                page.push_text(text::lease::of_answer(answer));
+                page
             });
             match exit::of_answer(&answer, arguments.strict) {
                 // systemd must not start a unit on memory that may be leased to another job.
@@ -78,7 +83,10 @@ pub(super) fn estimate(arguments: &EstimateArguments) -> u8 {
         &arguments.connection,
     ) {
         Ok(FitsOutcome { answer, .. }) => {
-            output.data(&answer, text::answer::answer);
+            let detail = detail(arguments.detail);
+            output.page(&answer, |answer, layout| {
+                text::answer::answer(answer, detail, layout)
+            });
 
             // An estimate succeeds if it has figures, even if the model does not fit declared GPUs.
             if answer
@@ -92,6 +100,16 @@ pub(super) fn estimate(arguments: &EstimateArguments) -> u8 {
             }
         }
         Err(problem) => output.problem(&problem),
+    }
+}
+
+/// Returns the detail that the flags ask for.
+fn detail(arguments: DetailArguments) -> Detail {
+    match (arguments.quiet, arguments.verbose) {
+        (true, _) => Detail::Line,
+        (false, 0) => Detail::Summary,
+        (false, 1) => Detail::Parts,
+        (false, _) => Detail::Everything,
     }
 }
 

@@ -46,6 +46,7 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> u8 {
         Err(error) => return usage(&error, &line),
     };
 
+    output::set_color(arguments.color);
     match arguments.command {
         Command::Fits(arguments) => fits::fits(&arguments),
         Command::Estimate(arguments) => fits::estimate(&arguments),

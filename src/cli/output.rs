@@ -3,6 +3,7 @@
 //! Escapes control characters, because names and messages of other users could contain terminal
 //! escape sequences.
 
+use std::fmt::Write as _;
 use std::io::Write as _;
 
 use hf_mem_core::report::Problem;
@@ -10,6 +11,8 @@ use hf_mem_core::report::problem::Reason;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::cli::arguments::ColorArgument;
+use crate::cli::text::page::{Layout, Page};
 use crate::cli::{terminal, text};
 
 /// The form of a command's output.
@@ -33,6 +36,25 @@ impl Output {
         }
     }
 
+    /// Prints `value` as JSON, or the page that `as_page` lays out for standard output.
+    pub(super) fn page<T: Serialize + DeserializeOwned>(
+        self,
+        value: &T,
+        as_page: impl FnOnce(&T, Layout) -> Page,
+    ) {
+        if self.json {
+            text(&json(value));
+            return;
+        }
+
+        let escaped = terminal::values(value);
+        let page = as_page(
+            escaped.as_ref().unwrap_or(value),
+            Layout::of_standard_output(),
+        );
+        print_page(&page);
+    }
+
     /// Prints a failure as JSON on standard output or as text on standard error.
     ///
     /// Returns the exit code.
@@ -44,6 +66,28 @@ impl Output {
         }
         super::exit::of_problem(problem)
     }
+}
+
+/// Prints a page on standard output, in color where the terminal takes it.
+fn print_page(page: &Page) {
+    let mut out = String::new();
+    for (tone, piece) in page.pieces() {
+        let style = tone.style();
+        let piece = terminal::text(piece);
+        let _ = write!(out, "{style}{piece}{style:#}");
+    }
+
+    let _ = anstream::stdout().write_all(out.as_bytes());
+}
+
+/// Sets when the output has colors.
+pub(super) fn set_color(color: ColorArgument) {
+    let choice = match color {
+        ColorArgument::Auto => anstream::ColorChoice::Auto,
+        ColorArgument::Always => anstream::ColorChoice::Always,
+        ColorArgument::Never => anstream::ColorChoice::Never,
+    };
+    choice.write_global();
 }
 
 /// Prints text on standard output. A closed pipe is not an error.

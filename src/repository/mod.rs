@@ -16,6 +16,7 @@ pub mod error;
 mod hf_cache;
 mod hub;
 mod hub_lookup;
+mod hub_url;
 mod local;
 mod model_cache;
 mod ollama;

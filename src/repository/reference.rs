@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::error::SourceError;
+use super::hub_url;
 
 /// Maximum length of a reference.
 const MAX_LENGTH: usize = 4096;
@@ -52,8 +53,18 @@ impl ModelReference {
             ));
         }
 
+        let is_here = text.starts_with(['.', '/']) || exists(Path::new(text));
+        let url = hub_url::parse(text).filter(|_| !is_here).transpose();
+        let url = url.map_err(|why| bad_reference(text, why))?;
+
+        let file = file.or(url.as_ref().and_then(|url| url.file.as_deref()));
         let file = file.map(|file| checked_file(text, file)).transpose()?;
-        let place = parse_place(text, exists)?;
+        let place = match &url {
+            Some(url) => hub_place(text, &url.repo, url.revision.as_deref())?,
+            None if is_here => Place::Path(text.into()),
+            None => parse_place(text)?,
+        };
+
         Ok(Self { place, file })
     }
 
@@ -75,11 +86,8 @@ impl ModelReference {
     }
 }
 
-fn parse_place(text: &str, exists: impl Fn(&Path) -> bool) -> Result<Place, SourceError> {
-    if text.starts_with(['.', '/']) || exists(Path::new(text)) {
-        return Ok(Place::Path(text.into()));
-    }
-
+/// Parses a reference that is no path of this host and no address.
+fn parse_place(text: &str) -> Result<Place, SourceError> {
     if let Some(name) = text.strip_prefix("ollama:") {
         return Ok(Place::Ollama(name.into()));
     }
@@ -91,10 +99,17 @@ fn parse_place(text: &str, exists: impl Fn(&Path) -> bool) -> Result<Place, Sour
         return Ok(Place::LmStudio(name.into()));
     }
 
-    let (repo, revision) = match text.split_once('@') {
-        Some((repo, revision)) => (repo, Some(checked_revision(text, revision)?)),
-        None => (text, None),
-    };
+    match text.split_once('@') {
+        Some((repo, revision)) => hub_place(text, repo, Some(revision)),
+        None => hub_place(text, text, None),
+    }
+}
+
+/// Checks the names of a repository and of a revision that `text` holds.
+fn hub_place(text: &str, repo: &str, revision: Option<&str>) -> Result<Place, SourceError> {
+    let revision = revision
+        .map(|revision| checked_revision(text, revision))
+        .transpose()?;
 
     if has_model_extension(repo) {
         return Err(bad_reference(text, "no such file on this host"));
@@ -202,6 +217,23 @@ mod tests {
             repo: repo.into(),
             revision: revision.map(Into::into),
         }
+    }
+
+    #[test]
+    fn page_address_names_file() {
+        let parse = |text: &str, file| ModelReference::parse(text, file, |_| false);
+        let page = "https://huggingface.co/a/b/blob/main/m-Q4_K_M.gguf";
+        let parsed = parse(page, None).unwrap();
+        assert_eq!(parsed.place, hub("a/b", Some("main")));
+        assert_eq!(parsed.file.as_deref(), Some("m-Q4_K_M.gguf"));
+
+        let parsed = parse("hf.co/a/b:Q4_K_M", Some("Q8_0")).unwrap();
+        assert_eq!(parsed.place, hub("a/b", None));
+        assert_eq!(parsed.file.as_deref(), Some("Q8_0"), "--file comes first");
+
+        assert!(parse("https://huggingface.co/a/../c", None).is_err());
+        assert!(parse("https://huggingface.co/datasets/a/b", None).is_err());
+        assert!(parse("https://hf.co/a/b/resolve/main/../x", None).is_err());
     }
 
     #[test]

@@ -105,13 +105,87 @@ fn unknown_architecture_prints_unknown() {
 
 #[test]
 fn answer_lines_fit_terminal_width() {
-    for gpus in ["T4", "24GiB", "8xH100", "H100-80GB@30GiB", "4xL4"] {
-        let outcome = run(&format!("fits {MODEL} --gpus {gpus} --local"));
-        // Words of a shell command are never broken.
-        let is_too_wide =
-            |line: &&str| line.chars().count() > 80 && !line.contains("CUDA_VISIBLE_DEVICES");
-        assert_eq!(outcome.out.lines().find(is_too_wide), None, "{gpus}");
+    for columns in [50, 80, 160] {
+        for gpus in ["T4", "24GiB", "8xH100", "H100-80GB@30GiB", "4xL4"] {
+            for detail in ["-q", "", "-v", "-vv"] {
+                let outcome = run_in_columns(
+                    columns,
+                    &format!("fits {MODEL} --gpus {gpus} --local {detail}"),
+                );
+                let is_too_wide = |line: &&str| line.chars().count() > columns;
+                let is_one_line = detail == "-q";
+                assert!(
+                    is_one_line || !outcome.out.lines().any(|line| is_too_wide(&line)),
+                    "{columns} {gpus} {detail}: {}",
+                    outcome.out
+                );
+            }
+        }
     }
+}
+
+/// Runs a command line in a terminal of this width.
+fn run_in_columns(columns: usize, line: &str) -> Outcome {
+    program()
+        .env("COLUMNS", columns.to_string())
+        .args(line.split_whitespace())
+        .output()
+        .unwrap()
+        .into()
+}
+
+#[test]
+fn readme_answer_fits_one_screen() {
+    for columns in [50, 80, 160] {
+        let outcome = run_in_columns(columns, &format!("fits {MODEL} --gpus 2x24GiB --local"));
+        insta::assert_snapshot!(format!("first_screen_{columns}"), outcome.out);
+    }
+
+    let outcome = run(&format!("fits {MODEL} --gpus 2x24GiB --local"));
+    assert!(outcome.out.lines().count() <= 20, "{}", outcome.out);
+}
+
+#[test]
+fn details_match_snapshots() {
+    for (name, detail) in [("parts", "-v"), ("everything", "-vv")] {
+        let outcome = run(&format!("fits {MODEL} --gpus 2x24GiB --local {detail}"));
+        insta::assert_snapshot!(name, outcome.out);
+    }
+}
+
+#[test]
+fn quiet_answers_are_one_line() {
+    for (line, expected) in [
+        (
+            "fits {MODEL} --gpus 2x24GiB",
+            "fits {MODEL} vllm@0.33 tp=2 need=30.3GiB left=8.9GiB\n",
+        ),
+        (
+            "fits {MODEL} --gpus T4",
+            "does_not_fit {MODEL} vllm@0.33 need=24.6GiB short=10.2GiB reason=insufficient_memory\n",
+        ),
+        (
+            "estimate {MODEL}",
+            "estimate {MODEL} vllm@0.33 need=26.5GiB left=52.6GiB\n",
+        ),
+    ] {
+        let outcome = run(&format!("{} --local -q", line.replace("{MODEL}", MODEL)));
+        assert_eq!(outcome.out, expected.replace("{MODEL}", MODEL), "{line}");
+    }
+}
+
+#[test]
+fn color_follows_its_flag() {
+    let line = format!("fits {MODEL} --gpus 2x24GiB --local --color");
+    let colored = run(&format!("{line} always")).out;
+    let plain = run(&format!("{line} never")).out;
+
+    assert!(colored.starts_with("\u{1b}[1m\u{1b}[32mOK "), "{colored:?}");
+    assert!(!plain.contains('\u{1b}'), "{plain:?}");
+    assert_eq!(
+        plain,
+        run(&format!("fits {MODEL} --gpus 2x24GiB --local")).out
+    );
 }
 
 #[test]
@@ -268,7 +342,7 @@ fn typed_hints_hold() {
         "--gpus 2xT4 --on declared-0 --engine vllm@0.19 --sequences 4",
     ] {
         let asked: Vec<&str> = line.split(' ').collect();
-        let first = run(&format!("fits {MODEL} --local {line}"));
+        let first = run(&format!("fits {MODEL} --local -v {line}"));
         let hints: Vec<String> = hints(&first.out);
         assert!(!hints.is_empty(), "{line}: {}", first.out);
 
@@ -281,7 +355,7 @@ fn typed_hints_hold() {
                 "fits {MODEL} --local {}",
                 followed(&asked, &options).join(" ")
             ));
-            let verdict = if tight { "tight: " } else { "fits: " };
+            let verdict = if tight { "~ " } else { "OK " };
             assert!(
                 then.out.starts_with(verdict),
                 "{line}: {hint}: {}{}",

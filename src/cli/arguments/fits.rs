@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::connection::{ConnectionArguments, DAEMON_HEADING, HostArguments};
 use super::lease::LEASE_HEADING;
+use super::output::DetailArguments;
 use super::question::QuestionArguments;
 use super::values::{parse_duration, parse_holder};
 
@@ -87,6 +88,9 @@ pub struct FitsArguments {
     /// Reading without the daemon.
     #[command(flatten)]
     pub host: HostArguments,
+    /// Detail of the answer.
+    #[command(flatten)]
+    pub detail: DetailArguments,
     /// Daemon and output.
     #[command(flatten)]
     pub connection: ConnectionArguments,
@@ -102,6 +106,9 @@ pub struct EstimateArguments {
     /// Do not ask the daemon.
     #[arg(long, help_heading = DAEMON_HEADING)]
     pub local: bool,
+    /// Detail of the answer.
+    #[command(flatten)]
+    pub detail: DetailArguments,
     /// Daemon and output.
     #[command(flatten)]
     pub connection: ConnectionArguments,

@@ -5,6 +5,7 @@ mod devices;
 mod fits;
 mod lease;
 mod operate;
+mod output;
 mod question;
 mod run;
 mod values;
@@ -16,6 +17,7 @@ pub use self::devices::{FreeArguments, GpusArguments, Unit};
 pub use self::fits::{EstimateArguments, FitsArguments};
 pub use self::lease::{LeaseAction, LeaseArguments};
 pub use self::operate::{DaemonArguments, ExplainArguments, HealthArguments, PackArguments};
+pub use self::output::{ColorArgument, DetailArguments};
 pub use self::question::{ContextArgument, OffloadArgument, QuestionArguments, QuestionOptions};
 pub use self::run::{LeaseBasis, RunArguments};
 
@@ -55,6 +57,9 @@ Exit codes:
     after_long_help = AFTER_HELP
 )]
 pub struct Arguments {
+    /// When to print colors.
+    #[arg(long, value_enum, global = true, value_name = "WHEN", default_value_t)]
+    pub color: ColorArgument,
     /// The subcommand.
     #[command(subcommand)]
     pub command: Command,

@@ -34,6 +34,7 @@ use super::fits::ask;
 use super::output::{self, Output};
 use super::question::QuestionKind;
 use super::reserve::{LeaseTerms, request_lease};
+use super::text::answer::Detail;
 use super::{exit, question, text};
 use crate::leases::ADVISORY;
 
@@ -128,7 +129,9 @@ fn become_command(supervisor: i32, arguments: RunArguments, output: Output) -> u
 
     let code = exit::of_answer(&answer, false);
     if code != Reason::Fits.exit_code() {
-        output.data(&answer, text::answer::answer);
+        output.page(&answer, |answer, layout| {
+            text::answer::answer(answer, Detail::Summary, layout)
+        });
         if let Some(hint) = &findings.hint {
             output::remark(hint);
         }

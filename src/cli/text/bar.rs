@@ -27,14 +27,19 @@ pub struct BarParts {
     pub total: u64,
 }
 
-/// Returns the bar, with `width` characters between its brackets.
-///
-/// A part above zero gets at least one character. Parts beyond the total are cut, and a `>`
-/// replaces the closing bracket.
-pub fn bar(parts: &BarParts, width: usize) -> String {
-    let mut out = String::with_capacity(width + 2);
-    out.push('[');
+/// The cells of a bar by part, in the order of [`LEGEND`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cells {
+    /// The number of cells of each part. The sum is the bar's width.
+    pub counts: [usize; LEGEND.len()],
+    /// Whether the parts exceed the total.
+    pub overflow: bool,
+}
 
+/// Divides a bar of `width` cells among the parts.
+///
+/// A part above zero gets at least one cell while there is room. Parts beyond the total are cut.
+pub fn cells(parts: &BarParts, width: usize) -> Cells {
     let amounts = [
         parts.used,
         parts.leased,
@@ -43,10 +48,11 @@ pub fn bar(parts: &BarParts, width: usize) -> String {
         parts.other,
     ];
 
+    let mut counts = [0; LEGEND.len()];
     let mut sum: u128 = 0;
     let mut filled = 0;
 
-    for ((letter, _), amount) in LEGEND.iter().zip(amounts) {
+    for (count, amount) in counts.iter_mut().zip(amounts) {
         sum += u128::from(amount);
         let end = if parts.total == 0 {
             width as u128
@@ -61,17 +67,31 @@ pub fn bar(parts: &BarParts, width: usize) -> String {
             filled
         };
 
-        out.extend(std::iter::repeat_n(*letter, end - filled));
+        *count = end - filled;
         filled = end;
     }
 
-    out.extend(std::iter::repeat_n('.', width - filled));
-    out.push(if sum > u128::from(parts.total) {
-        '>'
-    } else {
-        ']'
-    });
+    counts[LEGEND.len() - 1] = width - filled;
 
+    Cells {
+        counts,
+        overflow: sum > u128::from(parts.total),
+    }
+}
+
+/// Returns the bar in ASCII, with `width` characters between its brackets.
+///
+/// If the parts exceed the total, a `>` replaces the closing bracket.
+pub fn bar(parts: &BarParts, width: usize) -> String {
+    let cells = cells(parts, width);
+    let mut out = String::with_capacity(width + 2);
+    out.push('[');
+
+    for ((letter, _), count) in LEGEND.iter().zip(cells.counts) {
+        out.extend(std::iter::repeat_n(*letter, count));
+    }
+
+    out.push(if cells.overflow { '>' } else { ']' });
     out
 }
 

@@ -10,17 +10,32 @@ use hf_mem_core::report::file::{FileAnswer, FileKind, FilesAnswer};
 use hf_mem_core::wire_word::WireWord;
 
 use super::answer::verdict_words;
-use super::{WIDTH, size, wrapped};
+use super::page::{Layout, Page};
+use super::{WIDTH, size, wrapped_to};
 
 /// Columns of a name.
 const NAME: usize = 26;
+/// Columns from which the table also has the bits and the stored size.
+const WIDE: usize = 70;
 
 /// Appends the table, and the file to choose.
-pub(super) fn files(out: &mut String, files: &FilesAnswer) {
+pub(super) fn files(page: &mut Page, files: &FilesAnswer, layout: Layout) {
+    let mut out = String::new();
+    let is_wide = layout.columns >= WIDE;
+    let columns = |bits: &str, stored: &str| {
+        if is_wide {
+            format!("{bits:>5}  {stored:>10}  ")
+        } else {
+            String::new()
+        }
+    };
+
     let _ = writeln!(
         out,
-        "\n  {:<NAME$} {:>5}  {:>10}  {:>10}  verdict",
-        "files", "bits", "stored", "needed"
+        "\n  {:<NAME$} {}{:>10}  verdict",
+        "files",
+        columns("bits", "stored"),
+        "needed"
     );
     let labels: BTreeSet<_> = files
         .list
@@ -46,10 +61,15 @@ pub(super) fn files(out: &mut String, files: &FilesAnswer) {
             .map_or_else(String::new, |bits| format!("{bits:.2}"));
         let (stored, needed) = (figure(file.stored_bytes), figure(file.required_bytes));
         let line = format!(
-            "{mark} {:<NAME$} {bits:>5}  {stored:>10}  {needed:>10}  ",
-            name(file, labels_differ)
+            "{mark} {:<NAME$} {}{needed:>10}  ",
+            name(file, labels_differ),
+            columns(&bits, &stored)
         );
-        let line = format!("{line}{}", wrapped(&verdict(file), line.len(), 6));
+        let start = line.chars().count();
+        let line = format!(
+            "{line}{}",
+            wrapped_to(layout.columns, &verdict(file), start, 6)
+        );
         let _ = writeln!(out, "{}", line.trim_end());
     }
 
@@ -76,8 +96,10 @@ pub(super) fn files(out: &mut String, files: &FilesAnswer) {
         .iter()
         .filter(|note| !note.is_empty())
     {
-        let _ = writeln!(out, "  {}", wrapped(note, 2, 4));
+        let _ = writeln!(out, "  {}", wrapped_to(layout.columns, note, 2, 4));
     }
+
+    page.push_text(out);
 }
 
 fn figure(bytes: Option<u64>) -> String {

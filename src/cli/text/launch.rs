@@ -1,13 +1,12 @@
 //! The command that starts the engine.
 
-use std::fmt::Write as _;
-
 use hf_mem_core::report::answer::PlacementAnswer;
 
-use super::{WIDTH, size, wrapped};
+use super::page::{Layout, Page, Tone};
+use super::{size, wrapped_to};
 
 /// Appends the engine's command for this placement, and the memory that it takes.
-pub(super) fn launch(out: &mut String, placement: &PlacementAnswer) {
+pub(super) fn launch(page: &mut Page, placement: &PlacementAnswer, layout: Layout) {
     let Some(launch) = placement
         .launch
         .as_ref()
@@ -16,17 +15,32 @@ pub(super) fn launch(out: &mut String, placement: &PlacementAnswer) {
         return;
     };
 
-    out.push('\n');
+    page.end_line();
     for (name, value) in &launch.env {
-        let _ = writeln!(out, "  {name}={} \\", shell_quoted(value));
+        page.line(format!("  {name}={} \\", shell_quoted(value)));
     }
+    page.line(command(&launch.args, layout.columns));
 
-    out.push_str("  ");
+    let takes: Vec<u64> = placement
+        .devices
+        .iter()
+        .filter_map(|share| share.takes_bytes)
+        .collect();
+
+    if let Some(line) = takes_line(&takes) {
+        let line = wrapped_to(layout.columns, &line, 4, 4);
+        page.push(Tone::Dim, format!("  # {line}"));
+        page.end_line();
+    }
+}
+
+/// Returns the command in lines of at most `columns`, as far as its words allow.
+fn command(arguments: &[String], columns: usize) -> String {
+    let mut out = String::from("  ");
     let mut column = 2;
 
-    for (place, argument) in launch.args.iter().enumerate() {
-        let value = launch
-            .args
+    for (place, argument) in arguments.iter().enumerate() {
+        let value = arguments
             .get(place + 1)
             .filter(|next| !next.starts_with('-'))
             .map_or(0, |next| next.len() + 1);
@@ -34,7 +48,8 @@ pub(super) fn launch(out: &mut String, placement: &PlacementAnswer) {
         let argument = shell_quoted(argument);
 
         // A flag and its value stay on one line.
-        if place > 0 && argument.starts_with('-') && column + argument.len() + value > WIDTH - 2 {
+        let is_flag = place > 0 && argument.starts_with('-');
+        if is_flag && column + argument.len() + value > columns.saturating_sub(2) {
             out.push_str("\\\n    ");
             column = 4;
         }
@@ -44,19 +59,7 @@ pub(super) fn launch(out: &mut String, placement: &PlacementAnswer) {
         out.push(' ');
     }
 
-    let length = out.trim_end().len();
-    out.truncate(length);
-    out.push('\n');
-
-    let takes: Vec<u64> = placement
-        .devices
-        .iter()
-        .filter_map(|share| share.takes_bytes)
-        .collect();
-
-    if let Some(line) = takes_line(&takes) {
-        let _ = writeln!(out, "\n  {}", wrapped(&line, 2, 2));
-    }
+    out.trim_end().to_owned()
 }
 
 /// Returns the memory that the engine takes with this command, if the engine itself decides it.

@@ -7,7 +7,7 @@ use super::{size, wrapped};
 use crate::api::lease::LeasesAnswer;
 use crate::leases::ADVISORY;
 
-/// Returns all leases, the queue, and the note that leases are advisory.
+/// Returns all leases, the queue and the warnings.
 pub fn list(answer: &LeasesAnswer) -> String {
     let mut out = String::new();
     for lease in &answer.leases {
@@ -29,7 +29,7 @@ pub fn list(answer: &LeasesAnswer) -> String {
         out.push_str("no leases\n");
     }
 
-    out + &note()
+    out
 }
 
 /// Returns the lines about an answer's lease, or nothing if it has none.

@@ -1,14 +1,21 @@
-//! Answers as text: 80 columns, and no meaning in color alone.
+//! Answers as text: as wide as the terminal, and no meaning in color alone.
 
 pub mod answer;
 pub mod bar;
+mod details;
+mod device_bars;
 pub mod event;
+mod figure;
 mod files;
 pub mod gpus;
+mod headline;
 mod launch;
 pub mod lease;
+pub mod page;
 pub mod problem;
+mod quiet;
 mod suggestion;
+mod summary;
 pub mod topology;
 
 use hf_mem_core::bytes::Bytes;
@@ -32,18 +39,34 @@ pub fn grouped(number: u64) -> String {
     out
 }
 
-/// The columns of a line.
+/// Returns a count with its noun: `1 sequence`, `3 sequences`.
+pub fn plural(count: u64, thing: &str) -> String {
+    format!(
+        "{} {thing}{}",
+        grouped(count),
+        if count == 1 { "" } else { "s" }
+    )
+}
+
+/// The columns of a line, for pages that have one width.
 pub const WIDTH: usize = 80;
 
 /// Wraps `text`, which starts in column `start`, at [`WIDTH`].
 ///
 /// Further lines are indented by `indent` spaces.
 pub fn wrapped(text: &str, start: usize, indent: usize) -> String {
+    wrapped_to(WIDTH, text, start, indent)
+}
+
+/// Wraps `text`, which starts in column `start`, at `columns`.
+///
+/// Further lines are indented by `indent` spaces.
+pub fn wrapped_to(columns: usize, text: &str, start: usize, indent: usize) -> String {
     let mut out = String::new();
     let mut column = start;
     for word in text.split_whitespace() {
         let length = word.chars().count();
-        if !out.is_empty() && column + 1 + length > WIDTH {
+        if !out.is_empty() && column + 1 + length > columns {
             out.push('\n');
             out.push_str(&" ".repeat(indent));
             column = indent;

@@ -26,7 +26,7 @@ pub(super) fn alternative_lines(alternatives: &[Alternative]) -> Vec<String> {
 }
 
 /// Returns the line of an alternative that fits: `tensor parallel 8 on 8 devices: fits too, ...`.
-fn alternative_line(way: &Alternative) -> Option<String> {
+pub(super) fn alternative_line(way: &Alternative) -> Option<String> {
     if way.verdict > Verdict::Tight {
         return None;
     }
@@ -64,6 +64,11 @@ pub(super) fn suggestion_line(suggestion: &Suggestion) -> String {
         options(&suggestion.change),
         suggestion.message
     )
+}
+
+/// Returns a suggestion as command line options only.
+pub(super) fn suggestion_options(suggestion: &Suggestion) -> String {
+    options(&suggestion.change)
 }
 
 /// Returns the options of a change: `--engine sglang without --set gpu_memory_utilization`.

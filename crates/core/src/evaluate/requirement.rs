@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::bytes::Bytes;
+use crate::device::declared;
 use crate::engines::{Basis, Component, ComponentName, Interval};
 use crate::model::Model;
 use crate::placement::{AlternativePlacement, Placement, RankShare, ResolvedWorkload};
@@ -77,11 +78,28 @@ pub(super) fn placement(placement: &Placement) -> PlacementAnswer {
         // Only a placement that is expected to work gets a launch line.
         launch: (placement.verdict <= Verdict::Tight && !launch.args.is_empty()).then(|| {
             LaunchAnswer {
-                env: launch.env.clone(),
+                env: environment(placement),
                 args: launch.args.clone(),
             }
         }),
     }
+}
+
+/// Returns the variables of the launch line.
+///
+/// A declared device has no UUID that a driver would know, so no variable selects it.
+fn environment(placement: &Placement) -> BTreeMap<String, String> {
+    let mut variables = placement.launch.env.clone();
+    let is_declared = placement
+        .ranks
+        .iter()
+        .any(|rank| declared::is_declared(&rank.device.uuid));
+    if is_declared {
+        variables.remove("CUDA_VISIBLE_DEVICES");
+        variables.remove("CUDA_DEVICE_ORDER");
+    }
+
+    variables
 }
 
 /// Converts hundredths to a decimal.

@@ -40,6 +40,14 @@ fn assumed_reserve(total: Bytes) -> Bytes {
     }
 }
 
+/// The start of a declared device's UUID.
+const DECLARED: &str = "declared-";
+
+/// Whether a device of this UUID was declared, so that no driver knows it.
+pub fn is_declared(uuid: &str) -> bool {
+    uuid.starts_with(DECLARED)
+}
+
 /// Declared or recorded devices, with the bytes that leases claimed on them at that time.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Declared {
@@ -130,15 +138,23 @@ pub fn whole_milliseconds(time: SystemTime) -> SystemTime {
     UNIX_EPOCH + Duration::new(since.as_secs(), since.subsec_millis() * 1_000_000)
 }
 
-/// Splits `8xH100` into its count and the rest. An `x` inside a name does not follow digits alone.
+/// Splits `8xH100`, `8x H100` or `H100x8` into its count and the rest.
+///
+/// An `x` inside a name has no digits alone before it, and no device before it (`RTX5090`).
 fn count(item: &str) -> Result<(usize, &str), DeclaredError> {
-    let Some((digits, rest)) = item.split_once(['x', 'X']) else {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let before = item
+        .split_once(['x', 'X'])
+        .map(|(digits, rest)| (digits.trim_end(), rest.trim_start()))
+        .filter(|(digits, _)| is_number(digits));
+    let after = item
+        .rsplit_once(['x', 'X'])
+        .map(|(rest, digits)| (digits.trim_start(), rest.trim_end()))
+        .filter(|(digits, rest)| is_number(digits) && is_device(rest));
+
+    let Some((digits, rest)) = before.or(after) else {
         return Ok((1, item));
     };
-
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Ok((1, item));
-    }
 
     let count = digits
         .parse()
@@ -150,6 +166,11 @@ fn count(item: &str) -> Result<(usize, &str), DeclaredError> {
         .ok_or_else(|| DeclaredError::Count {
             item: item.to_owned(),
         })
+}
+
+/// Whether the text alone names a card or a size.
+fn is_device(text: &str) -> bool {
+    cards::find(text).is_some() || read_size(text).is_some()
 }
 
 /// Parses a size of an item.
@@ -292,7 +313,7 @@ impl Declaration {
         };
 
         let facts = DeviceFacts {
-            uuid: format!("declared-{index}"),
+            uuid: format!("{DECLARED}{index}"),
             index: u32::try_from(index).map_err(|_| DeclaredError::TooMany)?,
             name,
             kind,
@@ -381,6 +402,16 @@ mod tests {
 
     fn declared(spec: &str) -> Snapshot {
         parse(spec, UNIX_EPOCH).unwrap()
+    }
+
+    #[test]
+    fn counts_come_first_or_last() {
+        for spec in ["2xH100", "2x H100", "2 x H100", "H100x2", "H100 x2"] {
+            assert_eq!(declared(spec), declared("2xH100"), "{spec}");
+        }
+        assert_eq!(declared("24GiBx2"), declared("2x24GiB"));
+        assert_eq!(declared("RTX5090").devices.len(), 1);
+        assert_eq!(declared("RTX5090x2").devices.len(), 2);
     }
 
     #[test]
