@@ -7,6 +7,7 @@ use super::bar::{BarParts, Cells, LEGEND, cells};
 use super::figure::figure;
 use super::headline::short_name;
 use super::page::{Layout, Page, Signs, Tone};
+use super::wrapped_to;
 
 /// The columns of a bar: fewer drop the device's name, more add nothing.
 const BAR: std::ops::RangeInclusive<usize> = 16..=60;
@@ -161,13 +162,15 @@ fn push_legend(page: &mut Page, seen: &[bool], indent: usize, layout: Layout) {
         .zip(seen)
         .filter(|(_, seen)| **seen)
         .map(|((letter, (_, words)), _)| format!("{letter} {words}"));
-    let legend = parts.collect::<Vec<_>>().join("  ");
+    let parts: Vec<String> = parts.collect();
+    let legend = parts.join("  ");
 
-    let room = layout.columns.saturating_sub(legend.chars().count());
-    page.push(
-        Tone::Dim,
-        format!("{}{legend}", " ".repeat(indent.min(room))),
-    );
+    // A legend that is too long for one line is wrapped between its parts.
+    let legend = match layout.columns.checked_sub(legend.chars().count() + 2) {
+        Some(room) => format!("{}{legend}", " ".repeat(indent.min(room + 2))),
+        None => format!("  {}", wrapped_to(layout.columns, &parts.join(", "), 2, 2)),
+    };
+    page.push(Tone::Dim, legend);
     page.end_line();
 }
 

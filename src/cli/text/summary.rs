@@ -263,10 +263,8 @@ fn suggestions(page: &mut Page, suggestions: &[Suggestion], layout: Layout) {
 
         page.push(Tone::Dim, format!("  {title:<8}"));
         if options.chars().count() > widest {
-            page.push(
-                Tone::Plain,
-                wrapped_to(room, options, 0, 0).replace('\n', &format!("\n{:TITLE$}", "")),
-            );
+            let options = wrapped_to(TITLE + room, options, TITLE, TITLE);
+            page.push(Tone::Plain, options);
             page.push(Tone::Plain, "  ");
         } else {
             page.push(Tone::Plain, format!("{options:<widest$}  "));
