@@ -24,7 +24,7 @@ use super::shared::checkpoint_checks::{encodes_raw_audio, is_packed_for_mlx, sho
 use super::shared::dtype::ComputeDtype;
 use super::shared::shard_size::{ExpertPadding, Online, RopeRows, ShardContext};
 use super::shared::weights::{Classes, Omitted, WeightTable};
-use super::{Engine, EngineError, EngineRequest, PreparedEngine, Split, lora};
+use super::{Engine, EngineError, EngineRequest, PreparedEngine, Split, companions, lora};
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
 use crate::model::architecture::{Architecture, Mixer, Task};
@@ -107,6 +107,19 @@ impl Engine for Sglang {
         _adapter: &'a Adapter,
     ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
         Err(lora::not_counted(ENGINE))
+    }
+
+    fn prepare_with_draft<'a>(
+        &self,
+        request: &EngineRequest<'a>,
+        _draft: &'a Model,
+    ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
+        // A refusal of the model itself comes first.
+        Engine::prepare(self, request)?;
+        Err(companions::no_draft(
+            ENGINE,
+            "drafts are not counted for SGLang: ask for the model without one",
+        ))
     }
 }
 

@@ -51,7 +51,7 @@ use super::profile::{Profile, ProfileError, Profiles};
 use super::shared::cache::CacheLayers;
 use super::shared::layer_kinds::LayerKinds;
 use super::shared::weights::{Classes, WeightTable};
-use super::{Engine, EngineError, EngineRequest, PreparedEngine};
+use super::{Engine, EngineError, EngineRequest, PreparedEngine, companions};
 use crate::device::DeviceFacts;
 use crate::model::architecture::Architecture;
 use crate::model::{Adapter, Model};
@@ -150,6 +150,19 @@ impl Engine for Vllm {
             lora,
             AdapterMemory::InSlots,
         )))
+    }
+
+    fn prepare_with_draft<'a>(
+        &self,
+        request: &EngineRequest<'a>,
+        _draft: &'a Model,
+    ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
+        // A refusal of the model itself comes first.
+        Engine::prepare(self, request)?;
+        Err(companions::no_draft(
+            ENGINE,
+            "drafts are not counted for vLLM: ask for the model without one",
+        ))
     }
 }
 
