@@ -81,6 +81,7 @@ fn pipeline(repo: &str) -> Option<Model> {
         components,
         parameters: None,
         adapter: None,
+        draft: None,
         variants: Vec::new(),
         assumptions: Vec::new(),
         contradiction: None,

@@ -205,6 +205,19 @@ impl Engine for Fake {
     ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
         Err(hf_mem_core::engines::lora::not_counted(self.name))
     }
+
+    fn prepare_with_draft<'a>(
+        &self,
+        request: &EngineRequest<'a>,
+        _draft: &'a Model,
+    ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
+        // A refusal of the model itself comes first.
+        Engine::prepare(self, request)?;
+        Err(hf_mem_core::engines::companions::no_draft(
+            self.name,
+            "not counted",
+        ))
+    }
 }
 
 impl Ready<'_> {

@@ -182,6 +182,7 @@ pub fn model(gguf: Gguf) -> Model {
         weight_files: 1,
         components: Vec::new(),
         adapter: None,
+        draft: None,
         variants: Vec::new(),
         assumptions: Vec::new(),
         contradiction: None,

@@ -11,30 +11,12 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::{
-    Basis, CacheCapacity, Component, ComponentName, DeviceSupport, Engine, EngineError,
-    EngineRequest, IllegalSplit, Interval, Launch, LaunchPlan, PreparedEngine, Share, Split,
-    Workload,
+    Basis, CacheCapacity, Component, ComponentName, DeviceSupport, EngineError, EngineRequest,
+    IllegalSplit, Interval, Launch, LaunchPlan, PreparedEngine, Share, Split, Workload,
 };
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
 use crate::model::{Adapter, Dtype, TensorClass};
-
-/// Prepares `engine` for `request`, with the model's adapter if it has one.
-pub fn prepare<'a>(
-    engine: &dyn Engine,
-    request: &EngineRequest<'a>,
-) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
-    // Every engine is prepared here, so none answers for such a model.
-    if let Some(why) = &request.model.contradiction {
-        return Err(EngineError::Headers { why: why.clone() });
-    }
-
-    let Some(adapter) = &request.model.adapter else {
-        return engine.prepare(request);
-    };
-
-    engine.prepare_with_adapter(request, adapter)
-}
 
 /// Refuses an adapter for an engine that loads adapters in GGUF only.
 pub(super) fn gguf_only(engine: &'static str) -> EngineError {
@@ -310,6 +292,7 @@ impl PreparedEngine for WithAdapter<'_> {
 mod tests {
     use serde_json::json;
 
+    use super::super::companions::prepare;
     use super::super::{AskedContext, LaunchDevice, Offload, Split, by_name, sample};
     use super::*;
     use crate::model::{Identity, Model};

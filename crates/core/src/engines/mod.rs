@@ -5,6 +5,7 @@
 //! so an engine is first [prepared](Engine::prepare) for one model on one kind of device.
 
 pub(crate) mod architectures;
+pub mod companions;
 pub mod component;
 mod compute_dtype;
 pub mod diffusers;
@@ -90,6 +91,14 @@ pub trait Engine: Send + Sync {
         &self,
         request: &EngineRequest<'a>,
         adapter: &'a Adapter,
+    ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError>;
+
+    /// Prepares the engine with `draft`, which proposes tokens for the request's model; see
+    /// [`companions`].
+    fn prepare_with_draft<'a>(
+        &self,
+        request: &EngineRequest<'a>,
+        draft: &'a Model,
     ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError>;
 }
 

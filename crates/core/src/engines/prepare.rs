@@ -1,11 +1,11 @@
 //! Preparing an engine for a request.
 //!
-//! Checks the version and the model's class, adds the adapter, and widens the figures that are not
+//! Checks the version and the model's class, adds the adapter or the draft, and widens the figures that are not
 //! verified.
 
 use super::releases::{Confidence, confidence, newest_verified};
 use super::unverified::{Verification, widen_unverified};
-use super::{Engine, EngineError, EngineRequest, PreparedEngine, architectures, lora};
+use super::{Engine, EngineError, EngineRequest, PreparedEngine, architectures, companions};
 
 /// Prepares `engine` for `request`.
 ///
@@ -22,7 +22,7 @@ pub fn prepare<'a>(
         warnings.extend(architectures::check(name, request.version, architecture)?);
     }
 
-    let prepared = lora::prepare(engine, request)?;
+    let prepared = companions::prepare(engine, request)?;
     let is_outside = match confidence {
         Confidence::Verified => false,
         Confidence::Unverified(warning) => {

@@ -16,7 +16,7 @@ use super::logical::{self, CacheElement};
 use super::lora::{AdapterMemory, WithAdapter};
 use super::{
     AskedContext, AskedWorkload, Engine, EngineError, EngineRequest, PreparedEngine, Split,
-    Workload, nearest_name,
+    Workload, companions, nearest_name,
 };
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
@@ -89,6 +89,19 @@ impl Engine for Reference {
             adapter,
             AdapterMemory::AsStored,
         )))
+    }
+
+    fn prepare_with_draft<'a>(
+        &self,
+        request: &EngineRequest<'a>,
+        _draft: &'a Model,
+    ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
+        // A refusal of the model itself comes first.
+        Engine::prepare(self, request)?;
+        Err(companions::no_draft(
+            NAME,
+            "the logical reference counts one model: ask for the draft on its own",
+        ))
     }
 }
 

@@ -24,15 +24,16 @@ const MAX_KINDS: usize = 2048;
 /// Expensive are a frontier, the verdicts of many files, many layers on many devices, and models
 /// with more parts than any known one.
 pub fn is_expensive(question: &Question, model: &Model, devices: usize) -> bool {
-    let layers = model
-        .architecture
-        .as_ref()
-        .map_or(1, |architecture| architecture.layers.len());
+    let (mut layers, mut kinds) = (layers(model), model.inventory.classes.len());
+    if let Some(draft) = &model.draft {
+        layers = layers.saturating_add(self::layers(draft));
+        kinds = kinds.saturating_add(draft.inventory.classes.len());
+    }
 
     question.frontier
         || model.variants.len() > 1
         || layers.saturating_mul(devices) > MAX_CELLS
-        || model.inventory.classes.len() > MAX_KINDS
+        || kinds > MAX_KINDS
 }
 
 /// Rejects a model that is too complex for a lease: the plan would block the lease broker too long.
@@ -41,24 +42,39 @@ pub fn check_complexity(model: &Model) -> Result<(), Problem> {
         .adapter
         .as_ref()
         .map_or(0, |adapter| pieces(&adapter.inventory));
-    let pieces = pieces(&model.inventory).saturating_add(adapter_pieces);
-
-    let layers = model
-        .architecture
+    let draft_pieces = model
+        .draft
         .as_ref()
-        .map_or(1, |architecture| architecture.layers.len().max(1));
+        .map_or(0, |draft| pieces(&draft.inventory));
+    let pieces = pieces(&model.inventory)
+        .saturating_add(adapter_pieces)
+        .saturating_add(draft_pieces);
+
+    let draft_layers = model.draft.as_ref().map_or(0, |draft| layers(draft));
+    let layers = layers(model).saturating_add(draft_layers);
     if pieces <= MAX_PIECES && pieces.saturating_mul(layers) <= MAX_COST {
         return Ok(());
     }
 
+    let with_draft = model.draft.as_ref().map_or_else(String::new, |draft| {
+        format!(" with its draft {}", draft.identity.repo)
+    });
     let detail = format!(
-        "{} has {pieces} kinds of tensors and runs of layers in {layers} layers: too many for a \
+        "{}{with_draft} has {pieces} kinds of tensors and runs of layers in {layers} layers: too many for a \
          lease",
         model.identity.repo
     );
 
     Err(Problem::new(Reason::Usage, detail)
         .hint("ask without a lease (POST /v1/fits; fits without --reserve)"))
+}
+
+/// Returns the number of layers; 1 for a model without any.
+fn layers(model: &Model) -> usize {
+    model
+        .architecture
+        .as_ref()
+        .map_or(1, |architecture| architecture.layers.len().max(1))
 }
 
 /// Returns the pieces that a plan goes through: each kind of tensor, and each run of layers that
@@ -162,6 +178,30 @@ mod tests {
             is_expensive(&question, &several, 1),
             "the verdicts of many files"
         );
+    }
+
+    #[test]
+    fn draft_counts_as_its_model() {
+        let question = Question::default();
+        let draft = |layers, names| std::sync::Arc::new(model(layers, names, 1));
+        let (known, cheap) = (model(60, 10, 1), draft(4, 10));
+        assert!(!is_expensive(
+            &question,
+            &known.clone().with_draft(cheap),
+            8
+        ));
+        assert!(
+            is_expensive(&question, &known.clone().with_draft(draft(5, 10)), 8),
+            "layers of both"
+        );
+        assert!(
+            is_expensive(&question, &known.clone().with_draft(draft(1, 2040)), 1),
+            "kinds of tensors of both"
+        );
+
+        assert!(check_complexity(&known.clone()).is_ok());
+        let problem = check_complexity(&known.with_draft(draft(8, 20_000))).unwrap_err();
+        assert!(problem.detail.contains("40020 kinds"), "{problem}");
     }
 
     #[test]

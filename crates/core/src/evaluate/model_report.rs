@@ -2,7 +2,7 @@
 
 use crate::bytes::Bytes;
 use crate::model::{Model, Storage};
-use crate::report::answer::{AdapterAnswer, ModelAnswer};
+use crate::report::answer::{AdapterAnswer, DraftAnswer, ModelAnswer};
 
 /// Returns the `model` of an answer.
 pub fn report(model: &Model) -> ModelAnswer {
@@ -53,6 +53,25 @@ pub fn report(model: &Model) -> ModelAnswer {
             rank: adapter.rank,
             stored_bytes: adapter.inventory.bytes().get(),
         }),
+        draft: model.draft.as_deref().map(draft_report),
+    }
+}
+
+fn draft_report(draft: &Model) -> DraftAnswer {
+    let identity = draft.asked().clone();
+
+    DraftAnswer {
+        repo: identity.repo,
+        revision: identity.revision,
+        commit: identity.commit,
+        file: identity.file,
+        architecture: draft
+            .architecture
+            .as_ref()
+            .ok()
+            .map(|architecture| architecture.class.clone()),
+        parameters: draft.parameters,
+        weights_bytes: draft.inventory.bytes().get(),
     }
 }
 

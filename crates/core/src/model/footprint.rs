@@ -32,7 +32,9 @@ impl Model {
             &self.warnings,
         ));
 
-        (size_of::<Self>() + tensors + variants + described) as u64
+        let own = (size_of::<Self>() + tensors + variants + described) as u64;
+        let draft = self.draft.as_ref().map_or(0, |draft| draft.heap_bytes());
+        own.saturating_add(draft)
     }
 }
 

@@ -21,6 +21,8 @@ pub mod tensors;
 pub mod variant;
 pub mod weight_files;
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 pub use adapter::Adapter;
@@ -53,6 +55,8 @@ pub struct Model {
     /// The adapter, if the requested repository is one. All other fields then describe its base
     /// model.
     pub adapter: Option<Adapter>,
+    /// The draft model that proposes tokens for this model to check, if the question names one.
+    pub draft: Option<Arc<Model>>,
     /// All GGUF models of the repository, this one included, if there are several and the request
     /// named none.
     pub variants: Vec<FileVariant>,
@@ -84,11 +88,19 @@ impl Model {
             components: Vec::new(),
             parameters: None,
             adapter: None,
+            draft: None,
             variants: Vec::new(),
             assumptions: Vec::new(),
             contradiction: None,
             warnings: Vec::new(),
         }
+    }
+
+    /// Returns this model with `draft` to propose its tokens.
+    #[must_use]
+    pub fn with_draft(mut self, draft: Arc<Model>) -> Self {
+        self.draft = Some(draft);
+        self
     }
 }
 

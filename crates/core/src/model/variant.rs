@@ -112,6 +112,7 @@ impl Model {
             components: self.components.clone(),
             parameters: self.parameters,
             adapter: self.adapter.clone(),
+            draft: self.draft.clone(),
             variants: Vec::new(),
             assumptions: self.assumptions.clone(),
             contradiction: None,

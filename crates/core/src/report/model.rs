@@ -43,6 +43,9 @@ pub struct ModelAnswer {
     /// The requested adapter; all other figures are those of its base model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapter: Option<AdapterAnswer>,
+    /// The requested draft; no other figure here includes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draft: Option<DraftAnswer>,
 }
 
 impl Word for Format {
@@ -77,4 +80,24 @@ pub struct AdapterAnswer {
     pub rank: Option<u64>,
     /// Stored bytes of the adapter's own tensors.
     pub stored_bytes: u64,
+}
+
+/// A draft model, whose proposed tokens the model checks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DraftAnswer {
+    /// `owner/name`, or the path.
+    pub repo: String,
+    /// The requested revision.
+    pub revision: Option<String>,
+    /// The commit of the revision.
+    pub commit: Option<String>,
+    /// The requested or chosen file.
+    pub file: Option<String>,
+    /// The class or GGUF architecture.
+    pub architecture: Option<String>,
+    /// The number of logical parameters.
+    pub parameters: Option<u64>,
+    /// Stored bytes of the weights.
+    pub weights_bytes: u64,
 }

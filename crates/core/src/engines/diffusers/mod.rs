@@ -22,7 +22,7 @@ use super::shared::torch::{cublas, cuda_context};
 use super::{
     Basis, CacheCapacity, Component, ComponentName, DeviceSupport, Engine, EngineError,
     EngineRequest, IllegalSplit, Interval, Launch, LaunchPlan, Offload, PreparedEngine, Share,
-    Split, Workload, lora,
+    Split, Workload, companions, lora,
 };
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
@@ -84,6 +84,19 @@ impl Engine for Diffusers {
         _adapter: &'a Adapter,
     ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
         Err(lora::not_counted(NAME))
+    }
+
+    fn prepare_with_draft<'a>(
+        &self,
+        request: &EngineRequest<'a>,
+        _draft: &'a Model,
+    ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
+        // A refusal of the model itself comes first.
+        Engine::prepare(self, request)?;
+        Err(companions::no_draft(
+            NAME,
+            "a pipeline takes no draft: ask for it without one",
+        ))
     }
 }
 

@@ -29,7 +29,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Engine, EngineError, EngineRequest, PreparedEngine, lora};
+use super::{Engine, EngineError, EngineRequest, PreparedEngine, companions, lora};
 use crate::device::DeviceFacts;
 use crate::model::{Adapter, Model};
 
@@ -84,5 +84,18 @@ impl Engine for LlamaCpp {
         // A refusal of a model that is not in GGUF comes first.
         self.prepare(request)?;
         Err(lora::gguf_only(parameters::ENGINE))
+    }
+
+    fn prepare_with_draft<'a>(
+        &self,
+        request: &EngineRequest<'a>,
+        _draft: &'a Model,
+    ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
+        // A refusal of the model itself comes first.
+        Engine::prepare(self, request)?;
+        Err(companions::no_draft(
+            parameters::ENGINE,
+            "drafts are not counted for llama.cpp: ask for the model without one",
+        ))
     }
 }

@@ -366,6 +366,7 @@ mod tests {
             weight_files: 1,
             components: Vec::new(),
             adapter: None,
+            draft: None,
             variants: Vec::new(),
             assumptions: Vec::new(),
             contradiction: None,

@@ -27,7 +27,7 @@ use self::loadable::{check_compressed, check_model};
 use self::prepared::TransformersPrepared;
 use super::lora::{AdapterMemory, WithAdapter};
 use super::profile::{Profile, ProfileError, Profiles};
-use super::{Engine, EngineError, EngineRequest, PreparedEngine};
+use super::{Engine, EngineError, EngineRequest, PreparedEngine, companions};
 use crate::device::DeviceFacts;
 use crate::model::{Adapter, Model};
 
@@ -114,6 +114,19 @@ impl Engine for Transformers {
             adapter,
             AdapterMemory::Cast,
         )))
+    }
+
+    fn prepare_with_draft<'a>(
+        &self,
+        request: &EngineRequest<'a>,
+        _draft: &'a Model,
+    ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
+        // A refusal of the model itself comes first.
+        Engine::prepare(self, request)?;
+        Err(companions::no_draft(
+            NAME,
+            "assisted generation is not counted: ask for the model without a draft",
+        ))
     }
 }
 

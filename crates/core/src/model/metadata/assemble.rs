@@ -137,6 +137,7 @@ fn single_model(metadata: &Metadata) -> Result<Model, RecordError> {
         parameters,
         inventory,
         adapter: None,
+        draft: None,
         variants: variants(metadata)?,
         assumptions,
         contradiction: contradiction(metadata),
