@@ -24,7 +24,13 @@ pub(super) fn flags(given: &Parameters) -> Result<Vec<String>, EngineError> {
         }
     }
 
-    for name in ["mamba_cache_mode", "mamba_ssm_cache_dtype"] {
+    for name in [
+        "mamba_cache_mode",
+        "mamba_ssm_cache_dtype",
+        "runner",
+        "convert",
+        "task",
+    ] {
         if let Some(word) = given.word(name)? {
             flags.extend([format!("--{}", name.replace('_', "-")), word.to_owned()]);
         }
