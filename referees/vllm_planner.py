@@ -275,7 +275,36 @@ def build(folder, options):
         dtype = set_default_torch_dtype(config.model_config.dtype)
         with dtype, torch.device("meta"), without_devices():
             model = initialize_model(vllm_config=config)
-    return config, model
+            draft = build_draft(config, model)
+    return config, model, draft
+
+
+def build_draft(config, model):
+    """The draft on the meta device, as the runner loads it next to the model; `None` without weights.
+
+    A checkpoint with embeddings or a head of its own keeps them only if they differ from the model's.
+    The figures are those of a checkpoint without them, whose draft shares the model's.
+    """
+    speculative = config.speculative_config
+    if speculative is None or speculative.draft_model_config is None:
+        return None
+    if not (speculative.use_eagle() or speculative.uses_draft_model() or speculative.method == "mtp"):
+        return None
+
+    from vllm.model_executor.model_loader.utils import initialize_model
+    from vllm.v1.worker.gpu.spec_decode.eagle import utils as eagle
+    from vllm.v1.worker.gpu.spec_decode.standalone_ar import speculator as standalone
+
+    def initialize(*, vllm_config, model_config=None, prefix="", **_):
+        return initialize_model(vllm_config=vllm_config, model_config=model_config, prefix=prefix)
+
+    eagle.get_model = standalone.get_model = initialize
+    if speculative.uses_draft_model():
+        runner = types.SimpleNamespace(
+            speculative_config=speculative, vllm_config=config, draft_model_config=speculative.draft_model_config
+        )
+        return standalone.StandaloneARSpeculator.load_draft_model(runner, model, set())
+    return eagle.load_eagle_model(model, config)
 
 
 def tensor_bytes(tensors):
@@ -284,7 +313,7 @@ def tensor_bytes(tensors):
     return sum(tensor.numel() * tensor.element_size() for tensor in known.values())
 
 
-def plan(config, model, pool_bytes):
+def plan(config, model, draft, pool_bytes):
     """The groups of the cache for a pool of `pool_bytes`, as the engine forms them."""
     from vllm.config import set_current_vllm_config
     from vllm.platforms import current_platform
@@ -298,6 +327,13 @@ def plan(config, model, pool_bytes):
             "parameter_bytes": tensor_bytes(model.parameters()),
             "buffer_bytes": tensor_bytes(model.buffers()),
         }
+        if draft is not None:
+            shared = {id(tensor) for tensor in [*model.parameters(), *model.buffers()]}
+            row |= {
+                "draft_class": type(draft).__name__,
+                "draft_parameter_bytes": tensor_bytes(t for t in draft.parameters() if id(t) not in shared),
+                "draft_buffer_bytes": tensor_bytes(t for t in draft.buffers() if id(t) not in shared),
+            }
         if not specs:
             return {**row, "groups": [], "kv_needed_bytes": 0}
         return {**row, **planned(config, specs, pool_bytes)}
@@ -434,13 +470,13 @@ def row_of(folder, arguments, version):
         if arguments.context:
             options["max_model_len"] = arguments.context
         try:
-            config, model = build(folder, dict(options))
+            config, model, draft = build(folder, dict(options))
         except Exception as error:
             if "max_model_len" not in str(error) or not arguments.context:
                 raise
             options.pop("max_model_len")
-            config, model = build(folder, dict(options))
-        row = plan(config, model, arguments.pool)
+            config, model, draft = build(folder, dict(options))
+        row = plan(config, model, draft, arguments.pool)
         head |= {
             "max_model_len": config.model_config.max_model_len,
             "max_num_batched_tokens": config.scheduler_config.max_num_batched_tokens,

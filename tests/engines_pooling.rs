@@ -486,6 +486,11 @@ fn only_vllm_leaves_head_out() {
 #[test]
 fn runners_that_class_lacks_are_refused() {
     let classifier = named("ms-marco-MiniLM-L6-v2").unwrap();
+    let speculation = json!({"method": "ngram", "num_speculative_tokens": 3});
+    let given = BTreeMap::from([("speculative_config".to_owned(), speculation)]);
+    let refused = prepare(("vllm", "0.33.0"), &classifier, 512, &given);
+    assert!(refused.is_err_and(|error| error.to_string().contains("takes no draft")));
+
     for (name, value, says) in [
         ("runner", "generate", "does not generate text"),
         ("runner", "draft", "known: auto, generate, pooling"),

@@ -212,13 +212,21 @@ _hf__mem__probe() {
             return 0
             ;;
         hf__subcmd__mem__subcmd__probe__subcmd__estimate)
-            opts="-h -V --file --engine --context --sequences --kv-cache-dtype --dtype --tensor-parallel --pipeline-parallel --set --on --gpus --offload --config --local --socket --timeout --json --help --version"
+            opts="-h -V --file --draft --draft-file --engine --context --sequences --kv-cache-dtype --dtype --tensor-parallel --pipeline-parallel --set --on --gpus --offload --config --local --socket --timeout --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --draft)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --draft-file)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -312,13 +320,21 @@ _hf__mem__probe() {
             return 0
             ;;
         hf__subcmd__mem__subcmd__probe__subcmd__fits)
-            opts="-h -V --file --engine --context --sequences --kv-cache-dtype --dtype --tensor-parallel --pipeline-parallel --set --on --gpus --offload --config --strict --condition --frontier --reserve --ttl --wait --holder --local --nvml --socket --timeout --json --help --version"
+            opts="-h -V --file --draft --draft-file --engine --context --sequences --kv-cache-dtype --dtype --tensor-parallel --pipeline-parallel --set --on --gpus --offload --config --strict --condition --frontier --reserve --ttl --wait --holder --local --nvml --socket --timeout --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --draft)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --draft-file)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -938,7 +954,7 @@ _hf__mem__probe() {
             return 0
             ;;
         hf__subcmd__mem__subcmd__probe__subcmd__run)
-            opts="-h -V --model --file --engine --context --sequences --kv-cache-dtype --dtype --tensor-parallel --pipeline-parallel --set --on --gpus --offload --config --wait --ttl --flags --lease --no-lease --become --tell --nvml --socket --timeout --json --local --help --version"
+            opts="-h -V --model --file --draft --draft-file --engine --context --sequences --kv-cache-dtype --dtype --tensor-parallel --pipeline-parallel --set --on --gpus --offload --config --wait --ttl --flags --lease --no-lease --become --tell --nvml --socket --timeout --json --local --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -949,6 +965,14 @@ _hf__mem__probe() {
                     return 0
                     ;;
                 --file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --draft)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --draft-file)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -8,7 +8,9 @@ use std::time::{Duration, SystemTime};
 use hf_mem_core::device::Snapshot;
 use hf_mem_core::evaluate;
 use hf_mem_core::evaluate::HostView;
+use hf_mem_core::model::Model;
 use hf_mem_core::report::problem::Reason;
+use hf_mem_core::report::question::ModelQuestion;
 use hf_mem_core::report::raw_json::RawJson;
 use hf_mem_core::report::{Answer, Problem, Question};
 use tokio::sync::watch;
@@ -22,7 +24,8 @@ use crate::devices::nvml::{Margins, NvmlOptions};
 use crate::devices::sampler::{Reading, Sampler, SamplerOptions, read_once};
 use crate::files;
 use crate::repository::{
-    HubSettings, LocalFolders, Metadata, ModelReference, Place, SourceClient, SourceSettings,
+    Described, HubSettings, LocalFolders, Metadata, ModelReference, Place, SourceClient,
+    SourceSettings,
 };
 
 /// The time limit for the driver. Without persistence mode it wakes each GPU for some seconds.
@@ -31,16 +34,27 @@ const DRIVER_DEADLINE: Duration = Duration::from_secs(30);
 /// The model folder of Ollama's system service, as its installer sets it up.
 const OLLAMA_SERVICE_FOLDER: &str = "/usr/share/ollama/.ollama/models";
 
-/// The model in question, and the client that reads it.
+/// The model in question with its draft, and the client that reads them.
 pub(super) struct Source {
     reference: ModelReference,
+    draft: Option<ModelReference>,
     client: SourceClient,
 }
 
 impl Source {
-    /// Returns the source of the command line's model, with settings from the environment.
+    /// Returns the source of the command line's model and draft, with settings from the
+    /// environment.
     pub(super) fn new(arguments: &QuestionArguments) -> Result<Self, Problem> {
-        Self::for_model(&arguments.model, arguments.options.file.as_deref())
+        let options = &arguments.options;
+        let draft = options.draft.as_deref().map(|draft| {
+            ModelReference::parse(draft, options.draft_file.as_deref(), path_exists)
+                .map_err(|error| Problem::from(error).with_draft())
+        });
+
+        Ok(Self {
+            draft: draft.transpose()?,
+            ..Self::for_model(&arguments.model, options.file.as_deref())?
+        })
     }
 
     /// Returns the source of `model`, or of one `file` of it.
@@ -52,22 +66,41 @@ impl Source {
 
         Ok(Self {
             reference,
+            draft: None,
             client: SourceClient::new(settings),
         })
     }
 
     /// Completes `question` so that the daemon can answer it.
     ///
-    /// Sets the name and revision of a Hub repository, or adds the metadata of a local model.
+    /// Sets the name and revision of a Hub repository, or adds the metadata of a local model; the
+    /// same for the draft.
     pub(super) async fn complete(&self, question: &mut Question) -> Result<(), Problem> {
-        if let Place::Hub { repo, revision } = &self.reference.place {
-            question.model.repo.clone_from(repo);
-            question.model.revision.clone_from(revision);
+        self.complete_model(&self.reference, &mut question.model)
+            .await?;
+
+        if let (Some(reference), Some(draft)) = (&self.draft, &mut question.draft) {
+            self.complete_model(reference, draft)
+                .await
+                .map_err(Problem::with_draft)?;
+        }
+
+        Ok(())
+    }
+
+    async fn complete_model(
+        &self,
+        reference: &ModelReference,
+        question: &mut ModelQuestion,
+    ) -> Result<(), Problem> {
+        if let Place::Hub { repo, revision } = &reference.place {
+            question.repo.clone_from(repo);
+            question.revision.clone_from(revision);
             return Ok(());
         }
 
-        let metadata = self.metadata().await?;
-        question.model.repo.clone_from(&metadata.identity.repo);
+        let metadata = self.read(reference).await?;
+        question.repo.clone_from(&metadata.identity.repo);
 
         let metadata = RawJson::new(&metadata).map_err(|error| {
             Problem::new(
@@ -75,25 +108,55 @@ impl Source {
                 format!("cannot serialize the model's metadata: {error}"),
             )
         })?;
-        question.model.metadata = Some(metadata);
+        question.metadata = Some(metadata);
 
         Ok(())
     }
 
     /// Reads the model's metadata with this user's access rights.
     pub(super) async fn metadata(&self) -> Result<Metadata, Problem> {
-        let auth = self.client.own_auth(&self.reference);
+        self.read(&self.reference).await
+    }
+
+    async fn read(&self, reference: &ModelReference) -> Result<Metadata, Problem> {
+        let auth = self.client.own_auth(reference);
         Ok(self
             .client
-            .read(&self.reference, &auth, SystemTime::now())
+            .read(reference, &auth, SystemTime::now())
+            .await?)
+    }
+
+    /// Reads the model and its draft, and whether one of them can have changed since.
+    async fn describe(&self) -> Result<(Arc<Model>, bool), Problem> {
+        let described = self.describe_model(&self.reference).await?;
+        let Some(reference) = &self.draft else {
+            return Ok((described.model, described.stale));
+        };
+
+        let draft = self
+            .describe_model(reference)
+            .await
+            .map_err(Problem::with_draft)?;
+        let model = Model::clone(&described.model).with_draft(draft.model);
+
+        Ok((Arc::new(model), described.stale || draft.stale))
+    }
+
+    async fn describe_model(&self, reference: &ModelReference) -> Result<Described, Problem> {
+        let auth = self.client.own_auth(reference);
+        Ok(self
+            .client
+            .describe(reference, &auth, SystemTime::now())
             .await?)
     }
 
     /// Returns this user's Hub token, which the daemon then uses instead of its own.
     pub(super) fn token(&self) -> Option<crate::api::peer::HubToken> {
-        self.client
-            .own_auth(&self.reference)
-            .token()
+        let references = [Some(&self.reference), self.draft.as_ref()];
+        references
+            .into_iter()
+            .flatten()
+            .find_map(|reference| self.client.own_auth(reference).token().cloned())
             .map(|token| crate::api::peer::HubToken::new(token.reveal()))
     }
 }
@@ -132,21 +195,15 @@ pub(super) async fn answer(
         (None, QuestionKind::Estimate) => None,
     };
 
-    let auth = source.client.own_auth(&source.reference);
-    let described = source
-        .client
-        .describe(&source.reference, &auth, SystemTime::now())
-        .await?;
+    let (model, stale) = source.describe().await?;
     let mut question = question.clone();
-    site.complete(&mut question, &described.model);
+    site.complete(&mut question, &model);
 
     let mut answer = match (kind, host_view) {
-        (QuestionKind::Fits, Some(view)) => {
-            evaluate::fits(&question, &described.model, &view, rules)
-        }
-        (_, view) => evaluate::estimate(&question, &described.model, view, rules),
+        (QuestionKind::Fits, Some(view)) => evaluate::fits(&question, &model, &view, rules),
+        (_, view) => evaluate::estimate(&question, &model, view, rules),
     }?;
-    evaluate::note_staleness(&mut answer, described.stale);
+    evaluate::note_staleness(&mut answer, stale);
 
     if let Some(warning) = site.warning {
         output::remark(&format!("warning: {warning}"));

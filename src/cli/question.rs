@@ -30,6 +30,11 @@ pub(super) fn question(model: &str, arguments: &QuestionOptions) -> Question {
             file: arguments.file.clone(),
             metadata: None,
         },
+        draft: arguments.draft.as_ref().map(|draft| ModelQuestion {
+            repo: draft.clone(),
+            file: arguments.draft_file.clone(),
+            ..ModelQuestion::default()
+        }),
         engine: EngineQuestion {
             name: engine,
             version,

@@ -162,6 +162,17 @@ impl SourceClient {
         }
     }
 
+    /// Whether both are on the same Hub; `false` if one of them is on this host's disk.
+    pub fn are_on_same_hub(&self, one: &ModelReference, other: &ModelReference) -> bool {
+        match (&one.place, &other.place) {
+            (Place::Hub { repo, .. }, Place::Hub { repo: other, .. }) => {
+                let settings = self.hub.settings();
+                settings.endpoint_for(repo).0 == settings.endpoint_for(other).0
+            }
+            _ => false,
+        }
+    }
+
     /// Returns the model that `reference` names, as `auth` may see it. `now` decides what is fresh.
     ///
     /// Local places are opened as this process. Never pass a path that a daemon's client names.

@@ -15,12 +15,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use hf_mem_core::bytes::Bytes;
 use hf_mem_core::device::Snapshot;
-use hf_mem_core::model::Model;
 
 use super::ActiveConfig;
+use super::models::{ReadModels, References};
 use crate::admission::server_limits::MAX_CACHED_ANSWER_BYTES;
 use crate::lock_ignoring_poison::lock_ignoring_poison;
-use crate::repository::ModelReference;
 use crate::server::service::SerializedAnswer;
 
 /// The most answers in the cache. Each takes some ten kilobytes, and at most
@@ -35,8 +34,8 @@ const MAX_BYTES: u64 = 8 << 20;
 /// The inputs of an answer, apart from the question.
 #[derive(Debug)]
 pub(super) struct CacheInputs {
-    pub(super) model: Arc<Model>,
-    /// Whether the model can have changed since it was read.
+    pub(super) models: ReadModels,
+    /// Whether a model can have changed since it was read.
     pub(super) stale: bool,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) claims: BTreeMap<String, Bytes>,
@@ -48,7 +47,7 @@ impl CacheInputs {
     /// are equal values.
     fn same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.snapshot, &other.snapshot)
-            && Arc::ptr_eq(&self.model, &other.model)
+            && self.models.same(&other.models)
             && Arc::ptr_eq(&self.active, &other.active)
             && self.stale == other.stale
             && self.claims == other.claims
@@ -58,35 +57,35 @@ impl CacheInputs {
 /// An answer and its inputs.
 #[derive(Debug)]
 pub(super) struct CachedAnswer {
-    reference: ModelReference,
+    references: References,
     inputs: CacheInputs,
     answer: SerializedAnswer,
-    /// The memory of the answer and its model.
+    /// The memory of the answer and its models.
     bytes: u64,
 }
 
 impl CachedAnswer {
     pub(super) fn new(
-        reference: ModelReference,
+        references: References,
         inputs: CacheInputs,
         answer: SerializedAnswer,
     ) -> Self {
         let bytes = inputs
-            .model
+            .models
             .heap_bytes()
             .saturating_add(answer.json().len() as u64);
 
         Self {
-            reference,
+            references,
             inputs,
             answer,
             bytes,
         }
     }
 
-    /// The model of the question.
-    pub(super) fn reference(&self) -> &ModelReference {
-        &self.reference
+    /// The models of the question.
+    pub(super) fn references(&self) -> &References {
+        &self.references
     }
 
     /// Returns the answer if it also follows from `inputs`.
@@ -142,7 +141,9 @@ impl std::fmt::Debug for AnswerCache {
 
 #[cfg(test)]
 mod tests {
-    use hf_mem_core::report::Answer;
+    use hf_mem_core::model::Model;
+    use hf_mem_core::report::question::ModelQuestion;
+    use hf_mem_core::report::{Answer, Question};
 
     use super::*;
     use crate::config::Config;
@@ -150,6 +151,7 @@ mod tests {
     /// The inputs of one answer, of which a test replaces one.
     struct Fixture {
         model: Arc<Model>,
+        draft: Arc<Model>,
         snapshot: Arc<Snapshot>,
         active: Arc<ActiveConfig>,
     }
@@ -158,6 +160,7 @@ mod tests {
         fn new() -> Self {
             Self {
                 model: model(),
+                draft: model(),
                 snapshot: snapshot(),
                 active: active(),
             }
@@ -165,7 +168,10 @@ mod tests {
 
         fn inputs(&self) -> CacheInputs {
             CacheInputs {
-                model: Arc::clone(&self.model),
+                models: ReadModels {
+                    model: Arc::clone(&self.model),
+                    draft: Some(Arc::clone(&self.draft)),
+                },
                 stale: false,
                 snapshot: Arc::clone(&self.snapshot),
                 claims: BTreeMap::new(),
@@ -204,12 +210,19 @@ mod tests {
     }
 
     fn answer(inputs: CacheInputs, message: &str) -> CachedAnswer {
-        let reference = ModelReference::parse("a/b", None, |_| false).unwrap();
+        let question = Question {
+            model: ModelQuestion {
+                repo: "a/b".to_owned(),
+                ..ModelQuestion::default()
+            },
+            ..Question::default()
+        };
+        let references = References::of_question(&question).unwrap();
         let answer = SerializedAnswer::new(&Answer {
             message: message.to_owned(),
             ..Answer::default()
         });
-        CachedAnswer::new(reference, inputs, answer)
+        CachedAnswer::new(references, inputs, answer)
     }
 
     #[test]
@@ -221,7 +234,6 @@ mod tests {
         assert!(cache.find(b"a question ").is_none(), "another question");
 
         let cached = cache.find(b"a question").unwrap();
-        assert_eq!(cached.reference().name(), "a/b");
         let json = cached.answer_for(&fixture.inputs()).unwrap().json().clone();
         assert!(json.windows(6).any(|part| part == b"cached"));
 
@@ -244,7 +256,30 @@ mod tests {
             (
                 "a model that was read again",
                 CacheInputs {
-                    model: model(),
+                    models: ReadModels {
+                        model: model(),
+                        ..fixture.inputs().models
+                    },
+                    ..fixture.inputs()
+                },
+            ),
+            (
+                "a draft that was read again",
+                CacheInputs {
+                    models: ReadModels {
+                        draft: Some(model()),
+                        ..fixture.inputs().models
+                    },
+                    ..fixture.inputs()
+                },
+            ),
+            (
+                "no draft",
+                CacheInputs {
+                    models: ReadModels {
+                        draft: None,
+                        ..fixture.inputs().models
+                    },
                     ..fixture.inputs()
                 },
             ),

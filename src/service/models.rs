@@ -1,5 +1,6 @@
 //! Models for callers: assembled from sent metadata, or read from the Hub as the caller may see it.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -8,10 +9,10 @@ use hf_mem_core::bytes::Bytes;
 use hf_mem_core::model::Model;
 use hf_mem_core::model::bounded_json::ParsedSize;
 use hf_mem_core::model::metadata;
-use hf_mem_core::report::Problem;
 use hf_mem_core::report::problem::Reason;
 use hf_mem_core::report::question::ModelQuestion;
 use hf_mem_core::report::raw_json::RawJson;
+use hf_mem_core::report::{Problem, Question};
 
 use super::health::PartTrouble;
 use super::hub_settings;
@@ -45,13 +46,91 @@ pub struct Models {
     no_cache: Option<String>,
 }
 
+/// The models that one question was answered from, as they were read.
+#[derive(Clone, Debug)]
+pub(super) struct ReadModels {
+    pub(super) model: Arc<Model>,
+    pub(super) draft: Option<Arc<Model>>,
+}
+
+impl ReadModels {
+    /// Returns whether both are the same objects.
+    pub(super) fn same(&self, other: &Self) -> bool {
+        let same_draft = match (&self.draft, &other.draft) {
+            (Some(draft), Some(other)) => Arc::ptr_eq(draft, other),
+            (None, None) => true,
+            _ => false,
+        };
+
+        same_draft && Arc::ptr_eq(&self.model, &other.model)
+    }
+
+    /// Returns an estimate of the models' bytes in memory.
+    pub(super) fn heap_bytes(&self) -> u64 {
+        let draft = self.draft.as_ref().map_or(0, |draft| draft.heap_bytes());
+        self.model.heap_bytes().saturating_add(draft)
+    }
+}
+
+/// The names of a question's models.
+#[derive(Clone, Debug)]
+pub(super) struct References {
+    model: ModelReference,
+    draft: Option<ModelReference>,
+}
+
+impl References {
+    /// Parses the names in `question`, as [`reference`] does.
+    pub(super) fn of_question(question: &Question) -> Result<Self, Problem> {
+        let draft = question.draft.as_ref();
+
+        Ok(Self {
+            model: reference("model", &question.model)?,
+            draft: draft.map(|draft| reference("draft", draft)).transpose()?,
+        })
+    }
+}
+
 /// A model as one caller may see it.
 pub(super) struct FoundModel {
+    /// The model, with its draft if the question names one.
     pub(super) model: Arc<Model>,
-    /// Whether the model can have changed since it was read.
+    /// The models as they were read.
+    pub(super) read: ReadModels,
+    /// Whether the model or its draft can have changed since it was read.
     pub(super) stale: bool,
     /// Where it was found.
     pub(super) cache: CacheResult,
+}
+
+impl FoundModel {
+    fn new(model: Arc<Model>, stale: bool, cache: CacheResult) -> Self {
+        let read = ReadModels {
+            model: Arc::clone(&model),
+            draft: None,
+        };
+
+        Self {
+            model,
+            read,
+            stale,
+            cache,
+        }
+    }
+
+    /// Returns this model with `draft` to propose its tokens.
+    pub(super) fn with_draft(self, draft: Self) -> Self {
+        let with_draft = Model::clone(&self.model).with_draft(Arc::clone(&draft.model));
+        Self {
+            model: Arc::new(with_draft),
+            read: ReadModels {
+                model: self.read.model,
+                draft: Some(draft.model),
+            },
+            stale: self.stale || draft.stale,
+            cache: self.cache,
+        }
+    }
 }
 
 impl Models {
@@ -81,15 +160,16 @@ impl Models {
         })
     }
 
-    /// Returns the model that `question` names, as `caller` may see it.
+    /// Returns the model that `question`, the question's `field`, names, as `caller` may see it.
     ///
     /// The daemon never opens a path that a caller names.
     pub(super) async fn find(
         &self,
         caller: &Caller,
+        field: &str,
         question: &ModelQuestion,
     ) -> Result<FoundModel, Problem> {
-        let reference = reference(question)?;
+        let reference = reference(field, question)?;
         let auth = self.auth(caller, &reference).await;
         let (now, uid) = (SystemTime::now(), caller.peer.uid);
 
@@ -118,15 +198,67 @@ impl Models {
             Origin::Hub => CacheResult::Miss,
         };
 
-        Ok(FoundModel {
-            model: described.model,
-            stale: described.stale,
-            cache,
+        Ok(FoundModel::new(described.model, described.stale, cache))
+    }
+
+    /// As [`Models::find`] for a model and its draft, but only if they are in memory and need no
+    /// revalidation.
+    pub(super) async fn in_memory(
+        &self,
+        caller: &Caller,
+        references: &References,
+    ) -> Option<(ReadModels, bool)> {
+        let found = self.model_in_memory(caller, &references.model).await?;
+        let Some(reference) = &references.draft else {
+            return Some((found.read, found.stale));
+        };
+
+        let draft_caller = self.draft_caller(caller, references);
+        let draft = self.model_in_memory(&draft_caller, reference).await?;
+        let read = ReadModels {
+            model: found.model,
+            draft: Some(draft.model),
+        };
+
+        Some((read, found.stale || draft.stale))
+    }
+
+    /// Returns `caller` as the reader of the draft in `references`.
+    ///
+    /// The caller's token goes only to the Hub that it is for: that of the model.
+    fn draft_caller<'a>(&self, caller: &'a Caller, references: &References) -> Cow<'a, Caller> {
+        let is_for_draft = references
+            .draft
+            .as_ref()
+            .is_none_or(|draft| self.client.are_on_same_hub(&references.model, draft));
+        if is_for_draft || caller.token.is_none() {
+            return Cow::Borrowed(caller);
+        }
+
+        Cow::Owned(Caller {
+            token: None,
+            ..caller.clone()
         })
     }
 
-    /// As [`Models::find`], but only if the model is in memory and needs no revalidation.
-    pub(super) async fn in_memory(
+    /// Returns the draft of `question`, which `draft` names, as `caller` may see it.
+    pub(super) async fn find_draft(
+        &self,
+        caller: &Caller,
+        question: &Question,
+        draft: &ModelQuestion,
+    ) -> Result<FoundModel, Problem> {
+        // A token that comes with a model's metadata can only be for the draft.
+        if question.model.metadata.is_some() {
+            return self.find(caller, "draft", draft).await;
+        }
+
+        let references = References::of_question(question)?;
+        let caller = self.draft_caller(caller, &references);
+        self.find(&caller, "draft", draft).await
+    }
+
+    async fn model_in_memory(
         &self,
         caller: &Caller,
         reference: &ModelReference,
@@ -143,11 +275,11 @@ impl Models {
     ) -> Option<FoundModel> {
         let described = self.client.describe_cached(reference, auth, now)?;
 
-        Some(FoundModel {
-            model: described.model,
-            stale: described.stale,
-            cache: CacheResult::Memory,
-        })
+        Some(FoundModel::new(
+            described.model,
+            described.stale,
+            CacheResult::Memory,
+        ))
     }
 
     /// Returns the Hubs that do not answer: the endpoint, the cause, and how long ago.
@@ -212,18 +344,19 @@ impl Models {
     }
 }
 
-/// Assembles a model from metadata that a client read and sent.
-pub(super) fn sent(metadata: &RawJson) -> Result<FoundModel, Problem> {
-    let model = Arc::new(metadata::assemble(&parse_metadata(metadata)?)?);
-    Ok(FoundModel {
-        model,
-        stale: false,
-        cache: CacheResult::Sent,
-    })
+/// Assembles a model from metadata that a client read and sent in the question's `field`.
+pub(super) fn sent(field: &str, metadata: &RawJson) -> Result<FoundModel, Problem> {
+    let model = Arc::new(metadata::assemble(&parse_metadata(field, metadata)?)?);
+
+    Ok(FoundModel::new(model, false, CacheResult::Sent))
 }
 
 /// Parses sent metadata. The assembly of the model checks its records again.
-fn parse_metadata(sent: &RawJson) -> Result<Metadata, Problem> {
+fn parse_metadata(field: &str, sent: &RawJson) -> Result<Metadata, Problem> {
+    let bad_metadata = |why: &dyn std::fmt::Display| {
+        Problem::new(Reason::Usage, format!("{field}.metadata: {why}"))
+    };
+
     // Counted before it is built: JSON that is short as text can be large in memory.
     let size: ParsedSize = sent.read().map_err(|error| bad_metadata(&error))?;
     size.within_bounds().map_err(|error| bad_metadata(&error))?;
@@ -239,12 +372,9 @@ fn parse_metadata(sent: &RawJson) -> Result<Metadata, Problem> {
     Ok(metadata)
 }
 
-fn bad_metadata(why: &dyn std::fmt::Display) -> Problem {
-    Problem::new(Reason::Usage, format!("model.metadata: {why}"))
-}
-
-/// Parses the name of a repository. It rejects anything that could be read as a path.
-pub(super) fn reference(question: &ModelQuestion) -> Result<ModelReference, Problem> {
+/// Parses the name of a repository in the question's `field`. It rejects anything that could be
+/// read as a path.
+fn reference(field: &str, question: &ModelQuestion) -> Result<ModelReference, Problem> {
     let text = match &question.revision {
         Some(revision) => format!("{}@{revision}", question.repo),
         None => question.repo.clone(),
@@ -255,12 +385,12 @@ pub(super) fn reference(question: &ModelQuestion) -> Result<ModelReference, Prob
         Place::Hub { .. } => Ok(reference),
         _ => Err(Problem::new(
             Reason::Usage,
-            format!("model.repo: {text:?} is not the name of a repository"),
+            format!("{field}.repo: {text:?} is not the name of a repository"),
         )
-        .hint(
+        .hint(format!(
             "the daemon opens no path for a client; for a local model, send its metadata in \
-             model.metadata",
-        )),
+             {field}.metadata"
+        ))),
     }
 }
 
@@ -308,7 +438,7 @@ mod tests {
             token: None,
             request_id: String::new(),
         };
-        models.find(&caller, &question).await.map(drop)
+        models.find(&caller, "model", &question).await.map(drop)
     }
 
     #[tokio::test]
@@ -346,7 +476,7 @@ mod tests {
             "gguf": null, "hub_totals": null, "gated": false,
             "evidence": {"kind": "every_header"}, "doubts": []
         });
-        parse_metadata(&RawJson::new(&sent).unwrap()).map(drop)
+        parse_metadata("model", &RawJson::new(&sent).unwrap()).map(drop)
     }
 
     #[test]

@@ -9,11 +9,12 @@ use hf_mem_core::device::Snapshot;
 use hf_mem_core::evaluate;
 use hf_mem_core::evaluate::HostView;
 use hf_mem_core::report::problem::Reason;
+use hf_mem_core::report::raw_json::RawJson;
 use hf_mem_core::report::{Answer, Problem, Question, TogetherAnswer};
 use tracing::{Instrument as _, debug_span};
 
 use super::answer_cache::{CacheInputs, CachedAnswer};
-use super::models::FoundModel;
+use super::models::{FoundModel, References};
 use super::stages::log_stage;
 use super::{ActiveConfig, HostService, build, models};
 use crate::api::peer::Caller;
@@ -37,7 +38,8 @@ impl HostService {
             return Ok(None);
         };
 
-        let Some(found) = self.models.in_memory(caller, cached.reference()).await else {
+        let in_memory = self.models.in_memory(caller, cached.references()).await;
+        let Some((models, stale)) = in_memory else {
             return Ok(None);
         };
 
@@ -45,8 +47,8 @@ impl HostService {
         let (snapshot, claims) = self.reading().await?;
 
         let inputs = CacheInputs {
-            model: found.model,
-            stale: found.stale,
+            models,
+            stale,
             snapshot,
             claims,
             active,
@@ -54,7 +56,7 @@ impl HostService {
 
         let answer = cached.answer_for(&inputs);
         if answer.is_some() {
-            self.metrics.model_lookup(found.cache);
+            self.metrics.model_lookup(CacheResult::Memory);
         }
 
         Ok(answer)
@@ -71,7 +73,7 @@ impl HostService {
         evaluate::check_engine(&question, &active.rules)?;
         let found = self.model(&caller, &question).await?;
         let question = Self::complete(&active, question, &found);
-        if question.gpus.is_some() || question.model.metadata.is_some() {
+        if question.gpus.is_some() || sends_metadata(&question) {
             let slot = self.plan_pool.slot(caller.peer.uid).await?;
             let host = self.host_view(&active, &question).await?;
             let metrics = Arc::clone(&self.metrics);
@@ -88,7 +90,7 @@ impl HostService {
         }
 
         let cache_key = match body {
-            Some(body) => Some((body, models::reference(&question.model)?)),
+            Some(body) => Some((body, References::of_question(&question)?)),
             None => None,
         };
 
@@ -96,7 +98,7 @@ impl HostService {
         let metrics = Arc::clone(&self.metrics);
 
         let inputs = CacheInputs {
-            model: Arc::clone(&found.model),
+            models: found.read.clone(),
             stale: found.stale,
             snapshot,
             claims,
@@ -109,8 +111,8 @@ impl HostService {
             None => plan_answer()?,
         };
 
-        if let Some((body, reference)) = cache_key {
-            let cached = CachedAnswer::new(reference, inputs, planned.clone());
+        if let Some((body, references)) = cache_key {
+            let cached = CachedAnswer::new(references, inputs, planned.clone());
             self.answer_cache.insert(&body, cached);
         }
 
@@ -193,26 +195,56 @@ impl HostService {
         self.plan_pool.run(caller.peer.uid, plan_need).await
     }
 
-    /// Finds the model of `question`, or assembles it from the metadata in the question.
+    /// Finds the model of `question` and its draft.
     pub(super) async fn model(
         &self,
         caller: &Caller,
         question: &Question,
     ) -> Result<FoundModel, Problem> {
-        let started = Instant::now();
-        let span = debug_span!("model", repo = question.model.repo);
-
-        let find = async {
-            match question.model.metadata.clone() {
-                Some(metadata) => {
-                    self.plan_pool
-                        .run(caller.peer.uid, move || models::sent(&metadata))
-                        .await
-                }
-                None => self.models.find(caller, &question.model).await,
+        let model = &question.model;
+        let find_model = async {
+            match model.metadata.clone() {
+                Some(metadata) => self.assemble(caller, "model", metadata).await,
+                None => self.models.find(caller, "model", model).await,
             }
         };
 
+        let found = self.observed(&model.repo, find_model).await?;
+        let Some(draft) = &question.draft else {
+            return Ok(found);
+        };
+
+        let find_draft = async {
+            match draft.metadata.clone() {
+                Some(metadata) => self.assemble(caller, "draft", metadata).await,
+                None => self.models.find_draft(caller, question, draft).await,
+            }
+        };
+
+        let draft = self.observed(&draft.repo, find_draft).await;
+        Ok(found.with_draft(draft.map_err(Problem::with_draft)?))
+    }
+
+    /// Assembles the model of the metadata that the question's `field` holds.
+    async fn assemble(
+        &self,
+        caller: &Caller,
+        field: &'static str,
+        metadata: RawJson,
+    ) -> Result<FoundModel, Problem> {
+        self.plan_pool
+            .run(caller.peer.uid, move || models::sent(field, &metadata))
+            .await
+    }
+
+    /// Awaits `find`, which finds the model `repo`, and records how long it took and where it was.
+    async fn observed(
+        &self,
+        repo: &str,
+        find: impl Future<Output = Result<FoundModel, Problem>>,
+    ) -> Result<FoundModel, Problem> {
+        let started = Instant::now();
+        let span = debug_span!("model", repo);
         let found = find.instrument(span).await;
         let elapsed = started.elapsed();
         log_stage("model", elapsed, &found, |found| found.cache.word());
@@ -292,6 +324,16 @@ impl HostService {
 
         self.check_health_on_error(read.instrument(debug_span!("devices")).await)
     }
+}
+
+/// Whether the client sent the metadata of a model.
+fn sends_metadata(question: &Question) -> bool {
+    let draft_metadata = question
+        .draft
+        .as_ref()
+        .and_then(|draft| draft.metadata.as_ref());
+
+    question.model.metadata.is_some() || draft_metadata.is_some()
 }
 
 /// Rejects a batch whose planning would take too long.

@@ -6,6 +6,7 @@ mod answers;
 mod configurations;
 mod daemon;
 mod daemon_process;
+mod drafts;
 mod engine_parameters;
 mod engine_versions;
 mod failures;

@@ -30,6 +30,17 @@ pub struct QuestionOptions {
     /// Use one file of the repository, by its name or quantization (Q4_K_M).
     #[arg(long, value_name = "FILE|QUANT", help_heading = MODEL_HEADING)]
     pub file: Option<String>,
+    /// Draft model, which proposes tokens for MODEL to check: named as MODEL is.
+    #[arg(long, value_name = "MODEL", help_heading = MODEL_HEADING)]
+    pub draft: Option<String>,
+    /// Use one file of the draft's repository, by its name or quantization.
+    #[arg(
+        long,
+        value_name = "FILE|QUANT",
+        requires = "draft",
+        help_heading = MODEL_HEADING
+    )]
+    pub draft_file: Option<String>,
     /// Engine that runs the model: vllm, sglang, llama.cpp, ollama, transformers, diffusers or
     /// reference, with an optional version (vllm@0.19).
     #[arg(long, value_name = "NAME[@VERSION]", help_heading = MODEL_HEADING)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use hf_mem_core::report::bounded::MAX_PARTS;
 use hf_mem_core::report::lease::Holder;
 use hf_mem_core::report::problem::Reason;
-use hf_mem_core::report::question::ContextQuestion;
+use hf_mem_core::report::question::{ContextQuestion, ModelQuestion};
 use hf_mem_core::report::{Problem, Question};
 use serde_json::Value;
 
@@ -31,20 +31,18 @@ pub(super) fn question(question: Question) -> Result<Question, Problem> {
 
     let Question {
         model,
+        draft,
         workload,
         constraints,
         gpus,
         ..
     } = &question;
 
-    length("model.repo", Some(&model.repo), 1..=u64::MAX)?;
-    length(
-        "model.revision",
-        model.revision.as_ref(),
-        1..=MAX_REVISION_BYTES,
-    )?;
+    model_names("model", model)?;
+    if let Some(draft) = draft {
+        model_names("draft", draft)?;
+    }
 
-    length("model.file", model.file.as_ref(), 1..=MAX_FILE_BYTES)?;
     length("gpus", gpus.as_ref(), 1..=u64::MAX)?;
 
     number(
@@ -66,12 +64,31 @@ pub(super) fn question(question: Question) -> Result<Question, Problem> {
         1..=u64::MAX,
     )?;
 
+    Ok(question)
+}
+
+/// Rejects empty or overlong names in `field`, the question's model or draft.
+fn model_names(field: &str, model: &ModelQuestion) -> Result<(), Problem> {
+    let repo = format!("{field}.repo");
+    length(&repo, Some(&model.repo), 1..=u64::MAX)?;
+
+    length(
+        &format!("{field}.revision"),
+        model.revision.as_ref(),
+        1..=MAX_REVISION_BYTES,
+    )?;
+    length(
+        &format!("{field}.file"),
+        model.file.as_ref(),
+        1..=MAX_FILE_BYTES,
+    )?;
+
     // Without metadata this is a repository, whose name is checked where it is read.
     if model.metadata.is_some() {
-        reject_control_characters("model.repo", &model.repo)?;
+        reject_control_characters(&repo, &model.repo)?;
     }
 
-    Ok(question)
+    Ok(())
 }
 
 /// Counts the devices and parameters of `question` with all their values. Parsing already bounds

@@ -151,6 +151,13 @@ impl Problem {
         self.hint = Some(hint.into());
         self
     }
+
+    /// Says that the question's draft has this problem, not its model.
+    #[must_use]
+    pub fn with_draft(mut self) -> Self {
+        self.detail = format!("the draft: {}", self.detail);
+        self
+    }
 }
 
 impl std::fmt::Display for Problem {

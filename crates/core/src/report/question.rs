@@ -18,6 +18,10 @@ use crate::engines::EngineVersion;
 pub struct Question {
     /// The model.
     pub model: ModelQuestion,
+    /// The draft model that proposes tokens for the model to check.
+    // Left out if absent, because earlier daemons reject a field that they do not know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draft: Option<ModelQuestion>,
     /// The engine; the default for the model's format if absent.
     #[serde(default)]
     pub engine: EngineQuestion,
@@ -36,7 +40,7 @@ pub struct Question {
     pub frontier: bool,
 }
 
-/// The model of a question.
+/// The model or the draft of a question.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]

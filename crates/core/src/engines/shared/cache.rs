@@ -6,7 +6,7 @@ use super::dtype::KvDtype;
 use super::shard_size::padded_groups;
 use crate::bytes::Bytes;
 use crate::model::Architecture;
-use crate::model::architecture::{Attention, LatentAttention, Mixer, Recurrent, Span};
+use crate::model::architecture::{Attention, LatentAttention, Layer, Mixer, Recurrent, Span};
 
 /// A kind of cache; layers with equal kinds are counted together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +33,11 @@ impl CacheLayers {
     /// `drafts` layers of its next-token predictor follow, equal to its last layer. Layers without
     /// a cache (encoders, shared caches) are ignored.
     pub fn new(architecture: &Architecture, drafts: u32) -> Self {
+        Self::with_draft(architecture, drafts, &[])
+    }
+
+    /// As [`CacheLayers::new`], with the layers of a `draft` after them.
+    pub fn with_draft(architecture: &Architecture, drafts: u32, draft: &[Layer]) -> Self {
         let mut layers = Self {
             kinds: Vec::new(),
             before: Vec::new(),
@@ -43,7 +48,8 @@ impl CacheLayers {
             .last()
             .into_iter()
             .flat_map(|last| std::iter::repeat_n(last, drafts as usize));
-        for (index, layer) in architecture.layers.iter().chain(predictor).enumerate() {
+        let all = architecture.layers.iter().chain(predictor).chain(draft);
+        for (index, layer) in all.enumerate() {
             for before in &mut layers.before {
                 before.push(before.last().copied().unwrap_or(0));
             }

@@ -30,8 +30,11 @@ impl VllmPrepared<'_> {
             + self.delta_scan(held, tensor);
         let (sampler, sampler_high) = if self.samples(split, rank) {
             (
-                self.sampler(constants.sampler_bytes_per_logit),
-                self.sampler(constants.sampler_bytes_per_logit_high),
+                self.sampler(constants.sampler_bytes_per_logit, 1),
+                self.sampler(
+                    constants.sampler_bytes_per_logit_high,
+                    self.settings.speculative_tokens().saturating_add(1),
+                ),
             )
         } else {
             (Bytes::ZERO, Bytes::ZERO)
@@ -102,11 +105,13 @@ impl VllmPrepared<'_> {
     }
 
     /// Logits and the sampler's copies of them, and the hidden states they come from.
-    fn sampler(&self, bytes_per_logit: Ratio) -> Bytes {
+    ///
+    /// A step that checks proposed tokens can have `rows` rows of logits for each sequence.
+    fn sampler(&self, bytes_per_logit: Ratio, rows: u64) -> Bytes {
         let settings = &self.settings;
         let (element, tokens) = (settings.compute.bytes(), settings.batched_tokens);
         let logits = Bytes::product([
-            settings.max_sequences.min(tokens),
+            settings.max_sequences.saturating_mul(rows).min(tokens),
             self.architecture.vocab_size,
         ]);
 

@@ -3,9 +3,10 @@
 use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 
-use super::VllmPrepared;
 use super::cache::{CachePages, PageRules};
 use super::checkpoints::CheckpointRules;
+use super::draft::Draft;
+use super::{VllmPrepared, own_predictors};
 use crate::bytes::Bytes;
 use crate::engines::shared::cache::{CacheKind, CacheLayers, state_elements, token_bytes};
 use crate::engines::shared::dtype::KvDtype;
@@ -79,7 +80,7 @@ impl VllmPrepared<'_> {
                 &self.architecture.model_type,
                 settings.capability,
             ),
-            speculative: settings.speculative_tokens,
+            speculative: settings.speculative_tokens(),
             in_flight: settings.batched_tokens.saturating_mul(batches),
             context_parallel: settings.context_parallel,
             tensor: u64::from(split.tensor.max(1)),
@@ -141,7 +142,7 @@ impl VllmPrepared<'_> {
     pub(super) fn cached_layers(&self, split: &Split, rank: usize) -> Range<u32> {
         let (_, range) = split.stage_of(rank);
         if split.is_last_stage(rank) {
-            range.start..range.end.saturating_add(self.drafts())
+            range.start..range.end.saturating_add(self.layers_behind())
         } else {
             range
         }
@@ -149,11 +150,13 @@ impl VllmPrepared<'_> {
 
     /// Layers of the model's next-token predictor, which vLLM loads for speculative decoding only.
     pub(super) fn drafts(&self) -> u32 {
-        if self.settings.speculative_tokens > 0 {
-            self.architecture.mtp_layers
-        } else {
-            0
-        }
+        own_predictors(&self.settings, self.architecture)
+    }
+
+    /// Layers behind the model's: those of its predictor and of its draft.
+    fn layers_behind(&self) -> u32 {
+        let draft = self.draft.as_ref().map_or(0, Draft::layer_count);
+        self.drafts().saturating_add(draft)
     }
 
     /// Bytes of tokens and of states that `rank` holds for `workload`.
@@ -205,7 +208,8 @@ impl VllmPrepared<'_> {
 
     /// Cache bytes of one more token over all layers, unsharded.
     pub(super) fn token_bytes(&self) -> Bytes {
-        let all = 0..self.architecture.layer_count();
+        let draft = self.draft.as_ref().map_or(0, Draft::layer_count);
+        let all = 0..self.architecture.layer_count().saturating_add(draft);
         let kinds = self.layers.kinds();
         let compressed = kinds.iter().any(
             |kind| matches!(kind, CacheKind::Latent(latent) if latent.compress_ratio.is_some()),
@@ -259,7 +263,8 @@ impl VllmPrepared<'_> {
 
         for (index, kind) in self.layers.kinds().iter().enumerate() {
             if let CacheKind::State(state) = kind {
-                let (conv, recurrent) = state_elements(state, 1, self.settings.speculative_tokens);
+                let (conv, recurrent) =
+                    state_elements(state, 1, self.settings.speculative_tokens());
                 let each =
                     conv * self.settings.compute.bytes() + recurrent * self.settings.state_bytes;
                 sum += each * self.layers.layers(index, &all);

@@ -1,9 +1,9 @@
 //! Flags for asked parameters that change the figures, which the server must therefore get too.
 
-use serde_json::json;
-
+use super::speculation::Speculation;
 use crate::engines::EngineError;
 use crate::engines::shared::parameters::Parameters;
+use crate::model::Model;
 
 /// Switches, each with the value that needs no flag; `None` if every value needs one.
 const SWITCHES: [(&str, Option<bool>); 3] = [
@@ -13,7 +13,11 @@ const SWITCHES: [(&str, Option<bool>); 3] = [
 ];
 
 /// Returns the flags that no other field of the settings represents.
-pub(super) fn flags(given: &Parameters) -> Result<Vec<String>, EngineError> {
+pub(super) fn flags(
+    given: &Parameters,
+    speculation: Option<Speculation>,
+    draft: Option<&Model>,
+) -> Result<Vec<String>, EngineError> {
     let mut flags = Vec::new();
 
     for (name, default) in SWITCHES {
@@ -43,11 +47,8 @@ pub(super) fn flags(given: &Parameters) -> Result<Vec<String>, EngineError> {
         flags.extend(["--limit-mm-per-prompt".to_owned(), limits]);
     }
 
-    if let Some(tokens) = given
-        .count("num_speculative_tokens")?
-        .filter(|tokens| *tokens > 0)
-    {
-        let config = json!({"method": "mtp", "num_speculative_tokens": tokens}).to_string();
+    if let Some(speculation) = speculation {
+        let config = speculation.config(draft).to_string();
         flags.extend(["--speculative-config".to_owned(), config]);
     }
 

@@ -33,6 +33,21 @@ impl VllmPrepared<'_> {
             check_context_parallel(self.architecture, tensor, parallel)?;
         }
 
+        if let Some(draft) = &self.draft {
+            draft.check_split(split)?;
+        }
+
+        let asked = self
+            .settings
+            .speculation
+            .and_then(|speculation| speculation.draft_tensor);
+        if let Some(degree) = asked.filter(|degree| *degree != tensor) {
+            return illegal(format!(
+                "draft_tensor_parallel_size {degree} is not the tensor parallelism {tensor} of the \
+                 model, at which the draft is counted"
+            ));
+        }
+
         check_tensor_parallel(
             self.architecture,
             tensor,

@@ -14,6 +14,7 @@ pub mod checkpoints;
 mod compressed;
 mod constants;
 pub mod device_support;
+mod draft;
 mod dtypes;
 mod flags;
 mod launch;
@@ -28,6 +29,7 @@ mod prepared;
 mod refusal;
 mod rope_rows;
 mod settings;
+mod speculation;
 mod start_up_log;
 mod state_mode;
 mod step_limits;
@@ -39,20 +41,22 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 use cache::CachePages;
 use constants::Constants;
+use draft::Draft;
 pub use loadable::serves;
 use loadable::{check_model, check_online_method};
 use refusal::{ENGINE, unsupported};
 use serde_json::Value;
 use settings::VllmSettings;
+use speculation::SpeculationMethod;
 pub use start_up_log::StartUpLog;
 pub use state_mode::StateMode;
 
 use super::lora::{AdapterMemory, WithAdapter};
-use super::profile::{Profile, ProfileError, Profiles};
+use super::profile::{ProfileError, Profiles};
 use super::shared::cache::CacheLayers;
 use super::shared::layer_kinds::LayerKinds;
 use super::shared::weights::{Classes, WeightTable};
-use super::{Engine, EngineError, EngineRequest, PreparedEngine, companions};
+use super::{AskedWorkload, Engine, EngineError, EngineRequest, PreparedEngine, architectures};
 use crate::device::DeviceFacts;
 use crate::model::architecture::Architecture;
 use crate::model::{Adapter, Model};
@@ -98,7 +102,7 @@ impl Vllm {
             None => Constants::read(profile).map_err(|error| profile_error(&error))?,
         };
 
-        VllmPrepared::new(request, profile, constants)
+        VllmPrepared::new(request.model, request, &profile.name, constants)
     }
 }
 
@@ -156,14 +160,10 @@ impl Engine for Vllm {
     fn prepare_with_draft<'a>(
         &self,
         request: &EngineRequest<'a>,
-        _draft: &'a Model,
+        draft: &'a Model,
     ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
-        // A refusal of the model itself comes first.
-        Engine::prepare(self, request)?;
-        Err(companions::no_draft(
-            ENGINE,
-            "drafts are not counted for vLLM: ask for the model without one",
-        ))
+        let prepared = Self::prepare(self, request)?;
+        Ok(Box::new(prepared.with_draft(request, draft)?))
     }
 }
 
@@ -230,6 +230,8 @@ pub struct VllmPrepared<'a> {
     kinds: LayerKinds<'a>,
     classes: Classes<'a>,
     details: ComponentDetails,
+    /// The draft that proposes the model's tokens, if the request names one.
+    draft: Option<Draft<'a>>,
     /// Weights by tensor degree and expert parallelism.
     weights: Mutex<BTreeMap<(u32, bool), Arc<WeightTable>>>,
     /// Pages by tensor degree and number of stages.
@@ -242,11 +244,11 @@ impl<'a> VllmPrepared<'a> {
         reason = "the value is stored, not only read"
     )]
     fn new(
-        request: &EngineRequest<'a>,
-        profile: &Profile,
+        model: &'a Model,
+        request: &EngineRequest<'_>,
+        profile: &str,
         constants: Constants,
     ) -> Result<Self, EngineError> {
-        let model = request.model;
         check_model(model, request.version)?;
         check_online_method(request)?;
 
@@ -255,11 +257,7 @@ impl<'a> VllmPrepared<'a> {
             .as_ref()
             .map_err(|why| unsupported(why.to_string()))?;
         let settings = VllmSettings::resolve(request, architecture, &constants)?;
-        let drafts = if settings.speculative_tokens > 0 {
-            architecture.mtp_layers
-        } else {
-            0
-        };
+        let drafts = own_predictors(&settings, architecture);
 
         Ok(Self {
             classes: Classes::new(
@@ -270,14 +268,93 @@ impl<'a> VllmPrepared<'a> {
             details: ComponentDetails::new(model, &settings),
             model,
             architecture,
-            profile: profile.name.clone(),
+            profile: profile.to_owned(),
             constants,
+            draft: None,
             settings,
             layers: CacheLayers::new(architecture, drafts),
             kinds: LayerKinds::new(&architecture.layers),
             weights: Mutex::default(),
             pages: Mutex::default(),
         })
+    }
+
+    /// Adds `draft`, which runs with the settings of this model.
+    fn with_draft(
+        mut self,
+        request: &EngineRequest<'_>,
+        draft: &'a Model,
+    ) -> Result<Self, EngineError> {
+        let Some(speculation) = self.settings.speculation else {
+            return Err(unsupported("a draft is named without speculative decoding"));
+        };
+
+        let settings = &self.settings;
+        let mut parameters = BTreeMap::from([
+            ("dtype".to_owned(), settings.compute.name().into()),
+            ("max_num_seqs".to_owned(), settings.max_sequences.into()),
+            (
+                "max_num_batched_tokens".to_owned(),
+                settings.batched_tokens.into(),
+            ),
+            ("enforce_eager".to_owned(), settings.eager.into()),
+        ]);
+        if let Some(block) = settings.block_tokens {
+            parameters.insert("block_size".to_owned(), block.into());
+        }
+
+        let draft_request = EngineRequest {
+            model: draft,
+            version: request.version,
+            parameters: &parameters,
+            asked: AskedWorkload {
+                kv_cache_dtype: Some(settings.kv_name.clone()),
+                dtype: None,
+                context: None,
+                sequences: request.asked.sequences,
+            },
+            devices: request.devices,
+        };
+
+        let prepared = Self::new(draft, &draft_request, &self.profile, self.constants);
+        let prepared = prepared.map_err(|error| named_draft(draft, error))?;
+        // The tables of a release hold the classes that serve a model, not EAGLE's heads.
+        if speculation.method == SpeculationMethod::DraftModel {
+            let found = architectures::check(ENGINE, request.version, prepared.architecture);
+            let warning = found.map_err(|error| named_draft(draft, error))?;
+            self.settings.assumptions.extend(warning);
+        }
+
+        let joined = Draft::new(prepared, &self, speculation)?;
+        self.layers = CacheLayers::with_draft(
+            self.architecture,
+            self.drafts(),
+            &joined.prepared().architecture.layers,
+        );
+        self.details.cache.push_str(", with those of the draft");
+        self.draft = Some(joined);
+
+        Ok(self)
+    }
+}
+
+/// Layers of the model's own predictor that speculative decoding loads.
+fn own_predictors(settings: &VllmSettings, architecture: &Architecture) -> u32 {
+    match settings.speculation {
+        Some(speculation) if speculation.method == SpeculationMethod::OwnLayers => {
+            architecture.mtp_layers
+        }
+        _ => 0,
+    }
+}
+
+/// Says that `error` is about the draft.
+fn named_draft(draft: &Model, error: EngineError) -> EngineError {
+    match error {
+        EngineError::Unsupported { why, .. } => {
+            unsupported(format!("the draft {}: {why}", draft.identity.repo))
+        }
+        other => unsupported(format!("the draft {}: {other}", draft.identity.repo)),
     }
 }
 

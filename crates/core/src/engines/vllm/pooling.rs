@@ -40,6 +40,19 @@ pub(super) fn task(given: &Parameters, architecture: &Architecture) -> Result<Ta
     }
 }
 
+/// Refuses speculative decoding for a model that pools: it decodes nothing.
+pub(super) fn check_speculation(
+    given: &Parameters,
+    task: Task,
+    speculates: bool,
+) -> Result<(), EngineError> {
+    if speculates && matches!(task, Task::Encode | Task::Pool) {
+        return Err(refuse(given, "a model that pools takes no draft"));
+    }
+
+    Ok(())
+}
+
 fn runner(given: &Parameters) -> Result<Use, EngineError> {
     match given.word("runner")? {
         None | Some("auto") => Ok(Use::AsMade),

@@ -25,7 +25,7 @@ impl VllmPrepared<'_> {
         split: &Split,
         rank: usize,
         device: &DeviceFacts,
-    ) -> Result<[(ComponentName, Interval); 6], EngineError> {
+    ) -> Result<[(ComponentName, Interval); 7], EngineError> {
         if self.model.inventory.classes.is_empty() {
             return Err(unsupported(
                 "no tensor of the weights is known, so their size is unknown",
@@ -44,10 +44,27 @@ impl VllmPrepared<'_> {
             .library_growth(split)
             .plus(self.persistent(split, rank));
 
+        let mut activations = self.activations(split, rank);
+        let mut graphs = self.graphs(split, rank, device);
+        let mut draft_parts = Interval::default();
+        let mut runtime = runtime;
+
+        if let Some(draft) = self.draft.as_ref().filter(|_| split.is_last_stage(rank)) {
+            draft_parts = draft.weights(split);
+            if draft_parts.likely.overflowed() {
+                return Err(EngineError::Overflow { what: "weights" });
+            }
+
+            runtime = runtime.plus(draft.buffers());
+            activations = with_run_of_draft(activations, draft.activations(split));
+            graphs = with_graphs_of_draft(graphs, draft.graphs(split, device));
+        }
+
         Ok([
             (ComponentName::Weights, weights),
-            (ComponentName::Activations, self.activations(split, rank)),
-            (ComponentName::Graphs, self.graphs(split, rank, device)),
+            (ComponentName::Weights, draft_parts),
+            (ComponentName::Activations, activations),
+            (ComponentName::Graphs, graphs),
             (ComponentName::Communication, communication),
             (ComponentName::Runtime, runtime),
             (ComponentName::Context, self.context(device)),
@@ -80,6 +97,28 @@ impl VllmPrepared<'_> {
 
         Err(reason)
     }
+}
+
+/// The peak of the model's run and of the draft's, one after the other.
+///
+/// At most the first still holds its tensors when the second begins.
+fn with_run_of_draft(model: Interval, draft: Interval) -> Interval {
+    Interval::new(
+        model.low,
+        model.likely.max(draft.likely),
+        model.high + draft.high,
+    )
+}
+
+/// The model's graphs with the draft's.
+///
+/// A step of the model checks all proposed tokens, so its graphs can be as large again.
+fn with_graphs_of_draft(model: Interval, draft: Interval) -> Interval {
+    Interval::new(
+        model.low,
+        model.likely + draft.likely,
+        model.high * 2 + draft.high,
+    )
 }
 
 impl PreparedEngine for VllmPrepared<'_> {
@@ -119,6 +158,15 @@ impl PreparedEngine for VllmPrepared<'_> {
             all.push(format!(
                 "API server defaults for this GPU: max_num_batched_tokens {}, max_num_seqs {}",
                 settings.batched_tokens, settings.max_sequences
+            ));
+        }
+
+        if let Some(draft) = &self.draft {
+            all.push(format!(
+                "the draft {} proposes {} tokens a step; its run, graphs and buffers are not in any \
+                 start-up log, so their intervals hold those of both models",
+                draft.model().identity.repo,
+                settings.speculative_tokens()
             ));
         }
 
@@ -176,8 +224,12 @@ impl PreparedEngine for VllmPrepared<'_> {
         rank: usize,
         device: &DeviceFacts,
     ) -> Result<Vec<Component>, EngineError> {
-        let sources: [(Basis, &str); 6] = [
+        let draft_weights = self.draft.as_ref().map_or_else(String::new, |draft| {
+            format!("the draft {}", draft.model().identity.repo)
+        });
+        let sources: [(Basis, &str); 7] = [
             (Basis::Formula, &self.details.weights),
+            (Basis::Formula, &draft_weights),
             (Basis::Calibrated, &self.details.activations),
             (Basis::Calibrated, "piecewise and full capture sizes"),
             (

@@ -10,6 +10,7 @@ use super::flags::flags;
 use super::pooling;
 use super::refusal::{ENGINE, unsupported};
 use super::rope_rows::rope_rows;
+use super::speculation::Speculation;
 use super::state_mode::{StateMode, state_mode};
 use super::step_limits::{GpuClass, StepLimits};
 use super::workload::workload;
@@ -62,7 +63,8 @@ pub(super) struct VllmSettings {
     pub(super) lora: Option<(u64, u64)>,
     pub(super) online: Option<Online>,
     pub(super) online_name: Option<String>,
-    pub(super) speculative_tokens: u64,
+    /// Speculative decoding, if it is on.
+    pub(super) speculation: Option<Speculation>,
     pub(super) hybrid_manager: bool,
     /// [`CHUNKED_WITH_MANAGER`] as asked.
     pub(super) chunked_windows: Option<bool>,
@@ -111,7 +113,9 @@ impl VllmSettings {
         let state_bytes = state_bytes(&given, architecture, compute)?;
         let online_name = given.word("quantization")?.map(str::to_owned);
         let online = online_quantization(&given, architecture, online_name.as_deref())?;
-        let speculative_tokens = speculative_tokens(&given, architecture)?;
+        let draft = request.model.draft.as_deref();
+        let speculation = Speculation::read(&given, request.version, architecture, draft)?;
+        pooling::check_speculation(&given, task, speculation.is_some())?;
         let asked_share = asked_share(&given, constants)?;
         let lora = lora(&given, request.model.adapter.is_some())?;
 
@@ -144,7 +148,7 @@ impl VllmSettings {
             lora,
             online,
             online_name,
-            speculative_tokens,
+            speculation,
             hybrid_manager,
             chunked_windows,
             rope: rope_rows(architecture, request.version, constants),
@@ -152,9 +156,14 @@ impl VllmSettings {
             capability: gpu.capability,
             huge: gpu.huge,
             assumptions,
-            flags: flags(&given)?,
+            flags: flags(&given, speculation, draft)?,
             given: given_names(request, &given),
         })
+    }
+
+    /// Tokens that a step proposes; 0 without speculative decoding.
+    pub(super) fn speculative_tokens(&self) -> u64 {
+        self.speculation.map_or(0, |speculation| speculation.tokens)
     }
 
     /// The parameters that entered the figures, for the answer.
@@ -195,6 +204,10 @@ impl VllmSettings {
 
         if self.context_parallel > 1 {
             report.insert("decode_context_parallel_size", json!(self.context_parallel));
+        }
+
+        if let Some(speculation) = self.speculation {
+            report.insert("num_speculative_tokens", json!(speculation.tokens));
         }
 
         report
@@ -246,19 +259,6 @@ fn online_quantization(
     }
 
     Ok(online.filter(|_| checkpoint.is_none()))
-}
-
-fn speculative_tokens(given: &Parameters, architecture: &Architecture) -> Result<u64, EngineError> {
-    let tokens = given.count("num_speculative_tokens")?.unwrap_or(0);
-    if tokens > 0 && architecture.mtp_layers == 0 {
-        return Err(given.bad(
-            "num_speculative_tokens",
-            "the model has no prediction layers of its own, and a draft model's weights and cache \
-             are not counted; ask for the draft model as a second model",
-        ));
-    }
-
-    Ok(tokens)
 }
 
 /// The share that the request asks for, in millionths.

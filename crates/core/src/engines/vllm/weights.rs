@@ -25,6 +25,15 @@ impl VllmPrepared<'_> {
         let absorbed = table.absorbed(split, rank);
         whole.low = whole.low.less(absorbed).unwrap_or(Bytes::OVERFLOW);
 
+        let (shared, certain) = self.shared_by_predictor(split, rank);
+        if shared > Bytes::ZERO {
+            let less = |bytes: Bytes| bytes.less(shared).unwrap_or(Bytes::OVERFLOW);
+            whole.low = less(whole.low);
+            if certain {
+                whole = Interval::new(whole.low, less(whole.likely), less(whole.high));
+            }
+        }
+
         // Only decoder layers can stay on the host: embeddings and the head cannot
         // (`maybe_offload_to_cpu`).
         let offloaded =
@@ -46,6 +55,40 @@ impl VllmPrepared<'_> {
         (tensors + heads.more)
             .less(heads.less)
             .unwrap_or(Bytes::OVERFLOW)
+    }
+
+    /// Stored bytes of a predictor's own embedding and output head on `rank`, and whether the
+    /// predictor certainly takes the model's instead.
+    fn shared_by_predictor(&self, split: &Split, rank: usize) -> (Bytes, bool) {
+        let certain = match self.settings.speculation {
+            Some(speculation) if self.drafts() > 0 => speculation.shares_vocabulary,
+            _ => return (Bytes::ZERO, false),
+        };
+        if !split.is_last_stage(rank) {
+            return (Bytes::ZERO, false);
+        }
+
+        let layers = self.architecture.layer_count();
+        let predictor = layers..layers.saturating_add(self.drafts());
+        let shared = self
+            .model
+            .inventory
+            .classes
+            .iter()
+            .filter(|class| is_predictor_vocabulary(&class.pattern))
+            .map(|class| {
+                let rows = class.shape.first().copied().unwrap_or(0);
+                let padded = rows
+                    .div_ceil(VOCABULARY_STEP)
+                    .saturating_mul(VOCABULARY_STEP);
+                let width = class.elements_each() / rows.max(1);
+                let own = padded.div_ceil(u64::from(split.tensor.max(1)));
+                Bytes::product([own, width, self.settings.compute.bytes()])
+                    * class.count_in(&predictor)
+            })
+            .sum();
+
+        (shared, certain)
     }
 
     /// The interval around `likely`: tensors and tables are exact, but FP4 layouts and towers
@@ -161,4 +204,11 @@ impl VllmPrepared<'_> {
             },
         })
     }
+}
+
+/// Whether a tensor is the embedding or the output head that a predictor's layer stores.
+fn is_predictor_vocabulary(pattern: &str) -> bool {
+    pattern.contains("layers.*.")
+        && (pattern.ends_with(".embed_tokens.weight")
+            || pattern.ends_with(".shared_head.head.weight"))
 }

@@ -195,7 +195,9 @@ fn check_every_layer_stored(
 
     let has_only_embeddings = decoder.is_empty()
         && tensors.classes.iter().all(|class| class.layers.is_empty())
-        && root_names(tensors).any(|name| name.ends_with("embed_tokens.weight"));
+        && root_names(tensors).any(|name| name.ends_with("embed_tokens.weight"))
+        // The only layer of an EAGLE-3 head has no number.
+        && !root_names(tensors).any(|name| name.starts_with("midlayer."));
     if decoder.is_empty() && !has_only_embeddings {
         return Ok(());
     }
