@@ -32,7 +32,7 @@ const ROLLS_BACK: [&str; 7] = [
 #[derive(Debug)]
 pub(crate) enum Draft<'a> {
     /// The model's next-token layers.
-    NextToken(NextTokenDraft),
+    NextToken(Box<NextTokenDraft>),
     /// A second model.
     Model(Box<DraftModel<'a>>),
 }
@@ -97,7 +97,7 @@ impl<'a> LlamaCppPrepared<'a> {
             }
             (None, true, false) => {
                 let draft = NextTokenDraft::new(self)?;
-                Ok(Some(Draft::NextToken(draft)))
+                Ok(Some(Draft::NextToken(Box::new(draft))))
             }
             (None, false, false) => Ok(None),
         }

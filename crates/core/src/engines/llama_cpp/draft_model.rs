@@ -24,13 +24,13 @@ const VOCABULARY_DIFFERENCE: u64 = 128;
 #[derive(Debug)]
 pub(crate) struct DraftModel<'a> {
     prepared: LlamaCppPrepared<'a>,
-    /// Layers on the host that the model's split does not count, of the model that it drafts for.
     target: TargetLayers,
 }
 
 /// The layers of the model that is drafted for, as `-ts` counts them.
 #[derive(Clone, Copy, Debug)]
 struct TargetLayers {
+    /// Those that are on the host whatever the split.
     on_host: u32,
     all: u32,
 }
@@ -133,11 +133,9 @@ impl<'a> DraftModel<'a> {
 }
 
 /// Marks a component as the draft's.
-fn mark(part: Component) -> Component {
-    Component {
-        detail: format!("draft: {}", part.detail),
-        ..part
-    }
+fn mark(mut part: Component) -> Component {
+    part.detail.insert_str(0, "draft: ");
+    part
 }
 
 /// The draft's parameters: the model's, except those that name a draft's own.
