@@ -160,24 +160,73 @@ static void print_parts(const std::vector<llama_memory_breakdown_data> & bytes) 
     print_part(bytes.back());
 }
 
-// Prints what a draft context over the model's own next-token layers adds. Its weights are the model's
-// (common/speculative.cpp: common_speculative_init_result).
-static void print_draft(llama_model * model, llama_context * target, llama_context_params params) {
-    params.ctx_type      = LLAMA_CONTEXT_TYPE_MTP;
-    params.ctx_other     = target;
-    params.n_ctx         = llama_n_ctx(target);
-    params.n_rs_seq      = 0;
-    params.n_outputs_max = params.n_seq_max;
-    params.type_k        = GGML_TYPE_F16;
-    params.type_v        = GGML_TYPE_F16;
+// What drafts: the model's own next-token layers, or a second model.
+struct draft_settings {
+    std::string type;
+    std::string path;
+    int         drafted  = 3;
+    int         layers   = -1;
+    int         n_ubatch = 0;
+    ggml_type   type_k   = GGML_TYPE_F16;
+    ggml_type   type_v   = GGML_TYPE_F16;
 
-    llama_context * draft = llama_init_from_model(model, params);
-    if (!draft) {
+    bool drafts() const { return type != "none"; }
+    bool next_token() const { return type == "draft-mtp"; }
+};
+
+static draft_settings take_draft(settings_map & settings) {
+    draft_settings draft;
+    draft.path     = take(settings, "draft", "");
+    draft.type     = take(settings, "spec_type", draft.path.empty() ? "none" : "draft-simple");
+    draft.drafted  = take_number(settings, "spec_draft_n_max", 3);
+    draft.layers   = take_number(settings, "spec_draft_ngl", -1);
+    draft.n_ubatch = take_number(settings, "spec_draft_n_ubatch", 0);
+    draft.type_k   = type_named(take(settings, "spec_draft_type_k", "f16"));
+    draft.type_v   = type_named(take(settings, "spec_draft_type_v", "f16"));
+    if (draft.drafts() && !draft.next_token() && draft.type != "draft-simple") {
+        throw std::invalid_argument("unknown kind of a draft: " + draft.type);
+    }
+    if (draft.drafts() && draft.next_token() != draft.path.empty()) {
+        throw std::invalid_argument("draft-mtp takes no second file, draft-simple needs one");
+    }
+    return draft;
+}
+
+// Samples on the device, as the server's drafts by next-token layers do
+// (common/speculative.cpp: common_speculative_impl_draft_mtp).
+static void sample_on_device(llama_context * context) {
+    for (uint32_t sequence = 0; sequence < llama_n_seq_max(context); sequence++) {
+        llama_sampler * chain = llama_sampler_chain_init(llama_sampler_chain_default_params());
+        llama_sampler_chain_add(chain, llama_sampler_init_top_k(10));
+        llama_set_sampler(context, sequence, chain);
+    }
+}
+
+// The context that drafts (common/speculative.cpp: common_speculative_init_result).
+static llama_context * draft_context(
+        llama_model * model, llama_context * target, llama_context_params params, const draft_settings & draft) {
+    params.ctx_type              = draft.next_token() ? LLAMA_CONTEXT_TYPE_MTP : LLAMA_CONTEXT_TYPE_DEFAULT;
+    params.ctx_other             = target;
+    params.n_ctx                 = llama_n_ctx(target);
+    params.n_rs_seq              = 0;
+    params.n_outputs_max         = params.n_seq_max;
+    params.n_outputs_max_per_seq = 1;
+    params.n_ubatch              = draft.n_ubatch > 0 ? draft.n_ubatch : params.n_ubatch;
+    params.type_k                = draft.type_k;
+    params.type_v                = draft.type_v;
+
+    llama_context * context = llama_init_from_model(model, params);
+    if (!context) {
         throw std::runtime_error("llama.cpp does not create the draft context");
     }
-    auto bytes = bytes_of(model, draft);
+    return context;
+}
+
+// Prints what a draft adds; the weights of next-token layers are the model's.
+static void print_draft(const llama_model * model, const llama_context * context, const draft_settings & draft) {
+    auto bytes = bytes_of(model, context);
     for (auto & part : bytes) {
-        part.model = 0;
+        part.model = draft.next_token() ? 0 : part.model;
     }
     printf(", \"draft\": {");
     print_parts(bytes);
@@ -219,15 +268,14 @@ static void run(const char * path, settings_map settings) {
     devices.free_bytes         = devices.total_bytes;
     register_simulated_devices(devices);
 
-    const bool           drafts           = take(settings, "spec_type", "none") == "draft-mtp";
-    const int            drafted          = take_number(settings, "spec_draft_n_max", 3);
+    const draft_settings draft            = take_draft(settings);
     llama_model_params   model_settings   = model_params(settings, split);
     llama_context_params context_settings = context_params(settings);
-    if (drafts) {
+    if (draft.drafts()) {
         // common/common.h: need_n_rs_seq; common/speculative.cpp: common_speculative_get_output_limits.
-        model_settings.load_mtp        = true;
-        context_settings.n_rs_seq      = drafted;
-        context_settings.n_outputs_max = context_settings.n_seq_max * (1 + drafted);
+        model_settings.load_mtp        = draft.next_token();
+        context_settings.n_rs_seq      = draft.next_token() ? draft.drafted : 0;
+        context_settings.n_outputs_max = std::min(context_settings.n_batch, context_settings.n_seq_max * (1 + draft.drafted));
     }
     if (!settings.empty()) {
         throw std::invalid_argument("unknown setting: " + settings.begin()->first);
@@ -242,12 +290,33 @@ static void run(const char * path, settings_map settings) {
         throw std::runtime_error("llama.cpp does not create the context");
     }
 
+    llama_model *   draft_model   = model;
+    llama_context * draft_reserve = nullptr;
+    if (!draft.path.empty()) {
+        model_settings.n_gpu_layers = draft.layers;
+        draft_model = llama_model_load_from_file(draft.path.c_str(), model_settings);
+        if (!draft_model) {
+            throw std::runtime_error("llama.cpp does not load the draft model");
+        }
+    }
+    if (draft.drafts()) {
+        draft_reserve = draft_context(draft_model, context, context_settings, draft);
+    }
+    if (draft.next_token()) {
+        // The server reserves both graphs again, with these outputs.
+        sample_on_device(draft_reserve);
+        llama_set_embeddings_nextn(context, true, false);
+        llama_set_embeddings_nextn(draft_reserve, true, true);
+        context->sched_reserve();
+        draft_reserve->sched_reserve();
+    }
+
     printf("{");
     print_parts(bytes_of(model, context));
     printf(", \"context_tokens\": %u, \"flash_attention\": %s", llama_n_ctx(context),
         context->get_cparams().flash_attn ? "true" : "false");
-    if (drafts) {
-        print_draft(model, context, context_settings);
+    if (draft.drafts()) {
+        print_draft(draft_model, draft_reserve, draft);
     }
     printf("}\n");
 }

@@ -42,11 +42,12 @@ def reason(done):
     return lines[-1] if lines else f"ended with status {done.returncode}"
 
 
-def row_of(arguments, model, settings):
-    """The row of one model with these settings."""
+def row_of(arguments, model, draft, settings):
+    """The row of one model with these settings, and with a draft model or None."""
     command = [arguments.planner, model.path]
     command += [f"compute_capability={round(float(arguments.capability) * 100)}", f"memory={arguments.memory}"]
     command += ["trace=1"] if arguments.trace else []
+    command += [f"draft={draft.path}"] if draft else []
     command += [f"{name}={value}" for name, value in settings.items()]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "GGML_NO_BACKTRACE": "1"})
     if arguments.trace:
@@ -59,6 +60,8 @@ def row_of(arguments, model, settings):
         "build": arguments.build,
         "settings": settings,
     }
+    if draft:
+        row["draft_model"] = draft.name
     if done.returncode == 2:
         sys.exit(reason(done))
     if done.returncode != 0:
@@ -91,6 +94,7 @@ def main():
     parser = argparse.ArgumentParser(prog="referees/llama_cpp", description=__doc__.splitlines()[0])
     parser.add_argument("file", nargs="+", type=pathlib.Path, help="a GGUF file, or its header (.gguf.gz)")
     parser.add_argument("--set", type=pair, action="append", default=[], help="a setting, NAME=VALUE")
+    parser.add_argument("--draft", type=pathlib.Path, help="a GGUF file, or its header, that drafts for each model")
     parser.add_argument("--like", help="rows in JSON: repeat their settings for the files that bear their models' names")
     parser.add_argument("--file-bytes", type=int, help="size of the whole file; default: where its last tensor ends")
     parser.add_argument("--capability", default="8.9", help="compute capability of the devices")
@@ -100,11 +104,12 @@ def main():
     parser.add_argument("--build", required=True, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
 
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory() as second:
         paths = arguments.file
         models = [Model(arguments.planner, path, arguments.file_bytes, pathlib.Path(scratch)) for path in paths]
+        draft = arguments.draft and Model(arguments.planner, arguments.draft, None, pathlib.Path(second))
         for model, settings in asked_settings(arguments, models):
-            print(json.dumps(row_of(arguments, model, settings)), flush=True)
+            print(json.dumps(row_of(arguments, model, draft, settings)), flush=True)
 
 
 if __name__ == "__main__":

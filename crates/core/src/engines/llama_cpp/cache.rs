@@ -21,6 +21,8 @@ pub(crate) struct Layout {
     pub(crate) streams: u64,
     /// Slots.
     pub(crate) slots: u64,
+    /// Copies of each slot's states: one, and one for each drafted token if states roll back.
+    pub(crate) snapshots: u64,
     /// Tokens of a micro-batch.
     pub(crate) ubatch: u64,
     /// Whether windowed layers cache the whole context.
@@ -147,10 +149,10 @@ impl Layout {
         cells + rotation(largest_rotation(keys)) + rotation(largest_rotation(index))
     }
 
-    /// Bytes of one layer's states, one for each slot; always F32.
+    /// Bytes of one layer's states, one or more for each slot; always F32.
     pub(crate) fn states(&self, mixer: &Mixer) -> Bytes {
         match mixer {
-            Mixer::Recurrent(recurrent) => state(recurrent) * self.slots,
+            Mixer::Recurrent(recurrent) => state(recurrent) * self.slots * self.snapshots,
             _ => Bytes::ZERO,
         }
     }

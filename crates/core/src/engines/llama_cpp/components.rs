@@ -15,17 +15,7 @@ impl LlamaCppPrepared<'_> {
         rank: usize,
         device: &DeviceFacts,
     ) -> Vec<Component> {
-        let (stage, output, host) = self.stage(split, rank);
-        let weights = self.weights.on_stage(&stage, output, host);
-        let behind = if output { " and the output layer" } else { "" };
-        let detail = format!("layers {}..{}{behind}, as stored", stage.start, stage.end);
-
-        let mut components = vec![Component::exact(
-            ComponentName::Weights,
-            weights,
-            Basis::Exact,
-            detail,
-        )];
+        let mut components = vec![self.stage_weights(split, rank)];
 
         if rank == 0
             && !self.parameters.no_mmproj_offload
@@ -66,8 +56,19 @@ impl LlamaCppPrepared<'_> {
             Basis::Calibrated,
             detail,
         ));
+        components.extend(self.fixed_draft(split, rank, device));
 
         components
+    }
+
+    /// The weights on the device of `rank`.
+    pub(super) fn stage_weights(&self, split: &Split, rank: usize) -> Component {
+        let (stage, output, host) = self.stage(split, rank);
+        let weights = self.weights.on_stage(&stage, output, host);
+        let behind = if output { " and the output layer" } else { "" };
+        let detail = format!("layers {}..{}{behind}, as stored", stage.start, stage.end);
+
+        Component::exact(ComponentName::Weights, weights, Basis::Exact, detail)
     }
 
     /// The components that `workload` adds: cache, states and compute buffer.
@@ -101,7 +102,8 @@ impl LlamaCppPrepared<'_> {
             }
 
             if states > Bytes::ZERO {
-                let detail = format!("{} states of F32", layout.slots);
+                let count = layout.slots.saturating_mul(layout.snapshots);
+                let detail = format!("{count} states of F32");
                 components.push(Component::exact(
                     ComponentName::State,
                     states,
@@ -132,6 +134,7 @@ impl LlamaCppPrepared<'_> {
             Basis::Formula,
             detail,
         ));
+        components.extend(self.variable_draft(split, rank, workload));
 
         components
     }
@@ -191,6 +194,7 @@ impl LlamaCppPrepared<'_> {
             Basis::Formula,
             detail,
         ));
+        components.extend(self.host_draft(split, workload));
 
         components
     }

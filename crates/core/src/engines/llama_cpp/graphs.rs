@@ -25,7 +25,7 @@ impl LlamaCppPrepared<'_> {
     /// Rows of logits that a graph reserves.
     fn output_rows(&self, layout: Layout) -> u64 {
         let rows = if self.profile.outputs_for_slots_only {
-            layout.slots
+            layout.slots.saturating_mul(self.outputs_per_sequence())
         } else {
             layout.ubatch
         };
@@ -77,6 +77,11 @@ impl LlamaCppPrepared<'_> {
             is_pipeline: stages > 1 && self.is_on_devices(host),
             is_first: device.is_first,
             input: self.input,
+            kept_rows: if self.parameters.draft.next_token {
+                2
+            } else {
+                0
+            },
             copied: self.weights.largest_on_host(host, output_on_device),
             on_host,
             host_blocks: self.blocks(&(0..host.layers.max(host.experts).min(self.layers))),

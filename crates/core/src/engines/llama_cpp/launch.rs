@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
+use super::draft::Draft;
 use super::flash_kernels::AttentionMode;
 use super::prepared::LlamaCppPrepared;
-use super::split::on_host;
+use super::split::{on_host, shares};
 use crate::engines::{Launch, LaunchPlan, Offload};
 use crate::model::{Dtype, Identity};
 
@@ -45,6 +46,21 @@ fn source(identity: &Identity) -> Option<Vec<String>> {
     })
 }
 
+/// Arguments for the draft's file; `None` if it is in another program's folder.
+fn draft_source(prepared: &LlamaCppPrepared<'_>) -> Option<Vec<String>> {
+    let Some(Draft::Model(draft)) = &prepared.draft else {
+        return Some(Vec::new());
+    };
+
+    let arguments = source(draft.prepared().identity())?;
+    let renamed = arguments.into_iter().map(|argument| match &*argument {
+        "-m" | "-hff" => "-md".to_owned(),
+        "-hf" => "-hfd".to_owned(),
+        _ => argument,
+    });
+    Some(renamed.collect())
+}
+
 /// The switches that follow from the parameters.
 fn switches(prepared: &LlamaCppPrepared<'_>) -> impl Iterator<Item = &'static str> {
     let parameters = &prepared.parameters;
@@ -62,25 +78,19 @@ fn switches(prepared: &LlamaCppPrepared<'_>) -> impl Iterator<Item = &'static st
         .map(|(_, name)| name)
 }
 
-/// The layers on the device of each stage, as `-ts` takes them; `all` counts every layer.
+/// The layers on the device of each stage, as `-ts` takes them.
 fn tensor_split(stages: &[Range<u32>], host_layers: u32, all: u32) -> String {
-    let counts = stages.iter().enumerate().map(|(index, stage)| {
-        let start = stage.start.max(host_layers);
-        let end = if index + 1 == stages.len() {
-            all
-        } else {
-            stage.end
-        };
-        end.saturating_sub(start).to_string()
-    });
-
-    counts.collect::<Vec<_>>().join(",")
+    let counts = shares(stages, host_layers, all).into_iter();
+    counts
+        .map(|count| count.to_string())
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 /// Environment and arguments for `plan`.
 pub(crate) fn launch(prepared: &LlamaCppPrepared<'_>, plan: &LaunchPlan<'_>) -> Launch {
     let takes = vec![None; plan.devices.len()];
-    let Some(source) = source(prepared.identity()) else {
+    let Some(source) = source(prepared.identity()).zip(draft_source(prepared)) else {
         return Launch {
             takes,
             ..Launch::default()
@@ -88,7 +98,8 @@ pub(crate) fn launch(prepared: &LlamaCppPrepared<'_>, plan: &LaunchPlan<'_>) -> 
     };
 
     let mut args = vec!["llama-server".to_owned()];
-    args.extend(source);
+    args.extend(source.0);
+    args.extend(source.1);
     let mut add_flag = |name: &str, value: String| args.extend([name.to_owned(), value]);
     let effective = prepared.effective();
     add_flag("-c", effective.total_context(plan.workload).to_string());
@@ -115,10 +126,7 @@ pub(crate) fn launch(prepared: &LlamaCppPrepared<'_>, plan: &LaunchPlan<'_>) -> 
     }
 
     let host = on_host(plan.split, prepared.always_on_host());
-    let all = prepared
-        .layers()
-        .saturating_add(prepared.next_token_layers())
-        .saturating_add(1);
+    let all = prepared.all_layers();
     add_flag("-ngl", all.saturating_sub(host.layers).to_string());
 
     if plan.split.stages.len() > 1 {
@@ -149,6 +157,10 @@ pub(crate) fn launch(prepared: &LlamaCppPrepared<'_>, plan: &LaunchPlan<'_>) -> 
     }
     if let Some(mib) = prepared.parameters.cache_ram {
         add_flag("--cache-ram", mib.to_string());
+    }
+
+    for (name, value) in prepared.parameters.draft.flags() {
+        add_flag(&name, value);
     }
 
     // `--fit` must not change the planned values.

@@ -10,9 +10,13 @@ mod cache;
 mod components;
 mod compute;
 mod distinct_layers;
+mod draft;
+mod draft_model;
+mod draft_parameters;
 mod flash_kernels;
 mod graphs;
 mod launch;
+mod next_token;
 mod parameters;
 mod prepared;
 mod prepared_engine;
@@ -29,7 +33,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Engine, EngineError, EngineRequest, PreparedEngine, companions, lora};
+use super::{Engine, EngineError, EngineRequest, PreparedEngine, lora};
 use crate::device::DeviceFacts;
 use crate::model::{Adapter, Model};
 
@@ -89,13 +93,14 @@ impl Engine for LlamaCpp {
     fn prepare_with_draft<'a>(
         &self,
         request: &EngineRequest<'a>,
-        _draft: &'a Model,
+        draft: &'a Model,
     ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
-        // A refusal of the model itself comes first.
-        Engine::prepare(self, request)?;
-        Err(companions::no_draft(
-            parameters::ENGINE,
-            "drafts are not counted for llama.cpp: ask for the model without one",
-        ))
+        Ok(Box::new(LlamaCppPrepared::with_draft(
+            request.model,
+            Some(draft),
+            request.version,
+            request.parameters,
+            &request.asked,
+        )?))
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::draft_parameters::DraftParameters;
 use crate::engines::shared::parameter_names::ParameterList;
 use crate::engines::{EngineError, EngineVersion};
 use crate::model::Dtype;
@@ -52,6 +53,7 @@ pub(crate) struct LlamaParameters {
     pub(crate) fit_target: Option<u64>,
     /// MiB of host memory for saved prompts.
     pub(crate) cache_ram: Option<u64>,
+    pub(crate) draft: DraftParameters,
 }
 
 /// The dtype of a cache type of llama.cpp (`common/arg.cpp`, `kv_cache_types`).
@@ -70,7 +72,7 @@ pub(crate) fn cache_type(name: &str) -> Option<Dtype> {
     })
 }
 
-fn bad(name: &str, value: &Value, why: impl Into<String>) -> EngineError {
+pub(super) fn bad(name: &str, value: &Value, why: impl Into<String>) -> EngineError {
     EngineError::BadParameter {
         engine: ENGINE,
         name: name.to_owned(),
@@ -79,7 +81,7 @@ fn bad(name: &str, value: &Value, why: impl Into<String>) -> EngineError {
     }
 }
 
-fn not_counted(name: &str, value: &Value, why: &str) -> EngineError {
+pub(super) fn not_counted(name: &str, value: &Value, why: &str) -> EngineError {
     let (name, value, why) = (name.to_owned(), value.to_string(), why.to_owned());
     EngineError::UnsupportedParameter {
         engine: ENGINE,
@@ -92,7 +94,7 @@ fn not_counted(name: &str, value: &Value, why: &str) -> EngineError {
 /// llama-server's default of `cache_ram` (`common/common.h`).
 const MAX_SAVED_PROMPTS_MIB: u64 = 8192;
 
-fn whole(name: &str, value: &Value) -> Result<u64, EngineError> {
+pub(super) fn whole(name: &str, value: &Value) -> Result<u64, EngineError> {
     let number = value
         .as_u64()
         .or_else(|| value.as_str().and_then(|text| text.trim().parse().ok()));
@@ -127,7 +129,7 @@ fn saved_prompts(name: &str, value: &Value) -> Result<u64, EngineError> {
     })
 }
 
-fn small(name: &str, value: &Value) -> Result<u32, EngineError> {
+pub(super) fn small(name: &str, value: &Value) -> Result<u32, EngineError> {
     u32::try_from(whole(name, value)?).map_err(|_| bad(name, value, "too large"))
 }
 
@@ -138,7 +140,7 @@ fn positive(name: &str, value: &Value) -> Result<u64, EngineError> {
     }
 }
 
-fn truth(name: &str, value: &Value) -> Result<bool, EngineError> {
+pub(super) fn truth(name: &str, value: &Value) -> Result<bool, EngineError> {
     match value {
         Value::Bool(truth) => Ok(*truth),
         Value::Number(number) if number.as_u64() == Some(1) => Ok(true),
@@ -152,7 +154,7 @@ fn truth(name: &str, value: &Value) -> Result<bool, EngineError> {
     }
 }
 
-fn dtype(name: &str, value: &Value) -> Result<Dtype, EngineError> {
+pub(super) fn dtype(name: &str, value: &Value) -> Result<Dtype, EngineError> {
     let known = "f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0, iq4_nl";
     value
         .as_str()
@@ -211,6 +213,10 @@ pub(crate) fn read(
 }
 
 fn set(all: &mut LlamaParameters, name: &str, value: &Value) -> Result<(), EngineError> {
+    if all.draft.set(name, value)? {
+        return Ok(());
+    }
+
     match name {
         "n_ctx" => {
             let tokens = whole(name, value)?;
@@ -334,6 +340,7 @@ mod tests {
                 json!("layer"),
                 json!("on"),
                 json!("x.gguf"),
+                json!("draft-mtp"),
             ];
             assert!(
                 values
@@ -348,7 +355,7 @@ mod tests {
     fn uncounted_names_are_unsupported() {
         for (name, value, says) in [
             ("ot", json!("exps=CPU"), "n_cpu_moe"),
-            ("model-draft", json!("x.gguf"), "second model"),
+            ("model-draft", json!("x.gguf"), "as the model's draft"),
             ("lora", json!("x.gguf"), "adapter"),
             ("rpc", json!("host:1"), "other hosts"),
         ] {

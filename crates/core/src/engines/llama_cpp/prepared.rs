@@ -8,6 +8,8 @@ use serde_json::Value;
 use super::blocks::InputPath;
 use super::cache::{self, Layout};
 use super::distinct_layers::{CountedLayer, DistinctLayers};
+use super::draft::Draft;
+use super::next_token::NextTokenLayers;
 use super::parameters::{self, ENGINE, LlamaParameters};
 use super::profile::{self, LlamaProfile};
 use super::split;
@@ -33,6 +35,7 @@ pub(crate) struct LlamaCppPrepared<'a> {
     pub(super) kinds: DistinctLayers<'a>,
     pub(super) layers: u32,
     pub(super) input: InputPath,
+    pub(super) draft: Option<Draft<'a>>,
 }
 
 fn unsupported(why: impl Into<String>) -> EngineError {
@@ -50,18 +53,40 @@ impl<'a> LlamaCppPrepared<'a> {
         given: &BTreeMap<String, Value>,
         asked: &AskedWorkload,
     ) -> Result<Self, EngineError> {
-        if model.format != Format::Gguf {
-            return Err(unsupported(
-                "llama.cpp runs GGUF files; look for a GGUF repository of this model or convert it with convert_hf_to_gguf.py",
-            ));
-        }
+        Self::with_draft(model, None, version, given, asked)
+    }
+
+    /// Resolves parameters and workload for `model`, with a second model that drafts for it.
+    pub(crate) fn with_draft(
+        model: &'a Model,
+        draft: Option<&'a Model>,
+        version: Option<&EngineVersion>,
+        given: &BTreeMap<String, Value>,
+        asked: &AskedWorkload,
+    ) -> Result<Self, EngineError> {
+        check_format(model)?;
+        let mut parameters = parameters::read(version, given)?;
+        parameters.draft.model |= draft.is_some() && parameters.draft.names.is_empty();
+
+        let target = Self::resolved(model, version, parameters, asked)?;
+        let draft = target.prepare_draft(draft, version)?;
+        Ok(Self { draft, ..target })
+    }
+
+    /// Resolves the workload for `model` under `parameters`, without a draft.
+    pub(super) fn resolved(
+        model: &'a Model,
+        version: Option<&EngineVersion>,
+        parameters: LlamaParameters,
+        asked: &AskedWorkload,
+    ) -> Result<Self, EngineError> {
+        check_format(model)?;
 
         let architecture = model
             .architecture
             .as_ref()
             .map_err(|why| unsupported(why.to_string()))?;
         let profile = profile::profile(version).map_err(|why| unsupported(why.to_string()))?;
-        let parameters = parameters::read(version, given)?;
 
         if let Some(dtype) = &asked.dtype {
             let (name, value) = ("dtype".to_owned(), dtype.clone());
@@ -78,12 +103,12 @@ impl<'a> LlamaCppPrepared<'a> {
 
         let effective = EffectiveParams::new(&parameters, asked, &profile, architecture)?;
         let layers = architecture.layer_count();
-        let weights = Weights::new(
-            model,
-            &architecture.class,
-            layers,
-            profile.loads_next_token_layers,
-        );
+        let next_token = match (parameters.draft.next_token, profile.loads_next_token_layers) {
+            (true, _) => NextTokenLayers::Drafting,
+            (false, true) => NextTokenLayers::ByFamily,
+            (false, false) => NextTokenLayers::Skipped,
+        };
+        let weights = Weights::new(model, &architecture.class, layers, next_token);
         if let Some(class) = weights.unknown_type() {
             let why = format!(
                 "cannot size tensor type {:?} of {}",
@@ -113,6 +138,7 @@ impl<'a> LlamaCppPrepared<'a> {
             kinds,
             layers,
             input,
+            draft: None,
         })
     }
 
@@ -130,6 +156,25 @@ impl<'a> LlamaCppPrepared<'a> {
 
     pub(crate) fn next_token_layers(&self) -> u32 {
         self.architecture.mtp_layers
+    }
+
+    /// The next-token layers, behind the decoder's.
+    pub(super) fn next_token_range(&self) -> Range<u32> {
+        self.layers..self.layers.saturating_add(self.next_token_layers())
+    }
+
+    /// Every layer that `-ngl` and `-ts` count: next-token layers and the output layer too.
+    pub(super) fn all_layers(&self) -> u32 {
+        self.next_token_range().end.saturating_add(1)
+    }
+
+    /// Next-token layers that the layers of a split do not count.
+    pub(super) fn uncounted_layers(&self) -> u32 {
+        if self.profile.loads_next_token_layers {
+            0
+        } else {
+            self.next_token_layers()
+        }
     }
 
     pub(crate) fn cache_on_device(&self) -> bool {
@@ -157,10 +202,7 @@ impl<'a> LlamaCppPrepared<'a> {
     /// The layers and experts that `n_gpu_layers` and `n_cpu_moe` leave on the host whatever the
     /// split.
     pub(crate) fn always_on_host(&self) -> OnHost {
-        let all = self
-            .layers
-            .saturating_add(self.next_token_layers())
-            .saturating_add(1);
+        let all = self.all_layers();
 
         OnHost {
             layers: self
@@ -262,6 +304,17 @@ impl<'a> LlamaCppPrepared<'a> {
         };
         layers.iter().map(layer_padding).sum()
     }
+}
+
+/// Checks that `model` is in GGUF.
+fn check_format(model: &Model) -> Result<(), EngineError> {
+    if model.format == Format::Gguf {
+        return Ok(());
+    }
+
+    Err(unsupported(
+        "llama.cpp runs GGUF files; look for a GGUF repository of this model or convert it with convert_hf_to_gguf.py",
+    ))
 }
 
 /// The projector next to the model.

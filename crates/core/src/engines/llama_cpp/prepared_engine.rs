@@ -119,6 +119,7 @@ impl PreparedEngine for LlamaCppPrepared<'_> {
             all.insert("mmproj", json!(projector));
         }
 
+        all.extend(self.parameters.draft.report());
         all.into_iter()
             .map(|(name, value)| (name.to_owned(), value))
             .collect()
@@ -182,7 +183,8 @@ impl PreparedEngine for LlamaCppPrepared<'_> {
         }
 
         all.extend(self.saved_prompts());
-        if self.next_token_layers() > 0 {
+        all.extend(self.draft_assumptions());
+        if self.next_token_layers() > 0 && !self.parameters.draft.next_token {
             all.push("multi-token prediction is off: its layers have no cache".to_owned());
         }
 
@@ -208,14 +210,9 @@ impl PreparedEngine for LlamaCppPrepared<'_> {
             ));
         }
 
-        let uncounted = if self.profile.loads_next_token_layers {
-            0
-        } else {
-            self.next_token_layers()
-        };
         split::splits(
             self.layers,
-            uncounted,
+            self.uncounted_layers(),
             self.always_on_host().layers,
             devices,
             self.parameters.tensor_split.as_deref(),
@@ -223,7 +220,8 @@ impl PreparedEngine for LlamaCppPrepared<'_> {
     }
 
     fn check(&self, split: &Split) -> Result<(), IllegalSplit> {
-        split::check(split, self.layers, self.weights.has_experts())
+        split::check(split, self.layers, self.weights.has_experts())?;
+        self.check_draft_split(split)
     }
 
     fn uneven(&self) -> bool {

@@ -68,6 +68,8 @@ pub(super) struct ReservedGraph<'a> {
     /// Whether the device has the first layer.
     pub(super) is_first: bool,
     pub(super) input: InputPath,
+    /// Rows of hidden states that outlive the layers, for next-token layers that draft.
+    pub(super) kept_rows: u64,
     /// The largest tensor that this device copies from the host to multiply.
     pub(super) copied: Bytes,
     /// Layers on the host, whose large multiplications run on this device, and their blocks.
@@ -79,6 +81,11 @@ impl ReservedGraph<'_> {
     /// Bytes of `floats` F32 values for each token of the micro-batch.
     pub(super) fn rows(&self, floats: u64) -> Bytes {
         Bytes::product([4, self.layout.ubatch, floats])
+    }
+
+    /// Copies of the inputs: one for each micro-batch in flight.
+    pub(super) fn input_copies(&self) -> u64 {
+        if self.is_pipeline { PIPELINE_COPIES } else { 1 }
     }
 
     /// Bytes of `count` rows of the residual stream.
@@ -163,7 +170,7 @@ impl ReservedGraph<'_> {
             high: masks.high + small + more,
         };
 
-        let copies = if self.is_pipeline { PIPELINE_COPIES } else { 1 };
+        let copies = self.input_copies();
         let pipeline = self.pipeline_inputs(layers, blocks);
         let least = own.likely.max(all.likely.scale(3, 4));
         // Without attention on the device, the graph falls into parts, and holes close.

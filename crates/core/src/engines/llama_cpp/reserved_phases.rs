@@ -1,7 +1,7 @@
 //! The phases of a reserved graph's layers: feed-forwards, recurrent mixers and attention.
 
 use super::blocks::{Block, Blocks};
-use super::cache::{key_row, value_row};
+use super::cache::{key_row, state, value_row};
 use super::distinct_layers::CountedLayer;
 use super::flash_kernels::AttentionMode;
 use super::reserved_graph::{HALF, Peak, ReservedGraph};
@@ -34,7 +34,7 @@ impl ReservedGraph<'_> {
         }
 
         // Other orders of the graph take a row more.
-        peak.plus(self.input_rows(), self.streams(1))
+        peak.plus(self.input_rows(), self.streams(1 + self.kept_rows))
     }
 
     /// Rows that the model's input keeps live in all layers.
@@ -135,9 +135,14 @@ impl ReservedGraph<'_> {
         }
 
         let inner = self.rows(inner_width(recurrent));
+        // States that roll back leave the graph with all their copies.
+        let copies = match self.layout.snapshots {
+            0 | 1 => Bytes::ZERO,
+            snapshots => state(recurrent) * self.layout.slots * snapshots,
+        };
         peak.raise(
-            self.streams(3) + inner.scale(9, 2),
-            self.streams(5) + inner * 7,
+            self.streams(3) + inner.scale(9, 2) + copies,
+            self.streams(5) + inner * 7 + copies,
         );
     }
 

@@ -31,6 +31,29 @@ pub(crate) fn by_shares(layers: u32, host: u32, shares: &[u64]) -> Vec<Range<u32
     stages
 }
 
+/// The layers on the device of each stage, as `-ts` takes them; `all` counts every layer.
+pub(crate) fn shares(stages: &[Range<u32>], host_layers: u32, all: u32) -> Vec<u64> {
+    let counts = stages.iter().enumerate().map(|(index, stage)| {
+        let start = stage.start.max(host_layers);
+        let end = if index + 1 == stages.len() {
+            all
+        } else {
+            stage.end
+        };
+        u64::from(end.saturating_sub(start))
+    });
+
+    counts.collect()
+}
+
+/// The layers that `split` leaves on the host.
+pub(crate) fn host_layers(split: &Split) -> u32 {
+    match split.offload {
+        Offload::Layers { layers } => layers,
+        _ => 0,
+    }
+}
+
 /// The splits over `devices` devices.
 ///
 /// Shares count `uncounted` layers behind the decoder's: those for multi-token prediction.

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::next_token::NextTokenLayers;
 use crate::bytes::Bytes;
 use crate::model::{Dtype, Model, TensorClass};
 
@@ -97,10 +98,15 @@ pub(crate) struct OnHost {
 impl Weights {
     /// Classifies the tensors of `model`, a language model of `layers` layers.
     ///
-    /// `loads_next_token` is whether the build loads the layers behind them.
-    pub(crate) fn new(model: &Model, family: &str, layers: u32, loads_next_token: bool) -> Self {
+    /// `next_token` says which layers behind them the build loads.
+    pub(crate) fn new(
+        model: &Model,
+        family: &str,
+        layers: u32,
+        next_token: NextTokenLayers,
+    ) -> Self {
         let mut classes: Vec<PlacedClass> = Vec::new();
-        let skips = !loads_next_token || SKIPS_NEXT_TOKEN.contains(&family);
+        let skips = next_token.are_skipped(SKIPS_NEXT_TOKEN.contains(&family));
 
         for tensors in &model.inventory.classes {
             let home = match tensors.dtype() {

@@ -4,6 +4,7 @@
 //! `tools/server/server.cpp` (default: four slots over one cache).
 
 use super::cache::{CELL_PADDING, Layout};
+use super::draft::snapshots;
 use super::flash_kernels::AttentionMode;
 use super::parameters::{ENGINE, LlamaParameters, cache_type};
 use super::profile::LlamaProfile;
@@ -27,6 +28,8 @@ pub(crate) struct EffectiveParams {
     pub(crate) swa_full: bool,
     /// Whether a quantized cache has rotation matrices.
     rotates: bool,
+    /// Copies of each slot's states.
+    snapshots: u64,
 }
 
 impl EffectiveParams {
@@ -114,6 +117,7 @@ impl EffectiveParams {
             attention,
             swa_full: parameters.swa_full,
             rotates: profile.rotates_cache,
+            snapshots: snapshots(parameters, architecture),
         })
     }
 
@@ -142,6 +146,7 @@ impl EffectiveParams {
             context,
             streams,
             slots,
+            snapshots: self.snapshots,
             // `n_batch = min(n_ctx, n_batch)` for causal models.
             ubatch: self.n_ubatch.min(total),
             swa_full: self.swa_full,

@@ -221,6 +221,12 @@ fn flags(given: &Parameters, version: Option<&EngineVersion>) -> Result<Vec<Stri
         flags.extend(["--mamba-full-memory-ratio".to_owned(), fraction_text(ratio)]);
     }
 
+    // The pool and the weights are those of generation: the class keeps its head, and encoders get
+    // a pool too.
+    if given.flag("is_embedding")?.unwrap_or(false) {
+        flags.push("--is-embedding".to_owned());
+    }
+
     for name in ["mamba_ssm_dtype", "quantization"] {
         if let Some(word) = given.word(name)? {
             flags.extend([format!("--{}", name.replace('_', "-")), word.to_owned()]);

@@ -101,7 +101,7 @@ impl VllmPrepared<'_> {
     /// Whether `rank` samples tokens.
     fn samples(&self, split: &Split, rank: usize) -> bool {
         split.is_last_stage(rank)
-            && matches!(self.architecture.task, Task::Generate | Task::EncodeDecode)
+            && matches!(self.settings.task, Task::Generate | Task::EncodeDecode)
     }
 
     /// Logits and the sampler's copies of them, and the hidden states they come from.

@@ -21,7 +21,7 @@ const IGNORE_CACHE_DTYPE: [&str; 3] = ["falcon", "RefinedWeb", "RefinedWebModel"
 /// Resolves the compute dtype (`config/model.py`, `_resolve_auto_dtype`).
 pub(super) fn compute_dtype(
     request: &EngineRequest<'_>,
-    architecture: &Architecture,
+    (architecture, task): (&Architecture, Task),
     given: &Parameters,
     (capability, refuses_half): (Option<u32>, bool),
     assumptions: &mut Vec<String>,
@@ -52,7 +52,7 @@ pub(super) fn compute_dtype(
 
     Ok(match stored.and_then(ComputeDtype::from_config) {
         Some(ComputeDtype::Float32) | None => {
-            let pooling = matches!(architecture.task, Task::Encode | Task::Pool) && !half_refused;
+            let pooling = matches!(task, Task::Encode | Task::Pool) && !half_refused;
             let target = if before_sm80 || pooling {
                 ComputeDtype::Float16
             } else {

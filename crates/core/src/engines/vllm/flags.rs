@@ -28,7 +28,13 @@ pub(super) fn flags(
         }
     }
 
-    for name in ["mamba_cache_mode", "mamba_ssm_cache_dtype"] {
+    for name in [
+        "mamba_cache_mode",
+        "mamba_ssm_cache_dtype",
+        "runner",
+        "convert",
+        "task",
+    ] {
         if let Some(word) = given.word(name)? {
             flags.extend([format!("--{}", name.replace('_', "-")), word.to_owned()]);
         }

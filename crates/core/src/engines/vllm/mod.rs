@@ -24,6 +24,7 @@ mod lora;
 mod overhead;
 mod paged_kind;
 mod persistent;
+mod pooling;
 mod prepared;
 mod refusal;
 mod rope_rows;
@@ -260,6 +261,11 @@ impl<'a> VllmPrepared<'a> {
         let drafts = own_predictors(&settings, architecture);
 
         Ok(Self {
+            classes: Classes::new(
+                &model.inventory,
+                architecture.tied_embeddings,
+                settings.task,
+            ),
             details: ComponentDetails::new(model, &settings),
             model,
             architecture,
@@ -269,11 +275,6 @@ impl<'a> VllmPrepared<'a> {
             settings,
             layers: CacheLayers::new(architecture, drafts),
             kinds: LayerKinds::new(&architecture.layers),
-            classes: Classes::new(
-                &model.inventory,
-                architecture.tied_embeddings,
-                architecture.task,
-            ),
             weights: Mutex::default(),
             pages: Mutex::default(),
         })

@@ -30,7 +30,7 @@ impl VllmPrepared<'_> {
 
         if constants.persistent_sampler_state
             && split.is_last_stage(rank)
-            && self.architecture.task == Task::Generate
+            && self.settings.task == Task::Generate
         {
             let state = self.sampler_state();
             sum = sum.plus(Interval::new(Bytes::ZERO, state, state));

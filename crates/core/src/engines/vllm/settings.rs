@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::constants::Constants;
 use super::dtypes::{compute_dtype, kv_dtype};
 use super::flags::flags;
+use super::pooling;
 use super::refusal::{ENGINE, unsupported};
 use super::rope_rows::rope_rows;
 use super::speculation::Speculation;
@@ -20,7 +21,7 @@ use crate::engines::shared::parameter_names::ParameterList;
 use crate::engines::shared::parameters::Parameters;
 use crate::engines::shared::shard_size::{Online, RopeRows};
 use crate::engines::{EngineError, EngineRequest, Workload};
-use crate::model::architecture::{Mixer, Span};
+use crate::model::architecture::{Mixer, Span, Task};
 use crate::model::{Architecture, Dtype};
 
 /// The environment variable that says whether the hybrid manager runs chunked local attention.
@@ -37,6 +38,8 @@ static PARAMETERS: ParameterList =
     reason = "these are vLLM's own switches"
 )]
 pub(super) struct VllmSettings {
+    /// What the model runs for: as its class is made, or pooling.
+    pub(super) task: Task,
     pub(super) workload: Workload,
     pub(super) batched_tokens: u64,
     pub(super) max_sequences: u64,
@@ -93,17 +96,18 @@ impl VllmSettings {
             .ok_or_else(|| unsupported("there is no device to run on"))?;
         let gpu = GpuClass::new(device, constants);
         let mut assumptions = Vec::new();
+        let task = pooling::task(&given, architecture)?;
 
         let compute = compute_dtype(
             request,
-            architecture,
+            (architecture, task),
             &given,
             (gpu.capability, constants.refuses_half),
             &mut assumptions,
         )?;
         let (kv, kv_name) = kv_dtype(request, architecture, &given, compute, gpu.capability)?;
         let workload = workload(request, architecture, &given)?;
-        let limits = StepLimits::resolve(&given, architecture, constants, gpu, workload)?;
+        let limits = StepLimits::resolve(&given, task, constants, gpu, workload)?;
 
         let state_mode = state_mode(&given, architecture, constants)?;
         let state_bytes = state_bytes(&given, architecture, compute)?;
@@ -111,6 +115,7 @@ impl VllmSettings {
         let online = online_quantization(&given, architecture, online_name.as_deref())?;
         let draft = request.model.draft.as_deref();
         let speculation = Speculation::read(&given, request.version, architecture, draft)?;
+        pooling::check_speculation(&given, task, speculation.is_some())?;
         let asked_share = asked_share(&given, constants)?;
         let lora = lora(&given, request.model.adapter.is_some())?;
 
@@ -123,6 +128,7 @@ impl VllmSettings {
                 || chunked_windows.unwrap_or(constants.chunked_windows));
 
         Ok(Self {
+            task,
             workload,
             batched_tokens: limits.batched_tokens,
             max_sequences: limits.max_sequences,

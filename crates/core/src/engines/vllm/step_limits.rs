@@ -4,7 +4,6 @@ use super::constants::Constants;
 use crate::device::DeviceFacts;
 use crate::engines::shared::parameters::Parameters;
 use crate::engines::{EngineError, Workload};
-use crate::model::Architecture;
 use crate::model::architecture::Task;
 
 /// The longest context that releases before 0.8 prefill at once.
@@ -50,7 +49,7 @@ impl StepLimits {
     /// Resolves both limits (`arg_utils.py`, `_set_default_max_num_seqs_and_batched_tokens_args`).
     pub(super) fn resolve(
         given: &Parameters,
-        architecture: &Architecture,
+        task: Task,
         constants: &Constants,
         gpu: GpuClass,
         workload: Workload,
@@ -80,7 +79,7 @@ impl StepLimits {
 
         // A model that cannot chunk its prefill (encoders, pooling) takes a whole sequence in one
         // step.
-        let default_tokens = if whole_prefill || architecture.task != Task::Generate {
+        let default_tokens = if whole_prefill || task != Task::Generate {
             default_tokens.max(workload.context)
         } else {
             default_tokens

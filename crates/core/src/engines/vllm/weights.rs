@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use super::VllmPrepared;
+use super::{VllmPrepared, pooling};
 use crate::bytes::Bytes;
 use crate::engines::shared::device_support::is_fp4;
 use crate::engines::shared::dtype::ComputeDtype;
@@ -18,7 +18,7 @@ impl VllmPrepared<'_> {
     /// Weights on `rank`, without what `cpu_offload_gb` keeps on the host.
     pub(super) fn weights(&self, split: &Split, rank: usize) -> Interval {
         let table = self.weight_table(split);
-        let mut whole = self.weights_interval(table.bytes(split, rank));
+        let mut whole = self.weights_interval(self.with_heads(table.bytes(split, rank)));
 
         // MLA's projections are views of unquantized weights and copies of others; a start-up log
         // of unquantized weights holds copies all the same.
@@ -45,6 +45,16 @@ impl VllmPrepared<'_> {
         let [low, likely, high] = [whole.low, whole.likely, whole.high]
             .map(|bytes| bytes.less(offloaded).unwrap_or(Bytes::OVERFLOW));
         Interval::new(low, likely, high)
+    }
+
+    /// `tensors` with the heads of a model that pools.
+    fn with_heads(&self, tensors: Bytes) -> Bytes {
+        let (settings, class) = (&self.settings, &self.architecture.class);
+        let heads = pooling::heads(self.model, class, settings.task, settings.compute.bytes());
+
+        (tensors + heads.more)
+            .less(heads.less)
+            .unwrap_or(Bytes::OVERFLOW)
     }
 
     /// Stored bytes of a predictor's own embedding and output head on `rank`, and whether the

@@ -166,7 +166,9 @@ pub(super) fn tables(
 
     let position_type = fields.text("position_embedding_type");
     let has_no_rope = fields.flag("alibi")? == Some(true)
-        || matches!(position_type, Some("nope" | "alibi" | "absolute"))
+        // ModernBERT's configurations name a type that its class ignores.
+        || (rope != Rope::GlobalAndLocal
+            && matches!(position_type, Some("nope" | "alibi" | "absolute")))
         || fields.flag("use_mem_rope")? == Some(false)
         || is_baichuan_alibi(fields)?;
     if has_no_rope {

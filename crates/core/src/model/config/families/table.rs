@@ -296,16 +296,9 @@ pub(super) const FAMILIES: &[Family] = &[
         Absent,
         TIED,
     ),
+    family(&["modernbert"], Encoder, Rope::GlobalAndLocal, TIED),
     family(
-        &[
-            "modernbert",
-            "new",
-            "eurobert",
-            "gte",
-            "neobert",
-            "jina_bert",
-            "NewModel",
-        ],
+        &["new", "eurobert", "gte", "neobert", "jina_bert", "NewModel"],
         Encoder,
         Standard,
         TIED,
