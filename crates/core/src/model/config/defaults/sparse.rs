@@ -78,7 +78,12 @@ pub(super) const ROWS: &[(&[&str], Defaults)] = &[
         ],
     ),
     (
-        &["minimax_m3", "minimax_m3_vl", "minimax_m3_vl_text"],
+        &[
+            "minimax_m3",
+            "minimax_m3_text",
+            "minimax_m3_vl",
+            "minimax_m3_vl_text",
+        ],
         sizes!(
             6144 3072 60 64 200_064 "num_key_value_heads" 4 "head_dim" 128
             "max_position_embeddings" 524_288 "dense_intermediate_size" 12288

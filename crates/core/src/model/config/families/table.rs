@@ -241,7 +241,12 @@ pub(super) const FAMILIES: &[Family] = &[
         UNTIED,
     ),
     family(
-        &["minimax_m3", "minimax_m3_vl", "minimax_m3_vl_text"],
+        &[
+            "minimax_m3",
+            "minimax_m3_text",
+            "minimax_m3_vl",
+            "minimax_m3_vl_text",
+        ],
         FamilyKind::MinimaxM3,
         Standard,
         UNTIED,
