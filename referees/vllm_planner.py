@@ -24,7 +24,7 @@ ABSENT = (
     "vllm._flashmla_C", "vllm._flashmla_extension_C", "vllm._deepselect_C", "vllm._flashkda_C",
     "vllm._qutlass_C", "vllm.cumem_allocator", "vllm.fs_io_C", "vllm.spinloop",
     "vllm.third_party.deep_gemm", "vllm.vllm_flash_attn._vllm_fa2_C", "vllm.vllm_flash_attn._vllm_fa3_C",
-    "vllm._flashkda_C", "flashinfer", "cutlass", "numba", "cv2", "pynvml",
+    "vllm._flashkda_C", "flashinfer", "cutlass", "tilelang", "numba", "cv2", "pynvml",
     "prometheus_fastapi_instrumentator", "model_hosting_container_standards",
 )  # fmt: skip
 

@@ -169,3 +169,38 @@ fn unread_families_name_reason() {
         assert!(why.contains(reason), "{why}");
     }
 }
+
+/// The model of three groups: nine layers of Kimi delta attention, three with latents.
+#[test]
+fn delta_families_match_planner() {
+    let (kda, full): (Vec<u64>, Vec<u64>) = (1..=12).partition(|layer| layer % 4 != 0);
+    let kimi = json!({"architectures": ["KimiK3ForConditionalGeneration"], "model_type": "kimi_k3",
+        "vision_config": {"model_type": "kimi_k3_vision"}, "text_config": {"num_hidden_layers": 12,
+            "hidden_size": 7168, "num_attention_heads": 64, "num_key_value_heads": 64,
+            "intermediate_size": 18432, "vocab_size": 163_840, "max_position_embeddings": 262_144,
+            "q_lora_rank": 1536, "kv_lora_rank": 512, "qk_nope_head_dim": 128, "num_experts": 16,
+            "num_experts_per_token": 8, "moe_intermediate_size": 2048,
+            "qk_rope_head_dim": 64, "v_head_dim": 128, "linear_attn_config": {"num_heads": 64,
+                "head_dim": 128, "short_conv_kernel_size": 4, "gate_lower_bound": -5.0,
+                "kda_layers": kda, "full_attn_layers": full}}});
+    let bailing = json!({"architectures": ["BailingMoeV3ForCausalLM"], "model_type": "bailing_moe_v3",
+        "num_hidden_layers": 12, "layer_group_size": 6, "hidden_size": 2560,
+        "num_attention_heads": 32, "head_dim": 64, "intermediate_size": 6144, "kv_lora_rank": 512,
+        "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128,
+        "short_conv_kernel_size": 4, "vocab_size": 157_184, "max_position_embeddings": 262_144});
+
+    check(&Planned {
+        config: kimi,
+        context: 8192,
+        block_tokens: 3840,
+        block_bytes: 13_271_040,
+        needed_bytes: 119_439_360,
+    });
+    check(&Planned {
+        config: bailing,
+        context: 8192,
+        block_tokens: 512,
+        block_bytes: 1_179_648,
+        needed_bytes: 30_670_848,
+    });
+}

@@ -295,7 +295,7 @@ pub(super) const FAMILIES: &[Family] = &[
         UNTIED,
     ),
     family(
-        &["bailing_moe_linear", "bailing_hybrid"],
+        &["bailing_moe_linear", "bailing_hybrid", "bailing_moe_v3"],
         FamilyKind::BailingLinear,
         Standard,
         UNTIED,

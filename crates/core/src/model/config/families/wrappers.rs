@@ -54,6 +54,7 @@ pub(in super::super) fn inside_wrapper(root_type: &str) -> Option<&'static str> 
         "qwen3_5_moe" => "qwen3_5_moe_text",
         "glm4v" | "glm46v" | "glmga" => "glm4v_text",
         "glm4v_moe" => "glm4v_moe_text",
+        "kimi_k3" => "kimi_linear",
         "kimi_vl" | "kimi_k25" => "deepseek_v3",
         "deepseek_vl_v2" => "deepseek_v2",
         _ => return None,
