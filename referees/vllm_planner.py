@@ -24,7 +24,7 @@ ABSENT = (
     "vllm._flashmla_C", "vllm._flashmla_extension_C", "vllm._deepselect_C", "vllm._flashkda_C",
     "vllm._qutlass_C", "vllm.cumem_allocator", "vllm.fs_io_C", "vllm.spinloop",
     "vllm.third_party.deep_gemm", "vllm.vllm_flash_attn._vllm_fa2_C", "vllm.vllm_flash_attn._vllm_fa3_C",
-    "flashinfer", "numba", "cv2", "pynvml",
+    "vllm._flashkda_C", "flashinfer", "cutlass", "tilelang", "numba", "cv2", "pynvml",
     "prometheus_fastapi_instrumentator", "model_hosting_container_standards",
 )  # fmt: skip
 
@@ -80,7 +80,7 @@ def install_operators(capability):
         try:
             return found(namespace, name)
         except AttributeError:
-            if not namespace.name.startswith(("_C", "_moe_C", "_vllm_", "_flashmla", "_qutlass", "_rocm")):
+            if not namespace.name.startswith(("_C", "_moe_C", "_vllm_", "_flashkda", "_flashmla", "_qutlass", "_rocm")):
                 raise
             if name.startswith("__"):
                 raise
@@ -92,7 +92,7 @@ def install_operators(capability):
     register = torch.library.register_fake
 
     def register_fake(name, *rest, **named):
-        if isinstance(name, str) and name.startswith(("_C", "_moe_C", "_vllm_", "_flashmla", "_qutlass", "_rocm")):
+        if isinstance(name, str) and name.startswith(("_C", "_moe_C", "_vllm_", "_flashkda", "_flashmla", "_qutlass", "_rocm")):
             return lambda function: function
         return register(name, *rest, **named)
 
@@ -230,6 +230,17 @@ def start_model_groups():
     parallel_state.ensure_model_parallel_initialized(1, 1)
 
 
+def start_workspaces():
+    """Starts the buffers that the layers of some models share, in releases that have them."""
+    import torch
+
+    try:
+        from vllm.v1.worker.workspace import init_workspace_manager
+    except ImportError:
+        return
+    init_workspace_manager(torch.device("meta"))
+
+
 def without_devices():
     """Moves the tensors that code allocates on a GPU to the meta device."""
     import torch
@@ -272,6 +283,7 @@ def build(folder, options):
         if not torch.distributed.is_initialized():
             start_process_group()
         start_model_groups()
+        start_workspaces()
         dtype = set_default_torch_dtype(config.model_config.dtype)
         with dtype, torch.device("meta"), without_devices():
             model = initialize_model(vllm_config=config)

@@ -110,7 +110,11 @@ fn added_by_token(
 
             windowed + share
         }
-        Mixer::Latent(_) => held(architecture, mixer, 1, element),
+        Mixer::Latent(latent) if latent.window.is_none_or(|window| tokens < window) => {
+            let index = index_width(latent.indexer.as_ref());
+            element.times(latent_elements(latent, 1))
+                + index.div_ceil(architecture.index_pool().unwrap_or(1).max(1))
+        }
         _ => Bytes::ZERO,
     }
 }
@@ -136,8 +140,10 @@ fn held(architecture: &Architecture, mixer: &Mixer, tokens: u64, element: CacheE
         }
         Mixer::Latent(latent) => match latent.compress_ratio {
             None => {
-                element.times(latent_elements(latent, tokens))
-                    + indexed(latent.indexer.as_ref(), tokens)
+                let seen = tokens.min(latent.window.unwrap_or(tokens));
+                let keys = tokens / architecture.index_pool().unwrap_or(1).max(1);
+                element.times(latent_elements(latent, seen))
+                    + indexed(latent.indexer.as_ref(), keys)
             }
             Some(ratio) => {
                 let window = tokens.min(latent.window.unwrap_or(tokens));
@@ -164,17 +170,22 @@ fn compressed(mixer: &Mixer, ratio: u64, element: CacheElement) -> Bytes {
     }
 }
 
+/// Bytes of `tokens` keys of an indexer.
+fn indexed(indexer: Option<&Indexer>, tokens: u64) -> Bytes {
+    index_width(indexer) * tokens
+}
+
+/// Bytes of one key of an indexer.
+///
 /// Indexer keys are FP8 with a 32-bit scale for each 128 elements, whatever the cache's dtype
 /// (vLLM `layers/sparse_attn_indexer.py`). transformers and llama.cpp keep them in 16 bits.
-fn indexed(indexer: Option<&Indexer>, tokens: u64) -> Bytes {
+fn index_width(indexer: Option<&Indexer>) -> Bytes {
     let Some(indexer) = indexer else {
         return Bytes::ZERO;
     };
 
-    let width = indexer
-        .head_dim
-        .saturating_add(indexer.head_dim.div_ceil(128).saturating_mul(4));
-    Bytes::product([tokens, width])
+    let scales = indexer.head_dim.div_ceil(128).saturating_mul(4);
+    Bytes::new(indexer.head_dim.saturating_add(scales))
 }
 
 /// Bytes of the recurrent states of one sequence in `layers`.

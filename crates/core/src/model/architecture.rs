@@ -169,7 +169,7 @@ pub struct LatentAttention {
     /// DeepSeek V4's tokens per compressed state (4, 128), or 0 for layers with only a window.
     /// `None` for other models.
     pub compress_ratio: Option<u64>,
-    /// DeepSeek V4's window.
+    /// Tokens that the layer sees: DeepSeek V4's window, or that of a windowed latent (dots3).
     pub window: Option<u64>,
 }
 
@@ -355,26 +355,43 @@ impl Architecture {
     ///
     /// Source: vLLM `_get_and_verify_max_len`.
     pub fn original_context(&self) -> Option<u64> {
-        self.notes.iter().find_map(|note| {
-            note.strip_prefix("original_max_position_embeddings=")?
-                .parse()
-                .ok()
-        })
+        self.number_noted("original_max_position_embeddings=")
     }
 
     /// Elements of a token's latent in a family that this tree reads as expanded heads, because
     /// vLLM caches those (MiniCPM3).
     pub fn cached_latent(&self) -> Option<u64> {
+        self.number_noted("cached_latent=")
+    }
+
+    /// Elements of a token's entry in the cache of an indexer that keeps more than its key
+    /// (GLM-5.3-Flash in transformers).
+    pub fn packed_index_elements(&self) -> Option<u64> {
+        self.number_noted("packed_index_elements=")
+    }
+
+    /// Tokens that share one key of an indexer (GLM-5.3-Flash in vLLM).
+    pub fn index_pool(&self) -> Option<u64> {
+        self.number_noted("index_pool=")
+    }
+
+    /// Whether transformers keeps an indexer's keys in 32-bit floats (dots3).
+    pub fn has_float32_index_keys(&self) -> bool {
         self.notes
             .iter()
-            .find_map(|note| note.strip_prefix("cached_latent=")?.parse().ok())
+            .any(|note| note == "float32_index_keys=true")
+    }
+
+    /// The number of the note that begins with `key`.
+    fn number_noted(&self, key: &str) -> Option<u64> {
+        self.notes
+            .iter()
+            .find_map(|note| note.strip_prefix(key)?.parse().ok())
     }
 
     /// Experts that compute nothing, in addition to the routed ones (LongCat-Flash).
     pub fn zero_experts(&self) -> Option<u64> {
-        self.notes
-            .iter()
-            .find_map(|note| note.strip_prefix("zero_expert_num=")?.parse().ok())
+        self.number_noted("zero_expert_num=")
     }
 
     /// Iterates over the mixers of the layers in `range`, including second mixers.

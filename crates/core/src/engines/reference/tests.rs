@@ -114,6 +114,26 @@ fn full_windows_stop_growing() {
     );
 }
 
+/// Windows of latents, keys of an indexer over pools of tokens, and keys of MiniMax-M3's.
+#[test]
+fn indexed_families_keep_least() {
+    let first = |model_type: &str, layers: u64| json!({"model_type": model_type, "num_hidden_layers": layers});
+    let cache = |config: &Value| cache_and_states(config, 5000, "bfloat16").0;
+
+    let (indexed, windowed) = (5000 * (576 * 2 + 132), 512 * (1024 + 64) * 2);
+    assert_eq!(
+        cache(&first("dots3_note_text", 8)),
+        3 * indexed + 5 * windowed
+    );
+
+    let pooled = 5000 * 512 * 2 + (5000 / 16) * 132;
+    assert_eq!(cache(&first("glm5_next_text", 12)), 3 * pooled);
+
+    let minimax = json!({"model_type": "minimax_m3_text", "num_hidden_layers": 2,
+        "sparse_attention_config": {"sparse_attention_freq": [0, 1]}});
+    assert_eq!(cache(&minimax), 5000 * (2 * 4 * 256 + 128) * 2);
+}
+
 #[test]
 fn stages_add_up_to_whole() {
     let config = json!({"model_type": "qwen3", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 5,

@@ -26,6 +26,7 @@ use super::shared::cache::CacheLayers;
 use super::shared::checkpoint_checks::{encodes_raw_audio, is_packed_for_mlx, shown_method};
 use super::shared::dtype::ComputeDtype;
 use super::shared::shard_size::{ExpertPadding, Online, RopeRows, ShardContext};
+use super::shared::unread_families::unread_by_sglang;
 use super::shared::weights::{Classes, Omitted, WeightTable};
 use super::{Engine, EngineError, EngineRequest, PreparedEngine, Split, architectures, lora};
 use crate::bytes::Bytes;
@@ -344,6 +345,13 @@ fn check_model(model: &Model) -> Result<&Architecture, EngineError> {
         .architecture
         .as_ref()
         .map_err(|why| unsupported(why.to_string()))?;
+    if let Some(why) = unread_by_sglang(&architecture.model_type) {
+        return Err(unsupported(format!(
+            "{} ({}): {why}",
+            architecture.class, architecture.root_model_type
+        )));
+    }
+
     let compressed = architecture.layers.iter().any(
         |layer| matches!(&layer.mixer, Mixer::Latent(latent) if latent.compress_ratio.is_some()),
     );

@@ -22,5 +22,6 @@ mod tensor_names;
 pub mod tensor_parallel;
 pub mod topology;
 pub(crate) mod torch;
+pub(crate) mod unread_families;
 mod value_forms;
 pub mod weights;

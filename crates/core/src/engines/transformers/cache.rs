@@ -24,6 +24,9 @@ const UNBOUNDED_ENCODERS: &[&str] = &[
     "pop2piano",
 ];
 
+/// Bytes of a 32-bit float.
+const FLOAT32: u64 = 4;
+
 /// Encoder-decoders whose encoder reads audio.
 const AUDIO_ENCODERS: &[&str] = &["whisper", "speech_to_text"];
 
@@ -56,7 +59,10 @@ impl<'a> LayerCaches<'a> {
             }
             Mixer::Latent(latent) => match latent.compress_ratio {
                 Some(ratio) => compressed_cache::bytes(latent, ratio, tokens, element),
-                None => Bytes::product([tokens, self.latent_elements(latent), element]),
+                None => {
+                    let width = self.latent_elements(latent) * element;
+                    self.cached_latents(latent, tokens) * width + self.index_bytes(latent, tokens)
+                }
             },
             _ => Bytes::ZERO,
         }
@@ -128,9 +134,36 @@ impl<'a> LayerCaches<'a> {
         }
     }
 
-    /// Elements of a token in a layer with latent attention.
-    ///
-    /// Keys of the indexer have the model's dtype (`update_indexer`).
+    /// Latents that a layer keeps of `tokens`.
+    fn cached_latents(&self, latent: &LatentAttention, tokens: u64) -> Bytes {
+        let span = match latent.window {
+            Some(window) => Span::Sliding { window },
+            None => Span::Full,
+        };
+
+        Bytes::product([self.cached_tokens(span, tokens)])
+    }
+
+    /// Bytes of an indexer's keys of `tokens` (`update_indexer`), in the model's dtype unless its
+    /// class computes them in another.
+    fn index_bytes(&self, latent: &LatentAttention, tokens: u64) -> Bytes {
+        let Some(indexer) = latent.indexer.filter(|_| self.settings.caches_latent) else {
+            return Bytes::ZERO;
+        };
+
+        let element = if self.architecture.has_float32_index_keys() {
+            FLOAT32
+        } else {
+            self.settings.element_bytes()
+        };
+        let width = self
+            .architecture
+            .packed_index_elements()
+            .unwrap_or(indexer.head_dim);
+        Bytes::product([tokens, width, element])
+    }
+
+    /// Elements of a token's latent in a layer with latent attention.
     fn latent_elements(&self, latent: &LatentAttention) -> u64 {
         if !self.settings.caches_latent {
             let width = latent
@@ -140,11 +173,7 @@ impl<'a> LayerCaches<'a> {
             return latent.heads.saturating_mul(width);
         }
 
-        let key = latent.indexer.map_or(0, |indexer| indexer.head_dim);
-        latent
-            .kv_lora_rank
-            .saturating_add(latent.rope_dim)
-            .saturating_add(key)
+        latent.kv_lora_rank.saturating_add(latent.rope_dim)
     }
 
     /// Bytes of a prompt that one mixer's cache keeps allocated until the next token.
@@ -161,6 +190,7 @@ impl<'a> LayerCaches<'a> {
             },
             Mixer::Latent(latent) => match (latent.compress_ratio, latent.window) {
                 (Some(_), Some(window)) => (window, compressed_cache::retained_elements(latent)),
+                (None, Some(window)) => (window, self.latent_elements(latent)),
                 _ => return Bytes::ZERO,
             },
             _ => return Bytes::ZERO,

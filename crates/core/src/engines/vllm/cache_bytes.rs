@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError};
 use super::cache::{CachePages, PageRules};
 use super::checkpoints::CheckpointRules;
 use super::draft::Draft;
+use super::paged_kind::{is_index_head, stored_dtype};
 use super::{VllmPrepared, own_predictors};
 use crate::bytes::Bytes;
 use crate::engines::shared::cache::{CacheKind, CacheLayers, state_elements, token_bytes};
@@ -16,6 +17,10 @@ use crate::model::architecture::{LatentAttention, Mixer, Span};
 
 /// Tokens of one block of compressed latents.
 const COMPRESSED_BLOCK_TOKENS: u64 = 256;
+
+/// Tokens of one block of attention with an indexer (vLLM 0.33
+/// `models/minimax_m3/nvidia/sparse_attention_msa.py`).
+const INDEXED_BLOCK_TOKENS: u64 = 128;
 
 /// The head width of FlashAttention 4's own kernel for FP8 caches.
 const WIDE_HEAD_DIM: u64 = 512;
@@ -99,6 +104,7 @@ impl VllmPrepared<'_> {
         let fp8 = self.settings.kv == KvDtype::Fp8;
         let default = match self.settings.capability {
             _ if latent && self.layers.sparse() => constants.sparse_block_tokens,
+            _ if self.has_index_heads() => INDEXED_BLOCK_TOKENS,
             Some(100..120) if latent => constants.latent_block_tokens_sm100,
             Some(100..110) if self.mixes_kernels() => constants.gemma4_block_tokens_sm100,
             Some(90..100) if latent && fp8 => constants.latent_block_tokens_fp8_sm90,
@@ -126,6 +132,12 @@ impl VllmPrepared<'_> {
     fn mixes_kernels(&self) -> bool {
         self.architecture.root_model_type.starts_with("gemma4")
             && self.architecture.vision.is_some()
+    }
+
+    /// Whether an indexer of plain attention keeps keys (MiniMax-M3).
+    fn has_index_heads(&self) -> bool {
+        let mut kinds = self.layers.kinds().iter();
+        kinds.any(|kind| matches!(kind, CacheKind::Heads(attention) if is_index_head(attention)))
     }
 
     /// Whether FlashAttention 4's kernel for FP8 caches reads the widest head.
@@ -245,7 +257,7 @@ impl VllmPrepared<'_> {
                     Bytes::ZERO
                 }
                 Span::Cross { .. } | Span::Bidirectional => Bytes::ZERO,
-                _ => token_bytes(attention, settings.kv, 1),
+                _ => token_bytes(attention, stored_dtype(attention, settings.kv), 1),
             },
             CacheKind::Latent(LatentAttention {
                 compress_ratio: Some(_),

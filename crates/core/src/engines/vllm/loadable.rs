@@ -4,6 +4,7 @@ use super::refusal::{ENGINE, unsupported};
 use crate::engines::shared::checkpoint_checks::{
     encodes_raw_audio, is_packed_for_mlx, shown_method,
 };
+use crate::engines::shared::unread_families::unread_by_vllm;
 use crate::engines::{EngineError, EngineRequest, EngineVersion};
 use crate::model::architecture::{Architecture, Task};
 use crate::model::{Format, Model};
@@ -208,6 +209,10 @@ fn check_class(
     }
 
     let kind = &*architecture.root_model_type;
+    if let Some(why) = unread_by_vllm(&architecture.model_type) {
+        return Err(unsupported(format!("{class} ({kind}) in vLLM: {why}")));
+    }
+
     // vLLM lists youtu's latent attention nowhere, so it is unknown whether vLLM would cache the
     // latents or whole heads.
     let unlisted = architecture.model_type == "youtu";

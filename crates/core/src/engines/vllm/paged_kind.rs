@@ -6,6 +6,7 @@ use super::cache::PageRules;
 use super::checkpoints::Checkpoints;
 use crate::bytes::Bytes;
 use crate::engines::shared::cache::{CacheKind, CacheLayers, state_elements, token_bytes};
+use crate::engines::shared::dtype::{ComputeDtype, KvDtype};
 use crate::engines::shared::latent_cache::latent_bytes;
 use crate::model::architecture::{Attention, Recurrent, Span};
 
@@ -50,7 +51,8 @@ impl PagedKind {
         let (retention, page) = match kind {
             CacheKind::Heads(attention) => (
                 retention(attention, rules.hybrid_manager),
-                token_bytes(attention, rules.kv, rules.tensor) * rules.block_tokens,
+                token_bytes(attention, stored_dtype(attention, rules.kv), rules.tensor)
+                    * rules.block_tokens,
             ),
             CacheKind::Latent(latent) => (
                 Retention::All,
@@ -84,6 +86,21 @@ impl PagedKind {
             * layers
                 .layers(self.index, range)
                 .div_ceil(self.groups.max(1))
+    }
+}
+
+/// Whether a head holds the keys of an indexer: it has no values.
+pub(super) const fn is_index_head(attention: &Attention) -> bool {
+    attention.value_dim == 0
+}
+
+/// The dtype of a layer's cache: keys of an indexer stay in 16 bits (vLLM 0.33
+/// `models/minimax_m3/common/indexer.py`, `indexer_kv_dtype`).
+pub(super) fn stored_dtype(attention: &Attention, kv: KvDtype) -> KvDtype {
+    if is_index_head(attention) {
+        KvDtype::Model(ComputeDtype::Bfloat16)
+    } else {
+        kv
     }
 }
 

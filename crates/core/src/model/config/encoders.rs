@@ -3,17 +3,27 @@
 //! The decoder layers of the latter have self-attention and cross-attention.
 
 use super::super::architecture::{Encoder, Mixer, Span, Unsupported};
+use super::families::Spans;
 use super::fields::Fields;
 use super::heads::{self, Heads};
-use super::layers::{LayerMixers, bounded, count};
+use super::layers::{LayerMixers, attention, bounded, count};
 
 /// Returns an encoder's layers, with attention in both directions and no cache.
+///
+/// The same class with `is_decoder` generates, and caches every token (transformers `BertModel`).
 pub(super) fn encoder(fields: &Fields<'_>) -> Result<Vec<LayerMixers>, Unsupported> {
     let heads = heads::heads(fields)?;
-    Ok(vec![
-        LayerMixers::from(heads.mixer(Span::Bidirectional));
-        count(fields)?
-    ])
+    let span = if fields.flag("is_decoder")? == Some(true) {
+        Span::Full
+    } else {
+        Span::Bidirectional
+    };
+
+    if span == Span::Full && fields.flag("add_cross_attention")? == Some(true) {
+        return Err(fields.family("add_cross_attention = true"));
+    }
+
+    Ok(vec![LayerMixers::from(heads.mixer(span)); count(fields)?])
 }
 
 /// Returns the decoder's layers and the facts of the encoder.
@@ -22,7 +32,14 @@ pub(super) fn encoder_decoder(
 ) -> Result<(Vec<LayerMixers>, Encoder), Unsupported> {
     let encoder_layers = bounded(
         fields,
-        &["encoder_layers", "num_layers", "num_hidden_layers"],
+        &[
+            "encoder_layers",
+            "num_encoder_layers",
+            "num_layers",
+            "num_hidden_layers",
+            // TrOCR is the decoder alone.
+            "decoder_layers",
+        ],
     )?;
     let layers = match fields.size(&["decoder_layers", "num_decoder_layers"])? {
         Some(_) => bounded(fields, &["decoder_layers", "num_decoder_layers"])?,
@@ -31,6 +48,7 @@ pub(super) fn encoder_decoder(
 
     let heads = fields.need(&[
         "decoder_attention_heads",
+        "num_decoder_attention_heads",
         "num_heads",
         "num_attention_heads",
     ])?;
@@ -71,4 +89,33 @@ pub(super) fn encoder_decoder(
         ],
         encoder,
     ))
+}
+
+/// Returns the decoder's layers of `T5Gemma`, of which some see a window, and the facts of the encoder.
+///
+/// Source: transformers 5.24 `models/{t5gemma,t5gemma2}/modeling_*.py`.
+pub(super) fn t5gemma(fields: &Fields<'_>) -> Result<(Vec<LayerMixers>, Encoder), Unsupported> {
+    let root = fields.inside(fields.root);
+    let encoder = root
+        .object("encoder")?
+        .ok_or_else(|| fields.missing("encoder"))?;
+    let mut encoder = fields.inside(encoder);
+    if let Some(text) = encoder.object("text_config")? {
+        encoder = fields.inside(text);
+    }
+
+    let max_tokens = encoder.need(&["max_position_embeddings"])?;
+    let encoder_layers = bounded(&encoder, heads::LAYERS)?;
+    let cross = heads::heads(fields)?.mixer(Span::Cross { tokens: max_tokens });
+
+    let mut layers = attention(fields, Spans::Listed)?;
+    for layer in &mut layers {
+        layer.second_mixer = Some(cross.clone());
+    }
+
+    let encoder = Encoder {
+        layers: u32::try_from(encoder_layers).unwrap_or(u32::MAX),
+        max_tokens,
+    };
+    Ok((layers, encoder))
 }

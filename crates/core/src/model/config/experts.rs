@@ -51,7 +51,7 @@ pub(super) fn experts(fields: &Fields<'_>) -> Result<Option<Experts>, Unsupporte
         }
     }
 
-    if fields.flag("enable_moe_block")? == Some(false) {
+    if fields.flag("enable_moe_block")? == Some(false) || fields.flag("is_moe")? == Some(false) {
         return Ok(None);
     }
 
@@ -64,7 +64,11 @@ pub(super) fn experts(fields: &Fields<'_>) -> Result<Option<Experts>, Unsupporte
         Some(width) => width,
         // In Llama 4, `intermediate_size` is the experts' width and `intermediate_size_mlp` that of
         // dense layers.
-        None if fields.model_type == "llama4_text" => fields.need(&["intermediate_size"])?,
+        None if fields.model_type == "llama4_text"
+            || fields.model_type.starts_with("minimax_m3") =>
+        {
+            fields.need(&["intermediate_size"])?
+        }
         None => intermediate(fields)?,
     };
 
@@ -146,12 +150,19 @@ pub(super) fn intermediate(fields: &Fields<'_>) -> Result<u64, Unsupported> {
         }
     }
 
+    // In MiniMax-M3, `intermediate_size` is the experts' width.
+    if fields.model_type.starts_with("minimax_m3")
+        && let Some(width) = fields.size(&["dense_intermediate_size"])?
+    {
+        return Ok(width);
+    }
+
     if let Some(width) = first_number(fields, INTERMEDIATE)?.filter(|width| *width > 0) {
         return Ok(width);
     }
 
     Ok(fields
-        .size(&["hidden_dim", "ffn_embed_dim", "decoder_ffn_dim"])?
+        .size(&["hidden_dim", "ffn_embed_dim", "decoder_ffn_dim", "dff"])?
         .unwrap_or(fields.need(HIDDEN)?.saturating_mul(4)))
 }
 

@@ -53,7 +53,12 @@ pub(super) const KV_HEADS: &[&str] = &[
 /// Key names of d.
 pub(super) const HEAD_DIM: &[&str] = &["head_dim", "hidden_size_per_head", "kv_channels", "d_kv"];
 /// Key names of V.
-pub(super) const VOCABULARY: &[&str] = &["vocab_size", "padded_vocab_size", "n_vocab"];
+pub(super) const VOCABULARY: &[&str] = &[
+    "vocab_size",
+    "padded_vocab_size",
+    "n_vocab",
+    "tgt_vocab_size",
+];
 
 /// The heads of one attention layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

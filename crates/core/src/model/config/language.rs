@@ -82,8 +82,16 @@ pub(super) fn locate<'a>(
 }
 
 fn nested(root: &Object) -> Result<Option<&Object>, Unsupported> {
-    for key in ["text_config", "llm_config", "language_config"] {
-        match root.get(key) {
+    let root_type = root.get("model_type").and_then(Value::as_str);
+    // T5Gemma states its two halves as whole configurations.
+    let keys: &[&str] = if root_type.is_some_and(|name| name.starts_with("t5gemma")) {
+        &["decoder"]
+    } else {
+        &["text_config", "llm_config", "language_config"]
+    };
+
+    for key in keys {
+        match root.get(*key) {
             None | Some(Value::Null) => {}
             Some(Value::Object(nested)) => {
                 return Ok(Some(nested).filter(|nested| !nested.is_empty()));

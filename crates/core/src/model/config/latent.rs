@@ -92,7 +92,7 @@ pub(super) fn attention(fields: &Fields<'_>) -> Result<Option<LatentAttention>, 
     Ok(Some(LatentAttention {
         heads: fields.need(heads::HEADS)?,
         kv_lora_rank,
-        rope_dim: fields.need(&["qk_rope_head_dim"])?,
+        rope_dim: rope_dim(fields)?,
         nope_dim: fields.need(&["qk_nope_head_dim"])?,
         value_dim: fields.need(&["v_head_dim"])?,
         q_lora_rank: fields.size(&["q_lora_rank"])?,
@@ -102,10 +102,27 @@ pub(super) fn attention(fields: &Fields<'_>) -> Result<Option<LatentAttention>, 
     }))
 }
 
+/// Reads the rotary part of a head. Only GLM-5.3-Flash has none.
+fn rope_dim(fields: &Fields<'_>) -> Result<u64, Unsupported> {
+    const KEY: &[&str] = &["qk_rope_head_dim"];
+
+    if is_pooled(fields) && fields.count(KEY)? == Some(0) {
+        return Ok(0);
+    }
+    fields.need(KEY)
+}
+
+/// Returns whether the indexer of this type scores pools of tokens.
+pub(super) fn is_pooled(fields: &Fields<'_>) -> bool {
+    ["glm5_next", "glm5_next_text"].contains(&fields.model_type)
+}
+
 /// Rejects unknown indexer flags.
 ///
 /// Indexers keep changing what they store (pooled keys, shared layers).
 fn check_indexer(fields: &Fields<'_>) -> Result<(), Unsupported> {
+    const POOLED: &[&str] = &["index_kpool", "index_kpool_always_select_tail"];
+
     const KNOWN: &[&str] = &[
         "index_head_dim",
         "index_n_heads",
@@ -121,6 +138,7 @@ fn check_indexer(fields: &Fields<'_>) -> Result<(), Unsupported> {
     let unknown = fields.own.iter().find(|(key, value)| {
         (key.starts_with("index") || key.contains("kpool"))
             && !KNOWN.contains(&key.as_str())
+            && !(is_pooled(fields) && POOLED.contains(&key.as_str()))
             && !matches!(value, Value::Null | Value::Bool(false))
     });
 

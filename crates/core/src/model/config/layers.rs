@@ -5,7 +5,7 @@ use super::families::{FamilyKind, Spans};
 use super::fields::Fields;
 use super::heads::{self, Heads};
 use super::overrides::Overrides;
-use super::{blocks, latent, linear_attention, mamba_hybrids, recurrent, spans};
+use super::{blocks, latent, linear_attention, mamba_hybrids, recurrent, spans, sparse_latent};
 
 /// The mixers of one layer, before its feed-forward is known.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,7 +61,7 @@ pub(super) fn layers(
 ) -> Result<Vec<LayerMixers>, Unsupported> {
     if !matches!(
         kind,
-        FamilyKind::Attention(_) | FamilyKind::MimoV2 | FamilyKind::Step
+        FamilyKind::Attention(_) | FamilyKind::MimoV2 | FamilyKind::Step | FamilyKind::Dots3
     ) && fields.value("per_layer_config").is_some()
     {
         Overrides::reject(
@@ -83,7 +83,12 @@ pub(super) fn layers(
         FamilyKind::FalconH1 => return mamba_hybrids::falcon_h1(fields),
         FamilyKind::Zamba(generation) => return mamba_hybrids::zamba(fields, generation),
         FamilyKind::DoubleLatent => return latent::longcat_flash(fields),
+        FamilyKind::MinimaxM3 => return sparse_latent::minimax_m3(fields),
         FamilyKind::Latent => latent::latent(fields),
+        FamilyKind::HyV4 => sparse_latent::hy_v4(fields),
+        FamilyKind::MistralLarge4 => sparse_latent::mistral_large4(fields),
+        FamilyKind::Dots3 => sparse_latent::dots3(fields),
+        FamilyKind::Glm5Next => sparse_latent::glm5_next(fields),
         FamilyKind::DeepseekV4 => latent::deepseek_v4(fields),
         FamilyKind::MimoV2 => blocks::mimo_v2(fields),
         FamilyKind::Step => blocks::step_3_5(fields),
@@ -99,7 +104,7 @@ pub(super) fn layers(
         FamilyKind::BailingLinear => linear_attention::bailing_linear(fields),
         FamilyKind::Lfm2 => linear_attention::lfm2(fields),
         FamilyKind::Mllama => blocks::mllama(fields),
-        FamilyKind::Encoder | FamilyKind::EncoderDecoder => {
+        FamilyKind::Encoder | FamilyKind::EncoderDecoder | FamilyKind::T5Gemma => {
             Err(fields.family("an encoder has no decoder layers"))
         }
     }?;
@@ -141,7 +146,7 @@ fn every(
 }
 
 /// Returns the layers of a decoder with attention in each layer.
-fn attention(fields: &Fields<'_>, rule: Spans) -> Result<Vec<LayerMixers>, Unsupported> {
+pub(super) fn attention(fields: &Fields<'_>, rule: Spans) -> Result<Vec<LayerMixers>, Unsupported> {
     let layers = count(fields)?;
     let mut spans = spans::spans(fields, rule, layers)?;
     if bidirectional(fields)? {
@@ -152,7 +157,7 @@ fn attention(fields: &Fields<'_>, rule: Spans) -> Result<Vec<LayerMixers>, Unsup
     let heads = per_layer(fields, layers)?;
     let shared = fields.count(&["num_kv_shared_layers"])?.unwrap_or(0);
     let own = layers.saturating_sub(usize::try_from(shared).unwrap_or(usize::MAX));
-    if shared > 0 && own == 0 {
+    if shared > 0 && own == 0 && !is_assistant(fields) {
         return Err(fields.length("num_kv_shared_layers", layers, layers));
     }
     // Hunyuan-Large: only each n-th layer has its own keys and values (`use_cla`,
@@ -217,6 +222,13 @@ pub(super) fn bidirectional(fields: &Fields<'_>) -> Result<bool, Unsupported> {
         Some(serde_json::Value::String(word)) if word == "all" => Ok(true),
         _ => Ok(fields.flag("use_bidirectional_attention")? == Some(true)),
     }
+}
+
+/// Returns whether the model drafts for another one, whose caches all its layers read (transformers
+/// `Gemma4UnifiedAssistantForCausalLM`).
+fn is_assistant(fields: &Fields<'_>) -> bool {
+    let root_type = fields.inside(fields.root).text("model_type");
+    root_type.is_some_and(|name| name.ends_with("_assistant"))
 }
 
 /// Returns the heads of Gemma-4's full-attention layers, which have their own head size.

@@ -168,10 +168,19 @@ pub(super) fn bailing_linear(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsuppor
         None => full_attention(fields)?,
     };
 
-    if fields.value("kda_safe_gate").is_some() {
+    // vLLM 0.33 `models/bailing_moe_v3.py` has no other kind of state.
+    let is_third =
+        fields.model_type == "bailing_moe_v3" || fields.class.starts_with("BailingMoeV3");
+    if is_third || fields.value("kda_safe_gate").is_some() {
         let state = Mixer::Recurrent(bailing_kda(fields)?);
+        // transformers puts no attention into layers that fill no group.
+        let whole = if is_third {
+            layers as u64 / group * group
+        } else {
+            layers as u64
+        };
         return Ok(mix(layers, &attention, &state, |layer| {
-            (layer + 1).is_multiple_of(group)
+            (layer + 1).is_multiple_of(group) || layer >= whole
         }));
     }
 

@@ -37,27 +37,7 @@ impl<'a> Overrides<'a> {
     pub(super) fn read(fields: &Fields<'a>, layers: usize) -> Result<Self, Unsupported> {
         let mut overrides = Self::default();
         for (index, value) in entries(fields, layers)? {
-            let shown_index = Value::from(cut(&index, 20));
-            let layer: usize = index.parse().map_err(|_| {
-                contradiction(KEY, &shown_index, "the index of a layer is expected")
-            })?;
-
-            let Some(object) = value.as_object() else {
-                return Err(contradiction(
-                    KEY,
-                    value,
-                    "an object for each layer is expected",
-                ));
-            };
-
-            if layer >= layers {
-                return Err(contradiction(
-                    KEY,
-                    &shown_index,
-                    format!("the model has {layers} layers"),
-                ));
-            }
-
+            let (layer, object) = entry(&index, value, layers)?;
             for (key, value) in object {
                 let is_narrower = WIDTHS.contains(&key.as_str())
                     && value
@@ -151,8 +131,38 @@ impl<'a> Overrides<'a> {
     }
 }
 
+/// Returns the layer and the attributes of one entry of [`entries`].
+pub(super) fn entry<'a>(
+    index: &str,
+    value: &'a Value,
+    layers: usize,
+) -> Result<(usize, &'a Object), Unsupported> {
+    let shown_index = Value::from(cut(index, 20));
+    let layer: usize = index
+        .parse()
+        .map_err(|_| contradiction(KEY, &shown_index, "the index of a layer is expected"))?;
+
+    let Some(object) = value.as_object() else {
+        return Err(contradiction(
+            KEY,
+            value,
+            "an object for each layer is expected",
+        ));
+    };
+
+    if layer >= layers {
+        return Err(contradiction(
+            KEY,
+            &shown_index,
+            format!("the model has {layers} layers"),
+        ));
+    }
+
+    Ok((layer, object))
+}
+
 /// Returns index and attributes of each entry, from a map or a list with one entry per layer.
-fn entries<'a>(
+pub(super) fn entries<'a>(
     fields: &Fields<'a>,
     layers: usize,
 ) -> Result<Vec<(String, &'a Value)>, Unsupported> {

@@ -75,10 +75,15 @@ pub(super) fn window(fields: &Fields<'_>) -> Result<Option<u64>, Unsupported> {
     if fields.flag("use_sliding_window")? == Some(false) {
         return Ok(None);
     }
+
+    let stated = fields.count(&["sliding_window", "sliding_window_size"])?;
+    // ModernBERT counts the tokens on both sides (`ModernBertDecoderConfig`).
+    let window = match fields.model_type {
+        "modernbert-decoder" => stated.or(fields.count(&["local_attention"])?.map(|both| both / 2)),
+        _ => stated,
+    };
     // In a few published configurations, 0 means "no window".
-    Ok(fields
-        .count(&["sliding_window", "sliding_window_size"])?
-        .filter(|window| *window > 0))
+    Ok(window.filter(|window| *window > 0))
 }
 
 /// Returns the span for one word of `layer_types`.

@@ -21,6 +21,7 @@ fn rows() -> impl Iterator<Item = &'static (&'static [&'static str], Defaults)> 
         dense::ROWS,
         mixtures::ROWS,
         recurrent::ROWS,
+        sparse::ROWS,
         encoders::ROWS,
     ]
     .into_iter()
@@ -49,6 +50,7 @@ mod dense;
 mod encoders;
 mod mixtures;
 mod recurrent;
+mod sparse;
 
 #[cfg(test)]
 mod tests {

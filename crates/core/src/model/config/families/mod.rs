@@ -22,6 +22,16 @@ pub(super) enum FamilyKind {
     DoubleLatent,
     /// Compressed latent attention.
     DeepseekV4,
+    /// Latent attention with an indexer in some layers (`indexer_types`).
+    HyV4,
+    /// Latent attention with shared latents and layers without rope (`kv_source_layers`).
+    MistralLarge4,
+    /// Latent attention of two sizes, one with a window (`per_layer_config`, `swa_*`).
+    Dots3,
+    /// Kimi delta attention with latent attention and an indexer over pools (`index_kpool`).
+    Glm5Next,
+    /// Attention with an indexer in some layers (`sparse_attention_config`).
+    MinimaxM3,
     /// Blocks listed one by one (`block_configs`).
     BlockList,
     /// Attention layers of two sizes (`hybrid_layer_pattern`, `swa_*`).
@@ -62,6 +72,8 @@ pub(super) enum FamilyKind {
     Encoder,
     /// An encoder and a decoder with cross-attention.
     EncoderDecoder,
+    /// An encoder and a decoder with windows and cross-attention (`decoder`, `encoder`).
+    T5Gemma,
 }
 
 /// Which attention layers see only a window, if `layer_types` is absent.

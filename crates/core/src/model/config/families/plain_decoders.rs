@@ -81,4 +81,9 @@ pub(super) const PLAIN_DECODERS: &[&str] = &[
     "iquestcoder",
     "molmo2_text",
     "solar_open",
+    "sarvam_moe",
+    "apertus1p5_text",
+    "gpt_neox_japanese",
+    "doge",
+    "evolla",
 ];
