@@ -223,6 +223,7 @@ pub fn state_elements(recurrent: &Recurrent) -> (Bytes, Bytes) {
                 ..
             },
         ) => Bytes::product([*token_shift, *hidden]),
+        (None, Recurrent::PastInputs { width, rows, .. }) => Bytes::product([*width, *rows]),
         (None, _) => Bytes::ZERO,
     };
 
@@ -244,7 +245,8 @@ pub fn state_elements(recurrent: &Recurrent) -> (Bytes, Bytes) {
             heads, head_dim, ..
         }
         | Recurrent::Lightning { heads, head_dim } => Bytes::product([heads, head_dim, head_dim]),
-        Recurrent::ShortConv { .. } => Bytes::ZERO,
+        Recurrent::ShortConv { .. } | Recurrent::ConvStreams { .. } => Bytes::ZERO,
+        Recurrent::PastInputs { vector, .. } => Bytes::new(vector),
         Recurrent::Rwkv {
             hidden, head_size, ..
         } => Bytes::product([hidden, head_size]),
@@ -284,6 +286,15 @@ pub fn conv_shape(recurrent: &Recurrent) -> Option<(Bytes, u64)> {
             conv,
         } => Some((Bytes::product([3, heads, head_dim]), conv)),
         Recurrent::ShortConv { width, conv } => Some((Bytes::new(width), conv)),
-        Recurrent::Lightning { .. } | Recurrent::Rwkv { .. } => None,
+        Recurrent::ConvStreams {
+            heads,
+            head_dim,
+            hidden,
+            conv,
+        } => {
+            let channels = Bytes::product([2, heads, head_dim]) + Bytes::product([2, hidden]);
+            Some((channels, conv))
+        }
+        Recurrent::Lightning { .. } | Recurrent::Rwkv { .. } | Recurrent::PastInputs { .. } => None,
     }
 }

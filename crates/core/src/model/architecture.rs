@@ -84,12 +84,17 @@ pub struct Layer {
     pub second_mixer: Option<Mixer>,
     /// What follows the mixer.
     pub feed_forward: FeedForward,
+    /// Number of times that one pass over the tokens runs the layer (HRM, Dory, Inkling 2 Mini).
+    ///
+    /// Each time has caches and states of its own. 1 for other models.
+    pub passes: u32,
 }
 
 impl Layer {
-    /// Iterates over the layer's one or two mixers.
+    /// Iterates over the layer's one or two mixers, once for each pass.
     pub fn mixers(&self) -> impl Iterator<Item = &Mixer> {
-        std::iter::once(&self.mixer).chain(self.second_mixer.as_ref())
+        (0..self.passes)
+            .flat_map(|_| std::iter::once(&self.mixer).chain(self.second_mixer.as_ref()))
     }
 }
 
@@ -220,6 +225,17 @@ pub enum Recurrent {
     Lightning { heads: u64, head_dim: u64 },
     /// Short convolution (LFM2) over `conv` tokens of `width` channels.
     ShortConv { width: u64, conv: u64 },
+    /// Short convolutions over keys and values (`heads` x `head_dim`) and over the outputs of
+    /// attention and feed-forward (`hidden`), in 32-bit floats (Inkling).
+    ConvStreams {
+        heads: u64,
+        head_dim: u64,
+        hidden: u64,
+        conv: u64,
+    },
+    /// The last `rows` inputs of `width` channels, and `vector` elements of the last token (ZAYA's
+    /// convolved attention, the n-gram embeddings of Qwen4-Exp).
+    PastInputs { width: u64, rows: u64, vector: u64 },
     /// RWKV: `token_shift` rows of h and h x head_size.
     Rwkv {
         hidden: u64,
@@ -346,6 +362,11 @@ pub enum Unsupported {
 }
 
 impl Architecture {
+    /// Whether one pass over the tokens runs some layers several times.
+    pub fn is_looped(&self) -> bool {
+        self.layers.iter().any(|layer| layer.passes > 1)
+    }
+
     /// Number of decoder layers (L).
     pub fn layer_count(&self) -> u32 {
         u32::try_from(self.layers.len()).unwrap_or(u32::MAX)

@@ -331,6 +331,7 @@ mod tests {
             }),
             second_mixer: None,
             feed_forward: FeedForward::Dense { width: 6144 },
+            passes: 1,
         };
 
         let architecture = Architecture {

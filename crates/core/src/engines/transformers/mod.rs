@@ -120,4 +120,6 @@ impl Engine for Transformers {
 #[cfg(test)]
 mod cache_tests;
 #[cfg(test)]
+mod family_tests;
+#[cfg(test)]
 mod tests;

@@ -192,6 +192,13 @@ impl PreparedEngine for TransformersPrepared<'_> {
             return Ok(vec![Split::single(layers)]);
         }
 
+        // Looped layers are not in the order of the files' layers.
+        if self.architecture.is_looped() {
+            return Err(IllegalSplit(
+                "splitting a model that runs its layers several times is not supported".to_owned(),
+            ));
+        }
+
         if self.architecture.task == Task::EncodeDecode {
             return Err(IllegalSplit(
                 "splitting an encoder and its decoder with accelerate is not supported".to_owned(),

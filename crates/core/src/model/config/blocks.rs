@@ -42,6 +42,7 @@ pub(super) fn nemotron_nas(fields: &Fields<'_>) -> Result<Vec<LayerMixers>, Unsu
                 mixer: block_mixer(&block, layer, heads, dim)?,
                 second_mixer: None,
                 feed_forward: Some(block_feed_forward(&block, hidden)?),
+                passes: 1,
             })
         })
         .collect()

@@ -5,7 +5,7 @@ use super::families::{FamilyKind, Spans};
 use super::fields::Fields;
 use super::heads::{self, Heads};
 use super::overrides::Overrides;
-use super::{blocks, latent, linear_attention, mamba_hybrids, recurrent, spans};
+use super::{blocks, convolved, latent, linear_attention, looped, mamba_hybrids, recurrent, spans};
 
 /// The mixers of one layer, before its feed-forward is known.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,6 +14,8 @@ pub(super) struct LayerMixers {
     pub(super) second_mixer: Option<Mixer>,
     /// Set if the layer pattern itself states what follows the mixer.
     pub(super) feed_forward: Option<FeedForward>,
+    /// Times that one pass over the tokens runs the layer.
+    pub(super) passes: u32,
 }
 
 impl LayerMixers {
@@ -29,6 +31,7 @@ impl From<Mixer> for LayerMixers {
             mixer,
             second_mixer: None,
             feed_forward: None,
+            passes: 1,
         }
     }
 }
@@ -83,6 +86,11 @@ pub(super) fn layers(
         FamilyKind::FalconH1 => return mamba_hybrids::falcon_h1(fields),
         FamilyKind::Zamba(generation) => return mamba_hybrids::zamba(fields, generation),
         FamilyKind::DoubleLatent => return latent::longcat_flash(fields),
+        FamilyKind::Inkling => return convolved::inkling(fields),
+        FamilyKind::Zaya => return convolved::zaya(fields),
+        FamilyKind::HrmText => return looped::hrm_text(fields),
+        FamilyKind::Dory => return looped::dory(fields),
+        FamilyKind::Qwen4Exp => return linear_attention::qwen4_exp(fields),
         FamilyKind::Latent => latent::latent(fields),
         FamilyKind::DeepseekV4 => latent::deepseek_v4(fields),
         FamilyKind::MimoV2 => blocks::mimo_v2(fields),

@@ -3,11 +3,12 @@
 //! Only keys with a known meaning are used.
 //!
 //! `language` finds the language model's object and `families` its rules. `layers` (with `heads`,
-//! `spans`, `latent`, `recurrent`, `mamba_hybrids`, `linear_attention` and `blocks`) derives what
-//! each layer caches, and `experts` its feed-forward. `tensor_checks` compares the result with the
+//! `spans`, `latent`, `recurrent`, `mamba_hybrids`, `linear_attention`, `convolved`, `looped` and
+//! `blocks`) derives what each layer caches, and `experts` its feed-forward. `tensor_checks` compares the result with the
 //! tensors. An invalid value or an unknown family is an [`Unsupported`] that names the key.
 
 mod blocks;
+mod convolved;
 mod defaults;
 mod encoders;
 mod experts;
@@ -20,6 +21,7 @@ mod latent;
 mod layer_patterns;
 mod layers;
 mod linear_attention;
+mod looped;
 mod mamba_hybrids;
 mod overrides;
 pub mod parameters;
@@ -153,6 +155,7 @@ fn assemble(layer: LayerMixers, after: FeedForward) -> Layer {
         mixer: layer.mixer,
         second_mixer: layer.second_mixer,
         feed_forward: layer.feed_forward.unwrap_or(after),
+        passes: layer.passes,
     }
 }
 

@@ -255,6 +255,7 @@ fn build_layer(
         mixer,
         second_mixer,
         feed_forward: feed_forward(facts, has_experts, index),
+        passes: 1,
     })
 }
 

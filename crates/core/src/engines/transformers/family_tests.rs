@@ -1,0 +1,54 @@
+//! Families with caches or states of their own kinds, against transformers' cache objects.
+//!
+//! Each row of `family_rows.jsonl` is a small configuration and the bytes of the cache's floating
+//! tensors after one forward pass of transformers 5.24.0 in bfloat16.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::*;
+use crate::engines::sample::{components, model, prepare, sum, tokens};
+use crate::engines::{AskedWorkload, ComponentName, Interval, Split};
+use crate::model::Inventory;
+
+/// The caches and states for a row's configuration and tokens.
+fn caches_and_states(row: &Value) -> Result<Interval, String> {
+    let model = model(&row["config"], Inventory::default());
+    let architecture = model.architecture.as_ref().map_err(ToString::to_string)?;
+    let asked = AskedWorkload {
+        dtype: Some("bfloat16".to_owned()),
+        ..tokens(row["tokens"].as_u64().unwrap_or_default())
+    };
+
+    let no_parameters = BTreeMap::new();
+    let prepared = prepare(&Transformers, &model, asked, (None, &no_parameters))
+        .map_err(|error| error.to_string())?;
+    let parts = components(&*prepared, &Split::single(architecture.layer_count()), 0);
+    Ok(sum(&parts, ComponentName::KvCache).plus(sum(&parts, ComponentName::State)))
+}
+
+#[test]
+fn caches_equal_engines_own() {
+    let rows: Vec<Value> = include_str!("family_rows.jsonl")
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert!(rows.len() > 20);
+
+    let wrong: Vec<String> = rows
+        .iter()
+        .filter_map(|row| {
+            let theirs = row["cache_bytes"].as_u64().unwrap();
+            let ours = caches_and_states(row);
+            let equal = ours.as_ref().is_ok_and(|ours| ours.likely.get() == theirs);
+            (!equal).then(|| {
+                format!(
+                    "{}, {}: {theirs}, here {ours:?}",
+                    row["name"], row["tokens"]
+                )
+            })
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
