@@ -61,10 +61,18 @@ pub fn cache(
     tokens: u64,
     element: CacheElement,
 ) -> Bytes {
-    architecture
+    let streaming = match architecture.streaming_encoder {
+        Some(encoder) if layers.start == 0 && !encoder.is_codec => {
+            element.times(encoder.elements(tokens))
+        }
+        _ => Bytes::ZERO,
+    };
+    let layers: Bytes = architecture
         .mixers(layers)
         .map(|mixer| held(architecture, mixer, tokens, element))
-        .sum()
+        .sum();
+
+    layers + streaming
 }
 
 /// Cache bytes of one more token after `tokens`; 0 in layers whose window is already full.

@@ -7,6 +7,7 @@
 
 use super::dtype::Dtype;
 use super::quantization::Quantization;
+use crate::bytes::Bytes;
 
 /// A language or encoder model, from its configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,6 +51,8 @@ pub struct Architecture {
     pub vision: Option<VisionTower>,
     /// Whether there is an audio tower.
     pub audio: bool,
+    /// A speech encoder with caches of its own.
+    pub streaming_encoder: Option<StreamingEncoder>,
     /// Multi-token-prediction layers stored behind the last decoder layer.
     pub mtp_layers: u32,
     /// Weight (and KV) quantization.
@@ -296,6 +299,37 @@ pub struct Encoder {
     pub layers: u32,
     /// Maximum number of tokens that it emits for one item (Whisper 1500).
     pub max_tokens: u64,
+}
+
+/// A speech encoder that reads a recording in steps and keeps windows of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamingEncoder {
+    /// Layers.
+    pub layers: u64,
+    /// KV heads of a layer.
+    pub kv_heads: u64,
+    /// Elements of one key or value.
+    pub head_dim: u64,
+    /// Positions that a layer sees.
+    pub window: u64,
+    /// Positions for each token of the decoder.
+    pub positions_per_token: u64,
+    /// Elements that convolutions keep of the last step.
+    pub convolved: u64,
+    /// Whether it is an audio codec, which runs in 32-bit floats.
+    pub is_codec: bool,
+}
+
+impl StreamingEncoder {
+    /// Elements of the caches after `tokens` tokens of the decoder: windows without the position
+    /// that leaves them.
+    pub fn elements(&self, tokens: u64) -> Bytes {
+        let positions = tokens
+            .saturating_mul(self.positions_per_token)
+            .min(self.window.saturating_sub(1));
+        let keys = Bytes::product([self.layers, 2, self.kv_heads, self.head_dim, positions]);
+        keys + Bytes::new(self.convolved)
+    }
 }
 
 /// A vision tower's sizes, limited to those that determine its memory.

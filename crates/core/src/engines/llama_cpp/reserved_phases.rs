@@ -353,6 +353,7 @@ mod tests {
             state_dtype: None,
             vision: None,
             audio: false,
+            streaming_encoder: None,
             mtp_layers: 0,
             quantization: None,
             notes: Vec::new(),

@@ -112,7 +112,11 @@ impl<'a> TransformersPrepared<'a> {
         let (stage, layers) = split.stage_of(rank);
         let held = self.kinds.held(&layers);
         let caches = self.caches();
-        let cache = caches.held(&held, workload);
+        let mut cache = caches.held(&held, workload);
+        if stage == 0 {
+            cache = cache.plus(caches.streaming(workload));
+        }
+
         let growth = caches.growth(&held, workload);
         let states = scaled(states(&held, &self.settings), workload.sequences);
         let ends = (stage == 0, stage + 1 == split.stages.len());

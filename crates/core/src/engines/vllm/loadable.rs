@@ -72,11 +72,18 @@ const UNLISTED_TYPES: &[&str] = &[
     "lara_mini",
     "lfm3",
     "zaya",
+    "kyutai_speech_to_text",
 ];
 
 /// Types of language models that vLLM runs with caches that are not counted yet: Inkling's
-/// convolutions in pages of their own, Qwen4-Exp's indexer and n-gram states.
-const UNCOUNTED_TYPES: &[&str] = &["inkling_text", "qwen4_exp_text"];
+/// convolutions in pages of their own, Qwen4-Exp's indexer and n-gram states, the encoders of speech
+/// models.
+const UNCOUNTED_TYPES: &[&str] = &[
+    "cohere_asr",
+    "inkling_text",
+    "qwen4_exp_text",
+    "voxtral_realtime_text",
+];
 
 /// Methods of earlier releases that 0.33 does not have itself; plugins exist for the first three.
 const REMOVED_METHODS: &[&str] = &[
@@ -233,7 +240,8 @@ fn check_class(
 
     let kind = &*architecture.root_model_type;
     let unlisted = UNLISTED_TYPES.contains(&&*architecture.model_type);
-    let encoder_decoder = architecture.task == Task::EncodeDecode && !kind.contains("whisper");
+    let listed = kind.contains("whisper") || kind == "cohere_asr";
+    let encoder_decoder = architecture.task == Task::EncodeDecode && !listed;
 
     if unlisted || encodes_raw_audio(architecture) || encoder_decoder {
         return Err(unsupported(format!(

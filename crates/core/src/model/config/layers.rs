@@ -107,7 +107,7 @@ pub(super) fn layers(
         FamilyKind::BailingLinear => linear_attention::bailing_linear(fields),
         FamilyKind::Lfm2 => linear_attention::lfm2(fields),
         FamilyKind::Mllama => blocks::mllama(fields),
-        FamilyKind::Encoder | FamilyKind::EncoderDecoder => {
+        FamilyKind::Encoder | FamilyKind::EncoderDecoder | FamilyKind::CrossDecoder => {
             Err(fields.family("an encoder has no decoder layers"))
         }
     }?;

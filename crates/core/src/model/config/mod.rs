@@ -9,7 +9,9 @@
 
 mod blocks;
 mod convolved;
+mod cross_decoders;
 mod defaults;
+mod encoder_lengths;
 mod encoders;
 mod experts;
 mod families;
@@ -29,6 +31,7 @@ mod quantization;
 mod recurrent;
 mod rope;
 mod spans;
+mod streaming;
 mod tensor_checks;
 mod unlisted_family;
 mod vision;
@@ -101,6 +104,10 @@ fn read(
             let (layers, encoder) = encoders::encoder_decoder(&fields)?;
             (layers, Some(encoder))
         }
+        FamilyKind::CrossDecoder => {
+            let (layers, encoder) = cross_decoders::cross_decoder(&fields)?;
+            (layers, Some(encoder))
+        }
         kind => (layers::layers(&fields, kind)?, None),
     };
 
@@ -135,6 +142,7 @@ fn read(
         state_dtype: state_dtype(&fields),
         vision: vision::tower(&fields),
         audio: vision::audio(&fields),
+        streaming_encoder: streaming::streaming_encoder(&fields)?,
         mtp_layers: mtp_layers(&fields)?,
         quantization: quantization::quantization(&fields, quantization)?,
         notes: notes(&fields)?,
@@ -332,7 +340,7 @@ fn task(fields: &Fields<'_>, kind: FamilyKind, layers: &[LayerMixers]) -> Task {
     match kind {
         FamilyKind::Encoder => Task::Encode,
         _ if layers.iter().all(is_bidirectional) => Task::Encode,
-        FamilyKind::EncoderDecoder => Task::EncodeDecode,
+        FamilyKind::EncoderDecoder | FamilyKind::CrossDecoder => Task::EncodeDecode,
         _ if is_pooled => Task::Pool,
         _ => Task::Generate,
     }

@@ -72,6 +72,8 @@ pub(super) enum FamilyKind {
     Encoder,
     /// An encoder and a decoder with cross-attention.
     EncoderDecoder,
+    /// A decoder with cross-attention to speech, to images, or to a nested encoder.
+    CrossDecoder,
 }
 
 /// Which attention layers see only a window, if `layer_types` is absent.

@@ -32,6 +32,8 @@ pub(in super::super) fn inside_wrapper(root_type: &str) -> Option<&'static str> 
         "hunyuan_vl" => "hunyuan_vl_text",
         "hyperclovax_vision_v2" => "hyperclovax",
         "lfm2_vl" => "lfm2",
+        "pix2struct" => "pix2struct_text_model",
+        "voxtral_realtime" => "voxtral_realtime_text",
         "lfm3_vl" => "lfm3",
         "inkling_mm_model" => "inkling_text",
         "inkling2" => "inkling2_text",
