@@ -268,4 +268,6 @@ impl<'a> VllmPrepared<'a> {
 }
 
 #[cfg(test)]
+mod family_tests;
+#[cfg(test)]
 mod tests;
