@@ -67,6 +67,7 @@ pub fn cache(
         }
         _ => Bytes::ZERO,
     };
+    let tokens = tokens.saturating_add(architecture.prefix_tokens());
     let layers: Bytes = architecture
         .mixers(layers)
         .map(|mixer| held(architecture, mixer, tokens, element))

@@ -425,6 +425,14 @@ impl Architecture {
             .find_map(|note| note.strip_prefix("cached_latent=")?.parse().ok())
     }
 
+    /// Learned tokens before each prompt, which full attention caches (CPM-Ant).
+    pub fn prefix_tokens(&self) -> u64 {
+        self.notes
+            .iter()
+            .find_map(|note| note.strip_prefix("prefix_tokens=")?.parse().ok())
+            .unwrap_or(0)
+    }
+
     /// Experts that compute nothing, in addition to the routed ones (LongCat-Flash).
     pub fn zero_experts(&self) -> Option<u64> {
         self.notes

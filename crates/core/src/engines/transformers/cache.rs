@@ -54,7 +54,7 @@ impl<'a> LayerCaches<'a> {
     /// Tokens that a layer of this span keeps of `tokens`.
     fn cached_tokens(&self, span: Span, tokens: u64) -> u64 {
         match span {
-            Span::Full => tokens,
+            Span::Full => tokens.saturating_add(self.architecture.prefix_tokens()),
             // A static layer allocates its whole window; a dynamic layer drops the token that
             // leaves it.
             Span::Sliding { window } | Span::Chunked { chunk: window }

@@ -59,34 +59,39 @@ fn dory(mode: &str, bytes_per_block: u64, needed_bytes: u64) -> Planned {
     }
 }
 
-/// Inkling with one width of pages: 15 of 18 layers slide.
-fn inkling() -> Planned {
-    let local: Vec<u64> = (0..18).filter(|layer| (layer + 1) % 6 != 0).collect();
+/// Inkling, of which all but each sixth layer slides.
+///
+/// `sizes` are the layers, the hidden size, the query heads, and the KV heads of sliding layers. The
+/// other layers have 8 KV heads.
+fn inkling(sizes: [u64; 4], bytes_per_block: u64, needed_bytes: u64) -> Planned {
+    let [layers, hidden_size, heads, kv_heads] = sizes;
+    let local: Vec<u64> = (0..layers).filter(|layer| (layer + 1) % 6 != 0).collect();
     Planned {
         config: json!({"model_type": "inkling_mm_model",
             "architectures": ["InklingForConditionalGeneration"], "torch_dtype": "bfloat16",
-            "text_config": {"model_type": "inkling_text", "vocab_size": 1024, "hidden_size": 2048,
-            "intermediate_size": 512, "moe_intermediate_size": 256, "num_hidden_layers": 18,
-            "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128,
-            "swa_num_attention_heads": 16, "swa_num_key_value_heads": 8, "swa_head_dim": 128,
-            "sliding_window_size": 512, "conv_kernel_size": 4, "n_routed_experts": 8,
-            "num_experts_per_tok": 2, "n_shared_experts": 1, "max_position_embeddings": 8192,
-            "local_layer_ids": local}}),
+            "text_config": {"model_type": "inkling_text", "vocab_size": 1024,
+            "hidden_size": hidden_size, "intermediate_size": 512, "moe_intermediate_size": 256,
+            "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": 8,
+            "head_dim": 128, "swa_num_attention_heads": heads,
+            "swa_num_key_value_heads": kv_heads, "swa_head_dim": 128, "sliding_window_size": 512,
+            "conv_kernel_size": 4, "n_routed_experts": 8, "num_experts_per_tok": 2,
+            "n_shared_experts": 1, "max_position_embeddings": 8192, "local_layer_ids": local}}),
         context: 8192,
-        bytes_per_block: 196_608,
+        bytes_per_block,
         groups: 12,
-        needed_bytes: 3_022_061_568,
+        needed_bytes,
     }
 }
 
 #[test]
 fn pages_equal_planner() {
-    let mode = |mode, block, needed| dory(mode, block, needed);
     for planned in [
         hrm_text(),
-        mode("per_loop", 917_504, 1_881_800_704),
-        mode("last_loop", 589_824, 1_209_729_024),
-        inkling(),
+        dory("per_loop", 917_504, 1_881_800_704),
+        dory("last_loop", 589_824, 1_209_729_024),
+        inkling([18, 2048, 16, 8], 196_608, 3_022_061_568),
+        inkling([12, 3072, 32, 16], 262_144, 3_693_871_104),
+        inkling([12, 6144, 64, 16], 262_144, 3_962_306_560),
     ] {
         let model = sample::model(&planned.config, Inventory::default());
         let layers = model.architecture.as_ref().unwrap().layer_count();

@@ -67,6 +67,7 @@ const DROPPED_CLASSES: &[(&[&str], [u32; 2])] = &[
 /// Youtu may cache latents or whole heads; the others have states or loops of their own.
 const UNLISTED_TYPES: &[&str] = &[
     "youtu",
+    "cpmant",
     "inkling2_text",
     "inkling2_loop_text",
     "lara_mini",

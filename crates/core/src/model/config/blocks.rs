@@ -2,8 +2,6 @@
 //!
 //! Examples are block lists, heads of two sizes, and cross-attention.
 
-use serde_json::Value;
-
 use super::super::architecture::{FeedForward, Mixer, Span, Unsupported};
 use super::fields::{Fields, contradiction};
 use super::heads::{self, HIDDEN, Heads};
@@ -276,14 +274,8 @@ pub(super) fn mllama(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
     let cross = fields
         .numbers("cross_attention_layers")?
         .unwrap_or_else(|| DEFAULT.to_vec());
-    if let Some(beyond) = cross.iter().find(|layer| **layer >= layers as u64) {
-        let why = format!("the model has {layers} layers");
-        return Err(contradiction(
-            "cross_attention_layers",
-            &Value::from(*beyond),
-            why,
-        ));
-    }
+    // transformers asks of each layer whether the list has it.
+    let cross = fields.layers_of("cross_attention_layers", cross, layers);
 
     let tokens = image_tokens(fields)?;
     let mixers = (0..layers as u64).map(|layer| {

@@ -364,6 +364,12 @@ fn notes(fields: &Fields<'_>) -> Result<Vec<String>, Unsupported> {
         notes.push(format!("cached_latent={latent}"));
     }
 
+    // CPM-Ant learns a prefix of the prompt (transformers `CpmAntModel`).
+    if fields.model_type == "cpmant" {
+        let prefix = fields.count(&["prompt_length"])?.unwrap_or(32);
+        notes.push(format!("prefix_tokens={prefix}"));
+    }
+
     if let Some(count) = fields.size(&["zero_expert_num"])? {
         notes.push(format!("zero_expert_num={count}"));
     }

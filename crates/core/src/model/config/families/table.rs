@@ -59,6 +59,13 @@ pub(super) const FAMILIES: &[Family] = &[
         TIED,
     ),
     family(
+        &["kosmos_2_5_text_model", "cpmant"],
+        Attention(Spans::Full),
+        Absent,
+        TIED,
+    ),
+    family(&["idefics"], Attention(Spans::Full), Standard, UNTIED),
+    family(
         &["voxtral_realtime_text"],
         Attention(Spans::All),
         Standard,
@@ -324,6 +331,8 @@ pub(super) const FAMILIES: &[Family] = &[
             "wavlm",
             "mobilebert",
             "roformer",
+            "rembert",
+            "xlm",
         ],
         Encoder,
         Absent,
