@@ -10,6 +10,7 @@ mod activations;
 mod cache;
 mod compressed_cache;
 mod device_support;
+mod encoder_activations;
 mod encoder_input;
 mod launch;
 mod loadable;
