@@ -45,7 +45,7 @@ pub enum MemoryRule {
     PastInputs,
     /// States of RWKV.
     Rwkv,
-    /// One cache for each time that a pass runs a layer (HRM, Dory, Inkling 2 Mini).
+    /// Caches of layers that one pass runs several times (HRM, Dory, Inkling 2 Mini).
     LoopedLayers,
     /// A cache in fewer than 16 bits.
     QuantizedCache,

@@ -7,7 +7,8 @@
 
 use super::dtype::Dtype;
 use super::quantization::Quantization;
-use crate::bytes::Bytes;
+use super::streaming_encoder::StreamingEncoder;
+pub use super::unsupported::Unsupported;
 
 /// A language or encoder model, from its configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -301,37 +302,6 @@ pub struct Encoder {
     pub max_tokens: u64,
 }
 
-/// A speech encoder that reads a recording in steps and keeps windows of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StreamingEncoder {
-    /// Layers.
-    pub layers: u64,
-    /// KV heads of a layer.
-    pub kv_heads: u64,
-    /// Elements of one key or value.
-    pub head_dim: u64,
-    /// Positions that a layer sees.
-    pub window: u64,
-    /// Positions for each token of the decoder.
-    pub positions_per_token: u64,
-    /// Elements that convolutions keep of the last step.
-    pub convolved: u64,
-    /// Whether it is an audio codec, which runs in 32-bit floats.
-    pub is_codec: bool,
-}
-
-impl StreamingEncoder {
-    /// Elements of the caches after `tokens` tokens of the decoder: windows without the position
-    /// that leaves them.
-    pub fn elements(&self, tokens: u64) -> Bytes {
-        let positions = tokens
-            .saturating_mul(self.positions_per_token)
-            .min(self.window.saturating_sub(1));
-        let keys = Bytes::product([self.layers, 2, self.kv_heads, self.head_dim, positions]);
-        keys + Bytes::new(self.convolved)
-    }
-}
-
 /// A vision tower's sizes, limited to those that determine its memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VisionTower {
@@ -347,52 +317,6 @@ pub struct VisionTower {
     pub tokens_per_item: Option<u64>,
     /// Patches of that item before merging.
     pub patches_per_item: Option<u64>,
-}
-
-/// The reason why a configuration has no [`Architecture`].
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unsupported {
-    /// A family whose cache is unknown.
-    #[error("{class} ({model_type}): {key} is not understood, so the size of its cache is unknown")]
-    Family {
-        /// The class or GGUF architecture.
-        class: String,
-        /// `model_type`.
-        model_type: String,
-        /// The key (and value) that is not understood.
-        key: String,
-    },
-    /// A family whose rule is unknown, and whose tensors do not confirm ordinary attention.
-    #[error("{class} ({model_type}): {why}, so the size of its cache is unknown")]
-    Unconfirmed {
-        /// The class or GGUF architecture.
-        class: String,
-        /// `model_type`.
-        model_type: String,
-        /// The missing or unknown fact, as a clause.
-        why: String,
-    },
-    /// A key that the family needs, without a value in the file or a default in its class.
-    #[error("{class}: {key} is missing and has no default")]
-    Missing {
-        /// The class or GGUF architecture.
-        class: String,
-        /// The key.
-        key: String,
-    },
-    /// A key with an invalid value.
-    #[error("{key} = {value}: {why}")]
-    Contradiction {
-        /// The key.
-        key: String,
-        /// Its value, shortened.
-        value: String,
-        /// The reason why the value is invalid.
-        why: String,
-    },
-    /// The repository has no configuration.
-    #[error("the repository has no config.json, so the size of its cache is unknown")]
-    NoConfiguration,
 }
 
 impl Architecture {

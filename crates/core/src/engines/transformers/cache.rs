@@ -12,7 +12,7 @@ use crate::engines::shared::layer_kinds::RankLayers;
 use crate::engines::{Interval, Workload};
 use crate::model::architecture::{Architecture, Attention, LatentAttention, Mixer, Span};
 
-/// What the convolutions of a codec may keep: 32 layers of 1024 channels over 16 samples, in 32-bit
+/// The most that a codec's convolutions keep: 32 layers of 1024 channels over 16 samples, in 32-bit
 /// floats.
 const CODEC_CONVOLUTIONS: Bytes = Bytes::mib(2);
 
@@ -153,10 +153,21 @@ impl<'a> LayerCaches<'a> {
                 .any(|mixer| self.retained(mixer, context) > Bytes::ZERO)
     }
 
+    /// The caches of stage `stage`, which holds `layers`, after the workload.
+    pub(super) fn of_stage(
+        &self,
+        stage: usize,
+        layers: &RankLayers<'_>,
+        workload: Workload,
+    ) -> Interval {
+        self.held(layers, workload)
+            .plus(self.streaming(stage, workload))
+    }
+
     /// The caches of `layers` after the workload.
     ///
     /// The keys of an image or a recording count if the prompt has one: the low end has none.
-    pub(super) fn held(&self, layers: &RankLayers<'_>, workload: Workload) -> Interval {
+    fn held(&self, layers: &RankLayers<'_>, workload: Workload) -> Interval {
         if !self.settings.use_cache {
             return Interval::default();
         }
@@ -184,15 +195,15 @@ impl<'a> LayerCaches<'a> {
                 || EncoderInput::of(self.architecture) == EncoderInput::UpToLongest)
     }
 
-    /// The caches of a streaming encoder, which are on the first device.
+    /// The caches of a streaming encoder, which are on the device of the first stage.
     ///
     /// A codec runs in 32-bit floats outside of the model's pass, so its share is assumed: the low
     /// end has none.
-    pub(super) fn streaming(&self, workload: Workload) -> Interval {
+    fn streaming(&self, stage: usize, workload: Workload) -> Interval {
         let Some(encoder) = self.architecture.streaming_encoder else {
             return Interval::default();
         };
-        if !self.settings.use_cache {
+        if !self.settings.use_cache || stage > 0 {
             return Interval::default();
         }
 

@@ -61,8 +61,8 @@ fn dory(mode: &str, bytes_per_block: u64, needed_bytes: u64) -> Planned {
 
 /// Inkling, of which all but each sixth layer slides.
 ///
-/// `sizes` are the layers, the hidden size, the query heads, and the KV heads of sliding layers. The
-/// other layers have 8 KV heads.
+/// `sizes` are the layers, the hidden size, the query heads, and the KV heads of sliding layers.
+/// The other layers have 8 KV heads.
 fn inkling(sizes: [u64; 4], bytes_per_block: u64, needed_bytes: u64) -> Planned {
     let [layers, hidden_size, heads, kv_heads] = sizes;
     let local: Vec<u64> = (0..layers).filter(|layer| (layer + 1) % 6 != 0).collect();

@@ -76,8 +76,8 @@ const UNLISTED_TYPES: &[&str] = &[
     "kyutai_speech_to_text",
 ];
 
-/// Types of language models that vLLM runs with caches that are not counted yet: Qwen4-Exp's indexer
-/// and n-gram states, the encoders of speech models.
+/// Types of language models that vLLM runs with caches that are not counted yet: Qwen4-Exp's
+/// indexer and n-gram states, the encoders of speech models.
 const UNCOUNTED_TYPES: &[&str] = &["cohere_asr", "qwen4_exp_text", "voxtral_realtime_text"];
 
 /// Methods of earlier releases that 0.33 does not have itself; plugins exist for the first three.

@@ -4,8 +4,9 @@
 //!
 //! `language` finds the language model's object and `families` its rules. `layers` (with `heads`,
 //! `spans`, `latent`, `recurrent`, `mamba_hybrids`, `linear_attention`, `convolved`, `looped` and
-//! `blocks`) derives what each layer caches, and `experts` its feed-forward. `tensor_checks` compares the result with the
-//! tensors. An invalid value or an unknown family is an [`Unsupported`] that names the key.
+//! `blocks`) derives what each layer caches, and `experts` its feed-forward. `cross_decoders` and
+//! `encoders` do so for encoder-decoders. `tensor_checks` compares the result with the tensors. An
+//! invalid value or an unknown family is an [`Unsupported`] that names the key.
 
 mod blocks;
 mod convolved;

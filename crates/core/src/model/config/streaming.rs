@@ -3,7 +3,8 @@
 //! Sources: transformers 5.24 `models/voxtral_realtime` (`encoder_cache`, `padding_cache`) and
 //! `models/kyutai_speech_to_text` (the codec of type `mimi`).
 
-use super::super::architecture::{StreamingEncoder, Unsupported};
+use super::super::architecture::Unsupported;
+use super::super::streaming_encoder::StreamingEncoder;
 use super::fields::Fields;
 use super::heads::{HIDDEN, LAYERS};
 
