@@ -122,6 +122,6 @@ impl Engine for Transformers {
 #[cfg(test)]
 mod cache_tests;
 #[cfg(test)]
-mod family_tests;
+mod own_states_tests;
 #[cfg(test)]
 mod tests;

@@ -268,6 +268,6 @@ impl<'a> VllmPrepared<'a> {
 }
 
 #[cfg(test)]
-mod family_tests;
+mod looped_tests;
 #[cfg(test)]
 mod tests;

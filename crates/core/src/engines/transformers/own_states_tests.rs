@@ -1,6 +1,6 @@
 //! Families with caches or states of their own kinds, against transformers' cache objects.
 //!
-//! Each row of `family_rows.jsonl` is a small configuration and the bytes of the cache's floating
+//! Each row of `own_states_rows.jsonl` is a small configuration and the bytes of the cache's floating
 //! tensors after one forward pass of transformers 5.24.0 in bfloat16.
 
 use std::collections::BTreeMap;
@@ -51,7 +51,7 @@ fn is_equal(row: &Value, caches: Interval, longest: Option<u64>) -> bool {
 
 #[test]
 fn caches_equal_engines_own() {
-    let rows: Vec<Value> = include_str!("family_rows.jsonl")
+    let rows: Vec<Value> = include_str!("own_states_rows.jsonl")
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
