@@ -5,6 +5,9 @@ The model has no weights and the pass computes nothing: tensors have only shapes
 `allocated_bytes` what their storages keep: a slice of a window keeps the whole prompt's keys.
 
 One JSON object per model goes to standard output; a model that cannot be built or run gets an `error`.
+
+With `--rows`, small configurations run on the CPU instead, with random weights: classes that ask tensors for
+their values run there, too.
 """
 
 import argparse
@@ -284,6 +287,83 @@ def row_of(folder, model_type, arguments):
     return row
 
 
+def speech_inputs(model, tokens, ids):
+    """Arguments of a pass over a short recording or a small image, by the type of model; `None` for text."""
+    import torch
+
+    config, kind = model.config, model.config.model_type
+
+    def noise(*shape):
+        return torch.randn(*shape).to(model.dtype)
+
+    if kind in ("canary", "cohere_asr", "speech_to_text"):
+        return {"input_features": noise(1, 320, 8), "decoder_input_ids": ids}
+    if kind in ("speecht5", "speech-encoder-decoder"):
+        return {"input_values": noise(1, 3200), "decoder_input_ids": ids}
+    if kind in ("moonshine", "moonshine_streaming"):
+        return {"input_values": noise(1, 16000), "decoder_input_ids": ids}
+    if kind.startswith("seamless_m4t") and "SpeechTo" in type(model).__name__:
+        return {"input_features": noise(1, 160, 160), "decoder_input_ids": ids}
+    if kind == "voxtral_realtime":
+        mels, frames = config.audio_config.num_mel_bins, config.audio_length_per_tok
+        return {"input_ids": ids, "input_features": noise(1, mels, frames * tokens)}
+    if kind == "kyutai_speech_to_text":
+        return {"input_ids": torch.randint(7, 20, (1, tokens, config.num_codebooks + 1))}
+    if kind == "vision-encoder-decoder":
+        side = config.encoder.image_size
+        return {"pixel_values": noise(1, 3, side, side), "decoder_input_ids": ids}
+    if kind == "pix2struct":
+        vision = config.vision_config
+        patches = torch.cat([torch.ones(1, vision.seq_len, 2), torch.randn(1, vision.seq_len, vision.patch_embed_hidden_size)], -1)
+        return {"flattened_patches": patches.to(model.dtype), "attention_mask": torch.ones(1, vision.seq_len), "decoder_input_ids": ids}
+    if kind == "idefics":
+        side, ones = config.vision_config.image_size, torch.ones(1, tokens, dtype=torch.long)
+        return {"input_ids": ids, "attention_mask": ones, "pixel_values": noise(1, 1, 3, side, side), "image_attention_mask": ones[..., None]}
+    if kind == "udop":
+        return {"input_ids": ids, "bbox": torch.zeros(1, tokens, 4).to(model.dtype), "decoder_input_ids": ids}
+    if kind == "pop2piano":
+        return {"inputs_embeds": noise(1, tokens, config.d_model), "decoder_input_ids": ids}
+    if kind == "dia":
+        channels = config.decoder_config.num_channels
+        return {"input_ids": ids[:, :40], "decoder_input_ids": torch.randint(5, 60, (1, tokens, channels))}
+    return None
+
+
+def small_row(row):
+    """The row of a small configuration, with the bytes that its cache keeps on the CPU."""
+    import torch
+    from transformers import AutoConfig
+
+    config = AutoConfig.for_model(**row["config"])
+    config.architectures = row["config"].get("architectures")
+    text = config.get_text_config(decoder=True)
+    text.use_cache = config.use_cache = True
+    text.dtype = config.dtype = torch.bfloat16
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        model = model_classes(config)[0]._from_config(config).eval()
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+    ids = torch.randint(5, 50, (1, row["tokens"]))
+    arguments = speech_inputs(model, row["tokens"], ids)
+    if arguments is None:
+        arguments = {"input_ids": ids} | ({"decoder_input_ids": ids} if getattr(config, "is_encoder_decoder", False) else {})
+    with torch.no_grad():
+        outputs = model(**arguments, use_cache=True, return_dict=True)
+
+    caches = [cache_of(outputs), getattr(outputs, "encoder_cache", None), getattr(outputs, "padding_cache", None)]
+    total = sum(tensor.numel() * tensor.element_size() for _, tensor in held_tensors(caches, "", set()))
+    return {"name": row["name"], "tokens": row["tokens"], "cache_bytes": total, "equal": total == row["cache_bytes"]}
+
+
+def check_rows(path):
+    """Prints a row for each line of a file of small configurations."""
+    with open(path) as file:
+        for line in file:
+            print(json.dumps(small_row(json.loads(line))), flush=True)
+
+
 def stop(signal_number, frame):
     raise TooLong("longer than the limit")
 
@@ -299,12 +379,17 @@ def main():
     parser.add_argument("--limit", type=int, default=120, help="CPU seconds that one model may take")
     parser.add_argument("--save", help="folder for config.json and the header of each model's weights")
     parser.add_argument("--trace", action="store_true", help="print where transformers failed")
+    parser.add_argument("--rows", help="file of small configurations to run on the CPU, in place of models")
     arguments = parser.parse_args()
 
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     import torch  # noqa: F401 - before the first model's time starts
     import transformers  # noqa: F401
+
+    if arguments.rows:
+        check_rows(arguments.rows)
+        return
 
     signal.signal(signal.SIGPROF, stop)
     jobs = [(os.path.abspath(folder), None) for folder in arguments.folder]

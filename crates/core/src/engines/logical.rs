@@ -61,10 +61,19 @@ pub fn cache(
     tokens: u64,
     element: CacheElement,
 ) -> Bytes {
-    architecture
+    let streaming = match architecture.streaming_encoder {
+        Some(encoder) if layers.start == 0 && !encoder.is_codec => {
+            element.times(encoder.elements(tokens))
+        }
+        _ => Bytes::ZERO,
+    };
+    let tokens = tokens.saturating_add(architecture.prefix_tokens());
+    let layers: Bytes = architecture
         .mixers(layers)
         .map(|mixer| held(architecture, mixer, tokens, element))
-        .sum()
+        .sum();
+
+    layers + streaming
 }
 
 /// Cache bytes of one more token after `tokens`; 0 in layers whose window is already full.
@@ -234,6 +243,7 @@ pub fn state_elements(recurrent: &Recurrent) -> (Bytes, Bytes) {
                 ..
             },
         ) => Bytes::product([*token_shift, *hidden]),
+        (None, Recurrent::PastInputs { width, rows, .. }) => Bytes::product([*width, *rows]),
         (None, _) => Bytes::ZERO,
     };
 
@@ -255,7 +265,8 @@ pub fn state_elements(recurrent: &Recurrent) -> (Bytes, Bytes) {
             heads, head_dim, ..
         }
         | Recurrent::Lightning { heads, head_dim } => Bytes::product([heads, head_dim, head_dim]),
-        Recurrent::ShortConv { .. } => Bytes::ZERO,
+        Recurrent::ShortConv { .. } | Recurrent::ConvStreams { .. } => Bytes::ZERO,
+        Recurrent::PastInputs { vector, .. } => Bytes::new(vector),
         Recurrent::Rwkv {
             hidden, head_size, ..
         } => Bytes::product([hidden, head_size]),
@@ -295,6 +306,15 @@ pub fn conv_shape(recurrent: &Recurrent) -> Option<(Bytes, u64)> {
             conv,
         } => Some((Bytes::product([3, heads, head_dim]), conv)),
         Recurrent::ShortConv { width, conv } => Some((Bytes::new(width), conv)),
-        Recurrent::Lightning { .. } | Recurrent::Rwkv { .. } => None,
+        Recurrent::ConvStreams {
+            heads,
+            head_dim,
+            hidden,
+            conv,
+        } => {
+            let channels = Bytes::product([2, heads, head_dim]) + Bytes::product([2, hidden]);
+            Some((channels, conv))
+        }
+        Recurrent::Lightning { .. } | Recurrent::Rwkv { .. } | Recurrent::PastInputs { .. } => None,
     }
 }

@@ -41,8 +41,12 @@ pub enum MemoryRule {
     Lightning,
     /// States of short convolutions.
     ShortConvolutions,
+    /// Inputs that convolutions in attention layers look back at (Inkling, ZAYA, Qwen4-Exp).
+    PastInputs,
     /// States of RWKV.
     Rwkv,
+    /// Caches of layers that one pass runs several times (HRM, Dory, Inkling 2 Mini).
+    LoopedLayers,
     /// A cache in fewer than 16 bits.
     QuantizedCache,
 }
@@ -65,7 +69,9 @@ impl MemoryRule {
             Self::Mamba2 => "states of Mamba-2",
             Self::Lightning => "states of lightning attention",
             Self::ShortConvolutions => "states of short convolutions",
+            Self::PastInputs => "past inputs of convolutions",
             Self::Rwkv => "states of RWKV",
+            Self::LoopedLayers => "caches of looped layers",
             Self::QuantizedCache => "quantized caches",
         }
     }
@@ -76,6 +82,10 @@ impl MemoryRule {
             .mixers(0..architecture.layer_count())
             .filter_map(Self::of_mixer)
             .collect();
+
+        if architecture.is_looped() {
+            rules.insert(Self::LoopedLayers);
+        }
 
         if !rules.is_empty() && is_quantized(kv_cache_dtype) {
             rules.insert(Self::QuantizedCache);
@@ -122,6 +132,7 @@ impl MemoryRule {
             Recurrent::Kda { .. } => Self::KimiDelta,
             Recurrent::Lightning { .. } => Self::Lightning,
             Recurrent::ShortConv { .. } => Self::ShortConvolutions,
+            Recurrent::ConvStreams { .. } | Recurrent::PastInputs { .. } => Self::PastInputs,
             Recurrent::Rwkv { .. } => Self::Rwkv,
         }
     }

@@ -7,6 +7,8 @@
 
 use super::dtype::Dtype;
 use super::quantization::Quantization;
+use super::streaming_encoder::StreamingEncoder;
+pub use super::unsupported::Unsupported;
 
 /// A language or encoder model, from its configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,6 +52,8 @@ pub struct Architecture {
     pub vision: Option<VisionTower>,
     /// Whether there is an audio tower.
     pub audio: bool,
+    /// A speech encoder with caches of its own.
+    pub streaming_encoder: Option<StreamingEncoder>,
     /// Multi-token-prediction layers stored behind the last decoder layer.
     pub mtp_layers: u32,
     /// Weight (and KV) quantization.
@@ -84,12 +88,17 @@ pub struct Layer {
     pub second_mixer: Option<Mixer>,
     /// What follows the mixer.
     pub feed_forward: FeedForward,
+    /// Number of times that one pass over the tokens runs the layer (HRM, Dory, Inkling 2 Mini).
+    ///
+    /// Each time has caches and states of its own. 1 for other models.
+    pub passes: u32,
 }
 
 impl Layer {
-    /// Iterates over the layer's one or two mixers.
+    /// Iterates over the layer's one or two mixers, once for each pass.
     pub fn mixers(&self) -> impl Iterator<Item = &Mixer> {
-        std::iter::once(&self.mixer).chain(self.second_mixer.as_ref())
+        (0..self.passes)
+            .flat_map(|_| std::iter::once(&self.mixer).chain(self.second_mixer.as_ref()))
     }
 }
 
@@ -220,6 +229,17 @@ pub enum Recurrent {
     Lightning { heads: u64, head_dim: u64 },
     /// Short convolution (LFM2) over `conv` tokens of `width` channels.
     ShortConv { width: u64, conv: u64 },
+    /// Short convolutions over keys and values (`heads` x `head_dim`) and over the outputs of
+    /// attention and feed-forward (`hidden`), in 32-bit floats (Inkling).
+    ConvStreams {
+        heads: u64,
+        head_dim: u64,
+        hidden: u64,
+        conv: u64,
+    },
+    /// The last `rows` inputs of `width` channels, and `vector` elements of the last token (ZAYA's
+    /// convolved attention, the n-gram embeddings of Qwen4-Exp).
+    PastInputs { width: u64, rows: u64, vector: u64 },
     /// RWKV: `token_shift` rows of h and h x head_size.
     Rwkv {
         hidden: u64,
@@ -299,53 +319,12 @@ pub struct VisionTower {
     pub patches_per_item: Option<u64>,
 }
 
-/// The reason why a configuration has no [`Architecture`].
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unsupported {
-    /// A family whose cache is unknown.
-    #[error("{class} ({model_type}): {key} is not understood, so the size of its cache is unknown")]
-    Family {
-        /// The class or GGUF architecture.
-        class: String,
-        /// `model_type`.
-        model_type: String,
-        /// The key (and value) that is not understood.
-        key: String,
-    },
-    /// A family whose rule is unknown, and whose tensors do not confirm ordinary attention.
-    #[error("{class} ({model_type}): {why}, so the size of its cache is unknown")]
-    Unconfirmed {
-        /// The class or GGUF architecture.
-        class: String,
-        /// `model_type`.
-        model_type: String,
-        /// The missing or unknown fact, as a clause.
-        why: String,
-    },
-    /// A key that the family needs, without a value in the file or a default in its class.
-    #[error("{class}: {key} is missing and has no default")]
-    Missing {
-        /// The class or GGUF architecture.
-        class: String,
-        /// The key.
-        key: String,
-    },
-    /// A key with an invalid value.
-    #[error("{key} = {value}: {why}")]
-    Contradiction {
-        /// The key.
-        key: String,
-        /// Its value, shortened.
-        value: String,
-        /// The reason why the value is invalid.
-        why: String,
-    },
-    /// The repository has no configuration.
-    #[error("the repository has no config.json, so the size of its cache is unknown")]
-    NoConfiguration,
-}
-
 impl Architecture {
+    /// Whether one pass over the tokens runs some layers several times.
+    pub fn is_looped(&self) -> bool {
+        self.layers.iter().any(|layer| layer.passes > 1)
+    }
+
     /// Number of decoder layers (L).
     pub fn layer_count(&self) -> u32 {
         u32::try_from(self.layers.len()).unwrap_or(u32::MAX)
@@ -387,6 +366,14 @@ impl Architecture {
         self.notes
             .iter()
             .find_map(|note| note.strip_prefix(key)?.parse().ok())
+    }
+
+    /// Learned tokens before each prompt, which full attention caches (CPM-Ant).
+    pub fn prefix_tokens(&self) -> u64 {
+        self.notes
+            .iter()
+            .find_map(|note| note.strip_prefix("prefix_tokens=")?.parse().ok())
+            .unwrap_or(0)
     }
 
     /// Experts that compute nothing, in addition to the routed ones (LongCat-Flash).

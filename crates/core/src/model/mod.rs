@@ -17,7 +17,9 @@ pub mod gguf;
 pub mod metadata;
 pub mod quantization;
 pub mod safetensors;
+mod streaming_encoder;
 pub mod tensors;
+mod unsupported;
 pub mod variant;
 pub mod weight_files;
 
@@ -28,6 +30,7 @@ use serde::{Deserialize, Serialize};
 pub use adapter::Adapter;
 pub use architecture::{Architecture, Unsupported};
 pub use dtype::Dtype;
+pub use streaming_encoder::StreamingEncoder;
 pub use tensors::{Inventory, Storage, TensorClass};
 pub use variant::FileVariant;
 

@@ -236,6 +236,21 @@ pub(crate) fn state(recurrent: &Recurrent) -> Bytes {
         }
         Recurrent::Lightning { heads, head_dim } => product(&[heads, head_dim, head_dim]),
         Recurrent::ShortConv { width, conv } => product(&[conv.saturating_sub(1), width]),
+        // No GGUF architecture has these.
+        Recurrent::ConvStreams {
+            heads,
+            head_dim,
+            hidden,
+            conv,
+        } => {
+            let channels = product(&[2, heads, head_dim]) + product(&[2, hidden]);
+            channels * conv.saturating_sub(1)
+        }
+        Recurrent::PastInputs {
+            width,
+            rows,
+            vector,
+        } => product(&[width, rows]) + product(&[vector]),
         Recurrent::Rwkv {
             hidden,
             head_size,

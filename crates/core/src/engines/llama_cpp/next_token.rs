@@ -84,6 +84,7 @@ impl NextTokenDraft {
                 mixer,
                 second_mixer: None,
                 feed_forward: FeedForward::None,
+                passes: 1,
             },
             range,
         };

@@ -336,6 +336,7 @@ mod tests {
             }),
             second_mixer: None,
             feed_forward: FeedForward::Dense { width: 6144 },
+            passes: 1,
         };
 
         let architecture = Architecture {
@@ -357,6 +358,7 @@ mod tests {
             state_dtype: None,
             vision: None,
             audio: false,
+            streaming_encoder: None,
             mtp_layers: 0,
             quantization: None,
             notes: Vec::new(),

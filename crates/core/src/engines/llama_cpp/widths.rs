@@ -73,7 +73,8 @@ pub(super) fn channels(recurrent: &Recurrent) -> u64 {
             heads, head_dim, ..
         }
         | Recurrent::Lightning { heads, head_dim } => heads.saturating_mul(head_dim),
-        Recurrent::ShortConv { width, .. } => width,
+        Recurrent::ShortConv { width, .. } | Recurrent::PastInputs { width, .. } => width,
+        Recurrent::ConvStreams { hidden, .. } => hidden,
         Recurrent::Rwkv { hidden, .. } => hidden,
     }
 }

@@ -12,6 +12,7 @@ use crate::engines::{
     Basis, CacheCapacity, Component, ComponentName, DeviceSupport, EngineError, IllegalSplit,
     Interval, Launch, LaunchPlan, Offload, PreparedEngine, Share, Split, Workload, logical,
 };
+use crate::model::Architecture;
 
 impl PreparedEngine for ReferencePrepared<'_> {
     fn profile(&self) -> &'static str {
@@ -55,6 +56,13 @@ impl PreparedEngine for ReferencePrepared<'_> {
         if devices == 1 {
             return Ok(vec![Split::single(layers)]);
         }
+
+        if self.architecture.is_some_and(Architecture::is_looped) {
+            return Err(IllegalSplit(
+                "splitting a model that runs its layers several times is not supported".to_owned(),
+            ));
+        }
+
         Ok(vec![Split::by_layers(devices, layers)?])
     }
 

@@ -31,7 +31,7 @@ use super::shared::weights::{Classes, Omitted, WeightTable};
 use super::{Engine, EngineError, EngineRequest, PreparedEngine, Split, architectures, lora};
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
-use crate::model::architecture::{Architecture, Mixer, Task};
+use crate::model::architecture::{Architecture, Mixer, Recurrent, Task};
 use crate::model::{Adapter, Dtype, Format, Model};
 
 /// The engine's name in errors.
@@ -358,6 +358,22 @@ fn check_model(model: &Model) -> Result<&Architecture, EngineError> {
     if compressed {
         return Err(unsupported(format!(
             "the pools of {} (compress_ratios) have an unknown size",
+            architecture.class
+        )));
+    }
+
+    let has_own_states = architecture.is_looped()
+        || architecture
+            .mixers(0..architecture.layer_count())
+            .any(|mixer| {
+                matches!(
+                    mixer,
+                    Mixer::Recurrent(Recurrent::ConvStreams { .. } | Recurrent::PastInputs { .. })
+                )
+            });
+    if has_own_states {
+        return Err(unsupported(format!(
+            "SGLang's pools for the states of {} are not known",
             architecture.class
         )));
     }

@@ -201,6 +201,26 @@ pub fn state_elements(state: &Recurrent, tensor: u64, speculative: u64) -> (Byte
             product(&[width.div_ceil(tensor), conv.saturating_sub(1)]),
             Bytes::ZERO,
         ),
+        Recurrent::ConvStreams {
+            heads,
+            head_dim,
+            hidden,
+            conv,
+        } => {
+            let channels = product(&[2, heads, head_dim]) + product(&[2, hidden]);
+            (
+                channels.div_ceil(tensor) * conv.saturating_sub(1),
+                Bytes::ZERO,
+            )
+        }
+        Recurrent::PastInputs {
+            width,
+            rows,
+            vector,
+        } => (
+            product(&[width.div_ceil(tensor), rows]),
+            Bytes::new(vector.div_ceil(tensor)),
+        ),
         Recurrent::Rwkv {
             hidden,
             head_size,

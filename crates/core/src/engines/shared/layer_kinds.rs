@@ -140,6 +140,7 @@ mod tests {
             mixer: Mixer::None,
             second_mixer: None,
             feed_forward: FeedForward::Dense { width },
+            passes: 1,
         };
 
         let layers: Vec<Layer> = [1, 1, 2, 1, 3, 3, 2].map(layer_of_width).to_vec();

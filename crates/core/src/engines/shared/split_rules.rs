@@ -73,7 +73,9 @@ pub(crate) fn check_stages(architecture: &Architecture, split: &Split) -> Result
         ));
     }
 
-    if split.stages.len() > 1 && matches!(architecture.task, Task::Encode | Task::EncodeDecode) {
+    let is_whole =
+        architecture.is_looped() || matches!(architecture.task, Task::Encode | Task::EncodeDecode);
+    if split.stages.len() > 1 && is_whole {
         return illegal(format!(
             "{} does not support pipeline parallelism",
             architecture.class
@@ -204,8 +206,11 @@ fn check_mixer(mixer: &Mixer, tensor: u64) -> Result<(), IllegalSplit> {
         Mixer::Recurrent(Recurrent::Kda { heads, .. } | Recurrent::Lightning { heads, .. }) => {
             check_divides(*heads, "linear heads", tensor)
         }
-        Mixer::Recurrent(Recurrent::ShortConv { width, .. }) => {
-            check_divides(*width, "convolution channels", tensor)
+        Mixer::Recurrent(
+            Recurrent::ShortConv { width, .. } | Recurrent::PastInputs { width, .. },
+        ) => check_divides(*width, "convolution channels", tensor),
+        Mixer::Recurrent(Recurrent::ConvStreams { heads, .. }) => {
+            check_divides(*heads, "convolved KV heads", tensor)
         }
         Mixer::Recurrent(Recurrent::Rwkv { hidden, .. }) => {
             check_divides(*hidden, "channels", tensor)

@@ -5,6 +5,7 @@
 //! `generate` computes logits for the last position only and copies them to 32-bit floats
 //! (transformers `generation/utils.py`, `logits_to_keep`).
 
+use super::encoder_activations;
 use super::settings::TransformersSettings;
 use crate::bytes::Bytes;
 use crate::engines::shared::layer_kinds::RankLayers;
@@ -42,7 +43,11 @@ pub(super) fn step(
     let (vision, speech) = if first {
         (
             vision(architecture, element),
-            speech(architecture, tokens, element),
+            speech(architecture, tokens, element).max(encoder_activations::longest_input(
+                architecture,
+                workload.sequences,
+                element,
+            )),
         )
     } else {
         (Interval::default(), Bytes::ZERO)

@@ -5,30 +5,19 @@
 //! `DynamicIndexedLayer`, `EncoderDecoderCache`).
 
 use super::compressed_cache;
+use super::encoder_input::EncoderInput;
 use super::settings::TransformersSettings;
 use crate::bytes::Bytes;
 use crate::engines::shared::layer_kinds::RankLayers;
 use crate::engines::{Interval, Workload};
 use crate::model::architecture::{Architecture, Attention, LatentAttention, Mixer, Span};
 
-/// Encoder-decoders whose encoder reads as many tokens as the prompt has.
-///
-/// Their positions are relative, so `n_positions` limits nothing (transformers `T5Attention`).
-const UNBOUNDED_ENCODERS: &[&str] = &[
-    "t5",
-    "mt5",
-    "umt5",
-    "longt5",
-    "switch_transformers",
-    "udop",
-    "pop2piano",
-];
-
 /// Bytes of a 32-bit float.
 const FLOAT32: u64 = 4;
 
-/// Encoder-decoders whose encoder reads audio.
-const AUDIO_ENCODERS: &[&str] = &["whisper", "speech_to_text"];
+/// The most that a codec's convolutions keep: 32 layers of 1024 channels over 16 samples, in 32-bit
+/// floats.
+const CODEC_CONVOLUTIONS: Bytes = Bytes::mib(2);
 
 /// The caches of one model under the parameters in force.
 #[derive(Clone, Copy, Debug)]
@@ -71,7 +60,7 @@ impl<'a> LayerCaches<'a> {
     /// Tokens that a layer of this span keeps of `tokens`.
     fn cached_tokens(&self, span: Span, tokens: u64) -> u64 {
         match span {
-            Span::Full => tokens,
+            Span::Full => tokens.saturating_add(self.architecture.prefix_tokens()),
             // A static layer allocates its whole window; a dynamic layer drops the token that
             // leaves it.
             Span::Sliding { window } | Span::Chunked { chunk: window }
@@ -82,33 +71,10 @@ impl<'a> LayerCaches<'a> {
             Span::Sliding { window } | Span::Chunked { chunk: window } => {
                 tokens.min(window.saturating_sub(1))
             }
-            Span::Cross { tokens: longest } => self.encoded_tokens(longest, tokens),
+            Span::Cross { tokens: longest } => {
+                EncoderInput::of(self.architecture).most_tokens(longest, tokens)
+            }
             Span::Bidirectional => 0,
-        }
-    }
-
-    /// Tokens that the encoder passes to cross-attention if the prompt has `tokens`.
-    ///
-    /// Audio is padded to the longest recording. Text is as long as the prompt, and no longer than
-    /// the table of positions.
-    fn encoded_tokens(&self, longest: u64, tokens: u64) -> u64 {
-        let architecture = self.architecture;
-        if UNBOUNDED_ENCODERS.contains(&&*architecture.model_type) {
-            return tokens;
-        }
-
-        // The class of the decoder alone has cross-attention, but no encoder to attend to.
-        if architecture.class.ends_with("ForCausalLM") {
-            return 0;
-        }
-
-        if architecture.audio
-            || architecture.vision.is_some()
-            || AUDIO_ENCODERS.contains(&&*architecture.model_type)
-        {
-            longest
-        } else {
-            longest.min(tokens)
         }
     }
 
@@ -217,11 +183,21 @@ impl<'a> LayerCaches<'a> {
                 .any(|mixer| self.retained(mixer, context) > Bytes::ZERO)
     }
 
+    /// The caches of stage `stage`, which holds `layers`, after the workload.
+    pub(super) fn of_stage(
+        &self,
+        stage: usize,
+        layers: &RankLayers<'_>,
+        workload: Workload,
+    ) -> Interval {
+        self.held(layers, workload)
+            .plus(self.streaming(stage, workload))
+    }
+
     /// The caches of `layers` after the workload.
     ///
-    /// A decoder that attends to images caches them only if the prompt has one: the low end has
-    /// none.
-    pub(super) fn held(&self, layers: &RankLayers<'_>, workload: Workload) -> Interval {
+    /// The keys of an image or a recording count if the prompt has one: the low end has none.
+    fn held(&self, layers: &RankLayers<'_>, workload: Workload) -> Interval {
         if !self.settings.use_cache {
             return Interval::default();
         }
@@ -229,7 +205,7 @@ impl<'a> LayerCaches<'a> {
         let (mut text, mut images) = (Bytes::ZERO, Bytes::ZERO);
         for (mixer, count) in layers.mixers() {
             let bytes = self.bytes(mixer, workload.context) * count * workload.sequences;
-            if self.attends_to_images(mixer) {
+            if self.attends_to_media(mixer) {
                 images += bytes;
             } else {
                 text += bytes;
@@ -239,11 +215,35 @@ impl<'a> LayerCaches<'a> {
         Interval::new(text, text + images, text + images)
     }
 
-    /// Whether a layer attends to an image in place of the text.
-    fn attends_to_images(&self, mixer: &Mixer) -> bool {
-        self.architecture.encoder.is_none()
-            && matches!(mixer, Mixer::Attention(attention)
-                if matches!(attention.span, Span::Cross { .. }))
+    /// Whether a layer attends to an image or a recording, whose length is unknown.
+    fn attends_to_media(&self, mixer: &Mixer) -> bool {
+        let is_cross = matches!(mixer, Mixer::Attention(attention)
+            if matches!(attention.span, Span::Cross { .. }));
+
+        is_cross
+            && (self.architecture.encoder.is_none()
+                || EncoderInput::of(self.architecture) == EncoderInput::UpToLongest)
+    }
+
+    /// The caches of a streaming encoder, which are on the device of the first stage.
+    ///
+    /// A codec runs in 32-bit floats outside of the model's pass, so its share is assumed: the low
+    /// end has none.
+    fn streaming(&self, stage: usize, workload: Workload) -> Interval {
+        let Some(encoder) = self.architecture.streaming_encoder else {
+            return Interval::default();
+        };
+        if !self.settings.use_cache || stage > 0 {
+            return Interval::default();
+        }
+
+        let elements = encoder.elements(workload.context) * workload.sequences;
+        if encoder.is_codec {
+            let most = elements * 4;
+            Interval::new(Bytes::ZERO, Bytes::ZERO, most + CODEC_CONVOLUTIONS)
+        } else {
+            Interval::exact(elements * self.settings.element_bytes())
+        }
     }
 
     /// Memory in addition to the caches of `layers` while they grow.

@@ -10,6 +10,8 @@ mod activations;
 mod cache;
 mod compressed_cache;
 mod device_support;
+mod encoder_activations;
+mod encoder_input;
 mod launch;
 mod loadable;
 mod prepared;
@@ -134,5 +136,7 @@ impl Engine for Transformers {
 mod cache_tests;
 #[cfg(test)]
 mod family_tests;
+#[cfg(test)]
+mod own_states_tests;
 #[cfg(test)]
 mod tests;

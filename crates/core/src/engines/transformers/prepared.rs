@@ -112,7 +112,7 @@ impl<'a> TransformersPrepared<'a> {
         let (stage, layers) = split.stage_of(rank);
         let held = self.kinds.held(&layers);
         let caches = self.caches();
-        let cache = caches.held(&held, workload);
+        let cache = caches.of_stage(stage, &held, workload);
         let growth = caches.growth(&held, workload);
         let states = scaled(states(&held, &self.settings), workload.sequences);
         let ends = (stage == 0, stage + 1 == split.stages.len());
@@ -192,10 +192,17 @@ impl PreparedEngine for TransformersPrepared<'_> {
             return Ok(vec![Split::single(layers)]);
         }
 
+        // Looped layers are not in the order of the files' layers.
+        if self.architecture.is_looped() {
+            return illegal(
+                "splitting a model that runs its layers several times is not supported",
+            );
+        }
+
         if self.architecture.task == Task::EncodeDecode {
-            return Err(IllegalSplit(
-                "splitting an encoder and its decoder with accelerate is not supported".to_owned(),
-            ));
+            return illegal(
+                "splitting an encoder and its decoder with accelerate is not supported",
+            );
         }
 
         Ok(vec![Split::by_layers(devices, layers)?])

@@ -43,6 +43,11 @@ fn layer(recurrent: &Recurrent, settings: &TransformersSettings) -> Interval {
         // `MiniMaxCache` keeps what its attention returns, in the dtype of the values.
         Recurrent::Lightning { .. } => Interval::exact(narrow),
         Recurrent::ShortConv { .. } => Interval::exact(conv),
+        // `InklingShortConvolution` computes in 32-bit floats and keeps them.
+        Recurrent::ConvStreams { .. } => {
+            Interval::exact(conv_elements(recurrent) * FLOAT32.max(element))
+        }
+        Recurrent::PastInputs { .. } => Interval::exact(narrow),
         Recurrent::Mamba1 { .. } | Recurrent::Mamba2 { .. } => {
             if settings.scan_states_float32 {
                 Interval::exact(wide)

@@ -160,6 +160,7 @@ mod tests {
             mixer,
             second_mixer: None,
             feed_forward: FeedForward::Experts,
+            passes: 1,
         }
     }
 

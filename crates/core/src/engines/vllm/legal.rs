@@ -21,6 +21,13 @@ impl VllmPrepared<'_> {
 
         check_stages(self.architecture, split)?;
         let tensor = u64::from(split.tensor);
+        if tensor > 1 && self.architecture.is_looped() {
+            return illegal(format!(
+                "the weights of {} over several ranks are not counted yet",
+                self.architecture.class
+            ));
+        }
+
         let parallel = self.settings.context_parallel;
         if parallel > 1 && !tensor.is_multiple_of(parallel) {
             return illegal(format!(

@@ -62,6 +62,25 @@ const DROPPED_CLASSES: &[(&[&str], [u32; 2])] = &[
     ),
 ];
 
+/// Types of language models that vLLM 0.33 does not list, so that it is unknown what its generic
+/// class would cache of them.
+///
+/// Youtu may cache latents or whole heads; the others have states or loops of their own.
+const UNLISTED_TYPES: &[&str] = &[
+    "youtu",
+    "cpmant",
+    "inkling2_text",
+    "inkling2_loop_text",
+    "lara_mini",
+    "lfm3",
+    "zaya",
+    "kyutai_speech_to_text",
+];
+
+/// Types of language models that vLLM runs with caches that are not counted yet: Qwen4-Exp's
+/// indexer and n-gram states, the encoders of speech models.
+const UNCOUNTED_TYPES: &[&str] = &["cohere_asr", "qwen4_exp_text", "voxtral_realtime_text"];
+
 /// Methods of earlier releases that 0.33 does not have itself; plugins exist for the first three.
 const REMOVED_METHODS: &[&str] = &[
     "gguf",
@@ -141,6 +160,13 @@ pub(super) fn check_model(
     };
 
     check_class(architecture, version)?;
+    if UNCOUNTED_TYPES.contains(&&*architecture.model_type) {
+        return Err(unsupported(format!(
+            "vLLM's pages for the states of {} ({}) are not counted yet",
+            architecture.class, architecture.model_type
+        )));
+    }
+
     let method = architecture
         .quantization
         .as_ref()
@@ -213,10 +239,9 @@ fn check_class(
         return Err(unsupported(format!("{class} ({kind}) in vLLM: {why}")));
     }
 
-    // vLLM lists youtu's latent attention nowhere, so it is unknown whether vLLM would cache the
-    // latents or whole heads.
-    let unlisted = architecture.model_type == "youtu";
-    let encoder_decoder = architecture.task == Task::EncodeDecode && !kind.contains("whisper");
+    let unlisted = UNLISTED_TYPES.contains(&&*architecture.model_type);
+    let listed = kind.contains("whisper") || kind == "cohere_asr";
+    let encoder_decoder = architecture.task == Task::EncodeDecode && !listed;
 
     if unlisted || encodes_raw_audio(architecture) || encoder_decoder {
         return Err(unsupported(format!(

@@ -362,4 +362,6 @@ fn named_draft(draft: &Model, error: EngineError) -> EngineError {
 #[cfg(test)]
 mod family_tests;
 #[cfg(test)]
+mod looped_tests;
+#[cfg(test)]
 mod tests;

@@ -48,6 +48,16 @@ pub(super) struct PagedKind {
 impl PagedKind {
     /// The kind before any alignment: one group, blocks of the configured size.
     pub(super) fn new(index: usize, kind: &CacheKind, sparse: bool, rules: PageRules) -> Self {
+        if let CacheKind::State(Recurrent::ConvStreams {
+            heads,
+            head_dim,
+            hidden,
+            conv,
+        }) = *kind
+        {
+            return Self::conv_streams(index, [heads, head_dim, hidden, conv], rules);
+        }
+
         let (retention, page) = match kind {
             CacheKind::Heads(attention) => (
                 retention(attention, rules.hybrid_manager),
@@ -69,6 +79,33 @@ impl PagedKind {
             retention,
             page,
             block: rules.block_tokens,
+            groups: 1,
+        }
+    }
+
+    /// The pages of Inkling's convolutions: a window of their kernel, in blocks of as many tokens.
+    ///
+    /// `sizes` are KV heads, their elements, the hidden size and the kernel. Each head has its part
+    /// of the four streams, rounded up to a power of two, in 16 bits whatever the cache's dtype
+    /// (vLLM 0.33 `models/inkling/nvidia/sconv_swa_attn.py`).
+    fn conv_streams(index: usize, sizes: [u64; 4], rules: PageRules) -> Self {
+        const BFLOAT16: u64 = 2;
+
+        let [heads, head_dim, hidden, conv] = sizes;
+        let share = hidden.checked_div(heads).unwrap_or(hidden);
+        let width = head_dim.saturating_add(share).saturating_mul(2);
+        let width = width.checked_next_power_of_two().unwrap_or(u64::MAX);
+        let rank_heads = (heads / rules.tensor.max(1)).max(1);
+
+        Self {
+            index,
+            retention: if rules.hybrid_manager {
+                Retention::Window(conv)
+            } else {
+                Retention::All
+            },
+            page: Bytes::product([conv, rank_heads, width, BFLOAT16]),
+            block: conv,
             groups: 1,
         }
     }

@@ -40,6 +40,7 @@ pub(super) fn nemotron_nas(fields: &Fields<'_>) -> Result<Vec<LayerMixers>, Unsu
                 mixer: block_mixer(&block, layer, heads, dim)?,
                 second_mixer: None,
                 feed_forward: Some(block_feed_forward(&block, hidden)?),
+                passes: 1,
             })
         })
         .collect()
@@ -273,7 +274,7 @@ pub(super) fn mllama(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
     let cross = fields
         .numbers("cross_attention_layers")?
         .unwrap_or_else(|| DEFAULT.to_vec());
-    // The class compares the index of each of its layers with the list.
+    // transformers asks of each layer whether the list has it.
     let cross = fields.layers_of("cross_attention_layers", cross, layers);
 
     let tokens = image_tokens(fields)?;

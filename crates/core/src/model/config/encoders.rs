@@ -83,7 +83,8 @@ pub(super) fn encoder_decoder(
             LayerMixers {
                 mixer,
                 second_mixer,
-                feed_forward: None
+                feed_forward: None,
+                passes: 1,
             };
             layers
         ],

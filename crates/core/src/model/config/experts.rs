@@ -34,6 +34,9 @@ const WIDTH: &[&str] = &[
     "expert_intermediate_size",
 ];
 
+/// Inkling's key for the width of dense layers.
+const DENSE: &str = "dense_intermediate_size";
+
 /// Reads the experts; `None` if the model has none.
 pub(super) fn experts(fields: &Fields<'_>) -> Result<Option<Experts>, Unsupported> {
     // DBRX has them in a nested object.
@@ -61,6 +64,8 @@ pub(super) fn experts(fields: &Fields<'_>) -> Result<Option<Experts>, Unsupporte
 
     let active = active(fields, count)?;
     let width = match first_number(fields, WIDTH)? {
+        // In released files of Inkling, `intermediate_size` is the experts' width.
+        _ if fields.value(DENSE).is_some() => fields.need(&["intermediate_size"])?,
         Some(width) => width,
         // In Llama 4, `intermediate_size` is the experts' width and `intermediate_size_mlp` that of
         // dense layers.
@@ -150,10 +155,7 @@ pub(super) fn intermediate(fields: &Fields<'_>) -> Result<u64, Unsupported> {
         }
     }
 
-    // In MiniMax-M3, `intermediate_size` is the experts' width.
-    if fields.model_type.starts_with("minimax_m3")
-        && let Some(width) = fields.size(&["dense_intermediate_size"])?
-    {
+    if let Some(width) = fields.size(&[DENSE])? {
         return Ok(width);
     }
 
@@ -212,7 +214,7 @@ fn sparse_layers(fields: &Fields<'_>, layers: usize) -> Result<Vec<bool>, Unsupp
     }
 
     let first = fields
-        .count(&["first_k_dense_replace", "num_dense_layers"])?
+        .count(&["first_k_dense_replace", "num_dense_layers", "dense_mlp_idx"])?
         .unwrap_or(0);
     let every = fields
         .size(&["moe_layer_freq", "decoder_sparse_step"])?

@@ -16,6 +16,7 @@ pub(super) const LAYERS: &[&str] = &[
     "num_layers",
     "n_layers",
     "num_transformer_layers",
+    "layers",
 ];
 /// Key names of h.
 pub(super) const HIDDEN: &[&str] = &[
@@ -25,6 +26,8 @@ pub(super) const HIDDEN: &[&str] = &[
     "d_model",
     "dim",
     "model_dim",
+    "embed_dim",
+    "emb_dim",
 ];
 /// Key names of I.
 pub(super) const INTERMEDIATE: &[&str] = &[
@@ -51,7 +54,13 @@ pub(super) const KV_HEADS: &[&str] = &[
     "num_attention_groups",
 ];
 /// Key names of d.
-pub(super) const HEAD_DIM: &[&str] = &["head_dim", "hidden_size_per_head", "kv_channels", "d_kv"];
+pub(super) const HEAD_DIM: &[&str] = &[
+    "head_dim",
+    "hidden_size_per_head",
+    "kv_channels",
+    "d_kv",
+    "dim_head",
+];
 /// Key names of V.
 pub(super) const VOCABULARY: &[&str] = &[
     "vocab_size",

@@ -55,6 +55,14 @@ pub(super) fn locate<'a>(
         ignored,
     };
 
+    if let Some((decoder, model_type)) = nested_decoder(root, root_type)? {
+        let inner = decoder.get("model_type").and_then(Value::as_str);
+        fields.own = decoder;
+        fields.model_type = model_type;
+        fields.defaults = defaults::for_type(inner.unwrap_or(model_type));
+        return Ok((fields, root_type));
+    }
+
     if let Some(nested) = nested(root)? {
         let own_type = nested.get("model_type").and_then(Value::as_str);
         let inner = own_type
@@ -79,6 +87,30 @@ pub(super) fn locate<'a>(
 
     fields.defaults = defaults::for_type(fields.model_type);
     Ok((fields, root_type))
+}
+
+/// Returns the decoder of a configuration that nests both halves of an encoder-decoder, and the
+/// type whose rules it follows.
+///
+/// Wrappers of any two models have rules of their own, whatever the decoder's type.
+fn nested_decoder<'a>(
+    root: &'a Object,
+    root_type: &'a str,
+) -> Result<Option<(&'a Object, &'a str)>, Unsupported> {
+    let (key, model_type) = match root_type {
+        "canary" => ("decoder_config", "canary_decoder"),
+        "dia" => ("decoder_config", "dia_decoder"),
+        "encoder-decoder" | "vision-encoder-decoder" | "speech-encoder-decoder" => {
+            ("decoder", root_type)
+        }
+        _ => return Ok(None),
+    };
+
+    match root.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Object(decoder)) => Ok(Some((decoder, model_type))),
+        Some(other) => Err(contradiction(key, other, "an object is expected")),
+    }
 }
 
 fn nested(root: &Object) -> Result<Option<&Object>, Unsupported> {

@@ -161,7 +161,8 @@ pub(super) fn longcat_flash(fields: &Fields<'_>) -> Result<Vec<LayerMixers>, Uns
         LayerMixers {
             mixer: mixer.clone(),
             second_mixer: Some(mixer),
-            feed_forward: None
+            feed_forward: None,
+            passes: 1,
         };
         bounded(fields, &["num_layers"])?
     ])

@@ -5,7 +5,10 @@ use super::families::{FamilyKind, Spans};
 use super::fields::Fields;
 use super::heads::{self, Heads};
 use super::overrides::Overrides;
-use super::{blocks, latent, linear_attention, mamba_hybrids, recurrent, spans, sparse_latent};
+use super::{
+    blocks, convolved, latent, linear_attention, looped, mamba_hybrids, recurrent, spans,
+    sparse_latent,
+};
 
 /// The mixers of one layer, before its feed-forward is known.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,6 +17,8 @@ pub(super) struct LayerMixers {
     pub(super) second_mixer: Option<Mixer>,
     /// Set if the layer pattern itself states what follows the mixer.
     pub(super) feed_forward: Option<FeedForward>,
+    /// Times that one pass over the tokens runs the layer.
+    pub(super) passes: u32,
 }
 
 impl LayerMixers {
@@ -29,6 +34,7 @@ impl From<Mixer> for LayerMixers {
             mixer,
             second_mixer: None,
             feed_forward: None,
+            passes: 1,
         }
     }
 }
@@ -84,6 +90,11 @@ pub(super) fn layers(
         FamilyKind::Zamba(generation) => return mamba_hybrids::zamba(fields, generation),
         FamilyKind::DoubleLatent => return latent::longcat_flash(fields),
         FamilyKind::MinimaxM3 => return sparse_latent::minimax_m3(fields),
+        FamilyKind::Inkling => return convolved::inkling(fields),
+        FamilyKind::Zaya => return convolved::zaya(fields),
+        FamilyKind::HrmText => return looped::hrm_text(fields),
+        FamilyKind::Dory => return looped::dory(fields),
+        FamilyKind::Qwen4Exp => return linear_attention::qwen4_exp(fields),
         FamilyKind::Latent => latent::latent(fields),
         FamilyKind::HyV4 => sparse_latent::hy_v4(fields),
         FamilyKind::MistralLarge4 => sparse_latent::mistral_large4(fields),
@@ -104,9 +115,10 @@ pub(super) fn layers(
         FamilyKind::BailingLinear => linear_attention::bailing_linear(fields),
         FamilyKind::Lfm2 => linear_attention::lfm2(fields),
         FamilyKind::Mllama => blocks::mllama(fields),
-        FamilyKind::Encoder | FamilyKind::EncoderDecoder | FamilyKind::T5Gemma => {
-            Err(fields.family("an encoder has no decoder layers"))
-        }
+        FamilyKind::Encoder
+        | FamilyKind::EncoderDecoder
+        | FamilyKind::T5Gemma
+        | FamilyKind::CrossDecoder => Err(fields.family("an encoder has no decoder layers")),
     }?;
 
     Ok(mixers.into_iter().map(LayerMixers::from).collect())

@@ -5,23 +5,42 @@
 
 use serde_json::Value;
 
-use super::super::architecture::{Mixer, Recurrent, Unsupported};
+use super::super::architecture::{Mixer, Recurrent, Span, Unsupported};
 use super::fields::{Fields, contradiction};
-use super::heads::{self, HIDDEN};
+use super::heads::{self, HIDDEN, Heads};
 use super::layer_patterns::{ATTENTION, RECURRENT, by_words, full_attention, mix, words};
-use super::layers::{bounded, count};
+use super::layers::{LayerMixers, bounded, count};
 use super::{latent, recurrent};
 
-/// Returns the layers of Qwen3-Next and Qwen3.5.
+/// The word of an attention layer with a window.
+const SLIDING: &str = "sliding_attention";
+
+/// The pattern of Lara Mini's class (transformers `LaraMiniConfig`).
+const LARA_MINI: [&str; 5] = [
+    "linear_attention",
+    "sliding_attention",
+    "linear_attention",
+    "full_attention",
+    "sliding_attention",
+];
+
+/// Returns the layers of Qwen3-Next, Qwen3.5, OLMo-Hybrid and Lara Mini.
 ///
-/// They follow `layer_types`, else each `full_attention_interval`-th layer has full attention.
+/// They follow `layer_types`, else each `full_attention_interval`-th layer has full attention. Some
+/// of Lara Mini's attention layers slide.
 pub(super) fn gated_delta(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
     let layers = count(fields)?;
     let attention = full_attention(fields)?;
     let state = Mixer::Recurrent(recurrent::gated_delta(fields)?);
 
-    if let Some(words) = words(fields, &["layer_types"], layers)? {
-        return by_words(
+    let listed = match words(fields, &["layer_types"], layers)? {
+        None if fields.model_type == "lara_mini" => {
+            Some(LARA_MINI.iter().copied().cycle().take(layers).collect())
+        }
+        listed => listed,
+    };
+    if let Some(words) = listed {
+        return by_words_or_span(
             fields,
             &words,
             &[
@@ -208,7 +227,101 @@ fn bailing_kda(fields: &Fields<'_>) -> Result<Recurrent, Unsupported> {
     })
 }
 
-/// Returns the layers of LFM2, by `layer_types` or else `full_attn_idxs`.
+/// Returns the mixer of each layer by its word, as [`by_words`] does, with windows for
+/// `sliding_attention`.
+fn by_words_or_span(
+    fields: &Fields<'_>,
+    words: &[&str],
+    mixers: &[(&[&str], &Mixer)],
+) -> Result<Vec<Mixer>, Unsupported> {
+    if !words.contains(&SLIDING) {
+        return by_words(fields, words, mixers);
+    }
+
+    let window = fields.need(&["sliding_window"])?;
+    let sliding = heads::heads(fields)?.mixer(Span::Sliding { window });
+    let with_sliding: Vec<(&[&str], &Mixer)> = mixers
+        .iter()
+        .copied()
+        .chain([(&[SLIDING][..], &sliding)])
+        .collect();
+    by_words(fields, words, &with_sliding)
+}
+
+/// Returns the layers of Qwen4-Exp: gated delta nets, and attention with an indexer.
+///
+/// The indexer keeps one key a token in the cache's dtype. Layers in `ple_layer_ids`, counted from
+/// 1, convolve the embeddings of n-grams with a dilation of `ngram_size` (transformers 5.24
+/// `Qwen4ExpTextPLELayer`).
+pub(super) fn qwen4_exp(fields: &Fields<'_>) -> Result<Vec<LayerMixers>, Unsupported> {
+    let layers = count(fields)?;
+    let attention = full_attention(fields)?;
+    let state = Mixer::Recurrent(recurrent::gated_delta(fields)?);
+    let (indexer, ngrams) = (index_keys(fields)?, ngram_inputs(fields)?);
+    let with_ngrams = fields.numbers("ple_layer_ids")?.unwrap_or_default();
+    let every = fields.need(&["full_attention_interval"])?;
+    let listed = words(fields, &["layer_types"], layers)?;
+
+    (0..layers)
+        .map(|layer| {
+            let number = layer as u64 + 1;
+            let is_attention = match listed.as_ref().and_then(|words| words.get(layer)) {
+                None => number.is_multiple_of(every),
+                Some(&"full_attention" | &"indexed_attention") => true,
+                Some(&"linear_attention") => false,
+                Some(other) => return Err(fields.unknown_entry("layer_types", layer, other)),
+            };
+
+            let has_ngrams = with_ngrams.contains(&number);
+            Ok(match (is_attention, has_ngrams) {
+                (true, false) => LayerMixers {
+                    second_mixer: indexer.clone(),
+                    ..LayerMixers::from(attention.clone())
+                },
+                (true, true) => return Err(fields.family(format!("ple_layer_ids = {number}"))),
+                (false, _) => LayerMixers {
+                    second_mixer: has_ngrams.then(|| ngrams.clone()),
+                    ..LayerMixers::from(state.clone())
+                },
+            })
+        })
+        .collect()
+}
+
+/// Returns the indexer's cache: one key of one head for each token, and no value.
+fn index_keys(fields: &Fields<'_>) -> Result<Option<Mixer>, Unsupported> {
+    let Some(query) = fields.size(&["indexer_n_heads"])? else {
+        return Ok(None);
+    };
+
+    let keys = Heads {
+        query,
+        kv: fields.need(&["indexer_kv_heads"])?,
+        key_dim: fields.need(&["indexer_head_dim"])?,
+        value_dim: 0,
+    };
+    Ok(Some(keys.mixer(Span::Full)))
+}
+
+/// Returns the inputs that the dilated convolution over n-gram embeddings looks back at.
+fn ngram_inputs(fields: &Fields<'_>) -> Result<Mixer, Unsupported> {
+    let kernel = fields.need(&["ple_conv_kernel_size"])?;
+    let width = fields
+        .need(&["hc_count"])?
+        .saturating_mul(fields.need(HIDDEN)?);
+
+    Ok(Mixer::Recurrent(Recurrent::PastInputs {
+        width,
+        rows: kernel
+            .saturating_sub(1)
+            .saturating_mul(fields.need(&["ngram_size"])?),
+        vector: 0,
+    }))
+}
+
+/// Returns the layers of LFM2 and LFM3, by `layer_types` or else `full_attn_idxs`.
+///
+/// LFM3's class has a pattern of its own, and windows (transformers `Lfm3Config`).
 pub(super) fn lfm2(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
     let layers = bounded(fields, heads::LAYERS)?;
     let attention = full_attention(fields)?;
@@ -218,8 +331,12 @@ pub(super) fn lfm2(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
         conv: fields.need(&["conv_L_cache"])?,
     });
 
-    if let Some(words) = words(fields, &["layer_types"], layers)? {
-        return by_words(
+    let listed = match words(fields, &["layer_types"], layers)? {
+        None if fields.model_type == "lfm3" => Some((0..layers).map(lfm3_word).collect()),
+        listed => listed,
+    };
+    if let Some(words) = listed {
+        return by_words_or_span(
             fields,
             &words,
             &[(&["full_attention"], &attention), (&["conv"], &state)],
@@ -233,4 +350,13 @@ pub(super) fn lfm2(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
     Ok(mix(layers, &attention, &state, |layer| {
         indices.contains(&layer)
     }))
+}
+
+/// Returns the word of a layer in the pattern of LFM3's class.
+const fn lfm3_word(layer: usize) -> &'static str {
+    match layer % 4 {
+        2 => "full_attention",
+        0 if layer > 0 => SLIDING,
+        _ => "conv",
+    }
 }

@@ -74,7 +74,8 @@ pub(super) fn falcon_h1(fields: &Fields<'_>) -> Result<Vec<LayerMixers>, Unsuppo
         LayerMixers {
             mixer: full_attention(fields)?,
             second_mixer,
-            feed_forward: None
+            feed_forward: None,
+            passes: 1,
         };
         count(fields)?
     ])
@@ -128,6 +129,7 @@ pub(super) fn zamba(fields: &Fields<'_>, generation: u8) -> Result<Vec<LayerMixe
             mixer: Mixer::Recurrent(state.clone()),
             second_mixer: is_hybrid.then(|| attention.clone()),
             feed_forward: None,
+            passes: 1,
         })
         .collect())
 }
@@ -195,6 +197,7 @@ pub(super) fn nemotron_h(fields: &Fields<'_>) -> Result<Vec<LayerMixers>, Unsupp
                 mixer,
                 second_mixer: None,
                 feed_forward: Some(feed_forward),
+                passes: 1,
             })
         })
         .collect()

@@ -3,12 +3,16 @@
 //! Only keys with a known meaning are used.
 //!
 //! `language` finds the language model's object and `families` its rules. `layers` (with `heads`,
-//! `spans`, `latent`, `recurrent`, `mamba_hybrids`, `linear_attention` and `blocks`) derives what
-//! each layer caches, and `experts` its feed-forward. `tensor_checks` compares the result with the
-//! tensors. An invalid value or an unknown family is an [`Unsupported`] that names the key.
+//! `spans`, `latent`, `recurrent`, `mamba_hybrids`, `linear_attention`, `convolved`, `looped` and
+//! `blocks`) derives what each layer caches, and `experts` its feed-forward. `cross_decoders` and
+//! `encoders` do so for encoder-decoders. `tensor_checks` compares the result with the tensors. An
+//! invalid value or an unknown family is an [`Unsupported`] that names the key.
 
 mod blocks;
+mod convolved;
+mod cross_decoders;
 mod defaults;
+mod encoder_lengths;
 mod encoders;
 mod experts;
 mod families;
@@ -20,6 +24,7 @@ mod latent;
 mod layer_patterns;
 mod layers;
 mod linear_attention;
+mod looped;
 mod mamba_hybrids;
 mod overrides;
 pub mod parameters;
@@ -28,6 +33,7 @@ mod recurrent;
 mod rope;
 mod spans;
 mod sparse_latent;
+mod streaming;
 mod tensor_checks;
 mod unlisted_family;
 mod vision;
@@ -104,6 +110,10 @@ fn read(
             let (layers, encoder) = encoders::t5gemma(&fields)?;
             (layers, Some(encoder))
         }
+        FamilyKind::CrossDecoder => {
+            let (layers, encoder) = cross_decoders::cross_decoder(&fields)?;
+            (layers, Some(encoder))
+        }
         kind => (layers::layers(&fields, kind)?, None),
     };
 
@@ -138,6 +148,7 @@ fn read(
         state_dtype: state_dtype(&fields),
         vision: vision::tower(&fields),
         audio: vision::audio(&fields),
+        streaming_encoder: streaming::streaming_encoder(&fields)?,
         mtp_layers: mtp_layers(&fields)?,
         quantization: quantization::quantization(&fields, quantization)?,
         notes: notes(&fields)?,
@@ -158,6 +169,7 @@ fn assemble(layer: LayerMixers, after: FeedForward) -> Layer {
         mixer: layer.mixer,
         second_mixer: layer.second_mixer,
         feed_forward: layer.feed_forward.unwrap_or(after),
+        passes: layer.passes,
     }
 }
 
@@ -333,7 +345,9 @@ fn task(fields: &Fields<'_>, kind: FamilyKind, layers: &[LayerMixers]) -> Task {
 
     match kind {
         _ if layers.iter().all(is_bidirectional) => Task::Encode,
-        FamilyKind::EncoderDecoder | FamilyKind::T5Gemma => Task::EncodeDecode,
+        FamilyKind::EncoderDecoder | FamilyKind::T5Gemma | FamilyKind::CrossDecoder => {
+            Task::EncodeDecode
+        }
         _ if is_pooled => Task::Pool,
         _ => Task::Generate,
     }
@@ -355,6 +369,12 @@ fn notes(fields: &Fields<'_>) -> Result<Vec<String>, Unsupported> {
         let rank = fields.need(&["kv_lora_rank"])?;
         let latent = rank.saturating_add(fields.need(&["qk_rope_head_dim"])?);
         notes.push(format!("cached_latent={latent}"));
+    }
+
+    // CPM-Ant learns a prefix of the prompt (transformers `CpmAntModel`).
+    if fields.model_type == "cpmant" {
+        let prefix = fields.count(&["prompt_length"])?.unwrap_or(32);
+        notes.push(format!("prefix_tokens={prefix}"));
     }
 
     if let Some(count) = fields.size(&["zero_expert_num"])? {

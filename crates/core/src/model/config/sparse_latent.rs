@@ -332,6 +332,7 @@ pub(super) fn minimax_m3(fields: &Fields<'_>) -> Result<Vec<LayerMixers>, Unsupp
             mixer: heads.mixer(Span::Full),
             second_mixer: sparse.then(|| keys.clone()),
             feed_forward: None,
+            passes: 1,
         })
         .collect())
 }

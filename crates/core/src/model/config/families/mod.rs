@@ -64,6 +64,16 @@ pub(super) enum FamilyKind {
     BailingLinear,
     /// Short convolutions with attention.
     Lfm2,
+    /// Attention with short convolutions over its keys, values and outputs.
+    Inkling,
+    /// Attention over convolved queries and keys.
+    Zaya,
+    /// Two stacks of layers, looped over.
+    HrmText,
+    /// Layers of which the middle ones are looped over.
+    Dory,
+    /// Gated delta net with indexed attention and n-gram embeddings.
+    Qwen4Exp,
     /// RWKV of the given generation.
     Rwkv(u8),
     /// Self-attention with cross-attention to an image in some layers.
@@ -74,6 +84,8 @@ pub(super) enum FamilyKind {
     EncoderDecoder,
     /// An encoder and a decoder with windows and cross-attention (`decoder`, `encoder`).
     T5Gemma,
+    /// A decoder with cross-attention to speech, to images, or to a nested encoder.
+    CrossDecoder,
 }
 
 /// Which attention layers see only a window, if `layer_types` is absent.

@@ -105,6 +105,7 @@ pub fn architecture(gguf: &Gguf) -> Result<Architecture, Unsupported> {
         state_dtype: None,
         vision: None,
         audio: false,
+        streaming_encoder: None,
         mtp_layers: u32::try_from(next_token).unwrap_or(u32::MAX),
         quantization: None,
         notes: notes(&keys)?,
@@ -255,6 +256,7 @@ fn build_layer(
         mixer,
         second_mixer,
         feed_forward: feed_forward(facts, has_experts, index),
+        passes: 1,
     })
 }
 
