@@ -1,11 +1,72 @@
-//! The peak of one step of each part, from its shapes.
+//! The peak of the tensors that live while each part runs.
 //!
-//! The figures are assumed: intervals are wide, and wider for convolutions.
+//! Where a referee ran the part's class, the likely figure is the law of its live tensors. Above it
+//! the interval holds what a GPU adds: workspaces, and copies to another layout for convolutions.
+//! Other classes get wide intervals.
 
-use super::super::Interval;
+mod convolution;
+mod decoder;
+mod denoiser;
+mod encoder;
+mod tiles;
+mod unet;
+mod video_decoder;
+
+use self::convolution::Peak;
+use super::super::{Basis, Interval};
 use super::pipeline::{ComponentRole, Pipeline, PipelinePart};
 use super::settings::DiffusersSettings;
 use crate::bytes::Bytes;
+
+/// The activations of a part at their peak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct StagePeak {
+    pub(super) bytes: Interval,
+    pub(super) basis: Basis,
+}
+
+impl StagePeak {
+    /// The interval of a law without convolutions.
+    ///
+    /// Other releases keep up to a tenth less alive; attention kernels add workspaces.
+    fn of_tokens(live: Bytes) -> Self {
+        let high = live.scale(115, 100) + Bytes::mib(64);
+        Self {
+            bytes: Interval::new(live.scale(90, 100), live, high),
+            basis: Basis::Formula,
+        }
+    }
+
+    /// The interval of a law with convolutions: cuDNN may copy input and output of one to another
+    /// layout, and take a workspace.
+    fn of_convolutions(peak: Peak) -> Self {
+        let workspace = Bytes::gib(1).min(peak.live);
+        Self {
+            bytes: Interval::new(
+                peak.live.scale(90, 100),
+                peak.live,
+                peak.live.max(peak.with_layouts) + workspace,
+            ),
+            basis: Basis::Formula,
+        }
+    }
+
+    /// The interval around a figure that no referee confirms: a third to three times.
+    fn assumed(likely: Bytes) -> Self {
+        Self {
+            bytes: Interval::new(likely.scale(1, 3), likely, likely * 3),
+            basis: Basis::Assumed,
+        }
+    }
+
+    /// The peak with `bytes` more.
+    fn plus(self, bytes: Bytes) -> Self {
+        Self {
+            bytes: self.bytes.plus(Interval::exact(bytes)),
+            ..self
+        }
+    }
+}
 
 /// The peak while `part` runs for `images` images.
 pub(super) fn peak(
@@ -13,87 +74,81 @@ pub(super) fn peak(
     pipeline: &Pipeline,
     settings: &DiffusersSettings,
     images: u64,
-) -> Interval {
+) -> StagePeak {
+    let element = settings.element_bytes();
+    let batch = images.saturating_mul(if pipeline.guided { 2 } else { 1 });
+
     match part.role {
         ComponentRole::Vae => vae(part, pipeline, settings, images),
-        ComponentRole::Transformer => transformer(part, pipeline, settings, images),
-        ComponentRole::UNet => unet(part, pipeline, settings, images),
-        ComponentRole::Other => encoder(part, pipeline, settings, images),
+        ComponentRole::Transformer => denoiser::peak(part, pipeline, element, batch).map_or_else(
+            || assumed_transformer(part, pipeline, element, batch),
+            StagePeak::of_tokens,
+        ),
+        ComponentRole::UNet => unet::peak(part, pipeline, element, batch).map_or_else(
+            || assumed_unet(part, pipeline, element, batch),
+            StagePeak::of_convolutions,
+        ),
+        ComponentRole::Other => StagePeak {
+            bytes: encoder::peak(part, pipeline, element),
+            basis: Basis::Assumed,
+        },
     }
 }
 
-/// A VAE decoder.
-///
-/// The peak is in AutoencoderKL's last up-block at full resolution: input, activation and output of
-/// its second width (diffusers `models/autoencoders/vae.py`, `Decoder`), and cuDNN's workspace.
+/// A decoder of latents.
 fn vae(
     part: &PipelinePart,
     pipeline: &Pipeline,
     settings: &DiffusersSettings,
     images: u64,
-) -> Interval {
-    let channels = part
-        .numbers("block_out_channels")
-        .get(1)
-        .copied()
-        .or_else(|| {
-            // AutoencoderKLQwenImage and Wan: `base_dim` times the second of `dim_mult`.
-            Some(
-                part.number("base_dim")?
-                    .saturating_mul(part.numbers("dim_mult").get(1).copied()?),
-            )
-        });
-
+) -> StagePeak {
     let element = if pipeline.upcasts_vae {
         4
     } else {
         settings.element_bytes()
     };
 
-    // Tiles are 512 pixels wide unless the image is smaller.
-    let tile_side = |pixels: u64| {
-        if settings.tiling {
-            pixels.min(512)
-        } else {
-            pixels
-        }
-    };
-
-    let images = if settings.slicing { 1 } else { images };
-    let channels = channels.unwrap_or(256);
-
-    let pixels = [
-        tile_side(pipeline.width),
-        tile_side(pipeline.height),
-        images,
-        settings.frames,
-    ];
-    let peak = Bytes::product(pixels) * channels * element * 3;
-
     // A 32-bit copy of the decoder replaces the 16-bit one.
     let upcast = if pipeline.upcasts_vae {
-        part.bytes
+        part.bytes()
     } else {
         Bytes::ZERO
     };
 
-    Interval::new(
-        peak.scale(2, 3),
-        peak + upcast,
-        peak + upcast + Bytes::gib(1).min(peak),
+    let sizes = (element, images);
+    let law = match part.class.as_str() {
+        "AutoencoderKL" => decoder::peak(part, pipeline, settings, sizes),
+        _ => video_decoder::peak(part, pipeline, settings, sizes),
+    };
+
+    law.map_or_else(
+        || assumed_vae(part, pipeline, sizes),
+        StagePeak::of_convolutions,
     )
+    .plus(upcast)
 }
 
-/// A diffusion transformer.
-///
-/// Every token's query, key, value, feed-forward, their concatenation and residuals add up to about
-/// 15 widths in FLUX's single blocks (diffusers `models/transformers/transformer_flux.py`).
-fn transformer(
+/// A decoder of another class: three tensors of the second width at full resolution, for every
+/// frame.
+fn assumed_vae(
     part: &PipelinePart,
     pipeline: &Pipeline,
-    settings: &DiffusersSettings,
-    images: u64,
-) -> Interval {
+    (element, images): (u64, u64),
+) -> StagePeak {
+    let channels = part.numbers("block_out_channels").get(1).copied();
+    let channels = channels.unwrap_or(256);
+    let pixels = [pipeline.width, pipeline.height, pipeline.frames, images];
+
+    StagePeak::assumed(Bytes::product(pixels) * channels * element * 3)
+}
+
+/// A transformer of another class: about 15 tensors of the model's width for each token.
+fn assumed_transformer(
+    part: &PipelinePart,
+    pipeline: &Pipeline,
+    element: u64,
+    batch: u64,
+) -> StagePeak {
     let heads = part.number("num_attention_heads");
     let width = heads
         .zip(part.number("attention_head_dim"))
@@ -103,82 +158,23 @@ fn transformer(
         .or(part.number("dim"))
         .unwrap_or(4096);
 
-    // Latents are packed or patched by 2 in all of the families covered.
-    let patch = pipeline.latent_step.saturating_mul(2).max(1);
-    let patches = Bytes::product([
-        pipeline.width.div_ceil(patch),
-        pipeline.height.div_ceil(patch),
-        settings.frames,
-    ]);
-
-    let tokens = patches + Bytes::new(pipeline.text_tokens);
-    let peak = tokens
-        * width
-        * settings.element_bytes()
-        * 15
-        * images
-        * if pipeline.guided { 2 } else { 1 };
-
-    Interval::new(peak.scale(1, 2), peak, peak.scale(3, 2))
+    let tokens = pipeline.patches() + Bytes::new(pipeline.text_tokens);
+    StagePeak::assumed(tokens * width * element * 15 * batch)
 }
 
-/// A U-Net.
-///
-/// At the finest level a block holds its input, the skip joined to it, 32-bit copies for
-/// normalization and cuDNN's workspace: about 24 widths of the first channel count.
-fn unet(
-    part: &PipelinePart,
-    pipeline: &Pipeline,
-    settings: &DiffusersSettings,
-    images: u64,
-) -> Interval {
-    let channels = part
-        .numbers("block_out_channels")
-        .first()
-        .copied()
-        .unwrap_or(320);
-
+/// A U-Net with other blocks: about 24 tensors of the first width at the finest level.
+fn assumed_unet(part: &PipelinePart, pipeline: &Pipeline, element: u64, batch: u64) -> StagePeak {
+    let channels = part.numbers("block_out_channels");
+    let channels = channels.first().copied().unwrap_or(320);
     let step = pipeline.latent_step.max(1);
     let latents = Bytes::product([
         pipeline.width.div_ceil(step),
         pipeline.height.div_ceil(step),
-        images,
+        batch,
     ]);
 
-    let peak =
-        latents * channels * settings.element_bytes() * 24 * if pipeline.guided { 2 } else { 1 };
-
-    Interval::new(peak.scale(1, 2), peak, peak * 2)
+    StagePeak::assumed(latents * channels * element * 24)
 }
 
-/// A text encoder: two residuals and three feed-forward widths of each token, and the scores of
-/// eager attention in T5.
-fn encoder(
-    part: &PipelinePart,
-    pipeline: &Pipeline,
-    settings: &DiffusersSettings,
-    images: u64,
-) -> Interval {
-    let hidden = part
-        .number("hidden_size")
-        .or(part.number("d_model"))
-        .unwrap_or(4096);
-    let width = part
-        .number("intermediate_size")
-        .or(part.number("d_ff"))
-        .unwrap_or(hidden.saturating_mul(4));
-
-    let heads = part
-        .number("num_attention_heads")
-        .or(part.number("num_heads"))
-        .unwrap_or(64);
-    let tokens = Bytes::product([pipeline.text_tokens, images]);
-    let linear = tokens
-        * hidden
-            .saturating_mul(2)
-            .saturating_add(width.saturating_mul(3))
-        * settings.element_bytes();
-
-    let scores = tokens * pipeline.text_tokens * heads * settings.element_bytes().saturating_add(4);
-    Interval::new(linear, linear + scores, (linear + scores) * 2)
-}
+#[cfg(test)]
+mod tests;
