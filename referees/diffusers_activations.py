@@ -18,6 +18,7 @@ One JSON object per component goes to standard output; a component that cannot b
 
 import argparse
 import collections
+import inspect
 import json
 import os
 import sys
@@ -253,10 +254,13 @@ def denoiser_inputs(model, call, step, dtype):
         return given
     if kind == "QwenImageTransformer2DModel":
         patches = (high // 2) * (wide // 2)
-        return {"hidden_states": empty(batch, patches, config.in_channels, dtype=dtype),
-                "encoder_hidden_states": empty(batch, tokens, config.joint_attention_dim, dtype=dtype),
-                "encoder_hidden_states_mask": None, "timestep": empty(batch, dtype=dtype),
-                "img_shapes": [[(1, high // 2, wide // 2)]] * batch}  # fmt: skip
+        given = {"hidden_states": empty(batch, patches, config.in_channels, dtype=dtype),
+                 "encoder_hidden_states": empty(batch, tokens, config.joint_attention_dim, dtype=dtype),
+                 "encoder_hidden_states_mask": None, "timestep": empty(batch, dtype=dtype),
+                 "img_shapes": [[(1, high // 2, wide // 2)]] * batch}  # fmt: skip
+        if "txt_seq_lens" in inspect.signature(model.forward).parameters:
+            given["txt_seq_lens"] = [tokens] * batch
+        return given
     if kind == "SD3Transformer2DModel":
         # 77 tokens of the CLIP encoders go before those of T5.
         return {"hidden_states": empty(batch, config.in_channels, high, wide, dtype=dtype),

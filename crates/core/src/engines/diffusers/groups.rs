@@ -41,6 +41,8 @@ pub(super) struct Divided {
     unmatched: Bytes,
     /// The largest module's own weights.
     largest_leaf: Bytes,
+    /// The own weights of the largest module of another kind, which may come next.
+    second_leaf: Bytes,
     /// The part's own weights, which no submodule has.
     own: Bytes,
     /// Bytes of host memory if each tensor is pinned: torch rounds each up to a power of two.
@@ -97,11 +99,13 @@ impl Divided {
             }
         }
 
-        divided.largest_leaf = leaves
+        let mut sizes: Vec<Bytes> = leaves
             .values()
             .map(|tensors| tensors.values().copied().sum())
-            .max()
-            .unwrap_or(Bytes::ZERO);
+            .collect();
+        sizes.sort_unstable_by(|one, other| other.cmp(one));
+        divided.largest_leaf = sizes.first().copied().unwrap_or(Bytes::ZERO);
+        divided.second_leaf = sizes.get(1).copied().unwrap_or(Bytes::ZERO);
         divided
     }
 
@@ -176,17 +180,20 @@ impl Divided {
         Interval::new(least, likely, at_most)
     }
 
-    /// The largest module, and with a stream the next one, which may be as large.
+    /// The largest module, and with a stream the next one, which at most is as large.
     fn leaves_on_device(&self, groups: &GroupOffload) -> Interval {
-        let one = self.largest_leaf();
-        let likely = if groups.streamed {
-            (one + self.largest_leaf).min(self.whole)
-        } else {
-            one
-        };
-
         // The peak of activations may come while no large module is there.
-        let at_most = if groups.recorded { self.whole } else { likely };
+        let one = self.largest_leaf();
+        if !groups.streamed {
+            return Interval::new(self.own, one, one);
+        }
+
+        let likely = (one + self.second_leaf).min(self.whole);
+        let at_most = if groups.recorded {
+            self.whole
+        } else {
+            (one + self.largest_leaf).min(self.whole)
+        };
         Interval::new(self.own, likely, at_most)
     }
 

@@ -31,17 +31,12 @@ pub(super) fn peak(
     let (width, height) = (pipeline.width, pipeline.height);
     let together = if settings.slicing { 1 } else { images };
     let side = tile_side(part, pipeline);
-    let tiles = Tiles {
-        side,
-        stride: side - side / 4,
-    };
-    let is_tiled = settings.tiling && tiles.divide(width, height);
-
-    let (wide, high) = if is_tiled {
-        (width.min(side), height.min(side))
-    } else {
-        (width, height)
-    };
+    let tiles = Tiles::square(side, side - side / 4);
+    let tile = settings
+        .tiling
+        .then(|| tiles.largest(width, height))
+        .flatten();
+    let (wide, high) = tile.unwrap_or((width, height));
 
     let pixel = Bytes::product([COLORS, element]);
     let image = pixel * width * height;
@@ -50,7 +45,7 @@ pub(super) fn peak(
     // Decoded images wait until all are decoded.
     let mut waiting = image * (images - together);
     let mut joined = Bytes::ZERO;
-    if is_tiled {
+    if tile.is_some() {
         let pixel = pixel * together;
         joined = waiting + pixel * tiles.all(width, height).get() + image * together * 2;
         waiting += pixel * tiles.before_last_full(width, height).get();

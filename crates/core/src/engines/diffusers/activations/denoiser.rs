@@ -145,13 +145,22 @@ const WAN: &[LiveSet] = &[
     },
 ];
 
-/// LTX-Video: rotary embedding over the whole width.
-const LTX: &[LiveSet] = &[LiveSet {
-    image: 6,
-    text: 1,
-    float_image: 5,
-    ..NONE
-}];
+/// LTX-Video: rotary embedding over the whole width; the feed-forward.
+const LTX: &[LiveSet] = &[
+    LiveSet {
+        image: 6,
+        text: 1,
+        float_image: 5,
+        ..NONE
+    },
+    LiveSet {
+        image: 4,
+        text: 1,
+        float_image: 2,
+        image_wide: 2,
+        ..NONE
+    },
+];
 
 /// CogVideoX: the feed-forward.
 const COGVIDEOX: &[LiveSet] = &[LiveSet {
@@ -189,7 +198,7 @@ const HUNYUAN_VIDEO: &[LiveSet] = &[
         float_image: 3,
         ..NONE
     },
-    LiveSet { joint: 15, ..NONE },
+    LiveSet { joint: 16, ..NONE },
 ];
 
 /// Tokens and widths of a step.
@@ -219,7 +228,7 @@ pub(super) fn peak(
     };
 
     let highest = sets.iter().map(|set| widths.bytes(set)).max()?;
-    Some((highest + inputs(part, &widths)) * batch)
+    Some((highest + inputs(part, pipeline.family, &widths)) * batch)
 }
 
 /// The sets of a family; `None` for a class that no referee ran.
@@ -264,8 +273,8 @@ fn feed_forward_width(part: &PipelinePart, family: Family, model: u64) -> u64 {
     }
 }
 
-/// Latents and prompt of one sample, and the tables of its positions.
-fn inputs(part: &PipelinePart, widths: &Widths) -> Bytes {
+/// Latents and prompt of one sample, and the tables of rotary embeddings.
+fn inputs(part: &PipelinePart, family: Family, widths: &Widths) -> Bytes {
     let patch = part.number("patch_size").unwrap_or(1);
     let channels = part.number("in_channels").unwrap_or(64);
     let context = [
@@ -281,7 +290,17 @@ fn inputs(part: &PipelinePart, widths: &Widths) -> Bytes {
 
     let latents = Bytes::product([widths.image, patch, patch, channels, widths.element]);
     let prompt = Bytes::product([widths.text, context, widths.element]);
-    let positions = Bytes::product([widths.image.saturating_add(widths.text), 128, 8]);
+    let rotates = match family {
+        Family::StableDiffusion3 | Family::PixArt => false,
+        Family::CogVideoX => part.flag("use_rotary_positional_embeddings"),
+        _ => true,
+    };
+    let positions = if rotates {
+        Bytes::product([widths.image.saturating_add(widths.text), 128, 8])
+    } else {
+        Bytes::ZERO
+    };
+
     latents + prompt + positions
 }
 

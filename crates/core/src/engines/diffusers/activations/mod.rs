@@ -116,16 +116,21 @@ fn vae(
     };
 
     let sizes = (element, images);
-    let law = match part.class.as_str() {
-        "AutoencoderKL" => decoder::peak(part, pipeline, settings, sizes),
-        _ => video_decoder::peak(part, pipeline, settings, sizes),
+    let stage = if part.class == "AutoencoderKL" {
+        decoder::peak(part, pipeline, settings, sizes).map(StagePeak::of_convolutions)
+    } else {
+        video_decoder::peak(part, pipeline, settings, sizes).map(|(peak, is_published)| {
+            if is_published {
+                StagePeak::of_convolutions(peak)
+            } else {
+                StagePeak::assumed(peak.live)
+            }
+        })
     };
 
-    law.map_or_else(
-        || assumed_vae(part, pipeline, sizes),
-        StagePeak::of_convolutions,
-    )
-    .plus(upcast)
+    stage
+        .unwrap_or_else(|| assumed_vae(part, pipeline, sizes))
+        .plus(upcast)
 }
 
 /// A decoder of another class: three tensors of the second width at full resolution, for every

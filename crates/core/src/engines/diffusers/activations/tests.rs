@@ -234,7 +234,7 @@ fn laws_match_live_tensors() {
         println!("{percent:+7.2} % {text}");
 
         let holds = bytes.low <= row.live && bytes.high >= row.live.max(row.with_layouts);
-        if !holds || basis != Basis::Formula || percent.abs() > 6.0 {
+        if !holds || basis != Basis::Formula || percent.abs() > 5.0 {
             wrong.push(format!("{percent:+.2} % {bytes:?} {}", row.text));
         }
     }
