@@ -700,10 +700,26 @@ fn offloaded_parts_match_referee() {
         };
 
         let model = alone(&model, component);
-        let (offload, parameters) = match kind {
+        let (offload, mut parameters) = match kind {
             "sequential" => (Offload::Leaves, BTreeMap::new()),
             kind => (Offload::None, group_parameters(kind)),
         };
+
+        // The denoiser would say these, and this pipeline may have none.
+        if repo.ends_with("Qwen-Image") && component == "text_encoder" {
+            parameters.insert("max_sequence_length".to_owned(), json!(34 + 1024));
+        }
+
+        if repo.ends_with("Qwen-Image") && component == "transformer" {
+            parameters.insert("max_sequence_length".to_owned(), json!(1024));
+        }
+
+        if repo.ends_with("v1-5") {
+            parameters.extend([
+                ("width".to_owned(), json!(512)),
+                ("height".to_owned(), json!(512)),
+            ]);
+        }
 
         let asked = AskedWorkload {
             dtype: Some("bfloat16".to_owned()),
@@ -725,7 +741,7 @@ fn offloaded_parts_match_referee() {
         println!("{ratio:.3} {repo} {component} {kind}: {referee}, {sum:?}");
         let referee = Bytes::new(referee);
         assert!(
-            sum.low <= referee && referee <= sum.high && ratio < 1.7,
+            sum.low <= referee && referee <= sum.high && (0.98..1.7).contains(&ratio),
             "{repo} {component} {kind}: {sum:?}"
         );
     }

@@ -164,10 +164,16 @@ impl Divided {
             .max()
             .unwrap_or(Bytes::ZERO);
 
-        // The first group of one list may load while the last of another runs.
+        let between = if groups.streamed {
+            between_lists(&lists)
+        } else {
+            Bytes::ZERO
+        };
+
+        // Lists that take turns could have any two groups next to each other.
         let largest = lists.iter().filter_map(|list| list.iter().max()).max();
         let across = largest.copied().unwrap_or(Bytes::ZERO) * u64::from(groups.streamed);
-        let likely = (self.unmatched + inside).min(self.whole);
+        let likely = (self.unmatched + inside.max(between)).min(self.whole);
         let at_most = if groups.recorded {
             self.whole
         } else {
@@ -215,6 +221,20 @@ impl Divided {
         };
         Interval::new(self.whole, self.whole, self.whole + on_the_fly)
     }
+}
+
+/// The largest pair of a list's last group and the first group of another list, which loads ahead.
+fn between_lists(lists: &[Vec<Bytes>]) -> Bytes {
+    let mut largest = Bytes::ZERO;
+    for (at, list) in lists.iter().enumerate() {
+        for (other_at, other) in lists.iter().enumerate() {
+            if let (true, Some(last), Some(first)) = (at != other_at, list.last(), other.first()) {
+                largest = largest.max(*last + *first);
+            }
+        }
+    }
+
+    largest
 }
 
 /// Sizes of the groups of a list of blocks.
