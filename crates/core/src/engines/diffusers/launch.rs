@@ -41,9 +41,10 @@ pub(super) fn launch(
             dtype_name(settings.dtype)
         ),
     ];
-    lines.push(match plan.split.offload {
-        Offload::Components => "pipe.enable_model_cpu_offload()".to_owned(),
-        Offload::Leaves => "pipe.enable_sequential_cpu_offload()".to_owned(),
+    lines.push(match (&settings.groups, plan.split.offload) {
+        (Some(groups), _) => groups.python(),
+        (None, Offload::Components) => "pipe.enable_model_cpu_offload()".to_owned(),
+        (None, Offload::Leaves) => "pipe.enable_sequential_cpu_offload()".to_owned(),
         _ => "pipe.to(\"cuda\")".to_owned(),
     });
 
@@ -55,14 +56,26 @@ pub(super) fn launch(
         lines.push("pipe.vae.enable_tiling()".to_owned());
     }
 
-    lines.push(format!(
-        "image = pipe(\"a photograph\", width={}, height={}, num_images_per_prompt={}).images[0]",
-        pipeline.width, pipeline.height, plan.workload.sequences
-    ));
+    lines.push(call(pipeline, settings, plan.workload.sequences));
 
     Launch {
         env,
         args: vec!["python".to_owned(), "-c".to_owned(), lines.join("\n")],
         takes: Vec::new(),
     }
+}
+
+/// The pipeline's call.
+fn call(pipeline: &Pipeline, settings: &DiffusersSettings, images: u64) -> String {
+    let sizes = format!("width={}, height={}", pipeline.width, pipeline.height);
+    let name = settings.images_name(pipeline);
+
+    if pipeline.family.makes_videos() {
+        let frames = pipeline.frames;
+        return format!(
+            "video = pipe(\"a photograph\", {sizes}, num_frames={frames}, {name}={images}).frames[0]"
+        );
+    }
+
+    format!("image = pipe(\"a photograph\", {sizes}, {name}={images}).images[0]")
 }

@@ -1,12 +1,17 @@
 //! diffusers: the peak of the running step, with all components resident, one component at a time,
-//! or one leaf module at a time.
+//! one leaf module at a time, or groups of blocks.
 //!
-//! Sources: diffusers `pipelines/pipeline_utils.py` (`enable_model_cpu_offload`,
-//! `enable_sequential_cpu_offload`, `model_cpu_offload_seq`) and the pipelines named in `pipeline`.
-//! Activations are derived from shapes.
+//! Sources: diffusers 0.42.1 `pipelines/pipeline_utils.py` (`enable_model_cpu_offload`,
+//! `enable_sequential_cpu_offload`, `enable_group_offload`), `hooks/group_offloading.py`, and the
+//! pipelines named in `family`. Activations are those that live on the meta device.
 
 mod activations;
+mod family;
+mod group_settings;
+mod groups;
 mod launch;
+mod part;
+mod phases;
 mod pipeline;
 mod settings;
 
@@ -14,7 +19,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use self::pipeline::{ComponentRole, Pipeline, PipelinePart};
+use self::phases::Phase;
+use self::pipeline::Pipeline;
 use self::settings::DiffusersSettings;
 use super::component::device_sum;
 use super::compute_dtype::dtype_name;
@@ -106,52 +112,29 @@ struct DiffusersPrepared<'a> {
     settings: DiffusersSettings,
 }
 
-/// A part of a pipeline while it runs.
-struct Phase<'a> {
-    /// Resident weights of the pipeline.
-    weights: Bytes,
-    /// The part's activations at their peak.
-    peak: Interval,
-    part: &'a PipelinePart,
-}
-
-impl Phase<'_> {
-    /// Bytes in addition to `base`.
-    fn beyond(&self, base: Bytes) -> Interval {
-        let excess_over_base =
-            |peak: Bytes| (self.weights + peak).less(base).unwrap_or(Bytes::OVERFLOW);
-        Interval {
-            low: excess_over_base(self.peak.low),
-            likely: excess_over_base(self.peak.likely),
-            high: excess_over_base(self.peak.high),
-        }
-    }
-}
-
 impl DiffusersPrepared<'_> {
-    /// The phases of a call: the resident weights and the peak while each part runs.
+    /// The phases of a call.
     fn phases(&self, offload: Offload, images: u64) -> Vec<Phase<'_>> {
-        let resident: Bytes = self.pipeline.parts.iter().map(|part| part.bytes).sum();
-        self.pipeline
-            .parts
-            .iter()
-            .map(|part| Phase {
-                weights: match offload {
-                    Offload::Components => part.bytes,
-                    Offload::Leaves => part.largest_leaf,
-                    _ => resident,
-                },
-                peak: activations::peak(part, &self.pipeline, &self.settings, images),
-                part,
-            })
-            .collect()
+        phases::phases(&self.pipeline, &self.settings, offload, images)
     }
 
     /// The phase with the highest need.
-    fn worst(&self, offload: Offload, images: u64) -> Option<Phase<'_>> {
-        self.phases(offload, images)
-            .into_iter()
-            .max_by_key(|phase| phase.weights + phase.peak.high)
+    fn worst(&self, offload: Offload) -> Option<Phase<'_>> {
+        phases::worst(self.phases(offload, self.settings.images))
+    }
+
+    /// Where the weights on the device come from, in a few words.
+    fn weights_detail(&self, offload: Offload, part: &str) -> String {
+        let dtype = dtype_name(self.settings.dtype);
+        if self.settings.groups.is_some() {
+            return format!("groups of {part}, as {dtype}");
+        }
+
+        match offload {
+            Offload::Components => format!("{part} alone, as {dtype}"),
+            Offload::Leaves => format!("the largest leaf of {part}, as {dtype}"),
+            _ => format!("{} components as {dtype}", self.pipeline.parts.len()),
+        }
     }
 }
 
@@ -187,8 +170,8 @@ impl PreparedEngine for DiffusersPrepared<'_> {
     fn assumptions(&self) -> Vec<String> {
         let mut assumptions = self.settings.assumptions.clone();
         assumptions.push(format!(
-            "{} x {} pixels, {} image(s) a call",
-            self.pipeline.width, self.pipeline.height, self.settings.images
+            "{} x {} pixels, {} frame(s), {} image(s) a call",
+            self.pipeline.width, self.pipeline.height, self.pipeline.frames, self.settings.images
         ));
         assumptions.extend(self.pipeline.assumptions.iter().cloned());
         assumptions
@@ -211,7 +194,12 @@ impl PreparedEngine for DiffusersPrepared<'_> {
         }
 
         match split.offload {
-            Offload::None | Offload::Components | Offload::Leaves => Ok(()),
+            Offload::None => Ok(()),
+            _ if self.settings.groups.is_some() => Err(IllegalSplit(
+                "diffusers has one kind of offload at a time, and enable_group_offload is on"
+                    .to_owned(),
+            )),
+            Offload::Components | Offload::Leaves => Ok(()),
             _ => Err(IllegalSplit(
                 "diffusers offloads whole components or leaf modules".to_owned(),
             )),
@@ -223,7 +211,7 @@ impl PreparedEngine for DiffusersPrepared<'_> {
     }
 
     fn moves_to_host(&self) -> bool {
-        false
+        self.settings.groups.is_some()
     }
 
     fn ranks_are_processes(&self) -> bool {
@@ -252,27 +240,25 @@ impl PreparedEngine for DiffusersPrepared<'_> {
         _rank: usize,
         device: &DeviceFacts,
     ) -> Result<Vec<Component>, EngineError> {
-        let Some(Phase { weights, part, .. }) = self.worst(split.offload, self.settings.images)
-        else {
+        let Some(Phase { weights, part, .. }) = self.worst(split.offload) else {
             return Ok(Vec::new());
         };
 
-        if weights.overflowed() {
+        if weights.high.overflowed() {
             return Err(EngineError::Overflow { what: "weights" });
         }
 
-        let dtype = dtype_name(self.settings.dtype);
-        let detail = match split.offload {
-            Offload::Components => format!("{} alone, as {dtype}", part.name),
-            Offload::Leaves => format!("the largest leaf of {}, as {dtype}", part.name),
-            _ => format!("{} components as {dtype}", self.pipeline.parts.len()),
-        };
-
-        let stored = split.offload == Offload::None && weights == self.model.inventory.bytes();
+        let stored = split.offload == Offload::None
+            && weights == Interval::exact(self.model.inventory.bytes());
         let basis = if stored { Basis::Exact } else { Basis::Formula };
 
         Ok(vec![
-            Component::exact(ComponentName::Weights, weights, basis, detail),
+            Component::between(
+                ComponentName::Weights,
+                weights,
+                basis,
+                self.weights_detail(split.offload, &part.name),
+            ),
             Component::between(
                 ComponentName::Runtime,
                 cublas(device),
@@ -291,8 +277,7 @@ impl PreparedEngine for DiffusersPrepared<'_> {
         workload: Workload,
     ) -> Result<Vec<Component>, EngineError> {
         let phases = self.phases(split.offload, workload.sequences);
-        let Some(Phase { weights: base, .. }) = self.worst(split.offload, self.settings.images)
-        else {
+        let Some(Phase { weights: base, .. }) = self.worst(split.offload) else {
             return Ok(Vec::new());
         };
 
@@ -308,10 +293,10 @@ impl PreparedEngine for DiffusersPrepared<'_> {
             });
         }
 
-        let worst = phases
-            .iter()
-            .max_by_key(|phase| phase.beyond(base).high)
-            .map_or("", |phase| &*phase.part.name);
+        let worst = phases.iter().max_by_key(|phase| phase.beyond(base).high);
+        let (name, basis) = worst.map_or(("", Basis::Assumed), |phase| {
+            (&*phase.part.name, phase.peak.basis)
+        });
         let slack = Interval::new(
             Bytes::ZERO,
             peak.likely.scale(2, 100),
@@ -322,9 +307,9 @@ impl PreparedEngine for DiffusersPrepared<'_> {
             Component::between(
                 ComponentName::Activations,
                 peak,
-                Basis::Assumed,
+                basis,
                 format!(
-                    "{} x {} pixels, peak in {worst}",
+                    "{} x {} pixels, peak in {name}",
                     self.pipeline.width, self.pipeline.height
                 ),
             ),
@@ -357,16 +342,17 @@ impl PreparedEngine for DiffusersPrepared<'_> {
     }
 
     fn host(&self, split: &Split, _workload: Workload) -> Result<Vec<Component>, EngineError> {
-        let all: Bytes = self.pipeline.parts.iter().map(|part| part.bytes).sum();
-        Ok(match split.offload {
-            Offload::None => Vec::new(),
-            _ => vec![Component::exact(
-                ComponentName::Host,
-                all,
-                Basis::Formula,
-                "components wait in host memory",
-            )],
-        })
+        let waiting = phases::host(&self.pipeline, &self.settings, split.offload);
+        let detail = if self.settings.groups.is_some() {
+            "groups wait in host memory"
+        } else {
+            "components wait in host memory"
+        };
+
+        Ok(waiting
+            .map(|bytes| Component::between(ComponentName::Host, bytes, Basis::Formula, detail))
+            .into_iter()
+            .collect())
     }
 
     fn must_be_available(&self, _split: &Split, _device: &DeviceFacts, sum: Interval) -> Interval {
@@ -384,11 +370,6 @@ impl PreparedEngine for DiffusersPrepared<'_> {
     fn launch(&self, plan: &LaunchPlan<'_>) -> Launch {
         launch::launch(self.model, &self.pipeline, &self.settings, plan)
     }
-}
-
-/// Whether a part denoises.
-fn denoises(part: &PipelinePart) -> bool {
-    matches!(part.role, ComponentRole::Transformer | ComponentRole::UNet)
 }
 
 #[cfg(test)]

@@ -1,81 +1,26 @@
-//! A pipeline's parts: the role of each, its weights as loaded, and the sizes of its step.
-
-use serde_json::Value;
+//! A pipeline's parts, and the sizes of one call.
 
 use super::super::EngineError;
 use super::NAME;
+use super::family::Family;
+use super::groups;
+pub(super) use super::part::{ComponentRole, PipelinePart};
+use super::phases::denoises;
 use super::settings::DiffusersSettings;
 use crate::bytes::Bytes;
-use crate::model::{Dtype, Model, PipelineComponent, TensorClass};
-
-/// The role of a part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ComponentRole {
-    /// Denoises latents by a transformer over patches.
-    Transformer,
-    /// Denoises latents by a convolutional U-Net.
-    UNet,
-    /// Decodes latents to pixels.
-    Vae,
-    /// Encodes the prompt, or checks the result.
-    Other,
-}
-
-/// A component of the pipeline.
-#[derive(Clone, Debug)]
-pub(super) struct PipelinePart {
-    pub(super) name: String,
-    pub(super) role: ComponentRole,
-    /// Weights in the dtype of loading.
-    pub(super) bytes: Bytes,
-    /// The largest single tensor, which sequential offload moves at once.
-    pub(super) largest_leaf: Bytes,
-    /// The part's configuration.
-    config: Option<Value>,
-}
-
-impl PipelinePart {
-    /// A number of the configuration; `None` if it is beyond that of any model.
-    pub(super) fn number(&self, key: &str) -> Option<u64> {
-        self.config
-            .as_ref()?
-            .get(key)?
-            .as_u64()
-            .filter(|number| (1..=1 << 24).contains(number))
-    }
-
-    /// A list of numbers of the configuration.
-    pub(super) fn numbers(&self, key: &str) -> Vec<u64> {
-        let list = self
-            .config
-            .as_ref()
-            .and_then(|config| config.get(key))
-            .and_then(Value::as_array);
-        let numbers = list
-            .into_iter()
-            .flatten()
-            .take(64)
-            .filter_map(Value::as_u64);
-
-        numbers.filter(|number| *number <= 1 << 24).collect()
-    }
-
-    /// Whether a switch of the configuration is on.
-    pub(super) fn flag(&self, key: &str) -> bool {
-        self.config
-            .as_ref()
-            .and_then(|config| config.get(key))
-            .and_then(Value::as_bool)
-            == Some(true)
-    }
-}
+use crate::model::{Dtype, Model};
 
 /// A pipeline with the sizes of one call.
 #[derive(Clone, Debug)]
 pub(super) struct Pipeline {
     pub(super) parts: Vec<PipelinePart>,
+    /// The family of the denoiser.
+    pub(super) family: Family,
     pub(super) width: u64,
     pub(super) height: u64,
+    pub(super) frames: u64,
+    /// `max_sequence_length` of the call.
+    pub(super) prompt_tokens: u64,
     /// Tokens of the prompt that the denoiser sees.
     pub(super) text_tokens: u64,
     /// Pixels per latent, along one side.
@@ -93,140 +38,165 @@ impl Pipeline {
         let parts: Vec<PipelinePart> = model
             .components
             .iter()
-            .map(|component| part(model, component, settings))
+            .map(|component| PipelinePart::new(model, component, settings))
+            .filter(|part| part.bytes() > Bytes::ZERO)
             .collect();
-        let parts: Vec<PipelinePart> = parts
-            .into_iter()
-            .filter(|part| part.bytes > Bytes::ZERO)
-            .collect();
+
         if parts.is_empty() {
             let why = "no component of the pipeline has weights".to_owned();
             return Err(EngineError::Unsupported { engine: NAME, why });
         }
 
-        let mut assumptions = Vec::new();
-        let denoiser = parts.iter().find(|part| super::denoises(part));
+        check_groups(&parts, settings)?;
+        let denoiser = parts.iter().find(|part| denoises(part));
         let vae = parts.iter().find(|part| part.role == ComponentRole::Vae);
-        let levels = vae.map_or(4, |vae| {
-            vae.numbers("block_out_channels")
-                .len()
-                .max(vae.numbers("dim_mult").len())
-        });
+        let family = denoiser.map_or(Family::Other, |part| Family::from_class(&part.class));
+        let defaults = family.defaults();
 
-        let latent_step = 1 << levels.clamp(1, 8).saturating_sub(1);
+        let latent_step = family.latent_step().unwrap_or_else(|| step_of(vae));
+        let (width, height) = defaults
+            .size
+            .unwrap_or_else(|| default_size(denoiser, latent_step));
+        let prompt_tokens = settings.text_tokens.unwrap_or(defaults.text_tokens);
 
-        // `default_sample_size * vae_scale_factor`: from the U-Net, or the pipeline's own constant
-        // for transformers.
-        let side = if let Some(part) = denoiser {
-            // SD3 and PixArt state it; 128 in the pipelines of FLUX and Qwen-Image.
-            part.number("sample_size")
-                .unwrap_or(128)
-                .saturating_mul(latent_step)
-        } else {
-            assumptions.push(
-                "no denoiser was recognized among the components: only weights and decoding \
-                 are counted"
-                    .to_owned(),
-            );
-            1024
+        // The prompt's tokens of CLIP go before those of T5.
+        let text_tokens = match family {
+            Family::StableDiffusion3 => prompt_tokens.saturating_add(77),
+            _ => prompt_tokens,
         };
 
-        let class = denoiser.map(|part| {
-            part.config
-                .as_ref()
-                .and_then(|config| config.get("_class_name")?.as_str())
-        });
-        let class = class.flatten().unwrap_or_default();
-        let distilled =
-            denoiser.is_some_and(|part| part.flag("guidance_embeds")) || class.starts_with("Flux");
         let scale = settings.guidance;
-
-        // FLUX takes guidance as an input; Qwen-Image runs its two passes one after the other.
-        let guided =
-            !distilled && !class.starts_with("QwenImage") && scale.is_none_or(|scale| scale > 1.0);
-        let text_tokens = settings.text_tokens.unwrap_or(match class {
-            class if class.starts_with("QwenImage") => 1024,
-            class if class.starts_with("SD3") => 333,
-            "UNet2DConditionModel" => 77,
-            _ => 512,
-        });
-
-        let xl = denoiser.is_some_and(|part| {
-            part.config.as_ref().is_some_and(|config| {
-                config
-                    .get("addition_embed_type")
-                    .is_some_and(Value::is_string)
-            })
-        });
+        let guided = defaults.doubles && scale.is_none_or(|scale| scale > 1.0);
+        let xl = denoiser.is_some_and(|part| part.word("addition_embed_type").is_some());
         let upcasts_vae =
             xl && vae.is_some_and(|vae| vae.flag("force_upcast")) && settings.dtype == Dtype::F16;
 
-        Ok(Self {
-            width: settings.width.unwrap_or(side),
-            height: settings.height.unwrap_or(side),
+        let mut pipeline = Self {
+            family,
+            width: settings.width.unwrap_or(width),
+            height: settings.height.unwrap_or(height),
+            frames: settings.frames.unwrap_or_else(|| {
+                denoiser
+                    .and_then(|part| part.number("sample_frames"))
+                    .unwrap_or(defaults.frames)
+            }),
+            prompt_tokens,
             text_tokens,
             latent_step,
             guided,
             upcasts_vae,
-            assumptions,
+            assumptions: Vec::new(),
             parts,
-        })
+        };
+
+        pipeline.round_to_bin(settings);
+        pipeline.assumptions = pipeline.assumptions_about(settings);
+        Ok(pipeline)
+    }
+
+    /// Replaces the size of a PixArt call by the area that its pipeline rounds it to.
+    fn round_to_bin(&mut self, settings: &DiffusersSettings) {
+        if self.family != Family::PixArt || !settings.bins {
+            return;
+        }
+
+        let denoiser = self.parts.iter().find(|part| denoises(part));
+        let (side, _) = default_size(denoiser, self.latent_step);
+        (self.width, self.height) = (side, side);
+    }
+
+    /// Sentences about what the figures take for granted.
+    fn assumptions_about(&self, settings: &DiffusersSettings) -> Vec<String> {
+        let mut all = Vec::new();
+        match self.parts.iter().find(|part| denoises(part)) {
+            None => all.push(
+                "no denoiser was recognized among the components: only weights and decoding \
+                 are counted"
+                    .to_owned(),
+            ),
+            Some(part) if self.family == Family::Other => all.push(format!(
+                "no formula covers the activations of {}: their interval is wide",
+                part.class
+            )),
+            Some(_) => {}
+        }
+
+        if self.family == Family::PixArt && settings.bins {
+            all.push(
+                "use_resolution_binning=true: the image has the area of the model's own size \
+                 before it is resized"
+                    .to_owned(),
+            );
+        }
+
+        if let Some(groups) = &settings.groups {
+            all.push(groups.sentence());
+        }
+
+        all
+    }
+
+    /// Latent frames of the video.
+    pub(super) fn latent_frames(&self) -> u64 {
+        let each = self.family.frames_per_latent();
+        (self.frames.saturating_sub(1) / each).saturating_add(1)
+    }
+
+    /// Patches of one image or video.
+    pub(super) fn patches(&self) -> Bytes {
+        let patch = self.latent_step.saturating_mul(self.family.patch()).max(1);
+        Bytes::product([
+            self.width.div_ceil(patch),
+            self.height.div_ceil(patch),
+            self.latent_frames(),
+        ])
     }
 }
 
-/// The part for one component of `model`.
-fn part(
-    model: &Model,
-    component: &PipelineComponent,
-    settings: &DiffusersSettings,
-) -> PipelinePart {
-    let classes: Vec<&TensorClass> = model
-        .inventory
-        .classes
-        .iter()
-        .filter(|class| *class.component == *component.name)
-        .collect();
-
-    let role = match component.name.as_str() {
-        name if name.starts_with("transformer") || name == "dit" => ComponentRole::Transformer,
-        name if name.starts_with("unet") || name == "prior" || name == "decoder" => {
-            ComponentRole::UNet
-        }
-        name if name.starts_with("vae") || name == "vqgan" || name == "movq" => ComponentRole::Vae,
-        _ => ComponentRole::Other,
+/// Rejects group offloading of a part that cannot run so.
+fn check_groups(parts: &[PipelinePart], settings: &DiffusersSettings) -> Result<(), EngineError> {
+    let Some(groups) = &settings.groups else {
+        return Ok(());
     };
 
-    PipelinePart {
-        name: component.name.clone(),
-        role,
-        bytes: classes
-            .iter()
-            .map(|class| resident_bytes(class, settings) * class.count)
-            .sum(),
-        largest_leaf: classes
-            .iter()
-            .map(|class| resident_bytes(class, settings))
-            .max()
-            .unwrap_or(Bytes::ZERO),
-        config: component.config.clone(),
+    for part in parts.iter().filter(|part| !groups.excludes(&part.name)) {
+        let is_decoder = part.role == ComponentRole::Vae;
+        if let Some(why) = groups::rejection(&part.class, is_decoder, groups.kind) {
+            return Err(EngineError::BadParameter {
+                engine: NAME,
+                name: "enable_group_offload".to_owned(),
+                value: "true".to_owned(),
+                why,
+            });
+        }
     }
+
+    Ok(())
 }
 
-/// Bytes of one tensor of `class` as loaded.
-fn resident_bytes(class: &TensorClass, settings: &DiffusersSettings) -> Bytes {
-    match class.dtype() {
-        // T5 keeps its output projections in 32 bits when it is loaded in 16-bit floats
-        // (`_keep_in_fp32_modules`).
-        Some(dtype)
-            if dtype.is_float()
-                && settings.dtype == Dtype::F16
-                && class.pattern.ends_with(".wo.weight") =>
-        {
-            Bytes::new(class.elements_each()) * 4
-        }
-        Some(dtype) if dtype.is_float() => {
-            Bytes::new(class.elements_each()) * settings.element_bytes()
-        }
-        _ => class.bytes_each,
-    }
+/// Pixels per latent of a decoder: each level but one halves the sides.
+fn step_of(vae: Option<&PipelinePart>) -> u64 {
+    let levels = vae.map_or(4, |vae| {
+        vae.numbers("block_out_channels")
+            .len()
+            .max(vae.numbers("dim_mult").len())
+    });
+
+    1 << levels.clamp(1, 8).saturating_sub(1)
+}
+
+/// Width and height by the denoiser's configuration: `sample_size` latents, or `sample_width` by
+/// `sample_height`.
+fn default_size(denoiser: Option<&PipelinePart>, latent_step: u64) -> (u64, u64) {
+    let number = |name: &str| denoiser.and_then(|part| part.number(name));
+    let side = number("sample_size").unwrap_or(128);
+    let (width, height) = (
+        number("sample_width").unwrap_or(side),
+        number("sample_height").unwrap_or(side),
+    );
+
+    (
+        width.saturating_mul(latent_step),
+        height.saturating_mul(latent_step),
+    )
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::super::compute_dtype::{dtype_name, model_dtype};
 use super::super::{EngineError, EngineRequest};
 use super::NAME;
+pub(super) use super::group_settings::{GroupKind, GroupOffload};
 use super::pipeline::Pipeline;
 use crate::engines::shared::parameter_names::ParameterList;
 use crate::engines::shared::parameters::Parameters;
@@ -22,14 +23,18 @@ pub(super) struct DiffusersSettings {
     pub(super) dtype: Dtype,
     pub(super) width: Option<u64>,
     pub(super) height: Option<u64>,
-    /// Images of one call.
+    /// Images or videos of one call.
     pub(super) images: u64,
     /// `guidance_scale`, if given.
     pub(super) guidance: Option<f64>,
     pub(super) text_tokens: Option<u64>,
-    pub(super) frames: u64,
+    pub(super) frames: Option<u64>,
     pub(super) slicing: bool,
     pub(super) tiling: bool,
+    /// Whether a pipeline with bins of sizes rounds to them.
+    pub(super) bins: bool,
+    /// Group offloading, if the question enables it.
+    pub(super) groups: Option<GroupOffload>,
     pub(super) assumptions: Vec<String>,
 }
 
@@ -38,29 +43,7 @@ impl DiffusersSettings {
         let given = Parameters::new(&PARAMETERS, request.version, request.parameters)?;
         let stored = model_dtype(request.model.format, &request.model.inventory, None);
         let mut assumptions = Vec::new();
-
-        let dtype = match request.asked.dtype.as_deref() {
-            None | Some("auto") => {
-                let name = dtype_name(stored);
-                assumptions.push(format!(
-                    "torch_dtype={name}, as stored; without it diffusers loads in float32"
-                ));
-                stored
-            }
-            Some("bfloat16" | "bf16") => Dtype::BF16,
-            Some("float16" | "half" | "fp16") => Dtype::F16,
-            Some("float32" | "float" | "fp32") => Dtype::F32,
-            Some(other) => {
-                let why = "auto, bfloat16, float16 or float32 is expected".to_owned();
-                let (name, value) = ("torch_dtype".to_owned(), other.to_owned());
-                return Err(EngineError::BadParameter {
-                    engine: NAME,
-                    name,
-                    value,
-                    why,
-                });
-            }
-        };
+        let dtype = dtype(request, stored, &mut assumptions)?;
 
         let image_side = |name: &str| -> Result<Option<u64>, EngineError> {
             match given.size(name)? {
@@ -71,10 +54,10 @@ impl DiffusersSettings {
             }
         };
 
-        let images = given
-            .size("num_images_per_prompt")?
-            .or(request.asked.sequences)
-            .unwrap_or(1);
+        let images = match given.size("num_images_per_prompt")? {
+            Some(images) => Some(images),
+            None => given.size("num_videos_per_prompt")?,
+        };
 
         // Qwen-Image names the scale of real guidance so; 1 or less means one pass.
         let guidance = match given.number("true_cfg_scale")? {
@@ -86,12 +69,14 @@ impl DiffusersSettings {
             dtype,
             width: image_side("width")?,
             height: image_side("height")?,
-            images,
+            images: images.or(request.asked.sequences).unwrap_or(1),
             guidance,
             text_tokens: given.size("max_sequence_length")?,
-            frames: given.size("num_frames")?.unwrap_or(1),
+            frames: given.size("num_frames")?,
             slicing: given.flag("enable_vae_slicing")?.unwrap_or(false),
             tiling: given.flag("enable_vae_tiling")?.unwrap_or(false),
+            bins: given.flag("use_resolution_binning")?.unwrap_or(true),
+            groups: GroupOffload::new(&given)?,
             assumptions,
         })
     }
@@ -101,19 +86,60 @@ impl DiffusersSettings {
     }
 
     pub(super) fn parameters(&self, pipeline: &Pipeline) -> BTreeMap<String, Value> {
-        BTreeMap::from([
+        let mut all = BTreeMap::from([
             ("torch_dtype".to_owned(), json!(dtype_name(self.dtype))),
             ("width".to_owned(), json!(pipeline.width)),
             ("height".to_owned(), json!(pipeline.height)),
-            ("num_images_per_prompt".to_owned(), json!(self.images)),
+            (self.images_name(pipeline).to_owned(), json!(self.images)),
             ("guidance_scale".to_owned(), json!(self.guidance)),
             (
                 "max_sequence_length".to_owned(),
-                json!(pipeline.text_tokens),
+                json!(pipeline.prompt_tokens),
             ),
-            ("num_frames".to_owned(), json!(self.frames)),
+            ("num_frames".to_owned(), json!(pipeline.frames)),
             ("enable_vae_slicing".to_owned(), json!(self.slicing)),
             ("enable_vae_tiling".to_owned(), json!(self.tiling)),
-        ])
+        ]);
+
+        if let Some(groups) = &self.groups {
+            all.extend(groups.parameters());
+        }
+
+        all
+    }
+
+    /// The pipeline's name for the images of one call.
+    pub(super) fn images_name(&self, pipeline: &Pipeline) -> &'static str {
+        if pipeline.family.makes_videos() {
+            "num_videos_per_prompt"
+        } else {
+            "num_images_per_prompt"
+        }
+    }
+}
+
+/// The dtype of loading.
+fn dtype(
+    request: &EngineRequest<'_>,
+    stored: Dtype,
+    assumptions: &mut Vec<String>,
+) -> Result<Dtype, EngineError> {
+    match request.asked.dtype.as_deref() {
+        None | Some("auto") => {
+            let name = dtype_name(stored);
+            assumptions.push(format!(
+                "torch_dtype={name}, as stored; without it diffusers loads in float32"
+            ));
+            Ok(stored)
+        }
+        Some("bfloat16" | "bf16") => Ok(Dtype::BF16),
+        Some("float16" | "half" | "fp16") => Ok(Dtype::F16),
+        Some("float32" | "float" | "fp32") => Ok(Dtype::F32),
+        Some(other) => Err(EngineError::BadParameter {
+            engine: NAME,
+            name: "torch_dtype".to_owned(),
+            value: other.to_owned(),
+            why: "auto, bfloat16, float16 or float32 is expected".to_owned(),
+        }),
     }
 }

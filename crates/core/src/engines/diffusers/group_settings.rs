@@ -1,0 +1,191 @@
+//! The parameters of `enable_group_offload`.
+//!
+//! Source: diffusers 0.42.1 `pipelines/pipeline_utils.py` (`enable_group_offload`),
+//! `hooks/group_offloading.py` (`apply_group_offloading`).
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::super::EngineError;
+use crate::engines::shared::parameters::Parameters;
+
+/// The parameters that need `enable_group_offload`.
+const DEPENDENT: [&str; 6] = [
+    "exclude_modules",
+    "num_blocks_per_group",
+    "offload_to_disk_path",
+    "offload_type",
+    "record_stream",
+    "use_stream",
+];
+
+/// What moves together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum GroupKind {
+    /// So many blocks of a list (`block_level`).
+    Blocks {
+        /// Blocks of a group.
+        per_group: u64,
+    },
+    /// One module (`leaf_level`).
+    Leaves,
+}
+
+/// Group offloading of a pipeline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct GroupOffload {
+    pub(super) kind: GroupKind,
+    /// Whether the next group loads while one runs.
+    pub(super) streamed: bool,
+    /// Whether freed groups wait for the stream (`record_stream`).
+    pub(super) recorded: bool,
+    /// Whether files hold the groups (`offload_to_disk_path`).
+    pub(super) on_disk: bool,
+    /// Whether tensors are pinned only as they move (`low_cpu_mem_usage`).
+    pins_late: bool,
+    /// Parts that stay on the device.
+    excluded: Vec<String>,
+}
+
+impl GroupOffload {
+    /// The group offloading of the question, if it enables any.
+    pub(super) fn new(given: &Parameters) -> Result<Option<Self>, EngineError> {
+        let names = given.names();
+        if given.flag("enable_group_offload")? != Some(true) {
+            let dependent = DEPENDENT.iter().find(|name| names.contains(**name));
+            if let Some(name) = dependent {
+                return Err(given.bad(name, "it needs enable_group_offload=true"));
+            }
+            return match given.flag("low_cpu_mem_usage")? {
+                None | Some(true) => Ok(None),
+                Some(false) => Err(given.bad("low_cpu_mem_usage", "its load is not counted")),
+            };
+        }
+
+        let streamed = given.flag("use_stream")?.unwrap_or(false);
+        let recorded = given.flag("record_stream")?.unwrap_or(false);
+        if recorded && !streamed {
+            return Err(given.bad("record_stream", "it needs use_stream=true"));
+        }
+
+        Ok(Some(Self {
+            kind: kind(given, streamed)?,
+            streamed,
+            recorded,
+            on_disk: given.word("offload_to_disk_path")?.is_some(),
+            pins_late: given.flag("low_cpu_mem_usage")?.unwrap_or(false),
+            excluded: excluded(given)?,
+        }))
+    }
+
+    /// Whether all tensors are pinned from the start.
+    pub(super) fn pins_all(&self) -> bool {
+        self.streamed && !self.pins_late && !self.on_disk
+    }
+
+    /// Whether the part `name` stays on the device.
+    pub(super) fn excludes(&self, name: &str) -> bool {
+        self.excluded.iter().any(|excluded| excluded == name)
+    }
+
+    /// The arguments by their own names.
+    pub(super) fn parameters(&self) -> BTreeMap<String, Value> {
+        let mut all = BTreeMap::from([
+            ("enable_group_offload".to_owned(), json!(true)),
+            ("use_stream".to_owned(), json!(self.streamed)),
+            ("record_stream".to_owned(), json!(self.recorded)),
+            ("low_cpu_mem_usage".to_owned(), json!(self.pins_late)),
+            ("exclude_modules".to_owned(), json!(self.excluded)),
+        ]);
+
+        match self.kind {
+            GroupKind::Blocks { per_group } => {
+                all.insert("offload_type".to_owned(), json!("block_level"));
+                all.insert("num_blocks_per_group".to_owned(), json!(per_group));
+            }
+            GroupKind::Leaves => {
+                all.insert("offload_type".to_owned(), json!("leaf_level"));
+            }
+        }
+
+        all
+    }
+
+    /// A sentence about what moves.
+    pub(super) fn sentence(&self) -> String {
+        let what = match self.kind {
+            GroupKind::Blocks { per_group } => format!("groups of {per_group} block(s)"),
+            GroupKind::Leaves => "single modules".to_owned(),
+        };
+        let ahead = if self.streamed {
+            ", the next of them ahead"
+        } else {
+            ""
+        };
+
+        format!("enable_group_offload moves {what} to the device as they run{ahead}")
+    }
+
+    /// The line of Python that enables it.
+    pub(super) fn python(&self) -> String {
+        let kind = match self.kind {
+            GroupKind::Blocks { per_group } => {
+                format!("offload_type=\"block_level\", num_blocks_per_group={per_group}")
+            }
+            GroupKind::Leaves => "offload_type=\"leaf_level\"".to_owned(),
+        };
+
+        let mut line = format!("pipe.enable_group_offload(torch.device(\"cuda\"), {kind}");
+        for (name, value) in [
+            ("use_stream", self.streamed),
+            ("record_stream", self.recorded),
+            ("low_cpu_mem_usage", self.pins_late),
+        ] {
+            if value {
+                line.push_str(&format!(", {name}=True"));
+            }
+        }
+
+        if !self.excluded.is_empty() {
+            line.push_str(&format!(", exclude_modules={}", json!(self.excluded)));
+        }
+        line.push(')');
+
+        line
+    }
+}
+
+/// What moves together. With a stream diffusers sets the blocks of a group to 1.
+fn kind(given: &Parameters, streamed: bool) -> Result<GroupKind, EngineError> {
+    let choice = given.choice("offload_type", &["block_level", "leaf_level"])?;
+    let per_group = given.positive("num_blocks_per_group")?;
+
+    match (choice, per_group) {
+        (Some("leaf_level"), _) => Ok(GroupKind::Leaves),
+        (_, Some(_)) if streamed => Ok(GroupKind::Blocks { per_group: 1 }),
+        (_, Some(per_group)) => Ok(GroupKind::Blocks { per_group }),
+        (_, None) => Err(given.bad(
+            "enable_group_offload",
+            "offload_type=block_level needs num_blocks_per_group",
+        )),
+    }
+}
+
+/// Names of parts: a list, or one word with commas.
+fn excluded(given: &Parameters) -> Result<Vec<String>, EngineError> {
+    if let Some(Value::Array(names)) = given.value("exclude_modules") {
+        let words: Option<Vec<String>> = names
+            .iter()
+            .map(|name| name.as_str().map(str::to_owned))
+            .collect();
+        return words.ok_or_else(|| given.bad("exclude_modules", "must be a list of names"));
+    }
+
+    let word = given.word("exclude_modules")?.unwrap_or_default();
+    let names = word.split(',').map(str::trim);
+    Ok(names
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect())
+}
