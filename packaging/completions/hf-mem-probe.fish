@@ -41,7 +41,7 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -f -a "completio
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -f -a "manual" -d 'Print a manual page, of the program or of one of its commands'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l file -d 'Use one file of the repository, by its name or quantization (Q4_K_M)' -r
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l engine -d 'Engine that runs the model: vllm, sglang, llama.cpp, ollama, transformers, diffusers or reference, with an optional version (vllm@0.19)' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l engine -d 'Engine that runs the model: vllm, sglang, llama.cpp, ollama, transformers, diffusers, ctranslate2 or reference, with an optional version (vllm@0.19)' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l context -d 'Tokens of one sequence, such as 32768 or 32k, or "max" [default: set by the engine]' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l sequences -d 'Number of sequences in memory at once [default: 1]' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l kv-cache-dtype -d 'dtype of the KV cache, by the engine\'s name for it (fp8, q8_0, ...)' -r
@@ -69,7 +69,7 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l json 
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -s V -l version -d 'Print version'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l file -d 'Use one file of the repository, by its name or quantization (Q4_K_M)' -r
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l engine -d 'Engine that runs the model: vllm, sglang, llama.cpp, ollama, transformers, diffusers or reference, with an optional version (vllm@0.19)' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l engine -d 'Engine that runs the model: vllm, sglang, llama.cpp, ollama, transformers, diffusers, ctranslate2 or reference, with an optional version (vllm@0.19)' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l context -d 'Tokens of one sequence, such as 32768 or 32k, or "max" [default: set by the engine]' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l sequences -d 'Number of sequences in memory at once [default: 1]' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l kv-cache-dtype -d 'dtype of the KV cache, by the engine\'s name for it (fp8, q8_0, ...)' -r
@@ -113,7 +113,7 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -s h -l 
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -s V -l version -d 'Print version'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l model -d 'Model: owner/name, owner/name@revision, a local folder, a .gguf or .safetensors file, a file written by pack, ollama:NAME or lmstudio:PUBLISHER/NAME' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l file -d 'Use one file of the repository, by its name or quantization (Q4_K_M)' -r
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l engine -d 'Engine that runs the model: vllm, sglang, llama.cpp, ollama, transformers, diffusers or reference, with an optional version (vllm@0.19)' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l engine -d 'Engine that runs the model: vllm, sglang, llama.cpp, ollama, transformers, diffusers, ctranslate2 or reference, with an optional version (vllm@0.19)' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l context -d 'Tokens of one sequence, such as 32768 or 32k, or "max" [default: set by the engine]' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l sequences -d 'Number of sequences in memory at once [default: 1]' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l kv-cache-dtype -d 'dtype of the KV cache, by the engine\'s name for it (fp8, q8_0, ...)' -r

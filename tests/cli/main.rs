@@ -20,5 +20,6 @@ mod hostile_gguf;
 mod llama_parameters;
 mod log;
 mod run;
+mod speech;
 mod terminal;
 mod uncovered;

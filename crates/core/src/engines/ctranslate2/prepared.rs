@@ -334,9 +334,11 @@ impl PreparedEngine for Ctranslate2Prepared<'_> {
                 padded.rows,
                 self.each_worker()
             );
-            parts.push(Component::exact(
+            // Only the engine's code confirms the copy, no measurement.
+            let copies = padded.bytes * self.settings.workers;
+            parts.push(Component::between(
                 ComponentName::Weights,
-                padded.bytes * self.settings.workers,
+                Interval::new(Bytes::ZERO, copies, copies),
                 Basis::Formula,
                 detail,
             ));
@@ -367,11 +369,12 @@ impl PreparedEngine for Ctranslate2Prepared<'_> {
         let pool = self.pool(cache.plus(step), text_cache)?;
 
         let detail = format!(
-            "{} x {} tokens x {} beams, and {} positions of audio{}",
+            "{} x ({} tokens x {} hypotheses and {} positions of audio x {}){}",
             workload.sequences,
             workload.context,
             self.settings.hypotheses(),
             self.sizes.positions,
+            self.settings.audio_copies(),
             self.each_worker()
         );
 

@@ -33,6 +33,8 @@ pub(super) struct Ctranslate2Settings {
     pub(super) is_batched: bool,
     /// Whether `transcribe` samples `best_of` candidates when beam search fails.
     pub(super) samples: bool,
+    /// Whether attention keeps its scores behind the softmax, as releases before 4.8.1 do.
+    pub(super) keeps_scores: bool,
     pub(super) workload: Workload,
     pub(super) assumptions: Vec<String>,
 }
@@ -41,11 +43,11 @@ impl Ctranslate2Settings {
     /// Resolves every parameter for `request`.
     pub(super) fn new(request: &EngineRequest<'_>, sizes: &Sizes) -> Result<Self, EngineError> {
         let given = Parameters::new(&PARAMETERS, request.version, request.parameters)?;
-        let batch = given.size("batch_size")?.or(request.asked.sequences);
+        let batch = given.size("batch_size")?;
+        let sequences = request.asked.sequences.or(batch).unwrap_or(1);
 
         // A single sequence is what `transcribe` runs without a batch.
-        let is_batched =
-            given.size("batch_size")?.is_some() || batch.is_some_and(|batch| batch > 1);
+        let is_batched = batch.is_some() || sequences > 1;
         let mut assumptions = Vec::new();
         let context = context(request, &given, sizes, is_batched, &mut assumptions)?;
         let samples = !is_batched && samples(&given)?;
@@ -71,10 +73,10 @@ impl Ctranslate2Settings {
             best_of,
             is_batched,
             samples,
-            workload: Workload {
-                context,
-                sequences: batch.unwrap_or(1),
-            },
+            keeps_scores: request
+                .version
+                .is_some_and(|version| !version.is_at_least(&[4, 8, 1])),
+            workload: Workload { context, sequences },
             assumptions,
         })
     }
@@ -86,6 +88,11 @@ impl Ctranslate2Settings {
         } else {
             self.beam_size
         }
+    }
+
+    /// Copies of the encoder's keys and values for each chunk of audio, in the worst phase.
+    pub(super) fn audio_copies(&self) -> u64 {
+        if self.samples { self.best_of } else { 1 }
     }
 
     /// The parameters that entered the figures, for the answer. `compute` is the resolved type.
@@ -140,9 +147,9 @@ fn requested_type(
     })
 }
 
-/// Tokens of one sequence, prompt included.
+/// Cached tokens of one sequence, prompt included.
 ///
-/// CTranslate2 generates at most half of `max_length` after the prompt (`whisper.cc`, `generate`).
+/// A requested context is meant so. Without one, CTranslate2 generates at most half of `max_length` after the prompt (`whisper.cc`, `generate`).
 /// So only a prompt of earlier text or of words to expect fills all positions.
 fn context(
     request: &EngineRequest<'_>,
@@ -151,19 +158,27 @@ fn context(
     is_batched: bool,
     assumptions: &mut Vec<String>,
 ) -> Result<u64, EngineError> {
+    let max_length = given.size("max_length")?;
     let asked = match request.asked.context {
         Some(AskedContext::Tokens(tokens)) => Some(tokens),
-        Some(AskedContext::Max) | None => None,
+        Some(AskedContext::Max) => Some(sizes.context),
+        None => None,
     };
-    let requested = given.size("max_length")?.or(asked);
-    if let Some(requested) = requested.filter(|requested| *requested > sizes.context) {
+    if let Some(requested) = max_length
+        .max(asked)
+        .filter(|tokens| *tokens > sizes.context)
+    {
         assumptions.push(format!(
             "the context is {} tokens, not {requested}: the decoder has no more positions",
             sizes.context
         ));
     }
 
-    let longest = requested.unwrap_or(sizes.context).min(sizes.context);
+    if let Some(asked) = asked {
+        return Ok(asked.min(sizes.context));
+    }
+
+    let longest = max_length.unwrap_or(sizes.context).min(sizes.context);
     let has_prompt = has_prompt(given, is_batched)?;
     let before = if has_prompt { longest / 2 } else { 0 };
     let generated = match given.size("max_new_tokens")? {

@@ -238,6 +238,10 @@ fn prompts_fill_the_context() {
         448,
         "there are no more positions"
     );
+
+    let batch = ("batch_size", json!(2));
+    assert_eq!(context(std::slice::from_ref(&batch), tokens(448)), 448);
+    assert_eq!(context(&[batch, ("max_length", json!(100))], plain()), 53);
 }
 
 #[test]

@@ -90,7 +90,7 @@ impl<'w> Cursor<'w> {
     pub(super) fn name(&mut self) -> Result<&'w str, Stop> {
         let bad_name = ModelBinError::Name(self.offset());
         let length = usize::from(self.array().map(u16::from_le_bytes)?);
-        if length < 2 || length > MAX_NAME_BYTES {
+        if !(2..=MAX_NAME_BYTES).contains(&length) {
             return Err(bad_name.into());
         }
 
