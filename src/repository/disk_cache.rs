@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
+use hf_mem_core::model::Format;
+use hf_mem_core::model::ctranslate2::FILE_NAME;
 use hf_mem_core::model::metadata::Metadata;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -132,11 +134,15 @@ impl DiskCache {
     /// [`DiskCache::discard`].
     pub(super) fn unpack(packed: &[u8], commit: &str) -> Result<Metadata, String> {
         let metadata = bundle::unpack(packed)?;
-        if metadata.identity.commit.as_deref() == Some(commit) {
-            Ok(metadata)
-        } else {
-            Err("it is of another commit".into())
+        if metadata.identity.commit.as_deref() != Some(commit) {
+            return Err("it is of another commit".into());
         }
+
+        if may_be_ctranslate2(&metadata) {
+            return Err("its model.bin was read before CTranslate2's files were known".into());
+        }
+
+        Ok(metadata)
     }
 
     /// Marks an entry as used now.
@@ -298,6 +304,22 @@ impl DiskCache {
             })
             .collect()
     }
+}
+
+/// Whether an earlier release may have taken a model of CTranslate2 for a pickled one.
+///
+/// It then knew only the length of its `model.bin`.
+fn may_be_ctranslate2(metadata: &Metadata) -> bool {
+    let [file] = metadata.files.as_slice() else {
+        return false;
+    };
+    let [tensor] = metadata.tensors.as_slice() else {
+        return false;
+    };
+
+    metadata.format == Format::PytorchBin
+        && file.path == FILE_NAME
+        && file.bytes == Some(tensor.bytes_each)
 }
 
 fn remove_damaged(disk: &Disk, path: &Path, why: &str) {

@@ -21,5 +21,6 @@ mod hostile_gguf;
 mod llama_parameters;
 mod log;
 mod run;
+mod speech;
 mod terminal;
 mod uncovered;

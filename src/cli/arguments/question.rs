@@ -41,8 +41,8 @@ pub struct QuestionOptions {
         help_heading = MODEL_HEADING
     )]
     pub draft_file: Option<String>,
-    /// Engine that runs the model: vllm, sglang, llama.cpp, ollama, transformers, diffusers or
-    /// reference, with an optional version (vllm@0.19).
+    /// Engine that runs the model: vllm, sglang, llama.cpp, ollama, transformers, diffusers,
+    /// ctranslate2 or reference, with an optional version (vllm@0.19).
     #[arg(long, value_name = "NAME[@VERSION]", help_heading = MODEL_HEADING)]
     pub engine: Option<EngineSpec>,
     /// Tokens of one sequence, such as 32768 or 32k, or "max" [default: set by the engine].

@@ -28,6 +28,14 @@ impl Coverage {
         }
     }
 
+    /// Records that no tensor covers `uncovered` bytes of `file`, in a format without padding.
+    pub(super) fn add_exact(&mut self, file: &WeightFile, uncovered: u64) {
+        if uncovered > 0 {
+            let length = file.bytes.unwrap_or(uncovered);
+            self.gaps.push((file.path.clone(), uncovered, length));
+        }
+    }
+
     /// Adds what `other` recorded.
     pub(super) fn absorb(&mut self, other: Self) {
         self.gaps.extend(other.gaps);

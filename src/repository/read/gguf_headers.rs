@@ -130,6 +130,7 @@ fn to_weights(mut header: Gguf, coverage: Coverage) -> ReadWeights {
     ReadWeights {
         inventory,
         gguf: Some(header),
+        ctranslate2: None,
         table,
         evidence: Evidence::EveryHeader,
         coverage,

@@ -174,6 +174,7 @@ pub(super) fn infer(
     agrees.then_some(ReadWeights {
         inventory,
         gguf: None,
+        ctranslate2: None,
         table,
         evidence,
         coverage,

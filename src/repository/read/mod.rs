@@ -3,6 +3,7 @@
 //! A reading fetches a few documents, then the headers of the weight files, many at once.
 
 mod coverage;
+mod ctranslate2_variables;
 mod documents;
 mod gguf_headers;
 mod headers;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use coverage::Coverage;
 use documents::DocumentsRead;
+use hf_mem_core::model::ctranslate2::ModelBin;
 use hf_mem_core::model::gguf::{Gguf, TablePlace};
 use hf_mem_core::model::metadata::{Evidence, MAX_CLASSES, Metadata, TensorRecord, VERSION};
 use hf_mem_core::model::weight_files;
@@ -148,7 +150,11 @@ async fn read(
         ));
     }
 
-    let weights = if choice.format == Format::Gguf {
+    let variables = Box::pin(ctranslate2_variables::read(files, &choice.files)).await?;
+    let weights = if let Some(weights) = variables {
+        choice.format = Format::Ctranslate2;
+        weights
+    } else if choice.format == Format::Gguf {
         gguf_headers::read(files, &choice.files, slot).await?
     } else {
         let totals = listed.hub_totals.as_ref();
@@ -184,6 +190,7 @@ fn unreadable(files: &impl Files, why: String) -> SourceError {
 struct ReadWeights {
     inventory: hf_mem_core::model::Inventory,
     gguf: Option<Gguf>,
+    ctranslate2: Option<ModelBin>,
     /// Position of a GGUF file's tensor table.
     table: TablePlace,
     evidence: Evidence,
@@ -236,6 +243,7 @@ fn finish(
         base_model: choice.base_model,
         base: None,
         gguf: weights.gguf,
+        ctranslate2: weights.ctranslate2,
         hub_totals: listed.hub_totals.clone(),
         gated: listed.gated,
         variants: variants.all,

@@ -187,6 +187,7 @@ fn check_prediction(
     Some(ReadWeights {
         inventory,
         gguf: None,
+        ctranslate2: None,
         table: TablePlace::default(),
         evidence: Evidence::Inferred { read: 0, of },
         coverage: Coverage::default(),

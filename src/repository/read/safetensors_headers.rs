@@ -180,6 +180,7 @@ impl HeaderFold {
         ReadWeights {
             inventory: self.builder.finish(),
             gguf: None,
+            ctranslate2: None,
             table: TablePlace::default(),
             evidence: Evidence::EveryHeader,
             coverage: self.coverage,

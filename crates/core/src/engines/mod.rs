@@ -8,6 +8,7 @@ pub(crate) mod architectures;
 pub mod companions;
 pub mod component;
 mod compute_dtype;
+pub mod ctranslate2;
 pub mod diffusers;
 mod error;
 pub mod layer_weights;
@@ -54,7 +55,7 @@ use crate::model::{Adapter, Model};
 /// No method has a default, for the same reason as in [`PreparedEngine`].
 pub trait Engine: Send + Sync {
     /// The engine's name as `--engine` takes it: `vllm`, `sglang`, `llama.cpp`, `ollama`,
-    /// `transformers`, `diffusers`, `reference`.
+    /// `transformers`, `diffusers`, `ctranslate2`, `reference`.
     fn name(&self) -> &'static str;
 
     /// The default context, for an engine that derives it from all devices of the host.

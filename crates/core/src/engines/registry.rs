@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
+use super::ctranslate2::Ctranslate2;
 use super::diffusers::Diffusers;
 use super::llama_cpp::LlamaCpp;
 use super::ollama::Ollama;
@@ -35,6 +36,7 @@ impl Engines {
                 Box::new(Ollama),
                 Box::new(Transformers),
                 Box::new(Diffusers),
+                Box::new(Ctranslate2),
                 Box::new(Reference),
             ],
         })

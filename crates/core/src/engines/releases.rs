@@ -173,7 +173,7 @@ mod tests {
             assert!(!releases.source.is_empty(), "{name}");
         }
 
-        assert_eq!(table.len(), 6);
+        assert_eq!(table.len(), 7);
     }
 
     #[test]
@@ -191,6 +191,7 @@ mod tests {
             ("transformers", "5"),
             ("diffusers", "0.36.0"),
             ("diffusers", "0.42.1"),
+            ("ctranslate2", "4.8.1"),
         ] {
             assert_eq!(
                 asked(engine, version),

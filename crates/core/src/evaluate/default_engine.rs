@@ -9,6 +9,7 @@ pub fn default_engine(model: &Model) -> &'static str {
     match model.format {
         Format::Gguf => "llama.cpp",
         Format::Diffusers => "diffusers",
+        Format::Ctranslate2 => "ctranslate2",
         _ if defaults_to_vllm(model) => "vllm",
         // The library that defined a model runs what vLLM does not.
         Format::Safetensors | Format::PytorchBin => "transformers",

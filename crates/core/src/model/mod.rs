@@ -11,6 +11,7 @@ pub mod architecture;
 pub mod blueprint;
 pub mod bounded_json;
 pub mod config;
+pub mod ctranslate2;
 pub mod dtype;
 mod footprint;
 pub mod gguf;
@@ -132,6 +133,9 @@ pub enum Format {
     Diffusers,
     /// Pickled `.bin` files. Their ZIP directories give the sizes.
     PytorchBin,
+    /// CTranslate2's `model.bin`.
+    #[serde(rename = "ctranslate2")]
+    Ctranslate2,
 }
 
 /// A named part of a diffusers pipeline or sentence-transformers model.

@@ -19,7 +19,7 @@ pub struct ModelAnswer {
     pub commit: Option<String>,
     /// The requested or chosen file.
     pub file: Option<String>,
-    /// `safetensors`, `gguf`, `diffusers`, `pytorch_bin`.
+    /// `safetensors`, `gguf`, `diffusers`, `pytorch_bin`, `ctranslate2`.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub format: Option<WireWord<Format>>,
     /// The class or GGUF architecture.
@@ -54,6 +54,7 @@ impl Word for Format {
         Self::Gguf,
         Self::Diffusers,
         Self::PytorchBin,
+        Self::Ctranslate2,
     ];
 
     fn word(self) -> &'static str {
@@ -62,6 +63,7 @@ impl Word for Format {
             Self::Gguf => "gguf",
             Self::Diffusers => "diffusers",
             Self::PytorchBin => "pytorch_bin",
+            Self::Ctranslate2 => "ctranslate2",
         }
     }
 }

@@ -68,7 +68,8 @@ pub struct ModelQuestion {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct EngineQuestion {
-    /// `vllm`, `sglang`, `llama.cpp`, `ollama`, `transformers`, `diffusers`, `reference`.
+    /// `vllm`, `sglang`, `llama.cpp`, `ollama`, `transformers`, `diffusers`, `ctranslate2`,
+    /// `reference`.
     #[serde(default)]
     pub name: Option<String>,
     /// Its version; the newest profile if absent.

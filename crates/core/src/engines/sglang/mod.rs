@@ -331,7 +331,7 @@ impl<'a> SglangPrepared<'a> {
 
 /// Checks that SGLang can load the model, and returns its architecture.
 fn check_model(model: &Model) -> Result<&Architecture, EngineError> {
-    if matches!(model.format, Format::Gguf | Format::Diffusers) {
+    if !matches!(model.format, Format::Safetensors | Format::PytorchBin) {
         return Err(unsupported(
             "only safetensors and .bin repositories are supported",
         ));

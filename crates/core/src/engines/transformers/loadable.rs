@@ -57,6 +57,11 @@ pub(super) fn check_model(model: &Model) -> Result<&Architecture, EngineError> {
                 "transformers does not run diffusers pipelines; use the diffusers engine",
             ));
         }
+        Format::Ctranslate2 => {
+            return Err(unsupported(
+                "transformers does not read CTranslate2 files; use the ctranslate2 engine",
+            ));
+        }
         Format::Safetensors | Format::PytorchBin => {}
     }
 

@@ -146,6 +146,11 @@ pub(super) fn check_model(
                 "vLLM does not run diffusers pipelines; use the diffusers engine",
             ));
         }
+        Format::Ctranslate2 => {
+            return Err(unsupported(
+                "vLLM does not read CTranslate2 files; use the ctranslate2 engine",
+            ));
+        }
         Format::Safetensors | Format::PytorchBin => {}
     }
 

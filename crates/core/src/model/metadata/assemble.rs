@@ -10,7 +10,8 @@ use crate::model::config::parameters::logical_parameters;
 use crate::model::variant::{FileVariant, Known};
 use crate::model::weight_files::known_sizes;
 use crate::model::{
-    Adapter, Architecture, Format, Inventory, Model, PipelineComponent, Unsupported, config, gguf,
+    Adapter, Architecture, Format, Inventory, Model, PipelineComponent, Unsupported, config,
+    ctranslate2, gguf,
 };
 
 /// Longest key or text that is kept of a component's configuration.
@@ -107,6 +108,12 @@ fn single_model(metadata: &Metadata) -> Result<Model, RecordError> {
              lengths and the Hub's totals"
                 .into(),
         ],
+        Evidence::Inferred { read, of } if metadata.format == Format::Ctranslate2 => {
+            vec![format!(
+                "the headers of {read} of {of} variables were read; the others are those of the \
+                 same layers, which end where the next header was found"
+            )]
+        }
         Evidence::Inferred { read, of } => vec![format!(
             "{read} of {of} headers were read; the others were inferred from the index, file \
              lengths and totals"
@@ -123,7 +130,8 @@ fn single_model(metadata: &Metadata) -> Result<Model, RecordError> {
     // Packed weights can only be unpacked if the configuration is known, and pickles do not state
     // their types.
     let parameters = match (metadata.format, &architecture) {
-        (Format::PytorchBin, _) => None,
+        (Format::PytorchBin, _) | (Format::Ctranslate2, Err(_)) => None,
+        (Format::Ctranslate2, Ok(_)) => Some(ctranslate2::parameters(&inventory)),
         (Format::Safetensors, Err(_)) if metadata.states_quantization() => None,
         _ => logical_parameters(&inventory, quantization),
     };
@@ -198,6 +206,13 @@ fn without_configuration(
                 None => gguf::architecture(&whole),
             }
         }
+        Format::Ctranslate2 => {
+            let model = metadata.ctranslate2.as_ref();
+            let model = model.ok_or(Unsupported::NoConfiguration)?;
+            check_quantization_type(metadata)?;
+
+            ctranslate2::whisper::architecture(model, inventory)
+        }
         Format::Safetensors | Format::PytorchBin => match metadata.unreadable.get("config.json") {
             Some(why) => Err(Unsupported::Contradiction {
                 key: "config.json".into(),
@@ -206,6 +221,24 @@ fn without_configuration(
             }),
             None => Err(Unsupported::NoConfiguration),
         },
+    }
+}
+
+/// Checks that CTranslate2's configuration names no packing of weights (AWQ), whose tensors have
+/// other sizes than their shapes state (CTranslate2 `model.cc`, `set_quant_method`).
+fn check_quantization_type(metadata: &Metadata) -> Result<(), Unsupported> {
+    let packing = metadata
+        .config()
+        .and_then(|config| config.get("quantization_type"))
+        .and_then(Value::as_u64);
+
+    match packing {
+        None | Some(0) => Ok(()),
+        Some(packing) => Err(Unsupported::Contradiction {
+            key: "quantization_type".to_owned(),
+            value: packing.to_string(),
+            why: "packed weights (AWQ) of CTranslate2 are not counted".to_owned(),
+        }),
     }
 }
 

@@ -22,6 +22,7 @@ pub use record::{RecordError, TensorRecord};
 pub use variant::{Variant, VariantEvidence};
 
 use super::weight_files::{Component, WeightFile};
+use crate::model::ctranslate2::ModelBin;
 use crate::model::gguf::Gguf;
 use crate::model::{Format, Identity, Inventory};
 
@@ -73,6 +74,9 @@ pub struct Metadata {
     pub base: Option<Box<Metadata>>,
     /// The GGUF header, with its tensors moved to `tensors`.
     pub gguf: Option<Gguf>,
+    /// The header of a CTranslate2 model, with its tensors moved to `tensors`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ctranslate2: Option<ModelBin>,
     /// The other GGUF models of the repository, if the request named none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub variants: Vec<Variant>,

@@ -37,6 +37,7 @@ pub fn small(repo: &str, commit: &str) -> Metadata {
         base_model: None,
         base: None,
         gguf: None,
+        ctranslate2: None,
         variants: Vec::new(),
         partial: false,
         hub_totals: None,
