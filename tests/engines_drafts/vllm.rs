@@ -231,7 +231,7 @@ fn uncounted_drafts_are_refused() {
         ),
         (
             &both,
-            json!({"method": "eagle3", "num_speculative_tokens": 3, "draft_sample_method": "probabilistic"}),
+            json!({"method": "eagle3", "draft_sample_method": "probabilistic"}),
             None,
             "draft_sample_method is not counted",
         ),
@@ -275,8 +275,10 @@ fn launch_line_names_the_draft() {
     });
 
     let line = launch.args.join(" ");
-    let config = r#"--speculative-config {"method":"eagle3","model":"yuhuili/EAGLE3-LLaMA3.1-Instruct-8B","num_speculative_tokens":3}"#;
-    assert!(line.contains(config), "{line}");
+    let config = json!({"method": "eagle3", "num_speculative_tokens": 3,
+        "model": "yuhuili/EAGLE3-LLaMA3.1-Instruct-8B"});
+    let flag = format!("--speculative-config {config}");
+    assert!(line.contains(&flag), "{line}");
 
     let staged = Split {
         stages: vec![0..16, 16..32],

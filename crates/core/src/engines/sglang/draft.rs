@@ -1,7 +1,7 @@
 //! The draft that SGLang loads along with a model: its weights, its pool, its step.
 //!
-//! SGLang loads both models before it sizes the pools. The model's pool sets bytes apart for each of
-//! the draft's layers as for one of its own, whatever they take (`pool_configurator.py`), and the
+//! SGLang loads both models before it sizes the pools. The model's pool sets bytes apart for each
+//! of the draft's layers as for one of its own, whatever they take (`pool_configurator.py`), and the
 //! draft's pool has as many token slots. An EAGLE head takes the model's embedding and output head
 //! only after that (`speculative/eagle_worker_v2.py`, `alloc_memory_pool`).
 
@@ -58,7 +58,10 @@ impl<'a> Draft<'a> {
             return refused("is a quantized EAGLE head, which is not counted".to_owned());
         }
 
-        let keeps_all = |kind: &CacheKind| matches!(kind, CacheKind::Heads(attention) if attention.span == Span::Full);
+        let keeps_all = |kind: &CacheKind| match kind {
+            CacheKind::Heads(attention) => attention.span == Span::Full,
+            CacheKind::Latent(_) | CacheKind::State(_) => false,
+        };
         let both = [&model.layers, &prepared.layers];
         if !both
             .iter()

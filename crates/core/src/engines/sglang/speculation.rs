@@ -1,4 +1,5 @@
-//! Speculative decoding as asked: the algorithm, its steps and tokens, and whether it needs a draft.
+//! Speculative decoding as asked: the algorithm, its steps and tokens, and whether it needs a
+//! draft.
 //!
 //! Source: SGLang 0.5.23 `arg_groups/speculative_hook.py`.
 
@@ -219,7 +220,7 @@ fn counts(
 
     match asked {
         (None, None, None) => Ok(chosen),
-        // One branch checks each step's token and one more.
+        // With one branch, SGLang checks the token of each step and one more.
         (Some(steps), Some(1), _) => Ok((steps, 1, steps.saturating_add(1))),
         (Some(steps), Some(branches), Some(tokens)) => Ok((steps, branches, tokens)),
         _ => Err(unsupported(format!(

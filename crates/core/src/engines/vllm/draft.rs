@@ -1,7 +1,7 @@
 //! The draft that vLLM loads along with a model: its weights, its layers of the cache, its buffers.
 //!
-//! A draft runs on the tensor ranks of its model. Its layers join the model's cache: layers of equal
-//! pages share a group, and a block of layers that keep every token is as wide as all of them.
+//! A draft runs on the tensor ranks of its model. Its layers join the model's cache: layers of
+//! equal pages share a group, and a block of layers that keep every token is as wide as all of them.
 //!
 //! Sources: vLLM 0.33 `v1/worker/gpu/spec_decode/*` (`load_eagle_model`,
 //! `StandaloneARSpeculator`, `TargetDependentARSpeculator`) and `v1/core/kv_cache_planning.py`.
@@ -80,7 +80,9 @@ impl<'a> Draft<'a> {
         }
 
         if model.settings.context_parallel > 1 {
-            return Err(draft.refused("runs with decode_context_parallel_size, under which a draft's cache is not counted"));
+            return Err(draft.refused(
+                "runs with decode_context_parallel_size, under which its cache is not counted",
+            ));
         }
 
         if !form_known_groups(&[&model.layers, &draft.prepared.layers]) {

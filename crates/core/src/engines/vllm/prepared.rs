@@ -163,8 +163,8 @@ impl PreparedEngine for VllmPrepared<'_> {
 
         if let Some(draft) = &self.draft {
             all.push(format!(
-                "the draft {} proposes {} tokens a step; its run, graphs and buffers are not in any \
-                 start-up log, so their intervals hold those of both models",
+                "the draft {} proposes {} tokens a step; no start-up log shows its run, graphs and \
+                 buffers, so their intervals hold those of both models",
                 draft.model().identity.repo,
                 settings.speculative_tokens()
             ));
