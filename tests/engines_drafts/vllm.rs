@@ -177,6 +177,14 @@ fn ngrams_load_no_weights() {
         1_073_741_824 + 2_097_152
     );
 
+    // The tokens of 1024 sequences of 8192, and a score for each 256 of them.
+    let runtime = |parts: &[Component]| sum_of(parts, ComponentName::Runtime).1;
+    let lookup = 1024 * 8192 * 4 + 1024 * 32 * 8;
+    assert_eq!(runtime(&with), runtime(&without) + lookup);
+
+    let graphs = |parts: &[Component]| sum_of(parts, ComponentName::Graphs);
+    assert_eq!(graphs(&with).2, graphs(&without).2 * 2);
+
     let activations = |parts: &[Component]| sum_of(parts, ComponentName::Activations);
     assert!(
         activations(&with).2 > activations(&without).2,

@@ -1,9 +1,9 @@
 //! The draft that SGLang loads along with a model: its weights, its pool, its step.
 //!
 //! SGLang loads both models before it sizes the pools. The model's pool sets bytes apart for each
-//! of the draft's layers as for one of its own, whatever they take (`pool_configurator.py`), and the
-//! draft's pool has as many token slots. An EAGLE head takes the model's embedding and output head
-//! only after that (`speculative/eagle_worker_v2.py`, `alloc_memory_pool`).
+//! of the draft's layers as for one of its own, whatever they take (`pool_configurator.py`), and
+//! the draft's pool has as many token slots. An EAGLE head takes the model's embedding and output
+//! head only after that (`speculative/eagle_worker_v2.py`, `alloc_memory_pool`).
 
 use super::speculation::{DraftAlgorithm, Speculation};
 use super::{SglangPrepared, unsupported, vocabulary_step};

@@ -1,7 +1,8 @@
 //! The draft that vLLM loads along with a model: its weights, its layers of the cache, its buffers.
 //!
 //! A draft runs on the tensor ranks of its model. Its layers join the model's cache: layers of
-//! equal pages share a group, and a block of layers that keep every token is as wide as all of them.
+//! equal pages share a group, and a block of layers that keep every token is as wide as all of
+//! them.
 //!
 //! Sources: vLLM 0.33 `v1/worker/gpu/spec_decode/*` (`load_eagle_model`,
 //! `StandaloneARSpeculator`, `TargetDependentARSpeculator`) and `v1/core/kv_cache_planning.py`.
