@@ -166,7 +166,18 @@ impl<'a> Draft<'a> {
     }
 
     /// The most that a step of the draft and its graphs take.
+    ///
+    /// EAGLE also keeps hidden states of the model for a step: of three layers for EAGLE-3, and the
+    /// head's input of them.
     pub(super) fn transient(&self, split: &Split, device: &DeviceFacts) -> Bytes {
-        self.prepared.transient(&self.split(split), device)
+        let prepared = &self.prepared;
+        let step = prepared.transient(&self.split(split), device);
+        if self.speculation.algorithm == DraftAlgorithm::Standalone {
+            return step;
+        }
+
+        let states = prepared.settings.chunk.saturating_mul(4);
+        let width = prepared.architecture.hidden_size;
+        step + Bytes::product([states, width, prepared.settings.compute.bytes()])
     }
 }
