@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::run::{MODEL, run};
+use super::daemon_process::Daemon;
+use super::run::{MODEL, run, run_with_daemon};
 
 /// Writes a Llama of one layer and returns its folder.
 fn small_model(folder: &Path) -> PathBuf {
@@ -18,7 +19,8 @@ fn small_model(folder: &Path) -> PathBuf {
     fs::create_dir_all(folder).unwrap();
     fs::write(folder.join("config.json"), config.to_string()).unwrap();
 
-    let header = r#"{"model.embed_tokens.weight":{"dtype":"BF16","shape":[256,64],"data_offsets":[0,32768]}}"#;
+    let tensor = json!({"dtype": "BF16", "shape": [256, 64], "data_offsets": [0, 32_768]});
+    let header = json!({ "model.embed_tokens.weight": tensor }).to_string();
     let path = folder.join("model.safetensors");
     let length = (header.len() as u64).to_le_bytes();
     fs::write(&path, [&length[..], header.as_bytes()].concat()).unwrap();
@@ -48,6 +50,41 @@ fn draft_is_read_with_model() {
         assert_eq!(answer["verdict"], "unknown", "{answer}");
         assert!(answer.to_string().contains("counts one model"), "{answer}");
     }
+}
+
+#[test]
+fn daemon_reads_sent_draft() {
+    let folder = tempfile::tempdir().unwrap();
+    let draft = small_model(&folder.path().join("small"));
+    let mut daemon = Daemon::start(&["--gpus", "80GiB"]);
+    let asked = |rest: &str| {
+        let line = format!(
+            "fits {MODEL} --draft {} --engine reference --json {rest}",
+            draft.display()
+        );
+        run_with_daemon(&daemon.socket(), &line)
+    };
+
+    let answer = asked("");
+    assert!(
+        answer.err.contains("answered by the daemon"),
+        "{}",
+        answer.err
+    );
+    let reported = &answer.json()["model"]["draft"];
+    assert_eq!(reported["weights_bytes"], 32_768, "{}", answer.out);
+
+    // The lease is refused like the answer.
+    let leased = asked("--reserve");
+    assert_eq!(
+        leased.json()["lease"],
+        serde_json::Value::Null,
+        "{}",
+        leased.out
+    );
+    assert!(leased.out.contains("counts one model"), "{}", leased.out);
+
+    assert_eq!(daemon.stop(), Some(0));
 }
 
 #[test]

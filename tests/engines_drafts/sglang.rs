@@ -62,6 +62,33 @@ fn pools_match_planner() {
 }
 
 #[test]
+fn predictor_matches_planner() {
+    let Some(model) = hub_model("zai-org/GLM-4.5-Air") else {
+        return;
+    };
+    let asked = parameters(&json!({"speculative_algorithm": "NEXTN"}));
+    let parts = components("sglang", &model, &asked);
+
+    // The planner's 192,512 bytes of a token are those of 47 layers.
+    let pool = (192_512 - 188_416) * (8192 + 2 * 4 + 1);
+    assert_eq!(draft_pool(&parts), (pool, pool));
+
+    // 4,751,168,000 bytes of the predictor (vLLM's planner), and two tables of 151,552 tokens.
+    let weights = parts
+        .iter()
+        .find(|part| part.detail == "the model's own predictor")
+        .unwrap()
+        .bytes;
+    let (body, tables) = (4_751_168_000_u64, 2 * 151_552 * 4096 * 2);
+    assert!(weights.likely.get().abs_diff(body + tables) < body / 1000);
+    assert!(weights.low.get() < body && body + tables < weights.high.get());
+
+    // Classes whose predictor is not counted.
+    let refused = refusal("sglang", &small_target(), &asked, None);
+    assert!(refused.contains("name a draft"), "{refused}");
+}
+
+#[test]
 fn head_allocates_both_vocabularies() {
     let target = small_target();
     let asked = parameters(&json!({"speculative_algorithm": "EAGLE3"}));
@@ -90,13 +117,13 @@ fn uncounted_drafts_are_refused() {
             &target,
             json!({"speculative_algorithm": "NEXTN"}),
             None,
-            "name it with --draft",
+            "name a draft with --draft",
         ),
         (
             &target,
             json!({"speculative_algorithm": "NGRAM"}),
             None,
-            "name it with --draft",
+            "name a draft with --draft",
         ),
         (&both, json!({}), None, "needs its algorithm"),
         (

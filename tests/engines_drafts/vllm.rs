@@ -177,6 +177,14 @@ fn ngrams_load_no_weights() {
         1_073_741_824 + 2_097_152
     );
 
+    // The tokens of 1024 sequences of 8192, and a score for each 256 of them.
+    let runtime = |parts: &[Component]| sum_of(parts, ComponentName::Runtime).1;
+    let lookup = 1024 * 8192 * 4 + 1024 * 32 * 8;
+    assert_eq!(runtime(&with), runtime(&without) + lookup);
+
+    let graphs = |parts: &[Component]| sum_of(parts, ComponentName::Graphs);
+    assert_eq!(graphs(&with).2, graphs(&without).2 * 2);
+
     let activations = |parts: &[Component]| sum_of(parts, ComponentName::Activations);
     assert!(
         activations(&with).2 > activations(&without).2,
@@ -231,7 +239,7 @@ fn uncounted_drafts_are_refused() {
         ),
         (
             &both,
-            json!({"method": "eagle3", "num_speculative_tokens": 3, "draft_sample_method": "probabilistic"}),
+            json!({"method": "eagle3", "draft_sample_method": "probabilistic"}),
             None,
             "draft_sample_method is not counted",
         ),
@@ -275,8 +283,10 @@ fn launch_line_names_the_draft() {
     });
 
     let line = launch.args.join(" ");
-    let config = r#"--speculative-config {"method":"eagle3","model":"yuhuili/EAGLE3-LLaMA3.1-Instruct-8B","num_speculative_tokens":3}"#;
-    assert!(line.contains(config), "{line}");
+    let config = json!({"method": "eagle3", "num_speculative_tokens": 3,
+        "model": "yuhuili/EAGLE3-LLaMA3.1-Instruct-8B"});
+    let flag = format!("--speculative-config {config}");
+    assert!(line.contains(&flag), "{line}");
 
     let staged = Split {
         stages: vec![0..16, 16..32],

@@ -131,18 +131,26 @@ fn named_draft(
 
 #[cfg(test)]
 mod tests {
+    use hf_mem_core::report::question::EngineQuestion;
     use serde_json::json;
 
     use super::*;
 
     fn question(draft: Option<&str>, parameters: &Value) -> Question {
-        let mut question = Question::default();
-        question.draft = draft.map(|repo| ModelQuestion {
+        let draft = draft.map(|repo| ModelQuestion {
             repo: repo.to_owned(),
             ..ModelQuestion::default()
         });
-        question.engine.parameters = serde_json::from_value(parameters.clone()).unwrap();
-        question
+        let engine = EngineQuestion {
+            parameters: serde_json::from_value(parameters.clone()).unwrap(),
+            ..EngineQuestion::default()
+        };
+
+        Question {
+            draft,
+            engine,
+            ..Question::default()
+        }
     }
 
     #[test]

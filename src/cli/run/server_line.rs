@@ -515,7 +515,7 @@ mod tests {
             ),
             (
                 "vllm serve a/b --speculative-config.method x",
-                vec!["--speculative-config.method"],
+                vec!["--speculative-config"],
             ),
             (
                 "vllm serve a/b --enable-sleep-mode --kv-offloading-size 4",

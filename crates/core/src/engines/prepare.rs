@@ -1,7 +1,7 @@
 //! Preparing an engine for a request.
 //!
-//! Checks the version and the model's class, adds the adapter or the draft, and widens the figures that are not
-//! verified.
+//! Checks the version and the model's class, adds the adapter or the draft, and widens the figures
+//! that are not verified.
 
 use super::releases::{Confidence, confidence, newest_verified};
 use super::unverified::{Verification, widen_unverified};

@@ -60,8 +60,8 @@ pub fn check_complexity(model: &Model) -> Result<(), Problem> {
         format!(" with its draft {}", draft.identity.repo)
     });
     let detail = format!(
-        "{}{with_draft} has {pieces} kinds of tensors and runs of layers in {layers} layers: too many for a \
-         lease",
+        "{}{with_draft} has {pieces} kinds of tensors and runs of layers in {layers} layers: too \
+         many for a lease",
         model.identity.repo
     );
 

@@ -1,9 +1,9 @@
 //! The draft that SGLang loads along with a model: its weights, its pool, its step.
 //!
-//! SGLang loads both models before it sizes the pools. The model's pool sets bytes apart for each of
-//! the draft's layers as for one of its own, whatever they take (`pool_configurator.py`), and the
-//! draft's pool has as many token slots. An EAGLE head takes the model's embedding and output head
-//! only after that (`speculative/eagle_worker_v2.py`, `alloc_memory_pool`).
+//! SGLang loads both models before it sizes the pools. The model's pool sets bytes apart for each
+//! of the draft's layers as for one of its own, whatever they take (`pool_configurator.py`), and
+//! the draft's pool has as many token slots. An EAGLE head takes the model's embedding and output
+//! head only after that (`speculative/eagle_worker_v2.py`, `alloc_memory_pool`).
 
 use super::speculation::{DraftAlgorithm, Speculation};
 use super::{SglangPrepared, unsupported, vocabulary_step};
@@ -58,7 +58,10 @@ impl<'a> Draft<'a> {
             return refused("is a quantized EAGLE head, which is not counted".to_owned());
         }
 
-        let keeps_all = |kind: &CacheKind| matches!(kind, CacheKind::Heads(attention) if attention.span == Span::Full);
+        let keeps_all = |kind: &CacheKind| match kind {
+            CacheKind::Heads(attention) => attention.span == Span::Full,
+            CacheKind::Latent(_) | CacheKind::State(_) => false,
+        };
         let both = [&model.layers, &prepared.layers];
         if !both
             .iter()
@@ -163,7 +166,18 @@ impl<'a> Draft<'a> {
     }
 
     /// The most that a step of the draft and its graphs take.
+    ///
+    /// EAGLE also keeps hidden states of the model for a step: of three layers for EAGLE-3, and the
+    /// head's input of them.
     pub(super) fn transient(&self, split: &Split, device: &DeviceFacts) -> Bytes {
-        self.prepared.transient(&self.split(split), device)
+        let prepared = &self.prepared;
+        let step = prepared.transient(&self.split(split), device);
+        if self.speculation.algorithm == DraftAlgorithm::Standalone {
+            return step;
+        }
+
+        let states = prepared.settings.chunk.saturating_mul(4);
+        let width = prepared.architecture.hidden_size;
+        step + Bytes::product([states, width, prepared.settings.compute.bytes()])
     }
 }

@@ -1,6 +1,7 @@
 //! The command that starts SGLang with what the answer says.
 
 use super::SglangPrepared;
+use super::draft::Draft;
 use super::settings::fraction_text;
 use crate::bytes::Bytes;
 use crate::engines::shared::launch_arguments::{LaunchArguments, cuda_environment};
@@ -79,8 +80,9 @@ impl SglangPrepared<'_> {
         arguments.switch("disable-cuda-graph", !settings.graphs);
         arguments.switch("disable-radix-cache", !settings.radix);
         arguments.extend(&settings.flags);
-        if let Some(draft) = &self.draft {
-            arguments.extend(&draft.speculation().flags(draft.model()));
+        if let Some(speculation) = settings.speculation {
+            let draft = self.draft.as_ref().map(Draft::model);
+            arguments.extend(&speculation.flags(draft));
         }
 
         arguments.into_vec()

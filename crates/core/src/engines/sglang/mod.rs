@@ -9,6 +9,7 @@ pub mod device_support;
 mod draft;
 mod launch;
 mod pool;
+mod predictor;
 mod prepared;
 mod reserve;
 mod settings;
@@ -176,6 +177,9 @@ impl SglangConstants {
     }
 }
 
+/// Tensor degree, expert parallelism, padding and predictor of a table of weights.
+type TableKey = (u32, bool, bool, bool);
+
 /// SGLang ready to answer for one model.
 #[derive(Debug)]
 pub struct SglangPrepared<'a> {
@@ -194,8 +198,8 @@ pub struct SglangPrepared<'a> {
     /// The name of `online` as given.
     online_name: Option<String>,
     device: DeviceFacts,
-    /// Weights by tensor degree, expert parallelism and padding.
-    weights: Mutex<BTreeMap<(u32, bool, bool), Arc<WeightTable>>>,
+    /// Weights by degree and by what is loaded.
+    weights: Mutex<BTreeMap<TableKey, Arc<WeightTable>>>,
 }
 
 impl<'a> SglangPrepared<'a> {
@@ -285,9 +289,20 @@ impl<'a> SglangPrepared<'a> {
     }
 
     /// Weights by layer for the degrees of `split`, MXFP4 experts with `padding`.
-    fn table(&self, split: &Split, padding: Option<ExpertPadding>) -> Arc<WeightTable> {
+    /// `predicts` says whether the model's next-token predictor is loaded.
+    fn table(
+        &self,
+        split: &Split,
+        padding: Option<ExpertPadding>,
+        predicts: bool,
+    ) -> Arc<WeightTable> {
         let mut tables = self.weights.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (split.tensor, split.expert_parallel, padding.is_some());
+        let key = (
+            split.tensor,
+            split.expert_parallel,
+            padding.is_some(),
+            predicts,
+        );
         let table = tables.entry(key).or_insert_with(|| {
             let shard = ShardContext {
                 architecture: self.architecture,
@@ -310,7 +325,7 @@ impl<'a> SglangPrepared<'a> {
                     step,
                     Omitted {
                         towers: false,
-                        drafts: true,
+                        drafts: !predicts,
                     },
                 ),
             })

@@ -146,7 +146,10 @@ impl SglangPrepared<'_> {
 
     /// The pool of the draft: as its layers take, or as the model's pool sets apart for it.
     pub(super) fn draft_pool(&self, split: &Split, workload: Workload) -> Option<Interval> {
-        let (taken, set_apart) = self.draft.as_ref()?.slot(self, split);
+        let (taken, set_apart) = match &self.draft {
+            Some(draft) => draft.slot(self, split),
+            None => self.predictor_slot(split)?,
+        };
         let tokens = self
             .token_slots(workload)
             .saturating_add(self.settings.page_tokens);

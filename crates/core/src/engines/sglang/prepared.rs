@@ -35,7 +35,7 @@ impl SglangPrepared<'_> {
 
     /// Returns the weights of one rank, to compare with logs.
     pub fn weights(&self, split: &Split, rank: usize) -> Interval {
-        let likely = self.table(split, None).bytes(split, rank);
+        let likely = self.table(split, None, false).bytes(split, rank);
 
         // Kernels pad MXFP4 experts: by a tenth on one rank, by more than a third if ranks cut them
         // small.
@@ -45,7 +45,7 @@ impl SglangPrepared<'_> {
             .as_ref()
             .is_some_and(|quantization| quantization.method == "mxfp4");
         let high = if mxfp4 {
-            self.table(split, Some(WIDEST_PADDING))
+            self.table(split, Some(WIDEST_PADDING), false)
                 .bytes(split, rank)
                 .max(likely.scale(1085, 1000))
         } else {
@@ -156,6 +156,9 @@ impl PreparedEngine for SglangPrepared<'_> {
         if let Some(draft) = &self.draft {
             draft.check_split(split)?;
         }
+        if self.predicts() && split.stages.len() > 1 {
+            return illegal("a predictor is counted on one pipeline stage only");
+        }
 
         let count = u32::try_from(split.stages.len()).unwrap_or(u32::MAX);
         if split.stages != sglang_stages(self.architecture.layer_count(), count) {
@@ -233,6 +236,15 @@ impl PreparedEngine for SglangPrepared<'_> {
                 "",
             ),
         ];
+
+        if let Some(weights) = self.predictor_weights(split, rank) {
+            parts.push(Component::between(
+                ComponentName::Weights,
+                weights,
+                Basis::Formula,
+                "the model's own predictor",
+            ));
+        }
 
         if let Some(draft) = &self.draft {
             let weights = draft.weights(split);

@@ -151,12 +151,13 @@ impl SglangPrepared<'_> {
             0
         };
 
-        let draft = self
-            .draft
-            .as_ref()
-            .map_or(Bytes::ZERO, |draft| draft.transient(split, device));
-
-        step.max(logits) + Bytes::mib(graphs) + Bytes::mib(MAX_FLASHINFER_WORKSPACE_MIB) + draft
+        let own = step.max(logits) + Bytes::mib(graphs) + Bytes::mib(MAX_FLASHINFER_WORKSPACE_MIB);
+        match &self.draft {
+            Some(draft) => own + draft.transient(split, device),
+            // A predictor is a layer like the model's, with a step and graphs of its own.
+            None if self.predicts() => own * 2,
+            None => own,
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! Speculative decoding as asked: the algorithm, its steps and tokens, and whether it needs a draft.
+//! Speculative decoding as asked: the algorithm, its steps and tokens, and whether it needs a
+//! draft.
 //!
 //! Source: SGLang 0.5.23 `arg_groups/speculative_hook.py`.
 
@@ -25,9 +26,15 @@ const DEFAULT_RUNNING: u64 = 48;
 /// Classes for which SGLang chooses 5 steps of 4 branches (`_auto_choose_speculative_params`).
 const BRANCHING_CLASSES: &[&str] = &["LlamaForCausalLM", "Grok1ForCausalLM", "Grok1VForCausalLM"];
 
-/// The algorithm that proposes tokens with a draft.
+/// Classes whose own prediction layers SGLang loads as a draft without naming one
+/// (`_handle_eagle_family`), and whose pools and layers are counted.
+const PREDICTING_CLASSES: &[&str] = &["DeepseekV3ForCausalLM", "Glm4MoeForCausalLM"];
+
+/// The algorithm that proposes tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DraftAlgorithm {
+    /// The model's own next-token predictor.
+    OwnLayers,
     /// A whole model.
     Standalone,
     /// A head that reads the model's hidden states.
@@ -39,6 +46,7 @@ pub(super) enum DraftAlgorithm {
 impl DraftAlgorithm {
     const fn name(self) -> &'static str {
         match self {
+            Self::OwnLayers => "NEXTN",
             Self::Standalone => "STANDALONE",
             Self::Eagle => "EAGLE",
             Self::Eagle3 => "EAGLE3",
@@ -65,32 +73,21 @@ impl Speculation {
         draft: Option<&Model>,
     ) -> Result<Option<Self>, EngineError> {
         let word = given.word(ALGORITHM)?.map(str::to_uppercase);
-        let Some(draft) = draft else {
-            return match (word.as_deref(), given.word(DRAFT)?) {
-                (None, None) => Ok(None),
-                _ => Err(uncounted(
-                    given,
-                    "only algorithms with a draft are counted: name it with --draft MODEL",
-                )),
-            };
-        };
-
-        let algorithm = match word.as_deref() {
-            Some("STANDALONE") => DraftAlgorithm::Standalone,
-            Some("EAGLE" | "NEXTN") => DraftAlgorithm::Eagle,
-            Some("EAGLE3") => DraftAlgorithm::Eagle3,
-            Some(_) => {
-                return Err(uncounted(
-                    given,
-                    "its memory is not counted; known: STANDALONE, EAGLE, EAGLE3",
-                ));
-            }
-            None => {
-                return Err(unsupported(
-                    "a draft needs its algorithm: add --set speculative_algorithm=EAGLE3, or \
-                     another",
-                ));
-            }
+        let algorithm = match draft {
+            Some(_) => drafting_algorithm(given, word.as_deref())?,
+            None => match (word.as_deref(), given.word(DRAFT)?) {
+                (None, None) => return Ok(None),
+                (Some("NEXTN" | "EAGLE"), None) if predicts_itself(architecture) => {
+                    DraftAlgorithm::OwnLayers
+                }
+                _ => {
+                    return Err(uncounted(
+                        given,
+                        "of the algorithms without a draft only NEXTN is counted, for DeepSeek V3 \
+                         and GLM 4.5; name a draft with --draft MODEL",
+                    ));
+                }
+            },
         };
 
         if version.is_some_and(|version| !version.is_at_least(FIRST_COUNTED)) {
@@ -99,7 +96,7 @@ impl Speculation {
             ));
         }
 
-        if let Some(named) = given.word(DRAFT)?
+        if let (Some(named), Some(draft)) = (given.word(DRAFT)?, draft)
             && named != draft.identity.repo
         {
             return Err(given.bad(
@@ -145,16 +142,21 @@ impl Speculation {
             .next_multiple_of(page)
     }
 
-    /// The flags that ask for it with `draft`.
-    pub(super) fn flags(&self, draft: &Model) -> Vec<String> {
-        let identity = &draft.identity;
+    /// The flags that ask for it, with the draft if there is one.
+    pub(super) fn flags(&self, draft: Option<&Model>) -> Vec<String> {
         let mut flags = vec![
             "--speculative-algorithm".to_owned(),
             self.algorithm.name().to_owned(),
-            "--speculative-draft-model-path".to_owned(),
-            identity.repo.clone(),
         ];
-        if let Some(revision) = &identity.revision {
+        let identity = draft.map(|draft| &draft.identity);
+        if let Some(identity) = identity {
+            flags.extend([
+                "--speculative-draft-model-path".to_owned(),
+                identity.repo.clone(),
+            ]);
+        }
+
+        if let Some(revision) = identity.and_then(|identity| identity.revision.as_ref()) {
             flags.extend([
                 "--speculative-draft-model-revision".to_owned(),
                 revision.clone(),
@@ -171,6 +173,30 @@ impl Speculation {
 
         flags
     }
+}
+
+/// The algorithm that `word` asks for with a draft.
+fn drafting_algorithm(
+    given: &Parameters,
+    word: Option<&str>,
+) -> Result<DraftAlgorithm, EngineError> {
+    match word {
+        Some("STANDALONE") => Ok(DraftAlgorithm::Standalone),
+        Some("EAGLE" | "NEXTN") => Ok(DraftAlgorithm::Eagle),
+        Some("EAGLE3") => Ok(DraftAlgorithm::Eagle3),
+        Some(_) => Err(uncounted(
+            given,
+            "its memory is not counted; known: STANDALONE, EAGLE, EAGLE3",
+        )),
+        None => Err(unsupported(
+            "a draft needs its algorithm: add --set speculative_algorithm=EAGLE3, or another",
+        )),
+    }
+}
+
+/// Whether the model's own prediction layers can be its draft, in pools that are counted.
+fn predicts_itself(architecture: &Architecture) -> bool {
+    architecture.mtp_layers > 0 && PREDICTING_CLASSES.contains(&architecture.class.as_str())
 }
 
 /// Steps, branches and tokens: as asked, or SGLang's choice for the class.
@@ -194,7 +220,7 @@ fn counts(
 
     match asked {
         (None, None, None) => Ok(chosen),
-        // One branch checks each step's token and one more.
+        // With one branch, SGLang checks the token of each step and one more.
         (Some(steps), Some(1), _) => Ok((steps, 1, steps.saturating_add(1))),
         (Some(steps), Some(branches), Some(tokens)) => Ok((steps, branches, tokens)),
         _ => Err(unsupported(format!(

@@ -1,7 +1,8 @@
 //! The draft that vLLM loads along with a model: its weights, its layers of the cache, its buffers.
 //!
-//! A draft runs on the tensor ranks of its model. Its layers join the model's cache: layers of equal
-//! pages share a group, and a block of layers that keep every token is as wide as all of them.
+//! A draft runs on the tensor ranks of its model. Its layers join the model's cache: layers of
+//! equal pages share a group, and a block of layers that keep every token is as wide as all of
+//! them.
 //!
 //! Sources: vLLM 0.33 `v1/worker/gpu/spec_decode/*` (`load_eagle_model`,
 //! `StandaloneARSpeculator`, `TargetDependentARSpeculator`) and `v1/core/kv_cache_planning.py`.
@@ -62,7 +63,7 @@ impl<'a> Draft<'a> {
         if draft.method == SpeculationMethod::DraftModel
             && own.vocab_size != model.architecture.vocab_size
         {
-            return Err(draft.refused(format!(
+            return Err(draft.refused(&format!(
                 "has {} tokens in its vocabulary and the model {}; vLLM needs equal ones",
                 own.vocab_size, model.architecture.vocab_size
             )));
@@ -71,7 +72,7 @@ impl<'a> Draft<'a> {
         let context = draft.context;
         match own.max_context {
             Some(limit) if draft.method == SpeculationMethod::DraftModel && limit < context => {
-                return Err(draft.refused(format!(
+                return Err(draft.refused(&format!(
                     "reads {limit} tokens, and vLLM shortens the context to that: ask for \
                      --context {limit}"
                 )));
@@ -79,11 +80,16 @@ impl<'a> Draft<'a> {
             _ => {}
         }
 
+        if model.settings.context_parallel > 1 {
+            return Err(draft.refused(
+                "runs with decode_context_parallel_size, under which its cache is not counted",
+            ));
+        }
+
         if !form_known_groups(&[&model.layers, &draft.prepared.layers]) {
             return Err(draft.refused(
                 "has layers whose cache does not join the model's in a way that is verified: \
-                 latents, states, or windows and layers of other heads"
-                    .to_owned(),
+                 latents, states, or windows and layers of other heads",
             ));
         }
 
@@ -100,17 +106,17 @@ impl<'a> Draft<'a> {
         let is_known = EAGLE_CLASSES.contains(&class)
             || (self.method == SpeculationMethod::Eagle && class == EARLY_EAGLE_CLASS);
         if !is_known {
-            return Err(self.refused(format!("is a {class}, whose loading as EAGLE is unknown")));
+            return Err(self.refused(&format!("is a {class}, whose loading as EAGLE is unknown")));
         }
 
         if architecture.quantization.is_some() {
-            return Err(self.refused("is a quantized EAGLE head, which is not counted".to_owned()));
+            return Err(self.refused("is a quantized EAGLE head, which is not counted"));
         }
 
         Ok(())
     }
 
-    fn refused(&self, why: String) -> EngineError {
+    fn refused(&self, why: &str) -> EngineError {
         unsupported(format!("the draft {} {why}", self.model().identity.repo))
     }
 

@@ -3,6 +3,7 @@
 
 use super::VllmPrepared;
 use super::activations::dense_latent;
+use super::speculation::SpeculationMethod;
 use crate::bytes::Bytes;
 use crate::engines::shared::layer_kinds::RankLayers;
 use crate::engines::{Interval, Split};
@@ -47,6 +48,17 @@ impl VllmPrepared<'_> {
 
         sum = sum.plus(self.flashinfer_workspace());
 
+        if self.drafts() > 0 && split.is_last_stage(rank) {
+            // A predictor's runner holds the hidden states of a step, maybe those of its inputs too
+            // (`spec_decode/target_dependent_ar/speculator.py`). No log shows them apart.
+            let hidden = Bytes::product([
+                settings.batched_tokens,
+                self.architecture.hidden_size,
+                settings.compute.bytes(),
+            ]);
+            sum = sum.plus(Interval::new(Bytes::ZERO, Bytes::ZERO, hidden * 2));
+        }
+
         if let Some((adapters, lora_rank)) = settings.lora {
             let slots = self.lora_slots(split, rank) * adapters * lora_rank;
             sum = sum.plus(Interval::exact(slots));
@@ -76,6 +88,22 @@ impl VllmPrepared<'_> {
             + Bytes::product([sequences, BAD_WORD_BYTES])
     }
 
+    /// The tokens of every sequence, which looking up n-grams keeps on the device, and a score for
+    /// each run of them (`v1/worker/gpu/states.py`, `spec_decode/ngram/speculator.py`).
+    fn lookup_tables(&self, context: u64) -> Bytes {
+        let looks_up = self
+            .settings
+            .speculation
+            .is_some_and(|speculation| speculation.method == SpeculationMethod::Ngram);
+        if !looks_up {
+            return Bytes::ZERO;
+        }
+
+        let sequences = self.settings.max_sequences;
+        let runs = context.div_ceil(lookup_run(context));
+        Bytes::product([sequences, context, 4]) + Bytes::product([sequences, runs, 8])
+    }
+
     /// The buffers on `rank` that grow with the context: block tables, and the gather buffer of
     /// sparse prefill.
     pub(super) fn persistent_by_context(
@@ -90,7 +118,8 @@ impl VllmPrepared<'_> {
         let columns = context.div_ceil(pages.block_tokens().max(1));
         // No log shows the tables apart, and a runner may keep fewer columns.
         let widest = Bytes::product([self.settings.max_sequences, columns, 4, pages.groups()]);
-        let tables = Interval::new(widest.scale(98, 100), widest, widest);
+        let tables = Interval::new(widest.scale(98, 100), widest, widest)
+            .plus(Interval::exact(self.lookup_tables(context)));
 
         let indexed = layers.find_map(|layer| match &layer.mixer {
             Mixer::Latent(latent) if self.cache_layers().sparse() => Some(latent),
@@ -109,6 +138,15 @@ impl VllmPrepared<'_> {
         // `mla/flashmla_sparse.py`
         let gather = gathered_latents(context, width);
         tables.plus(Interval::new(Bytes::ZERO, gather, gather + logits))
+    }
+}
+
+/// Tokens of one run that looking up n-grams scores.
+const fn lookup_run(context: u64) -> u64 {
+    match context {
+        0..256 => 16,
+        256..1024 => 128,
+        _ => 256,
     }
 }
 

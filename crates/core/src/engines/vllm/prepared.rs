@@ -8,6 +8,7 @@ use super::VllmPrepared;
 use super::cache_bytes::VariableBytes;
 use super::device_support::{Demands, device_support};
 use super::refusal::unsupported;
+use super::speculation::SpeculationMethod;
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
 use crate::engines::shared::split_rules::legal_splits;
@@ -47,6 +48,14 @@ impl VllmPrepared<'_> {
         let mut activations = self.activations(split, rank);
         let mut graphs = self.graphs(split, rank, device);
         let mut draft_parts = Interval::default();
+        let looks_up = self
+            .settings
+            .speculation
+            .is_some_and(|speculation| speculation.method == SpeculationMethod::Ngram);
+        if looks_up {
+            graphs = with_graphs_of_draft(graphs, Interval::default());
+        }
+
         let mut runtime = runtime;
 
         if let Some(draft) = self.draft.as_ref().filter(|_| split.is_last_stage(rank)) {
@@ -163,8 +172,8 @@ impl PreparedEngine for VllmPrepared<'_> {
 
         if let Some(draft) = &self.draft {
             all.push(format!(
-                "the draft {} proposes {} tokens a step; its run, graphs and buffers are not in any \
-                 start-up log, so their intervals hold those of both models",
+                "the draft {} proposes {} tokens a step; no start-up log shows its run, graphs and \
+                 buffers, so their intervals hold those of both models",
                 draft.model().identity.repo,
                 settings.speculative_tokens()
             ));
