@@ -196,6 +196,16 @@ fn encoder_decoders_match() {
     ]);
 }
 
+/// By its code alone (`ProphetNetNgramSelfAttention`): only the main stream is cached.
+#[test]
+fn prophetnet_caches_main_stream() {
+    let config = json!({"model_type": "prophetnet", "hidden_size": 1024, "num_encoder_layers": 12,
+        "num_decoder_layers": 3, "num_encoder_attention_heads": 16, "ngram": 2,
+        "num_decoder_attention_heads": 16, "decoder_ffn_dim": 4096, "vocab_size": 1000,
+        "architectures": ["ProphetNetForConditionalGeneration"], "max_position_embeddings": 512});
+    check(&[(config, 512, 512 * 3 * 2 * 2 * 1024 * 2)]);
+}
+
 #[test]
 fn t5gemma2_decoder_has_windows() {
     let words: Vec<&str> = (1..=26)

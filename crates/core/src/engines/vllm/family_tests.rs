@@ -112,6 +112,21 @@ fn windowed_families_match_planner() {
 }
 
 #[test]
+fn sarvam_latents_match_planner() {
+    let config = json!({"architectures": ["SarvamMLAForCausalLM"], "model_type": "sarvam_mla",
+        "num_hidden_layers": 32, "hidden_size": 4096, "num_attention_heads": 64,
+        "kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128, "v_head_dim": 128,
+        "vocab_size": 262_144, "intermediate_size": 16384, "max_position_embeddings": 4096});
+    check(&Planned {
+        config,
+        context: 4096,
+        block_tokens: 16,
+        block_bytes: 589_824,
+        needed_bytes: 150_994_944,
+    });
+}
+
+#[test]
 fn double_latents_match_planner() {
     let longcat = json!({"architectures": ["LongcatFlashForCausalLM"], "model_type": "longcat_flash",
         "num_layers": 6, "hidden_size": 6144, "num_attention_heads": 64, "ffn_hidden_size": 12288,
