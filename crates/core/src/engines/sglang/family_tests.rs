@@ -39,7 +39,8 @@ fn delta_families_match_engine() {
             "num_experts_per_token": 8, "moe_intermediate_size": 2048, "linear_attn_config": {
                 "num_heads": 64, "head_dim": 128, "short_conv_kernel_size": 4,
                 "kda_layers": kda, "full_attn_layers": full}}});
-    let bailing = json!({"architectures": ["BailingMoeV3ForCausalLM"], "model_type": "bailing_moe_v3",
+    let bailing = json!({"architectures": ["BailingMoeV3ForCausalLM"],
+        "model_type": "bailing_moe_v3",
         "num_hidden_layers": 12, "layer_group_size": 6, "hidden_size": 2560, "dtype": "bfloat16",
         "num_attention_heads": 32, "head_dim": 64, "intermediate_size": 6144, "kv_lora_rank": 512,
         "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128,

@@ -42,7 +42,7 @@ pub(crate) fn unread_by_vllm(model_type: &str) -> Option<&'static str> {
     }
 
     match model_type {
-        // `models/glm5next/common/attention.py`: `Glm5NextTailCache` keeps a ring for each sequence.
+        // `models/glm5next/common/attention.py`, `Glm5NextTailCache`.
         "glm5_next" | "glm5_next_text" => {
             Some("the size of the ring that its indexer keeps for each sequence is unknown")
         }

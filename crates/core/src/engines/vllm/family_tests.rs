@@ -9,7 +9,7 @@ use crate::bytes::Bytes;
 use crate::engines::{AskedWorkload, EngineRequest, PreparedEngine, Split, Workload, sample};
 use crate::model::Inventory;
 
-/// What the planner prints for a model and this many tokens.
+/// One row of the planner: a model, its tokens, and the cache that they need.
 struct Planned {
     config: Value,
     context: u64,
@@ -128,7 +128,8 @@ fn sarvam_latents_match_planner() {
 
 #[test]
 fn double_latents_match_planner() {
-    let longcat = json!({"architectures": ["LongcatFlashForCausalLM"], "model_type": "longcat_flash",
+    let longcat = json!({"architectures": ["LongcatFlashForCausalLM"],
+        "model_type": "longcat_flash",
         "num_layers": 6, "hidden_size": 6144, "num_attention_heads": 64, "ffn_hidden_size": 12288,
         "kv_lora_rank": 512, "q_lora_rank": 1536, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128,
         "v_head_dim": 128, "n_routed_experts": 512, "zero_expert_num": 256, "moe_topk": 12,
@@ -198,7 +199,8 @@ fn delta_families_match_planner() {
             "qk_rope_head_dim": 64, "v_head_dim": 128, "linear_attn_config": {"num_heads": 64,
                 "head_dim": 128, "short_conv_kernel_size": 4, "gate_lower_bound": -5.0,
                 "kda_layers": kda, "full_attn_layers": full}}});
-    let bailing = json!({"architectures": ["BailingMoeV3ForCausalLM"], "model_type": "bailing_moe_v3",
+    let bailing = json!({"architectures": ["BailingMoeV3ForCausalLM"],
+        "model_type": "bailing_moe_v3",
         "num_hidden_layers": 12, "layer_group_size": 6, "hidden_size": 2560,
         "num_attention_heads": 32, "head_dim": 64, "intermediate_size": 6144, "kv_lora_rank": 512,
         "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128,
