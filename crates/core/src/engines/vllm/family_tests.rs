@@ -112,6 +112,40 @@ fn windowed_families_match_planner() {
 }
 
 #[test]
+fn wrapped_families_match_planner() {
+    let words: Vec<&str> = (0..12)
+        .map(|layer| {
+            if layer % 3 == 0 {
+                "full_attention"
+            } else {
+                "sliding_attention"
+            }
+        })
+        .collect();
+    let modernbert = json!({"architectures": ["ModernBertDecoderForCausalLM"],
+        "model_type": "modernbert-decoder", "num_hidden_layers": 12, "hidden_size": 768,
+        "num_attention_heads": 12, "intermediate_size": 1152, "vocab_size": 50_368,
+        "max_position_embeddings": 8192, "sliding_window": 64, "layer_types": words});
+    let ctrl = json!({"architectures": ["CTRLLMHeadModel"], "model_type": "ctrl", "n_layer": 9,
+        "n_embd": 1280, "n_head": 16, "dff": 8192, "n_positions": 256, "vocab_size": 246_534});
+
+    check(&Planned {
+        config: modernbert,
+        context: 2048,
+        block_tokens: 16,
+        block_bytes: 196_608,
+        needed_bytes: 75_890_688,
+    });
+    check(&Planned {
+        config: ctrl,
+        context: 256,
+        block_tokens: 16,
+        block_bytes: 737_280,
+        needed_bytes: 11_796_480,
+    });
+}
+
+#[test]
 fn sarvam_latents_match_planner() {
     let config = json!({"architectures": ["SarvamMLAForCausalLM"], "model_type": "sarvam_mla",
         "num_hidden_layers": 32, "hidden_size": 4096, "num_attention_heads": 64,
