@@ -117,7 +117,10 @@ fn full_windows_stop_growing() {
 /// Windows of latents, keys of an indexer over pools of tokens, and keys of MiniMax-M3's.
 #[test]
 fn indexed_families_keep_least() {
-    let first = |model_type: &str, layers: u64| json!({"model_type": model_type, "num_hidden_layers": layers});
+    let first = |model_type: &str, layers: u64| {
+        let layers = json!(layers);
+        json!({"model_type": model_type, "num_hidden_layers": layers})
+    };
     let cache = |config: &Value| cache_and_states(config, 5000, "bfloat16").0;
 
     let (indexed, windowed) = (5000 * (576 * 2 + 132), 512 * (1024 + 64) * 2);

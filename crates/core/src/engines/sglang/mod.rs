@@ -432,4 +432,6 @@ fn vocabulary_step(rows: u64, tensor: u64) -> u64 {
 }
 
 #[cfg(test)]
+mod family_tests;
+#[cfg(test)]
 mod tests;

@@ -10,7 +10,6 @@ const WITHOUT_CLASS: &[&str] = &["axk2", "hy_v4_vl_text", "mistral_large4_text"]
 const TRANSFORMERS_ALONE: &[&str] = &[
     "bert-generation",
     "big_bird",
-    "ctrl",
     "data2vec-text",
     "ernie",
     "evolla",
@@ -21,6 +20,9 @@ const TRANSFORMERS_ALONE: &[&str] = &[
     "roc_bert",
     "xmod",
 ];
+
+/// Families that vLLM wraps, and for which nothing confirms that SGLang does.
+const VLLM_ALONE: &[&str] = &["ctrl", "doge", "modernbert-decoder"];
 
 /// Families with a cache for each indexer, of pools or of latents of several widths.
 const INDEXED: &[&str] = &[
@@ -42,7 +44,7 @@ pub(crate) fn unread_by_vllm(model_type: &str) -> Option<&'static str> {
     }
 
     match model_type {
-        // `models/glm5next/common/attention.py`: `Glm5NextTailCache` keeps a ring for each sequence.
+        // `models/glm5next/common/attention.py`, `Glm5NextTailCache`.
         "glm5_next" | "glm5_next_text" => {
             Some("the size of the ring that its indexer keeps for each sequence is unknown")
         }
@@ -61,6 +63,8 @@ pub(crate) fn unread_by_sglang(model_type: &str) -> Option<&'static str> {
         Some("the size of its indexer's pool is unknown")
     } else if TRANSFORMERS_ALONE.contains(&model_type) {
         Some("only transformers runs it")
+    } else if VLLM_ALONE.contains(&model_type) {
+        Some("nothing confirms that SGLang runs transformers' class")
     } else {
         None
     }

@@ -46,13 +46,7 @@ impl<'a> LayerCaches<'a> {
                     * self.attention_elements(attention)
                     * element
             }
-            Mixer::Latent(latent) => match latent.compress_ratio {
-                Some(ratio) => compressed_cache::bytes(latent, ratio, tokens, element),
-                None => {
-                    let width = self.latent_elements(latent) * element;
-                    self.cached_latents(latent, tokens) * width + self.index_bytes(latent, tokens)
-                }
-            },
+            Mixer::Latent(latent) => self.latent_bytes(latent, tokens),
             _ => Bytes::ZERO,
         }
     }
@@ -98,6 +92,17 @@ impl<'a> LayerCaches<'a> {
         } else {
             attention.kv_heads
         }
+    }
+
+    /// Bytes that a layer with latent attention caches of a sequence of `tokens`.
+    fn latent_bytes(&self, latent: &LatentAttention, tokens: u64) -> Bytes {
+        let element = self.settings.element_bytes();
+        if let Some(ratio) = latent.compress_ratio {
+            return compressed_cache::bytes(latent, ratio, tokens, element);
+        }
+
+        let width = self.latent_elements(latent) * element;
+        self.cached_latents(latent, tokens) * width + self.index_bytes(latent, tokens)
     }
 
     /// Latents that a layer keeps of `tokens`.

@@ -85,7 +85,8 @@ fn shared_latents_keep_only_indexers() {
 fn published_dots3_reads_swa_keys() {
     let canonical = kept(&first_layers("dots3_note_text", 8), 5000);
     let published = json!({"model_type": "dots3_note", "num_hidden_layers": 8, "use_dsa": true,
-        "layer_types": ["full_attention", "full_attention", "sliding_attention", "sliding_attention",
+        "layer_types": ["full_attention", "full_attention", "sliding_attention",
+            "sliding_attention",
             "sliding_attention", "full_attention", "sliding_attention", "sliding_attention"],
         "sliding_window_size": 512, "swa_kv_lora_rank": 1024, "swa_qk_rope_head_dim": 64});
     assert_eq!(kept(&published, 5000), canonical);
@@ -119,7 +120,8 @@ fn plain_caches_match() {
 
     let sarvam = json!({"model_type": "sarvam_mla", "num_hidden_layers": 32, "hidden_size": 4096,
         "num_attention_heads": 64, "kv_lora_rank": 512, "qk_rope_head_dim": 64,
-        "qk_nope_head_dim": 128, "v_head_dim": 128, "vocab_size": 1000, "intermediate_size": 16384});
+        "qk_nope_head_dim": 128, "v_head_dim": 128, "vocab_size": 1000,
+        "intermediate_size": 16384});
     let ctrl = json!({"model_type": "ctrl", "n_layer": 9, "n_embd": 1280, "n_head": 16, "dff": 8192,
         "n_positions": 256, "vocab_size": 1000});
     check(&[(sarvam, 4096, 150_994_944), (ctrl, 256, 11_796_480)]);
@@ -162,9 +164,11 @@ fn encoder_decoders_match() {
         json!({"model_type": model_type, "architectures": [class], "d_model": 1024,
             "encoder_layers": layers, "decoder_layers": layers, "decoder_attention_heads": 16,
             "encoder_attention_heads": 16, "decoder_ffn_dim": 4096, "encoder_ffn_dim": 4096,
-            "max_position_embeddings": positions, "tgt_vocab_size": 1000, "is_encoder_decoder": true})
+            "max_position_embeddings": positions, "tgt_vocab_size": 1000,
+            "is_encoder_decoder": true})
     };
-    let trocr = json!({"model_type": "trocr", "architectures": ["TrOCRForCausalLM"], "d_model": 1024,
+    let trocr = json!({"model_type": "trocr", "architectures": ["TrOCRForCausalLM"],
+        "d_model": 1024,
         "decoder_layers": 12, "decoder_attention_heads": 16, "decoder_ffn_dim": 4096,
         "max_position_embeddings": 512, "vocab_size": 1000});
     let longt5 = json!({"model_type": "longt5", "d_model": 512, "d_kv": 64, "d_ff": 2048,
@@ -196,6 +200,16 @@ fn encoder_decoders_match() {
     ]);
 }
 
+/// By its code alone (`ProphetNetNgramSelfAttention`): only the main stream is cached.
+#[test]
+fn prophetnet_caches_main_stream() {
+    let config = json!({"model_type": "prophetnet", "hidden_size": 1024, "num_encoder_layers": 12,
+        "num_decoder_layers": 3, "num_encoder_attention_heads": 16, "ngram": 2,
+        "num_decoder_attention_heads": 16, "decoder_ffn_dim": 4096, "vocab_size": 1000,
+        "architectures": ["ProphetNetForConditionalGeneration"], "max_position_embeddings": 512});
+    check(&[(config, 512, 512 * 3 * 2 * 2 * 1024 * 2)]);
+}
+
 #[test]
 fn t5gemma2_decoder_has_windows() {
     let words: Vec<&str> = (1..=26)
@@ -207,7 +221,8 @@ fn t5gemma2_decoder_has_windows() {
             }
         })
         .collect();
-    let half = json!({"model_type": "t5gemma2_decoder", "num_hidden_layers": 26, "hidden_size": 2304,
+    let half = json!({"model_type": "t5gemma2_decoder", "num_hidden_layers": 26,
+        "hidden_size": 2304,
         "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "vocab_size": 1000,
         "intermediate_size": 9216, "max_position_embeddings": 131_072, "sliding_window": 4096,
         "layer_types": words});

@@ -9,7 +9,7 @@ use crate::bytes::Bytes;
 use crate::engines::{AskedWorkload, EngineRequest, PreparedEngine, Split, Workload, sample};
 use crate::model::Inventory;
 
-/// What the planner prints for a model and this many tokens.
+/// One row of the planner: a model, its tokens, and the cache that they need.
 struct Planned {
     config: Value,
     context: u64,
@@ -112,8 +112,58 @@ fn windowed_families_match_planner() {
 }
 
 #[test]
+fn wrapped_families_match_planner() {
+    let words: Vec<&str> = (0..12)
+        .map(|layer| {
+            if layer % 3 == 0 {
+                "full_attention"
+            } else {
+                "sliding_attention"
+            }
+        })
+        .collect();
+    let modernbert = json!({"architectures": ["ModernBertDecoderForCausalLM"],
+        "model_type": "modernbert-decoder", "num_hidden_layers": 12, "hidden_size": 768,
+        "num_attention_heads": 12, "intermediate_size": 1152, "vocab_size": 50_368,
+        "max_position_embeddings": 8192, "sliding_window": 64, "layer_types": words});
+    let ctrl = json!({"architectures": ["CTRLLMHeadModel"], "model_type": "ctrl", "n_layer": 9,
+        "n_embd": 1280, "n_head": 16, "dff": 8192, "n_positions": 256, "vocab_size": 246_534});
+
+    check(&Planned {
+        config: modernbert,
+        context: 2048,
+        block_tokens: 16,
+        block_bytes: 196_608,
+        needed_bytes: 75_890_688,
+    });
+    check(&Planned {
+        config: ctrl,
+        context: 256,
+        block_tokens: 16,
+        block_bytes: 737_280,
+        needed_bytes: 11_796_480,
+    });
+}
+
+#[test]
+fn sarvam_latents_match_planner() {
+    let config = json!({"architectures": ["SarvamMLAForCausalLM"], "model_type": "sarvam_mla",
+        "num_hidden_layers": 32, "hidden_size": 4096, "num_attention_heads": 64,
+        "kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128, "v_head_dim": 128,
+        "vocab_size": 262_144, "intermediate_size": 16384, "max_position_embeddings": 4096});
+    check(&Planned {
+        config,
+        context: 4096,
+        block_tokens: 16,
+        block_bytes: 589_824,
+        needed_bytes: 150_994_944,
+    });
+}
+
+#[test]
 fn double_latents_match_planner() {
-    let longcat = json!({"architectures": ["LongcatFlashForCausalLM"], "model_type": "longcat_flash",
+    let longcat = json!({"architectures": ["LongcatFlashForCausalLM"],
+        "model_type": "longcat_flash",
         "num_layers": 6, "hidden_size": 6144, "num_attention_heads": 64, "ffn_hidden_size": 12288,
         "kv_lora_rank": 512, "q_lora_rank": 1536, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128,
         "v_head_dim": 128, "n_routed_experts": 512, "zero_expert_num": 256, "moe_topk": 12,
@@ -183,7 +233,8 @@ fn delta_families_match_planner() {
             "qk_rope_head_dim": 64, "v_head_dim": 128, "linear_attn_config": {"num_heads": 64,
                 "head_dim": 128, "short_conv_kernel_size": 4, "gate_lower_bound": -5.0,
                 "kda_layers": kda, "full_attn_layers": full}}});
-    let bailing = json!({"architectures": ["BailingMoeV3ForCausalLM"], "model_type": "bailing_moe_v3",
+    let bailing = json!({"architectures": ["BailingMoeV3ForCausalLM"],
+        "model_type": "bailing_moe_v3",
         "num_hidden_layers": 12, "layer_group_size": 6, "hidden_size": 2560,
         "num_attention_heads": 32, "head_dim": 64, "intermediate_size": 6144, "kv_lora_rank": 512,
         "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128,

@@ -92,7 +92,9 @@ pub(super) fn encoder_decoder(
     ))
 }
 
-/// Returns the decoder's layers of `T5Gemma`, of which some see a window, and the facts of the encoder.
+/// Returns the decoder's layers of `T5Gemma` and the facts of its encoder.
+///
+/// Some of the layers see a window.
 ///
 /// Source: transformers 5.24 `models/{t5gemma,t5gemma2}/modeling_*.py`.
 pub(super) fn t5gemma(fields: &Fields<'_>) -> Result<(Vec<LayerMixers>, Encoder), Unsupported> {

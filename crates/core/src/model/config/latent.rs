@@ -113,8 +113,31 @@ fn rope_dim(fields: &Fields<'_>) -> Result<u64, Unsupported> {
 }
 
 /// Returns whether the indexer of this type scores pools of tokens.
-pub(super) fn is_pooled(fields: &Fields<'_>) -> bool {
+fn is_pooled(fields: &Fields<'_>) -> bool {
     ["glm5_next", "glm5_next_text"].contains(&fields.model_type)
+}
+
+/// Lists how transformers and vLLM keep an indexer's keys, where it is not as wide as one key in
+/// the dtype of the cache.
+///
+/// Source: transformers 5.24 `Dots3NoteTextIndexer` and `Glm5NextTextIndexer` (keys, scores and a
+/// mask in one tensor), vLLM 0.33 `models/glm5next/common/attention.py` (`tokens_per_state`).
+pub(super) fn index_notes(fields: &Fields<'_>) -> Result<Vec<String>, Unsupported> {
+    if ["dots3_note", "dots3_note_text"].contains(&fields.model_type) {
+        return Ok(vec!["float32_index_keys=true".to_owned()]);
+    }
+
+    if !is_pooled(fields) {
+        return Ok(Vec::new());
+    }
+
+    let width = fields.need(&["index_head_dim"])?;
+    let packed = width.saturating_mul(2).saturating_add(1);
+    let pool = fields.need(&["index_kpool"])?;
+    Ok(vec![
+        format!("packed_index_elements={packed}"),
+        format!("index_pool={pool}"),
+    ])
 }
 
 /// Rejects unknown indexer flags.

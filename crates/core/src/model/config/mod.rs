@@ -381,7 +381,7 @@ fn notes(fields: &Fields<'_>) -> Result<Vec<String>, Unsupported> {
         notes.push(format!("zero_expert_num={count}"));
     }
 
-    notes.extend(index_notes(fields)?);
+    notes.extend(latent::index_notes(fields)?);
     for key in [
         "use_sliding_window",
         "is_hybrid_swa",
@@ -395,29 +395,6 @@ fn notes(fields: &Fields<'_>) -> Result<Vec<String>, Unsupported> {
     }
 
     Ok(notes)
-}
-
-/// Lists how transformers and vLLM keep an indexer's keys, where it is not as wide as one key in
-/// the dtype of the cache.
-///
-/// Source: transformers 5.24 `Dots3NoteTextIndexer` and `Glm5NextTextIndexer` (keys, scores and a
-/// mask in one tensor), vLLM 0.33 `models/glm5next/common/attention.py` (`tokens_per_state`).
-fn index_notes(fields: &Fields<'_>) -> Result<Vec<String>, Unsupported> {
-    if ["dots3_note", "dots3_note_text"].contains(&fields.model_type) {
-        return Ok(vec!["float32_index_keys=true".to_owned()]);
-    }
-
-    if !latent::is_pooled(fields) {
-        return Ok(Vec::new());
-    }
-
-    let width = fields.need(&["index_head_dim"])?;
-    let packed = width.saturating_mul(2).saturating_add(1);
-    let pool = fields.need(&["index_kpool"])?;
-    Ok(vec![
-        format!("packed_index_elements={packed}"),
-        format!("index_pool={pool}"),
-    ])
 }
 
 #[cfg(test)]

@@ -326,15 +326,12 @@ pub(super) fn minimax_m3(fields: &Fields<'_>) -> Result<Vec<LayerMixers>, Unsupp
         shares_cache: false,
     });
 
-    Ok(sparse
-        .into_iter()
-        .map(|sparse| LayerMixers {
-            mixer: heads.mixer(Span::Full),
-            second_mixer: sparse.then(|| keys.clone()),
-            feed_forward: None,
-            passes: 1,
-        })
-        .collect())
+    let layer = |sparse: bool| {
+        let mut layer = LayerMixers::from(heads.mixer(Span::Full));
+        layer.second_mixer = sparse.then(|| keys.clone());
+        layer
+    };
+    Ok(sparse.into_iter().map(layer).collect())
 }
 
 /// Returns for each layer of MiniMax-M3 whether it has an indexer.
