@@ -10,8 +10,8 @@ use super::prepared::LlamaCppPrepared;
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
 use crate::engines::{
-    Basis, Component, ComponentName, EngineError, EngineVersion, IllegalSplit, Interval, Split,
-    Workload,
+    Basis, Component, ComponentName, EngineError, EngineVersion, IllegalSplit, Interval,
+    PreparedEngine, Split, Workload,
 };
 use crate::model::Model;
 use crate::model::architecture::{Architecture, Task};
@@ -239,6 +239,15 @@ impl<'a> LlamaCppPrepared<'a> {
             .1
     }
 
+    /// Bytes of the draft's cache for one token.
+    pub(super) fn draft_bytes_per_token(&self) -> Bytes {
+        match &self.draft {
+            None => Bytes::ZERO,
+            Some(Draft::NextToken(draft)) => draft.bytes_per_token(self),
+            Some(Draft::Model(draft)) => draft.prepared().kv_bytes_per_token(),
+        }
+    }
+
     /// Rows of logits that a sequence may need at once.
     pub(super) fn outputs_per_sequence(&self) -> u64 {
         self.parameters.draft.output_rows()
@@ -247,6 +256,11 @@ impl<'a> LlamaCppPrepared<'a> {
     /// States what drafts, for the answer.
     pub(super) fn draft_assumptions(&self) -> Vec<String> {
         match &self.draft {
+            None if self.parameters.draft.is_on() => vec![
+                "n-grams propose tokens: their rows of logits are counted, their tables on the \
+                 host are not"
+                    .to_owned(),
+            ],
             None => Vec::new(),
             Some(Draft::NextToken(_)) => vec![format!(
                 "the model's own next-token layers draft {} tokens, in a second context",

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::blocks::Blocks;
-use super::cache::Layout;
+use super::cache::{CELL_PADDING, Layout};
 use super::draft::bad_draft;
 use super::graphs::GraphDevice;
 use super::prepared::LlamaCppPrepared;
@@ -137,6 +137,21 @@ impl NextTokenDraft {
         let count = u64::from(self.range.end - self.range.start);
 
         (layout.layer(mixer, None) + layout.padding(mixer)) * count
+    }
+
+    /// Bytes of the draft's cache for one token of one stream.
+    pub(super) fn bytes_per_token(&self, target: &LlamaCppPrepared<'_>) -> Bytes {
+        let layout = Layout {
+            streams: 1,
+            ..Self::layout(target, target.effective.workload)
+        };
+        let longer = Layout {
+            context: layout.context.saturating_add(CELL_PADDING),
+            ..layout
+        };
+
+        let block = self.cache(longer).less(self.cache(layout));
+        block.map_or(Bytes::OVERFLOW, |bytes| bytes.div_ceil(CELL_PADDING))
     }
 
     fn graph<'g>(
