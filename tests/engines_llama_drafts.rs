@@ -103,7 +103,7 @@ fn sum(parts: &[Component], names: &[ComponentName], draft: bool) -> Interval {
     parts
         .filter(|part| names.contains(&part.name))
         .filter(|part| part.detail.starts_with("draft: ") == draft)
-        // What no dry run shows.
+        // No dry run shows these.
         .filter(|part| !part.detail.contains("copies of states"))
         .map(|part| part.bytes)
         .sum()

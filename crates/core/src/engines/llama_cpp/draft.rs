@@ -1,4 +1,4 @@
-//! What proposes tokens for a model: its own next-token layers, a second model, or n-grams.
+//! Drafts, which propose tokens for a model: its own next-token layers, a second model, n-grams.
 //!
 //! Source: llama.cpp b12032 `common/speculative.cpp` (`common_speculative_init_result`,
 //! `common_base_params_to_speculative`), `common/common.h` (`need_n_rs_seq`).

@@ -84,7 +84,7 @@ impl<'a> DraftModel<'a> {
         );
         let drafts = splits.ok().and_then(|mut all| all.pop());
 
-        // One share for each device never fails.
+        // A split by one share for each device never fails.
         drafts.unwrap_or_else(|| split.clone())
     }
 

@@ -51,7 +51,7 @@ impl NextTokenLayers {
 /// The draft context of next-token layers.
 #[derive(Debug)]
 pub(crate) struct NextTokenDraft {
-    /// One of the equal layers.
+    /// A next-token layer; all are equal.
     layer: Layer,
     range: Range<u32>,
 }
@@ -177,8 +177,8 @@ impl NextTokenDraft {
 
     /// Bytes of the compute buffer on the device of the layers.
     ///
-    /// The layers' own part is as in the model's graph at most. The dry run shows down to a sixth of
-    /// it.
+    /// The layers' own part is at most as in the model's graph. The dry run shows as little as a
+    /// sixth of it.
     fn buffer(&self, target: &LlamaCppPrepared<'_>, layout: Layout, split: &Split) -> Interval {
         let layers = [(&self.layer, 1)];
         let graph = Self::graph(target, layout, split);
