@@ -52,7 +52,9 @@ def configurator(folder, options):
     from sglang.srt.model_executor.model_runner_components.kv_pool_runtime import is_post_capture_kv_active
     from sglang.srt.model_executor.model_runner_components.layer_setup import resolve_layer_indices
     from sglang.srt.model_executor.model_runner_components.load_model_utils import resolve_sliding_window_size
-    from sglang.srt.model_executor.model_runner_components.spec_aux_hidden_state import SpecAuxHiddenStateConfig
+    from sglang.srt.model_executor.model_runner_components.spec_aux_hidden_state import (
+        resolve_spec_aux_hidden_state_config,
+    )
     from sglang.srt.server_args import ServerArgs
     from sglang.srt.speculative.spec_info import SpeculativeAlgorithm
 
@@ -72,7 +74,11 @@ def configurator(folder, options):
         is_dflash=False,
         speculative_draft_attention_backend=None,
     )
-    algorithm = SpeculativeAlgorithm.from_string(None)
+    algorithm = SpeculativeAlgorithm.from_string(runtime_context.get_spec().speculative_algorithm)
+    # The target's pools hold the draft's layers, which its configuration counts.
+    draft = resolve_spec_aux_hidden_state_config(
+        server_args=arguments, model_config=config, spec_algorithm=algorithm, is_draft_worker=False
+    )
     return KVCacheConfigurator(
         device="cuda",
         gpu_id=0,
@@ -92,7 +98,7 @@ def configurator(folder, options):
         post_capture_kv_active=is_post_capture_kv_active(
             server_args=arguments, is_draft_worker=False, spec_algorithm=algorithm, token_to_kv_pool_allocator=None
         ),
-        spec_aux_config=SpecAuxHiddenStateConfig(),
+        spec_aux_config=draft,
         is_hybrid_swa=config.is_hybrid_swa,
         is_hybrid_swa_compress=config.is_hybrid_swa_compress,
         use_mla_backend=config.attention_arch == AttentionArch.MLA,
@@ -144,6 +150,16 @@ def chosen(sizes):
 
     schedule = runtime_context.get_schedule()
     graphs = runtime_context.get_exec().graph.cuda_graph_config
+    speculative = runtime_context.get_spec()
+    drafts = {}
+    if speculative.speculative_algorithm is not None:
+        drafts = {
+            "speculative_algorithm": speculative.speculative_algorithm,
+            "speculative_num_steps": speculative.speculative_num_steps,
+            "speculative_eagle_topk": speculative.speculative_eagle_topk,
+            "speculative_num_draft_tokens": speculative.speculative_num_draft_tokens,
+            "draft_layers": sizes.spec_aux_config.eagle_draft_num_layers,
+        }
     media_gib = mm_runtime_reservation_gb(
         is_multimodal=sizes.model_config.is_multimodal,
         mm_feature_transport=runtime_context.get_mm().mm_feature_transport,
@@ -157,6 +173,7 @@ def chosen(sizes):
         "chunked_prefill_size": schedule.chunked_prefill_size,
         "cuda_graph_max_bs": getattr(graphs.decode, "max_bs", None),
         "media_reservation_bytes": int(media_gib * (1 << 30)),
+        **drafts,
     }
 
 

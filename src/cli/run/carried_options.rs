@@ -9,6 +9,7 @@ use hf_mem_core::report::Question;
 use hf_mem_core::report::question::{ContextQuestion, OffloadRule};
 use serde_json::Value;
 
+use super::draft::drop_uncarried_draft;
 use super::server::Server;
 
 /// Ollama parameters that `run` passes to the server in environment variables.
@@ -70,6 +71,7 @@ pub(super) fn drop_uncarried(
         dropped.push("--offload allow".to_owned());
     }
 
+    dropped.extend(drop_uncarried_draft(question, server, carried));
     dropped.extend(drop_parameters(question, server, carried));
 
     // llama-server fits an unset context to the memory that the driver calls free, leases included.

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::carried_options::drop_uncarried;
 use super::command::PLACEHOLDER;
+use super::draft::settle_draft;
 use super::loaded_model::settle_model;
 use super::server::Server;
 use super::server_line::{self, ServerLine};
@@ -123,6 +124,7 @@ pub(super) fn settle(
     findings.notes.extend(uncounted_note(&line));
     findings.notes.extend(line.notes.iter().cloned());
     settle_parameters(question, &line, &mut findings);
+    findings.notes.extend(settle_draft(question, line.server));
 
     if !start.gets_arguments() {
         let note = drop_uncarried(question, line.server, &line.parameters);

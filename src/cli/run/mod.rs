@@ -7,6 +7,7 @@
 
 mod carried_options;
 mod command;
+mod draft;
 mod flag_lookup;
 mod flag_value;
 mod handover;
@@ -107,6 +108,8 @@ fn become_command(supervisor: i32, arguments: RunArguments, output: Output) -> u
 
     // A local model is read with these options.
     options.file.clone_from(&question.model.file);
+    options.draft = question.draft.as_ref().map(|draft| draft.repo.clone());
+    options.draft_file = question.draft.as_ref().and_then(|draft| draft.file.clone());
 
     let arguments = QuestionArguments { model, options };
     let answered = if no_lease {

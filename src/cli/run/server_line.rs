@@ -82,6 +82,7 @@ pub(super) fn read(
     }
 
     line.take_flags(rest)?;
+    line.set_apart_uncounted_draft();
     Ok(Some(line))
 }
 

@@ -79,6 +79,9 @@ impl SglangPrepared<'_> {
         arguments.switch("disable-cuda-graph", !settings.graphs);
         arguments.switch("disable-radix-cache", !settings.radix);
         arguments.extend(&settings.flags);
+        if let Some(draft) = &self.draft {
+            arguments.extend(&draft.speculation().flags(draft.model()));
+        }
 
         arguments.into_vec()
     }

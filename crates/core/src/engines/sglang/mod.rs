@@ -6,15 +6,18 @@
 //! shared with vLLM, as SGLang's layers began as vLLM's.
 
 pub mod device_support;
+mod draft;
 mod launch;
 mod pool;
 mod prepared;
 mod reserve;
 mod settings;
+mod speculation;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
+use draft::Draft;
 use serde_json::Value;
 use settings::SglangSettings;
 
@@ -24,7 +27,7 @@ use super::shared::checkpoint_checks::{encodes_raw_audio, is_packed_for_mlx, sho
 use super::shared::dtype::ComputeDtype;
 use super::shared::shard_size::{ExpertPadding, Online, RopeRows, ShardContext};
 use super::shared::weights::{Classes, Omitted, WeightTable};
-use super::{Engine, EngineError, EngineRequest, PreparedEngine, Split, companions, lora};
+use super::{Engine, EngineError, EngineRequest, PreparedEngine, Split, architectures, lora};
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
 use crate::model::architecture::{Architecture, Mixer, Task};
@@ -62,7 +65,7 @@ impl Sglang {
             .profiles
             .for_version(request.version)
             .map_err(|error| profile_error(&error))?;
-        SglangPrepared::new(request, profile)
+        SglangPrepared::new(request.model, request, profile)
     }
 }
 
@@ -112,14 +115,15 @@ impl Engine for Sglang {
     fn prepare_with_draft<'a>(
         &self,
         request: &EngineRequest<'a>,
-        _draft: &'a Model,
+        draft: &'a Model,
     ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
-        // A refusal of the model itself comes first.
-        Engine::prepare(self, request)?;
-        Err(companions::no_draft(
-            ENGINE,
-            "drafts are not counted for SGLang: ask for the model without one",
-        ))
+        let profile = self
+            .profiles
+            .for_version(request.version)
+            .map_err(|error| profile_error(&error))?;
+        let prepared = SglangPrepared::new(request.model, request, profile)?;
+
+        Ok(Box::new(prepared.with_draft(request, profile, draft)?))
     }
 }
 
@@ -180,6 +184,8 @@ pub struct SglangPrepared<'a> {
     constants: SglangConstants,
     settings: SglangSettings,
     layers: CacheLayers,
+    /// The draft that proposes the model's tokens, if the request names one.
+    draft: Option<Draft<'a>>,
     /// Whether any layer caches latents.
     latent: bool,
     classes: Classes<'a>,
@@ -192,8 +198,11 @@ pub struct SglangPrepared<'a> {
 }
 
 impl<'a> SglangPrepared<'a> {
-    fn new(request: &EngineRequest<'a>, profile: &Profile) -> Result<Self, EngineError> {
-        let model = request.model;
+    fn new(
+        model: &'a Model,
+        request: &EngineRequest<'_>,
+        profile: &Profile,
+    ) -> Result<Self, EngineError> {
         let architecture = check_model(model)?;
         let settings = SglangSettings::resolve(request, architecture, profile)?;
         let online_name = settings
@@ -218,6 +227,7 @@ impl<'a> SglangPrepared<'a> {
             constants: SglangConstants::read(profile).map_err(|error| profile_error(&error))?,
             settings,
             layers: CacheLayers::new(architecture, 0),
+            draft: None,
             latent: architecture
                 .layers
                 .iter()
@@ -232,6 +242,45 @@ impl<'a> SglangPrepared<'a> {
             device,
             weights: Mutex::default(),
         })
+    }
+
+    /// Adds `draft`, which runs with the settings of this model.
+    fn with_draft(
+        mut self,
+        request: &EngineRequest<'_>,
+        profile: &Profile,
+        draft: &'a Model,
+    ) -> Result<Self, EngineError> {
+        let Some(speculation) = self.settings.speculation else {
+            return Err(unsupported("a draft is named without speculative decoding"));
+        };
+
+        // Both models get the server's arguments, apart from those that name the draft.
+        let mut parameters = request.parameters.clone();
+        parameters.retain(|name, _| {
+            let name = name.trim_start_matches('-').replace('-', "_");
+            !name.starts_with("speculative") && name != "context_length"
+        });
+
+        let mut asked = request.asked.clone();
+        asked.context = None;
+        let draft_request = EngineRequest {
+            model: draft,
+            version: request.version,
+            parameters: &parameters,
+            asked,
+            devices: request.devices,
+        };
+
+        let named =
+            |error: EngineError| unsupported(format!("the draft {}: {error}", draft.identity.repo));
+        let prepared = Self::new(draft, &draft_request, profile).map_err(named)?;
+
+        let found = architectures::check(ENGINE, request.version, prepared.architecture);
+        self.settings.assumptions.extend(found.map_err(named)?);
+        self.draft = Some(Draft::new(prepared, &self, speculation)?);
+
+        Ok(self)
     }
 
     /// Weights by layer for the degrees of `split`, MXFP4 experts with `padding`.

@@ -7,7 +7,7 @@ use super::SglangPrepared;
 use crate::bytes::Bytes;
 use crate::engines::shared::cache::{CacheKind, state_elements, token_bytes};
 use crate::engines::shared::latent_cache::latent_bytes;
-use crate::engines::{Split, Workload};
+use crate::engines::{Interval, Split, Workload};
 use crate::model::architecture::{Mixer, Span};
 
 /// Classes whose windows get a pool of their own (`configs/model_config.py`,
@@ -144,6 +144,17 @@ impl SglangPrepared<'_> {
         }
     }
 
+    /// The pool of the draft: as its layers take, or as the model's pool sets apart for it.
+    pub(super) fn draft_pool(&self, split: &Split, workload: Workload) -> Option<Interval> {
+        let (taken, set_apart) = self.draft.as_ref()?.slot(self, split);
+        let tokens = self
+            .token_slots(workload)
+            .saturating_add(self.settings.page_tokens);
+        let most = taken.max(set_apart) * tokens;
+
+        Some(Interval::new(taken * tokens, most, most))
+    }
+
     /// Slots of the token pool that hold `workload`.
     ///
     /// The window pool is a share of it (`swa_full_tokens_ratio`) and must hold every window and
@@ -161,7 +172,14 @@ impl SglangPrepared<'_> {
             },
             _ => None,
         });
-        let held = workload.context.saturating_add(cross.max().unwrap_or(0));
+        let proposed = self
+            .settings
+            .speculation
+            .map_or(0, |speculation| speculation.slots_beyond(page));
+        let held = workload
+            .context
+            .saturating_add(cross.max().unwrap_or(0))
+            .saturating_add(proposed);
         let tokens = held
             .div_ceil(page)
             .saturating_mul(page)

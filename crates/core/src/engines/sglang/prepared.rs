@@ -113,6 +113,17 @@ impl PreparedEngine for SglangPrepared<'_> {
             "activations, graphs and workspaces take what mem_fraction_static leaves for them"
                 .to_owned(),
         );
+
+        if let Some(draft) = &self.draft {
+            all.push(format!(
+                "the draft {} proposes tokens: a step checks {} for each sequence, and at most {} \
+                 requests run at once unless max_running_requests says otherwise",
+                draft.model().identity.repo,
+                draft.speculation().tokens,
+                self.settings.max_running.unwrap_or(0)
+            ));
+        }
+
         all
     }
 
@@ -142,6 +153,10 @@ impl PreparedEngine for SglangPrepared<'_> {
         }
 
         check_stages(self.architecture, split)?;
+        if let Some(draft) = &self.draft {
+            draft.check_split(split)?;
+        }
+
         let count = u32::try_from(split.stages.len()).unwrap_or(u32::MAX);
         if split.stages != sglang_stages(self.architecture.layer_count(), count) {
             return illegal(
@@ -219,6 +234,21 @@ impl PreparedEngine for SglangPrepared<'_> {
             ),
         ];
 
+        if let Some(draft) = &self.draft {
+            let weights = draft.weights(split);
+            if weights.likely.overflowed() {
+                return Err(EngineError::Overflow { what: "weights" });
+            }
+
+            let detail = format!("the draft {}", draft.model().identity.repo);
+            parts.push(Component::between(
+                ComponentName::Weights,
+                weights,
+                Basis::Formula,
+                &*detail,
+            ));
+        }
+
         if self.architecture.vision.is_some() {
             // The embeddings of the images in flight, which no log shows.
             let reserve = Bytes::mib(self.constants.multimodal_mib);
@@ -253,6 +283,15 @@ impl PreparedEngine for SglangPrepared<'_> {
             if bytes > Bytes::ZERO {
                 parts.push(Component::exact(name, bytes, Basis::Formula, ""));
             }
+        }
+
+        if let Some(draft) = self.draft_pool(split, workload) {
+            parts.push(Component::between(
+                ComponentName::KvCache,
+                draft,
+                Basis::Formula,
+                "the draft's pool",
+            ));
         }
 
         // The request table fits in the remainder; only what exceeds half of it adds to the need.

@@ -138,15 +138,25 @@ impl SglangPrepared<'_> {
 
         let total_mib = (device.total_bytes.get() >> 20).max(1);
         let decode = self.max_decode_batch(split, total_mib);
-        let logits = Bytes::product([decode, architecture.vocab_size, element.saturating_add(4)]);
+        let checked = self
+            .settings
+            .speculation
+            .map_or(1, |speculation| speculation.tokens);
+        let rows = decode.saturating_mul(checked);
+        let logits = Bytes::product([rows, architecture.vocab_size, element.saturating_add(4)]);
 
         let graphs = if self.settings.graphs {
-            self.constants.decode_mib.saturating_mul(decode)
+            self.constants.decode_mib.saturating_mul(rows)
         } else {
             0
         };
 
-        step.max(logits) + Bytes::mib(graphs) + Bytes::mib(MAX_FLASHINFER_WORKSPACE_MIB)
+        let draft = self
+            .draft
+            .as_ref()
+            .map_or(Bytes::ZERO, |draft| draft.transient(split, device));
+
+        step.max(logits) + Bytes::mib(graphs) + Bytes::mib(MAX_FLASHINFER_WORKSPACE_MIB) + draft
     }
 }
 

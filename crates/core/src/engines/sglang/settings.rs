@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
+use super::speculation::Speculation;
 use super::{ENGINE, unsupported};
 use crate::engines::profile::Profile;
 use crate::engines::shared::asked::{asked_dtype, asked_kv_cache_dtype, given_names};
@@ -50,6 +51,8 @@ pub(super) struct SglangSettings {
     /// workload needs.
     pub(super) server_sizes_pool: bool,
     pub(super) max_running: Option<u64>,
+    /// Speculative decoding, if it is on.
+    pub(super) speculation: Option<Speculation>,
     pub(super) compute: ComputeDtype,
     pub(super) kv: KvDtype,
     pub(super) kv_name: String,
@@ -98,14 +101,24 @@ impl SglangSettings {
             .millionths("mamba_full_memory_ratio")?
             .map_or_else(|| constant(profile, "mamba_full_memory_ratio"), Ok)?;
 
+        let workload = workload(request, architecture, &given)?;
+        let draft = request.model.draft.as_deref();
+        let speculation = Speculation::read(&given, request.version, architecture, draft)?;
+        let asked_running = given.positive("max_running_requests")?;
+        let max_running = match speculation {
+            Some(_) => Some(Speculation::running(asked_running, workload.sequences)),
+            None => asked_running,
+        };
+
         Ok(Self {
-            workload: workload(request, architecture, &given)?,
+            workload,
             chunk: given
                 .positive("chunked_prefill_size")?
                 .unwrap_or_else(|| default_chunk(device.total_bytes.get() >> 20)),
             asked_fraction: given.share("mem_fraction_static")?,
             server_sizes_pool,
-            max_running: given.positive("max_running_requests")?,
+            max_running,
+            speculation,
             compute,
             kv,
             kv_name,

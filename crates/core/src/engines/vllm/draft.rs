@@ -12,10 +12,10 @@ use super::speculation::{Speculation, SpeculationMethod};
 use super::weights::VOCABULARY_STEP;
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
-use crate::engines::shared::cache::CacheKind;
+use crate::engines::shared::cache::{CacheKind, CacheLayers};
 use crate::engines::shared::split_rules::{check_tensor_parallel, illegal};
 use crate::engines::{EngineError, IllegalSplit, Interval, Split};
-use crate::model::architecture::Span;
+use crate::model::architecture::{Attention, Span};
 use crate::model::tensors::TensorClass;
 use crate::model::{Dtype, Model};
 
@@ -79,16 +79,10 @@ impl<'a> Draft<'a> {
             _ => {}
         }
 
-        // Groups of layers that keep windows or states with a draft's are not verified.
-        let kinds = [&model.layers, &draft.prepared.layers];
-        let keeps_all = |kind: &CacheKind| matches!(kind, CacheKind::Heads(attention) if attention.span == Span::Full);
-        if !kinds
-            .iter()
-            .all(|layers| layers.kinds().iter().all(keeps_all))
-        {
+        if !form_known_groups(&[&model.layers, &draft.prepared.layers]) {
             return Err(draft.refused(
-                "has a cache that joins windows, latents or states; drafts are counted for models \
-                 whose layers all keep keys and values of every token"
+                "has layers whose cache does not join the model's in a way that is verified: \
+                 latents, states, or windows and layers of other heads"
                     .to_owned(),
             ));
         }
@@ -274,4 +268,27 @@ impl<'a> Draft<'a> {
         let likely = inputs + hidden;
         Interval::new(hidden, likely, likely * 2)
     }
+}
+
+/// Whether the groups of all `layers` together are verified: layers that keep every token, whatever
+/// their heads, or windows too if all pages are equal.
+fn form_known_groups(layers: &[&CacheLayers; 2]) -> bool {
+    let mut attention = Vec::new();
+    for kind in layers.iter().flat_map(|layers| layers.kinds()) {
+        match kind {
+            CacheKind::Heads(heads) => attention.push(heads),
+            CacheKind::Latent(_) | CacheKind::State(_) => return false,
+        }
+    }
+
+    let keeps_all = attention.iter().all(|heads| heads.span == Span::Full);
+    let has_equal_pages = attention.windows(2).all(|pair| {
+        let page = |heads: &Attention| (heads.kv_heads, heads.key_dim, heads.value_dim);
+        page(pair[0]) == page(pair[1])
+    });
+    let keeps_windows = attention
+        .iter()
+        .all(|heads| matches!(heads.span, Span::Full | Span::Sliding { .. }));
+
+    keeps_all || (has_equal_pages && keeps_windows)
 }

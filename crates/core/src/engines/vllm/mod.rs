@@ -48,6 +48,7 @@ use refusal::{ENGINE, unsupported};
 use serde_json::Value;
 use settings::VllmSettings;
 use speculation::SpeculationMethod;
+pub use speculation::counts_speculation;
 pub use start_up_log::StartUpLog;
 pub use state_mode::StateMode;
 

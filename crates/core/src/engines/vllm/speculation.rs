@@ -223,6 +223,27 @@ fn count(
     }
 }
 
+/// Whether the memory of a `speculative_config` is counted: of its method, with a draft that it
+/// names, and of every other key.
+pub fn counts_speculation(config: &Value) -> bool {
+    let Some(config) = config.as_object() else {
+        return false;
+    };
+
+    let has_counted_keys = config
+        .keys()
+        .all(|key| COUNTED_KEYS.contains(&key.as_str()));
+    let names_draft = config.contains_key("model");
+    let method = config.get("method").map(parse_method);
+
+    has_counted_keys
+        && match method {
+            Some(Some(method)) => method.needs_draft() == names_draft,
+            Some(None) => false,
+            None => true,
+        }
+}
+
 /// The number of tokens, in the configuration or as a parameter of its own.
 fn tokens(given: &Parameters, config: &Map<String, Value>) -> Result<Option<u64>, EngineError> {
     let alone = given.count(TOKENS)?;
@@ -238,18 +259,24 @@ fn tokens(given: &Parameters, config: &Map<String, Value>) -> Result<Option<u64>
 }
 
 fn method_of_word(given: &Parameters, word: &Value) -> Result<SpeculationMethod, EngineError> {
-    match word.as_str() {
-        Some("draft_model") => Ok(SpeculationMethod::DraftModel),
-        Some("eagle") => Ok(SpeculationMethod::Eagle),
-        Some("eagle3") => Ok(SpeculationMethod::Eagle3),
-        Some("ngram") => Ok(SpeculationMethod::Ngram),
-        // Each family's own word is an old name of `mtp`.
-        Some(word) if word == "mtp" || word.ends_with("_mtp") => Ok(SpeculationMethod::OwnLayers),
-        _ => Err(uncounted(
+    parse_method(word).ok_or_else(|| {
+        uncounted(
             given,
             "the memory of its method is not counted; known: draft_model, eagle, eagle3, mtp, \
              ngram",
-        )),
+        )
+    })
+}
+
+fn parse_method(word: &Value) -> Option<SpeculationMethod> {
+    match word.as_str()? {
+        "draft_model" => Some(SpeculationMethod::DraftModel),
+        "eagle" => Some(SpeculationMethod::Eagle),
+        "eagle3" => Some(SpeculationMethod::Eagle3),
+        "ngram" => Some(SpeculationMethod::Ngram),
+        // Each family's own word is an old name of `mtp`.
+        word if word == "mtp" || word.ends_with("_mtp") => Some(SpeculationMethod::OwnLayers),
+        _ => None,
     }
 }
 
