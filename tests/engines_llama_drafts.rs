@@ -1,5 +1,5 @@
 //! llama.cpp's drafts against b12032's own dry run of made models: next-token layers of the model
-//! itself (`draft-mtp`) and second models (`draft-simple`).
+//! itself (`draft-mtp`), second models (`draft-simple`), and n-grams.
 //!
 //! `fixtures/llama_drafts.jsonl` holds the rows as the dry run printed them.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "test helpers")]
@@ -103,7 +103,7 @@ fn sum(parts: &[Component], names: &[ComponentName], draft: bool) -> Interval {
     parts
         .filter(|part| names.contains(&part.name))
         .filter(|part| part.detail.starts_with("draft: ") == draft)
-        // What no dry run shows.
+        // No dry run shows these.
         .filter(|part| !part.detail.contains("copies of states"))
         .map(|part| part.bytes)
         .sum()
@@ -156,7 +156,7 @@ fn compare(row: &Value, tallies: &mut BTreeMap<&'static str, Tally>) -> Option<(
             (&measured[rank], false),
             (&row["draft"]["devices"][rank], true),
         ];
-        for (row, draft) in rows {
+        for (row, draft) in rows.into_iter().filter(|(row, _)| !row.is_null()) {
             let names: [&'static str; 3] = if draft {
                 ["draft weights", "draft caches", "draft compute"]
             } else {
@@ -184,6 +184,9 @@ fn compare(row: &Value, tallies: &mut BTreeMap<&'static str, Tally>) -> Option<(
         ("host compute", "compute_bytes", "input"),
     ] {
         add(name, &row["host"][key], detailed(&parts, detail));
+    }
+    if row["draft"].is_null() {
+        return Some(());
     }
     for (name, key, detail) in [
         ("draft host weights", "model_bytes", "draft: weights"),
@@ -284,6 +287,24 @@ fn unusable_drafts_are_refused() {
         let refused = refusal(model, version, given);
         assert!(refused.contains(says), "{given:?}: {refused}");
     }
+}
+
+#[test]
+fn token_costs_both_caches() {
+    let Some((target, small)) = made("qwen3moe", None).zip(made("smollm3", None)) else {
+        return;
+    };
+    let (none, devices) = (BTreeMap::new(), [card(0)]);
+    let each = |model: &Model| {
+        let prepared = prepare(model, &none, &devices).unwrap();
+        prepared.kv_bytes_per_token()
+    };
+
+    let own = each(&target) + each(&small);
+    assert_eq!(
+        each(&target.clone().with_draft(Arc::new(small.clone()))),
+        own
+    );
 }
 
 #[test]

@@ -165,6 +165,7 @@ struct draft_settings {
     std::string type;
     std::string path;
     int         drafted  = 3;
+    int         proposed = 0; // the most tokens that anything proposes
     int         layers   = -1;
     int         n_ubatch = 0;
     ggml_type   type_k   = GGML_TYPE_F16;
@@ -183,6 +184,17 @@ static draft_settings take_draft(settings_map & settings) {
     draft.n_ubatch = take_number(settings, "spec_draft_n_ubatch", 0);
     draft.type_k   = type_named(take(settings, "spec_draft_type_k", "f16"));
     draft.type_v   = type_named(take(settings, "spec_draft_type_v", "f16"));
+    // Tokens that n-grams propose by default; they have no context (common/speculative.cpp:
+    // common_speculative_n_max).
+    static const std::map<std::string, int> ngrams = {
+        {"ngram-simple", 48}, {"ngram-map-k", 48}, {"ngram-map-k4v", 48}, {"ngram-mod", 64}, {"ngram-cache", 8},
+    };
+    if (const auto found = ngrams.find(draft.type); found != ngrams.end()) {
+        draft.type     = "none";
+        draft.proposed = found->second;
+        return draft;
+    }
+    draft.proposed = draft.drafts() ? draft.drafted : 0;
     if (draft.drafts() && !draft.next_token() && draft.type != "draft-simple") {
         throw std::invalid_argument("unknown kind of a draft: " + draft.type);
     }
@@ -271,11 +283,14 @@ static void run(const char * path, settings_map settings) {
     const draft_settings draft            = take_draft(settings);
     llama_model_params   model_settings   = model_params(settings, split);
     llama_context_params context_settings = context_params(settings);
-    if (draft.drafts()) {
-        // common/common.h: need_n_rs_seq; common/speculative.cpp: common_speculative_get_output_limits.
-        model_settings.load_mtp        = draft.next_token();
-        context_settings.n_rs_seq      = draft.next_token() ? draft.drafted : 0;
-        context_settings.n_outputs_max = std::min(context_settings.n_batch, context_settings.n_seq_max * (1 + draft.drafted));
+    if (draft.next_token()) {
+        // common/common.h: need_n_rs_seq.
+        model_settings.load_mtp   = true;
+        context_settings.n_rs_seq = draft.drafted;
+    }
+    if (draft.proposed > 0) {
+        // common/speculative.cpp: common_speculative_get_output_limits.
+        context_settings.n_outputs_max = std::min(context_settings.n_batch, context_settings.n_seq_max * (1 + draft.proposed));
     }
     if (!settings.empty()) {
         throw std::invalid_argument("unknown setting: " + settings.begin()->first);

@@ -1,4 +1,4 @@
-//! What proposes tokens for a model: its own next-token layers, a second model, or n-grams.
+//! Drafts, which propose tokens for a model: its own next-token layers, a second model, n-grams.
 //!
 //! Source: llama.cpp b12032 `common/speculative.cpp` (`common_speculative_init_result`,
 //! `common_base_params_to_speculative`), `common/common.h` (`need_n_rs_seq`).
@@ -10,8 +10,8 @@ use super::prepared::LlamaCppPrepared;
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
 use crate::engines::{
-    Basis, Component, ComponentName, EngineError, EngineVersion, IllegalSplit, Interval, Split,
-    Workload,
+    Basis, Component, ComponentName, EngineError, EngineVersion, IllegalSplit, Interval,
+    PreparedEngine, Split, Workload,
 };
 use crate::model::Model;
 use crate::model::architecture::{Architecture, Task};
@@ -164,11 +164,14 @@ impl<'a> LlamaCppPrepared<'a> {
         components
     }
 
-    /// Checks that the next-token layers run on the device of the output layer.
+    /// Checks that the next-token layers run on the device of the output layer, or that llama.cpp
+    /// can split the second model so.
     pub(super) fn check_draft_split(&self, split: &Split) -> Result<(), IllegalSplit> {
-        let Some(Draft::NextToken(_)) = self.draft else {
-            return Ok(());
-        };
+        match &self.draft {
+            None => return Ok(()),
+            Some(Draft::Model(draft)) => return draft.check(split),
+            Some(Draft::NextToken(_)) => {}
+        }
 
         let last = split.stages.last().map_or(0, |stage| stage.start);
         if last < self.layers && self.host_of(split).layers <= self.layers {
@@ -239,6 +242,15 @@ impl<'a> LlamaCppPrepared<'a> {
             .1
     }
 
+    /// Bytes of the draft's cache for one token.
+    pub(super) fn draft_bytes_per_token(&self) -> Bytes {
+        match &self.draft {
+            None => Bytes::ZERO,
+            Some(Draft::NextToken(draft)) => draft.bytes_per_token(self),
+            Some(Draft::Model(draft)) => draft.prepared().kv_bytes_per_token(),
+        }
+    }
+
     /// Rows of logits that a sequence may need at once.
     pub(super) fn outputs_per_sequence(&self) -> u64 {
         self.parameters.draft.output_rows()
@@ -247,6 +259,11 @@ impl<'a> LlamaCppPrepared<'a> {
     /// States what drafts, for the answer.
     pub(super) fn draft_assumptions(&self) -> Vec<String> {
         match &self.draft {
+            None if self.parameters.draft.is_on() => vec![
+                "n-grams propose tokens: their rows of logits are counted, their tables on the \
+                 host are not"
+                    .to_owned(),
+            ],
             None => Vec::new(),
             Some(Draft::NextToken(_)) => vec![format!(
                 "the model's own next-token layers draft {} tokens, in a second context",

@@ -1,7 +1,7 @@
 //! llama-server's parameters of speculative decoding.
 //!
-//! Source: llama.cpp b12032 `common/common.h` (`common_params_speculative`), `common/speculative.cpp`
-//! (`common_speculative_n_max`, `common_speculative_type_from_name_map`).
+//! Source: llama.cpp b12032 `common/common.h` (`common_params_speculative`),
+//! `common/speculative.cpp` (`common_speculative_n_max`, `common_speculative_type_from_name_map`).
 
 use std::collections::BTreeMap;
 
@@ -13,6 +13,9 @@ use crate::model::Dtype;
 
 /// Tokens that a draft proposes by default.
 const DRAFTED: u64 = 3;
+
+/// The most layers of any model (`LLAMA_MAX_LAYERS`).
+const MOST_LAYERS: u32 = 512;
 
 /// Tokens that n-grams propose by default: all lookups in maps, and the others.
 const DRAFTED_BY_MAPS: u64 = 48;
@@ -127,7 +130,7 @@ impl DraftParameters {
                 _ => self.n_gpu_layers = Some(small(name, value)?),
             },
             "spec_draft_n_cpu_moe" => self.n_cpu_moe = Some(small(name, value)?),
-            "spec_draft_cpu_moe" if truth(name, value)? => self.n_cpu_moe = Some(u32::MAX),
+            "spec_draft_cpu_moe" if truth(name, value)? => self.n_cpu_moe = Some(MOST_LAYERS),
             "spec_draft_cpu_moe" => {}
             "spec_draft_type_k" => self.type_k = Some(dtype(name, value)?),
             "spec_draft_type_v" => self.type_v = Some(dtype(name, value)?),

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::blocks::Blocks;
-use super::cache::Layout;
+use super::cache::{CELL_PADDING, Layout};
 use super::draft::bad_draft;
 use super::graphs::GraphDevice;
 use super::prepared::LlamaCppPrepared;
@@ -51,7 +51,7 @@ impl NextTokenLayers {
 /// The draft context of next-token layers.
 #[derive(Debug)]
 pub(crate) struct NextTokenDraft {
-    /// One of the equal layers.
+    /// A next-token layer; all are equal.
     layer: Layer,
     range: Range<u32>,
 }
@@ -140,6 +140,21 @@ impl NextTokenDraft {
         (layout.layer(mixer, None) + layout.padding(mixer)) * count
     }
 
+    /// Bytes of the draft's cache for one token of one stream.
+    pub(super) fn bytes_per_token(&self, target: &LlamaCppPrepared<'_>) -> Bytes {
+        let layout = Layout {
+            streams: 1,
+            ..Self::layout(target, target.effective.workload)
+        };
+        let longer = Layout {
+            context: layout.context.saturating_add(CELL_PADDING),
+            ..layout
+        };
+
+        let block = self.cache(longer).less(self.cache(layout));
+        block.map_or(Bytes::OVERFLOW, |bytes| bytes.div_ceil(CELL_PADDING))
+    }
+
     fn graph<'g>(
         target: &'g LlamaCppPrepared<'_>,
         layout: Layout,
@@ -163,8 +178,8 @@ impl NextTokenDraft {
 
     /// Bytes of the compute buffer on the device of the layers.
     ///
-    /// The layers' own part is as in the model's graph at most. The dry run shows down to a sixth of
-    /// it.
+    /// The layers' own part is at most as in the model's graph. The dry run shows as little as a
+    /// sixth of it.
     fn buffer(&self, target: &LlamaCppPrepared<'_>, layout: Layout, split: &Split) -> Interval {
         let layers = [(&self.layer, 1)];
         let graph = Self::graph(target, layout, split);

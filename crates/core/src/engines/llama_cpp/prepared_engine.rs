@@ -156,9 +156,10 @@ impl PreparedEngine for LlamaCppPrepared<'_> {
         let (small, _) = self.cache_and_states(&self.kinds.all(), layout);
         let (large, _) = self.cache_and_states(&self.kinds.all(), longer);
 
-        large
+        let own = large
             .less(small)
-            .map_or(Bytes::OVERFLOW, |bytes| bytes.div_ceil(cache::CELL_PADDING))
+            .map_or(Bytes::OVERFLOW, |bytes| bytes.div_ceil(cache::CELL_PADDING));
+        own + self.draft_bytes_per_token()
     }
 
     fn state_bytes_per_sequence(&self) -> Bytes {

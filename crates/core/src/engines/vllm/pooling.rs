@@ -9,10 +9,10 @@ use crate::engines::shared::parameters::Parameters;
 use crate::model::architecture::Task;
 use crate::model::{Architecture, Model};
 
-/// What the parameters ask of a model.
+/// The use that the parameters ask of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Use {
-    /// What its class is made for.
+    /// The use that its class is made for.
     AsMade,
     Generate,
     Pool,
@@ -101,7 +101,7 @@ pub(super) struct HeadBytes {
     pub(super) less: Bytes,
 }
 
-/// What vLLM does with a tensor outside of the layers of a model that pools.
+/// The way in which vLLM loads a tensor outside of the layers of a model that pools.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Treatment {
     /// Loads it in the model's dtype.

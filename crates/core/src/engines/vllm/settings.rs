@@ -38,7 +38,7 @@ static PARAMETERS: ParameterList =
     reason = "these are vLLM's own switches"
 )]
 pub(super) struct VllmSettings {
-    /// What the model runs for: as its class is made, or pooling.
+    /// The task that the model runs for: that of its class, or pooling.
     pub(super) task: Task,
     pub(super) workload: Workload,
     pub(super) batched_tokens: u64,
