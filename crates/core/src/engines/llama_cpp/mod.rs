@@ -8,11 +8,14 @@
 mod blocks;
 mod cache;
 mod components;
+mod compressed;
 mod compute;
 mod distinct_layers;
+mod family_phases;
 mod flash_kernels;
 mod graphs;
 mod launch;
+mod new_architectures;
 mod parameters;
 mod prepared;
 mod prepared_engine;

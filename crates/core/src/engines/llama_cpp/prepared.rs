@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::blocks::InputPath;
 use super::cache::{self, Layout};
 use super::distinct_layers::{CountedLayer, DistinctLayers};
+use super::new_architectures;
 use super::parameters::{self, ENGINE, LlamaParameters};
 use super::profile::{self, LlamaProfile};
 use super::split;
@@ -61,6 +62,10 @@ impl<'a> LlamaCppPrepared<'a> {
             .as_ref()
             .map_err(|why| unsupported(why.to_string()))?;
         let profile = profile::profile(version).map_err(|why| unsupported(why.to_string()))?;
+        if let Some(why) = new_architectures::refusal(&architecture.class, &profile) {
+            return Err(unsupported(why));
+        }
+
         let parameters = parameters::read(version, given)?;
 
         if let Some(dtype) = &asked.dtype {
