@@ -10,18 +10,15 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use hf_mem_core::bytes::Bytes;
-use hf_mem_core::device::{DeviceFacts, DeviceKind};
-use hf_mem_core::engines::llama_cpp::LlamaCpp;
-use hf_mem_core::engines::{
-    AskedWorkload, Component, ComponentName, Engine, EngineRequest, Interval,
-};
+use hf_mem_core::engines::Interval;
 use hf_mem_core::model::Model;
-use serde_json::{Value, json};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
+use support::dry_run::figures;
 use support::gguf_corpus::{corpus, model, packed_header, whole};
 
 mod support {
+    pub mod dry_run;
     pub mod gguf_corpus;
     pub mod gguf_writer;
 }
@@ -98,117 +95,17 @@ fn rows() -> Option<(PathBuf, Vec<Value>)> {
     Some((headers, rows.collect()))
 }
 
-/// The settings of a row, by llama.cpp's names; the dry run has one sequence by default.
-fn settings(row: &Value) -> BTreeMap<String, Value> {
-    let given = row["settings"].as_object().unwrap().iter();
-    let default = std::iter::once(("n_parallel".to_owned(), json!(1)));
-    let given = given.map(|(name, value)| {
-        let text = value.as_str().unwrap();
-        let value = text
-            .parse::<u64>()
-            .map_or(json!(text), |number| json!(number));
-        (name.clone(), value)
-    });
-    default.chain(given).collect()
-}
-
-/// A card of compute capability 8.9, as the dry run simulates.
-fn card(index: u32) -> DeviceFacts {
-    DeviceFacts {
-        uuid: format!("GPU-{index}"),
-        index,
-        name: "NVIDIA GeForce RTX 4090".into(),
-        kind: DeviceKind::Gpu,
-        total_bytes: Bytes::gib(80),
-        reserved_bytes: None,
-        compute_capability: Some((8, 9)),
-        multiprocessors: Some(128),
-        parent_uuid: None,
-        pci_bus_id: None,
-        numa_node: None,
-    }
-}
-
-fn sum_named(components: &[Component], names: &[ComponentName]) -> Interval {
-    let parts = components.iter();
-    parts
-        .filter(|part| names.contains(&part.name))
-        .map(|part| part.bytes)
-        .sum()
-}
-
-fn sum_detailed(components: &[Component], detail: &str) -> Interval {
-    let parts = components.iter();
-    parts
-        .filter(|part| part.detail.starts_with(detail))
-        .map(|part| part.bytes)
-        .sum()
-}
-
 /// Adds the figures of one row.
 fn compare(row: &Value, model: &Model, tallies: &mut Tallies) {
-    let devices: Vec<DeviceFacts> = (0..).map(card).take(4).collect();
-    let (version, parameters) = ("b12032".parse().unwrap(), settings(row));
-    let prepared = LlamaCpp
-        .prepare(&EngineRequest {
-            model,
-            version: Some(&version),
-            parameters: &parameters,
-            asked: AskedWorkload::default(),
-            devices: &devices,
-        })
-        .unwrap();
-
-    let measured = row["devices"].as_array().unwrap();
-    let count = u32::try_from(measured.len()).unwrap();
-    let split = prepared.splits(count).unwrap().remove(0);
-    let workload = prepared.workload();
     let half = half(row["model"].as_str().unwrap());
-    let mut add = |name: &'static str, measured: &Value, ours: Interval| {
-        let (measured, tally) = (measured.as_u64().unwrap(), tallies.entry((name, half)));
-        let may_differ = name.ends_with("compute");
-        if measured > ours.high.get() || !may_differ && measured != ours.likely.get() {
-            println!(
-                "{name} of {}: {measured}, {ours:?} {}",
-                row["model"], row["settings"]
-            );
+    for figure in figures(row, model) {
+        if figure.is_wrong() {
+            println!("{} {}: {figure:?}", row["model"], row["settings"]);
         }
-        tally.or_default().add(measured, ours);
-    };
 
-    for (rank, device) in measured.iter().enumerate() {
-        let facts = &devices[rank];
-        let mut parts = prepared.fixed(&split, rank, facts).unwrap();
-        parts.extend(prepared.variable(&split, rank, facts, workload).unwrap());
-
-        let caches = [ComponentName::KvCache, ComponentName::State];
-        let weights = sum_named(&parts, &[ComponentName::Weights]);
-        add("weights", &device["model_bytes"], weights);
-        add(
-            "caches",
-            &device["context_bytes"],
-            sum_named(&parts, &caches),
-        );
-        let buffer = sum_named(&parts, &[ComponentName::Activations]);
-        add("compute", &device["compute_bytes"], buffer);
+        let tally = tallies.entry((figure.name, half)).or_default();
+        tally.add(figure.measured, figure.ours);
     }
-
-    let (parts, host) = (prepared.host(&split, workload).unwrap(), &row["host"]);
-    add(
-        "host weights",
-        &host["model_bytes"],
-        sum_detailed(&parts, "weights"),
-    );
-    add(
-        "host caches",
-        &host["context_bytes"],
-        sum_detailed(&parts, "cache"),
-    );
-    add(
-        "host compute",
-        &host["compute_bytes"],
-        sum_detailed(&parts, "input"),
-    );
 }
 
 #[test]
