@@ -164,11 +164,14 @@ impl<'a> LlamaCppPrepared<'a> {
         components
     }
 
-    /// Checks that the next-token layers run on the device of the output layer.
+    /// Checks that the next-token layers run on the device of the output layer, or that llama.cpp
+    /// can split the second model so.
     pub(super) fn check_draft_split(&self, split: &Split) -> Result<(), IllegalSplit> {
-        let Some(Draft::NextToken(_)) = self.draft else {
-            return Ok(());
-        };
+        match &self.draft {
+            None => return Ok(()),
+            Some(Draft::Model(draft)) => return draft.check(split),
+            Some(Draft::NextToken(_)) => {}
+        }
 
         let last = split.stages.last().map_or(0, |stage| stage.start);
         if last < self.layers && self.host_of(split).layers <= self.layers {

@@ -12,7 +12,8 @@ use crate::bytes::Bytes;
 use crate::engines::memory_rule::MemoryRule;
 use crate::engines::verified::assumed_rules;
 use crate::engines::{
-    AskedContext, AskedWorkload, Component, EngineError, EngineVersion, Split, Workload,
+    AskedContext, AskedWorkload, Component, EngineError, EngineVersion, IllegalSplit,
+    PreparedEngine, Split, Workload,
 };
 use crate::model::Model;
 use crate::model::architecture::Task;
@@ -86,6 +87,18 @@ impl<'a> DraftModel<'a> {
 
         // A split by one share for each device never fails.
         drafts.unwrap_or_else(|| split.clone())
+    }
+
+    /// Checks that llama.cpp can split the draft as it follows from the model's `split`.
+    pub(super) fn check(&self, split: &Split) -> Result<(), IllegalSplit> {
+        self.prepared
+            .check(&self.split(split))
+            .map_err(|IllegalSplit(why)| {
+                IllegalSplit(format!(
+                    "the draft {}: {why}",
+                    self.prepared.identity().repo
+                ))
+            })
     }
 
     /// The weights on the device of `rank`.
