@@ -16,7 +16,7 @@ use hf_mem_core::engines::{
 };
 use hf_mem_core::model::Model;
 use serde_json::{Value, json};
-use support::gguf_corpus::{corpus, made_header, model, whole};
+use support::gguf_corpus::{corpus, model, packed_header, whole};
 
 mod support {
     pub mod gguf_corpus;
@@ -118,7 +118,7 @@ fn detailed(parts: &[Component], detail: &str) -> Interval {
 }
 
 fn made(name: &str, file_bytes: Option<u64>) -> Option<Model> {
-    let bytes = made_header(&corpus()?, name);
+    let bytes = packed_header(&corpus()?.join("made"), name);
     Some(model(whole(&bytes, file_bytes.unwrap_or(u64::MAX >> 8))))
 }
 

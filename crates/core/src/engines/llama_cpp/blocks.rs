@@ -18,6 +18,8 @@ pub(super) struct Block {
     pub(super) width: u64,
     /// Whether a gate projection runs in addition to the up projection.
     pub(super) has_gate: bool,
+    /// Elements of a row that enters the block; 0 if no tensor tells.
+    pub(super) input: u64,
     /// Bytes of the largest projection.
     pub(super) largest_bytes: Bytes,
 }
@@ -125,6 +127,7 @@ fn block(weights: &Weights, range: &Range<u32>, kind: &str) -> Block {
         },
         // A fused up projection is twice as wide.
         has_gate: gate.first > 0 || fused.first > 0 || (down.first > 0 && up.second > down.first),
+        input: up.first.max(fused.first),
         largest_bytes: up.bytes.max(gate.bytes).max(fused.bytes).max(down.bytes),
     }
 }
@@ -150,7 +153,7 @@ impl InputPath {
             .find_map(|note| note.strip_prefix("n_deepstack_layers=")?.parse().ok());
 
         Self {
-            per_layer: weights.row("per_layer_token_embd.weight"),
+            per_layer: weights.per_layer_width(),
             has_streams: weights.row("altup_proj.weight") > 0,
             added_rows: u64::from(weights.row("position_embd.weight") > 0)
                 + u64::from(weights.row("token_types.weight") > 0),

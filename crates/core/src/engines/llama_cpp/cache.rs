@@ -3,6 +3,7 @@
 //! Source: llama.cpp `src/llama-kv-cache.cpp`, `src/llama-kv-cache-iswa.cpp`,
 //! `src/llama-memory-recurrent.cpp`, `src/llama-hparams.cpp`.
 
+use super::compressed::Compressed;
 use super::flash_kernels::AttentionMode;
 use super::weights::padded;
 use crate::bytes::Bytes;
@@ -35,6 +36,8 @@ pub(crate) struct Layout {
     pub(crate) attention: AttentionMode,
     /// Whether a quantized cache has rotation matrices.
     pub(crate) rotates: bool,
+    /// Whether the keys of a latent's indexer have them whatever their type.
+    pub(crate) rotates_index: bool,
 }
 
 impl Layout {
@@ -64,10 +67,15 @@ impl Layout {
             Mixer::Attention(attention) if attention.shares_cache => Bytes::ZERO,
             Mixer::Attention(attention) => {
                 let cells = self.cells(attention.span);
-                let value_row = widest_value.unwrap_or_else(|| value_row(attention));
+                let value_row = widest_value
+                    .filter(|_| !is_index(attention))
+                    .unwrap_or_else(|| value_row(attention));
                 let rows = row(self.keys, key_row(attention)) + row(self.values, value_row);
 
                 rows * cells * self.streams + self.rotations(attention, cells)
+            }
+            Mixer::Latent(latent) if latent.compress_ratio.is_some() => {
+                self.compressed(latent, Compressed::new(latent))
             }
             Mixer::Latent(latent) => self.latent(latent),
             Mixer::None => {
@@ -88,7 +96,9 @@ impl Layout {
         } else {
             Bytes::ZERO
         };
-        let values = if is_quantized(self.values) && attention.value_dim.is_multiple_of(ROTATION) {
+        let rotates_values =
+            attention.value_dim > 0 && attention.value_dim.is_multiple_of(ROTATION);
+        let values = if is_quantized(self.values) && rotates_values {
             rotation(ROTATION)
         } else {
             Bytes::ZERO
@@ -113,6 +123,9 @@ impl Layout {
             Mixer::Attention(attention) => {
                 padding(self.keys, key_row(attention)) + padding(self.values, value_row(attention))
             }
+            Mixer::Latent(latent) if latent.compress_ratio.is_some() => {
+                Compressed::new(latent).padding(self.keys)
+            }
             Mixer::Latent(latent) => {
                 let index = latent.indexer.map_or(0, |indexer| indexer.head_dim);
                 padding(
@@ -121,6 +134,14 @@ impl Layout {
                 ) + padding(self.keys, index)
             }
             Mixer::Recurrent(_) | Mixer::None => Bytes::ZERO,
+        }
+    }
+
+    /// Cells of one stream for a latent.
+    pub(crate) fn latent_cells(&self, latent: &LatentAttention) -> u64 {
+        match latent.window {
+            Some(window) => self.cells(Span::Sliding { window }),
+            None => self.context,
         }
     }
 
@@ -133,13 +154,15 @@ impl Layout {
         let index = latent
             .indexer
             .map_or(Bytes::ZERO, |indexer| row(self.keys, indexer.head_dim));
-        let cells = (keys + index) * self.context * self.streams;
+        let cells = (keys + index) * self.latent_cells(latent) * self.streams;
         if !self.rotates {
             return cells;
         }
 
-        // An indexer's keys are rotated whatever their type.
-        let index = latent.indexer.map_or(0, |indexer| indexer.head_dim);
+        let index = latent
+            .indexer
+            .filter(|_| self.rotates_index || is_quantized(self.keys))
+            .map_or(0, |indexer| indexer.head_dim);
         let keys = if is_quantized(self.keys) {
             latent.kv_lora_rank.saturating_add(latent.rope_dim)
         } else {
@@ -153,20 +176,23 @@ impl Layout {
     pub(crate) fn states(&self, mixer: &Mixer) -> Bytes {
         match mixer {
             Mixer::Recurrent(recurrent) => state(recurrent) * self.slots * self.snapshots,
+            Mixer::Latent(latent) if latent.compress_ratio.is_some() => {
+                Compressed::new(latent).state() * self.slots
+            }
             _ => Bytes::ZERO,
         }
     }
 }
 
 /// The least width of a rotation matrix.
-const ROTATION: u64 = 64;
+pub(super) const ROTATION: u64 = 64;
 
-fn is_quantized(dtype: Dtype) -> bool {
+pub(super) fn is_quantized(dtype: Dtype) -> bool {
     dtype.block().0 > 1
 }
 
 /// The largest power of two from 64 on that divides a head of `dim` elements, or 0.
-fn largest_rotation(dim: u64) -> u64 {
+pub(super) fn largest_rotation(dim: u64) -> u64 {
     match dim.checked_next_multiple_of(ROTATION) {
         Some(padded) if padded == dim && dim > 0 => 1 << dim.trailing_zeros().min(32),
         _ => 0,
@@ -174,8 +200,14 @@ fn largest_rotation(dim: u64) -> u64 {
 }
 
 /// Bytes of a square F32 matrix.
-fn rotation(width: u64) -> Bytes {
+pub(super) fn rotation(width: u64) -> Bytes {
     Bytes::product([4, width, width])
+}
+
+/// Whether these are the keys of an indexer: a head without queries of its own, in a cache of its
+/// own.
+pub(crate) fn is_index(attention: &Attention) -> bool {
+    attention.heads == 0
 }
 
 /// Elements of a key row over all KV heads.

@@ -85,7 +85,8 @@ impl LlamaCppPrepared<'_> {
 
         if self.cache_on_device() {
             let (cache, states) = self.cache_and_states(&layers, layout);
-            let cache = cache + self.cache_padding(&layers, layout);
+            let copied = layout.copied_cells(&self.architecture.layers, stage.clone());
+            let cache = cache + self.cache_padding(&layers, layout) + copied;
             if self.has_cache() {
                 let detail = format!(
                     "{} cells of {}",

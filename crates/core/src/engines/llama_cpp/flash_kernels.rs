@@ -4,6 +4,7 @@
 //! and turns flash attention off for the whole model if a device lacks a kernel. All heads' scores
 //! then exist in the compute buffer, which takes several times the memory.
 
+use super::cache::is_index;
 use super::parameters::LlamaParameters;
 use super::profile::LlamaProfile;
 use crate::model::Dtype;
@@ -96,12 +97,20 @@ impl HeadShape {
     /// The shape of `mixer`'s heads; `None` if it has no attention.
     pub(crate) fn of(mixer: &Mixer) -> Option<Self> {
         match mixer {
+            Mixer::Attention(attention) if is_index(attention) => None,
+            Mixer::Latent(latent) if latent.kv_lora_rank == 0 => None,
             Mixer::Attention(attention) => Some(Self {
                 key: attention.key_dim,
                 value: attention.value_dim,
                 queries: attention.heads / attention.kv_heads.max(1),
             }),
             // All heads read one latent, whose first part is the value.
+            // DeepSeek V4's value is the whole head, rotated part included.
+            Mixer::Latent(latent) if latent.compress_ratio.is_some() => Some(Self {
+                key: latent.value_dim,
+                value: latent.value_dim,
+                queries: latent.heads,
+            }),
             Mixer::Latent(latent) => Some(Self {
                 key: latent.kv_lora_rank.saturating_add(latent.rope_dim),
                 value: latent.kv_lora_rank,

@@ -8,14 +8,17 @@
 mod blocks;
 mod cache;
 mod components;
+mod compressed;
 mod compute;
 mod distinct_layers;
 mod draft;
 mod draft_model;
 mod draft_parameters;
+mod family_phases;
 mod flash_kernels;
 mod graphs;
 mod launch;
+mod new_architectures;
 mod next_token;
 mod parameters;
 mod prepared;

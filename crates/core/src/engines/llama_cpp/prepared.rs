@@ -9,6 +9,7 @@ use super::blocks::InputPath;
 use super::cache::{self, Layout};
 use super::distinct_layers::{CountedLayer, DistinctLayers};
 use super::draft::Draft;
+use super::new_architectures;
 use super::next_token::NextTokenLayers;
 use super::parameters::{self, ENGINE, LlamaParameters};
 use super::profile::{self, LlamaProfile};
@@ -87,6 +88,9 @@ impl<'a> LlamaCppPrepared<'a> {
             .as_ref()
             .map_err(|why| unsupported(why.to_string()))?;
         let profile = profile::profile(version).map_err(|why| unsupported(why.to_string()))?;
+        if let Some(why) = new_architectures::refusal(&architecture.class, &profile) {
+            return Err(unsupported(why));
+        }
 
         if let Some(dtype) = &asked.dtype {
             let (name, value) = ("dtype".to_owned(), dtype.clone());

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::cache::{self, Layout};
+use super::family_phases;
 use super::flash_kernels::{AttentionMode, unsupported_shape};
 use super::launch;
 use super::prepared::LlamaCppPrepared;
@@ -18,6 +19,7 @@ use crate::engines::{
     LaunchPlan, PreparedEngine, Share, Split, Workload,
 };
 use crate::model::Dtype;
+use crate::model::architecture::Mixer;
 
 fn reject_overflow(
     components: Vec<Component>,
@@ -63,6 +65,35 @@ impl LlamaCppPrepared<'_> {
             ),
             _ => format!("{why}, so llama.cpp's 'auto' turns flash attention off"),
         }
+    }
+}
+
+impl LlamaCppPrepared<'_> {
+    /// Checks that a model whose layers read tensors or caches of distant layers is on one device.
+    ///
+    /// llama.cpp copies them between devices at each layer, and reserves buffers for the copies.
+    fn check_one_device(&self, devices: u32, host: OnHost) -> Result<(), IllegalSplit> {
+        let shares_latents = self
+            .architecture
+            .mixers(0..self.layers)
+            .any(|mixer| matches!(mixer, Mixer::Latent(latent) if latent.kv_lora_rank == 0));
+        let why = if family_phases::noted(self.architecture, "runs_layers_again").is_some() {
+            "runs its layers several times"
+        } else if shares_latents {
+            "shares latents between layers"
+        } else {
+            return Ok(());
+        };
+
+        if devices == 1 && host == OnHost::default() {
+            return Ok(());
+        }
+
+        Err(IllegalSplit(format!(
+            "{} {why}, and its buffers are only known for one device that holds it whole; set \
+             n_gpu_layers to all layers on one device",
+            self.architecture.class
+        )))
     }
 }
 
@@ -211,6 +242,7 @@ impl PreparedEngine for LlamaCppPrepared<'_> {
             ));
         }
 
+        self.check_one_device(devices, self.always_on_host())?;
         split::splits(
             self.layers,
             self.uncounted_layers(),
@@ -221,6 +253,8 @@ impl PreparedEngine for LlamaCppPrepared<'_> {
     }
 
     fn check(&self, split: &Split) -> Result<(), IllegalSplit> {
+        let devices = u32::try_from(split.stages.len()).unwrap_or(u32::MAX);
+        self.check_one_device(devices, self.host_of(split))?;
         split::check(split, self.layers, self.weights.has_experts())?;
         self.check_draft_split(split)
     }

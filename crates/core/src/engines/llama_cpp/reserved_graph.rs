@@ -9,9 +9,12 @@
 //! Each phase gives the likely end and an upper bound. The bound allows for the holes that other
 //! orders of the same tensors leave.
 
+use std::collections::BTreeMap;
+
 use super::blocks::{Blocks, InputPath};
 use super::cache::Layout;
 use super::distinct_layers::CountedLayer;
+use super::widths::sum;
 use crate::bytes::Bytes;
 use crate::engines::Interval;
 use crate::engines::llama_cpp::flash_kernels::AttentionMode;
@@ -25,6 +28,8 @@ const MORE_POSITIONS_PER_TOKEN: u64 = 12;
 const FEW_INPUTS: u64 = 4096;
 /// Bytes of an F16 element.
 pub(super) const HALF: u64 = 2;
+/// The lowest buffer of an unusual graph, in percent of the formula.
+const UNUSUAL_LOW_PERCENT: u64 = 60;
 /// Copies of a pipeline's inputs (`GGML_SCHED_MAX_COPIES`).
 pub(super) const PIPELINE_COPIES: u64 = 4;
 
@@ -111,7 +116,8 @@ impl ReservedGraph<'_> {
 
     /// Bytes of the masks of `layers`: likely, and at most.
     pub(super) fn masks(&self, layers: &[CountedLayer<'_>]) -> Peak {
-        let (mut full, mut windowed, mut indexed) = (0, 0, 0);
+        let (mut full, mut windowed, mut indexed) = (0_u64, 0_u64, 0);
+        let mut compressed = BTreeMap::new();
         for mixer in layers.iter().flat_map(|(layer, _)| layer.mixers()) {
             match mixer {
                 Mixer::Attention(attention) => match attention.span {
@@ -120,6 +126,13 @@ impl ReservedGraph<'_> {
                     }
                     span => full = full.max(self.cells(span)),
                 },
+                Mixer::Latent(latent) if latent.compress_ratio.is_some() => {
+                    windowed = windowed.max(self.layout.latent_cells(latent));
+                    compressed.insert(latent.compress_ratio, self.past_cells(latent));
+                }
+                Mixer::Latent(latent) if latent.window.is_some() => {
+                    windowed = windowed.max(self.layout.latent_cells(latent));
+                }
                 Mixer::Latent(latent) => {
                     full = full.max(self.layout.context);
                     if latent.indexer.is_some() && !self.layout.attention.is_flash() {
@@ -135,7 +148,10 @@ impl ReservedGraph<'_> {
         } else {
             4
         };
-        let cells = full.saturating_add(windowed);
+        let past = compressed
+            .values()
+            .fold(0, |sum: u64, cells| sum.saturating_add(*cells));
+        let cells = sum([full, windowed, past]);
         let masks = Bytes::product([self.layout.ubatch, cells, cell])
             + Bytes::product([self.layout.ubatch, indexed, HALF]);
 
@@ -165,9 +181,10 @@ impl ReservedGraph<'_> {
         let tokens = Bytes::new(self.layout.ubatch);
         let small = tokens * SMALL_INPUTS_PER_TOKEN;
         let more = tokens * MORE_POSITIONS_PER_TOKEN + Bytes::new(FEW_INPUTS);
+        let decays = self.decays(layers);
         let inputs = Peak {
-            likely: masks.likely + small,
-            high: masks.high + small + more,
+            likely: masks.likely + small + decays,
+            high: masks.high + small + more + decays,
         };
 
         let copies = self.input_copies();
@@ -179,8 +196,13 @@ impl ReservedGraph<'_> {
             _ => least,
         };
         let low = least + inputs.likely * copies + pipeline.likely.scale(1, 2);
+        let low_percent = if self.is_unusual() {
+            UNUSUAL_LOW_PERCENT
+        } else {
+            self.low_percent
+        };
         Interval::new(
-            low.scale(self.low_percent, 100),
+            low.scale(low_percent, 100),
             inputs.likely * copies + all.likely + pipeline.likely,
             inputs.high * copies + all.high + pipeline.high,
         )
@@ -219,6 +241,10 @@ impl ReservedGraph<'_> {
             let bias = self.layout.ubatch.saturating_mul(self.architecture.heads);
             more += self.rows(bias.saturating_mul(PIPELINE_COPIES));
         }
+
+        let passed = self.passed_inputs();
+        likely += passed.likely;
+        more += passed.high.less(passed.likely).unwrap_or(Bytes::ZERO);
 
         let parts = self.layer_inputs(layers);
         likely += parts.likely;

@@ -7,7 +7,7 @@ use super::reserved_graph::{PIPELINE_COPIES, Peak, ReservedGraph, SMALL_INPUTS_P
 use super::widths::sum;
 use crate::bytes::Bytes;
 use crate::engines::Interval;
-use crate::model::architecture::Mixer;
+use crate::model::architecture::{Mixer, Recurrent};
 
 impl ReservedGraph<'_> {
     /// Adds the phases of layers whose tensors or caches are on the host.
@@ -54,7 +54,7 @@ impl ReservedGraph<'_> {
             let scores = if indexed && !self.layout.attention.is_flash() {
                 attention
             } else {
-                Bytes::ZERO
+                self.unprobed_scores(layers, on_host, mixer)
             };
             peak.raise(attention + cache, high + scores);
         }
@@ -123,10 +123,15 @@ impl ReservedGraph<'_> {
         };
         let logits = Bytes::product([4, self.layout.slots, self.architecture.vocab_size]);
 
+        let small = small + self.decays(layers);
         let likely = (masks.likely + small) * copies + input + indices;
-        let more = (masks.high + small) * copies;
+        // Attention of Mistral Large 4 has masks of its own in addition.
+        let more = match &*self.architecture.class {
+            "mistral-large4" => (masks.high + small) * copies * 3,
+            _ => (masks.high + small) * copies,
+        };
         let host = Interval::new(
-            likely.scale(self.low_percent, 100),
+            likely.scale(self.host_low_percent(), 100),
             likely,
             likely + more + logits + self.streams(3),
         );
@@ -144,6 +149,27 @@ impl ReservedGraph<'_> {
         )
     }
 
+    /// Scores of a model with short convolutions, parts of which are on the host.
+    ///
+    /// The probe for flash attention then finds its attention on another backend than its layers,
+    /// and turns it off.
+    fn unprobed_scores(
+        &self,
+        layers: &[CountedLayer<'_>],
+        on_host: &[CountedLayer<'_>],
+        mixer: &Mixer,
+    ) -> Bytes {
+        let Mixer::Attention(attention) = mixer else {
+            return Bytes::ZERO;
+        };
+        if !layers.iter().chain(on_host).any(is_convolution) {
+            return Bytes::ZERO;
+        }
+
+        let cells = self.cells(attention.span);
+        self.rows(cells.saturating_mul(attention.heads.saturating_add(2)))
+    }
+
     /// Scores that the host may compute for a hybrid model whose cache it holds.
     ///
     /// The probe for flash attention then finds Jamba's and PLaMo 2's on another backend than their
@@ -151,7 +177,8 @@ impl ReservedGraph<'_> {
     fn scores_on_host(&self, layers: &[CountedLayer<'_>]) -> Bytes {
         let mixers = || layers.iter().flat_map(|(layer, _)| layer.mixers());
         let is_hybrid = mixers().any(|mixer| matches!(mixer, Mixer::Recurrent(_)));
-        if self.cache_on_device || !is_hybrid {
+        let has_unprobed = self.host_blocks.queries > 0 && layers.iter().any(is_convolution);
+        if !is_hybrid || (self.cache_on_device && !has_unprobed) {
             return Bytes::ZERO;
         }
 
@@ -176,6 +203,11 @@ impl ReservedGraph<'_> {
 
         peak
     }
+}
+
+/// Whether a layer is a short convolution.
+fn is_convolution((layer, _): &CountedLayer<'_>) -> bool {
+    matches!(layer.mixer, Mixer::Recurrent(Recurrent::ShortConv { .. }))
 }
 
 /// Elements of the widest value row, whose cache slots are listed one by one if transposed.

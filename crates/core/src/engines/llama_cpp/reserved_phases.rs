@@ -1,7 +1,7 @@
 //! The phases of a reserved graph's layers: feed-forwards, recurrent mixers and attention.
 
 use super::blocks::{Block, Blocks};
-use super::cache::{key_row, state, value_row};
+use super::cache::{is_index, key_row, state, value_row};
 use super::distinct_layers::CountedLayer;
 use super::flash_kernels::AttentionMode;
 use super::reserved_graph::{HALF, Peak, ReservedGraph};
@@ -20,6 +20,11 @@ impl ReservedGraph<'_> {
                 match mixer {
                     Mixer::Recurrent(recurrent) => self.recurrent(recurrent, &mut peak),
                     Mixer::None => {}
+                    Mixer::Attention(attention) if is_index(attention) => {}
+                    Mixer::Latent(latent) if latent.compress_ratio.is_some() => {
+                        self.compressed_attention(latent, &mut peak);
+                        self.flash_copies(mixer, &mut peak);
+                    }
                     Mixer::Attention(_) | Mixer::Latent(_) => {
                         self.attention(mixer, blocks, base, &mut peak);
                     }
@@ -27,6 +32,7 @@ impl ReservedGraph<'_> {
             }
         }
 
+        self.family_phases(layers, base, &mut peak);
         if self.has_output {
             let logits = Bytes::product([4, self.outputs, self.architecture.vocab_size]);
             let high = base.high.max(self.streams(8));
@@ -94,7 +100,12 @@ impl ReservedGraph<'_> {
 
     /// The phases of routed experts: in their width, and when their outputs are summed.
     pub(super) fn experts(&self, blocks: &Blocks, active: u64, peak: &mut Peak) {
-        let routed_row = self.streams(active);
+        // Experts can run in a narrower space than the residual stream (Kimi K3).
+        let entering = match blocks.expert.input {
+            0 => self.architecture.hidden_size,
+            input => input,
+        };
+        let routed_row = self.rows(entering.saturating_mul(active));
         let inner = self.rows(inner_floats(blocks.expert)) * active.max(1);
         let inner = if blocks.expert.has_gate {
             inner + self.streams(4)
@@ -113,7 +124,9 @@ impl ReservedGraph<'_> {
         }
 
         // Windowed models with equal masks keep a third copy.
-        let third = if blocks.has_windows {
+        let third = if blocks.has_windows
+            || matches!(&*self.architecture.class, "k2-horizon" | "bailingmoe3")
+        {
             routed_row
         } else {
             Bytes::ZERO
@@ -150,12 +163,18 @@ impl ReservedGraph<'_> {
     ///
     /// The copies may not fit into the holes that wider blocks leave: those of parallel blocks, and
     /// those of dense layers before experts.
-    pub(super) fn flash(&self, mixer: &Mixer, blocks: &Blocks, peak: &mut Peak) {
+    pub(super) fn flash(&self, mixer: &Mixer, blocks: &Blocks, base: Peak, peak: &mut Peak) {
         let plain = self.queries(mixer);
         let copies = self.half_copies(mixer);
         if copies == Bytes::ZERO {
             peak.raise(plain, plain + self.streams(1));
             return;
+        }
+
+        if self.is_unusual() {
+            peak.high = peak
+                .high
+                .max(copies + plain + self.wide_streams(3) + self.streams(8));
         }
 
         // The copies of a layer outlive the skipped layers behind it.
@@ -178,7 +197,19 @@ impl ReservedGraph<'_> {
             } else {
                 5
             };
-            peak.raise(plain + copies, copies + plain + self.streams(holes));
+            let below = if blocks.has_windows && blocks.expert.width > 0 {
+                plain.max(base.high)
+            } else {
+                plain
+            };
+            peak.raise(plain + copies, copies + below + self.streams(holes));
+        }
+    }
+
+    /// Adds the copies of a cache that is not F16 to the upper bound.
+    fn flash_copies(&self, mixer: &Mixer, peak: &mut Peak) {
+        if self.layout.attention == AttentionMode::Flash {
+            peak.high += self.half_copies(mixer);
         }
     }
 
@@ -187,14 +218,14 @@ impl ReservedGraph<'_> {
         let plain = self.queries(mixer);
         let (cells, heads) = match mixer {
             Mixer::Attention(attention) => (self.cells(attention.span), attention.heads),
-            Mixer::Latent(latent) => (self.layout.context, latent.heads),
+            Mixer::Latent(latent) => (self.layout.latent_cells(latent), latent.heads),
             Mixer::Recurrent(_) | Mixer::None => return,
         };
 
         let scores = self.rows(cells.saturating_mul(heads));
         match self.layout.attention {
             AttentionMode::FlashOnHost => {}
-            AttentionMode::Flash => self.flash(mixer, blocks, peak),
+            AttentionMode::Flash => self.flash(mixer, blocks, base, peak),
             _ if self.is_biased() => {
                 // The relative bias of each head is live in all layers.
                 let bias = scores.scale(9, 2) + self.streams(6);
@@ -249,7 +280,7 @@ impl ReservedGraph<'_> {
     pub(super) fn transposed_values(&self, mixer: &Mixer) -> Bytes {
         let (row, cells) = match mixer {
             Mixer::Attention(attention) => (value_row(attention), self.cells(attention.span)),
-            Mixer::Latent(latent) => (latent.kv_lora_rank, self.layout.context),
+            Mixer::Latent(latent) => (latent.kv_lora_rank, self.layout.latent_cells(latent)),
             Mixer::Recurrent(_) | Mixer::None => (0, 0),
         };
         Bytes::product([HALF, row, cells, self.layout.streams])
@@ -279,7 +310,9 @@ impl ReservedGraph<'_> {
             Mixer::Latent(latent) => copy_bytes(
                 self.layout.keys,
                 sum([latent.kv_lora_rank, latent.rope_dim]),
-                self.layout.context,
+                self.layout
+                    .latent_cells(latent)
+                    .saturating_add(self.past_cells(latent)),
             ),
             Mixer::Recurrent(_) | Mixer::None => Bytes::ZERO,
         }

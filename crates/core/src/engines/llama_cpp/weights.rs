@@ -262,11 +262,25 @@ impl Weights {
             .filter(|class| class.tensors.count_in(range) > 0)
     }
 
-    /// The first dimension of the tensor `name`, or 0.
-    pub(super) fn row(&self, name: &str) -> u64 {
+    /// Elements of the embeddings that all layers get on their own; 0 without any.
+    ///
+    /// A projection of the input makes them, with or without a table in addition.
+    pub(super) fn per_layer_width(&self) -> u64 {
+        let projected = self
+            .find("per_layer_model_proj.weight")
+            .and_then(|class| class.tensors.shape.get(1).copied());
+        projected.unwrap_or(0)
+    }
+
+    fn find(&self, name: &str) -> Option<&PlacedClass> {
         self.classes
             .iter()
             .find(|class| &*class.tensors.pattern == name)
+    }
+
+    /// The first dimension of the tensor `name`, or 0.
+    pub(super) fn row(&self, name: &str) -> u64 {
+        self.find(name)
             .and_then(|class| class.tensors.shape.first().copied())
             .unwrap_or(0)
     }
@@ -311,10 +325,14 @@ fn stems(classes: &[PlacedClass]) -> BTreeMap<Box<str>, Vec<usize>> {
 fn home(pattern: &str) -> TensorHome {
     let stem = pattern.rsplit_once('.').map_or(pattern, |(stem, _)| stem);
     match stem {
-        "token_embd" | "token_types" | "position_embd" | "per_layer_token_embd" => {
+        "token_embd" | "token_types" | "position_embd" | "per_layer_token_embd" | "value_embd" => {
             TensorHome::Input
         }
-        "token_embd_norm" | "per_layer_model_proj" | "per_layer_proj_norm" => TensorHome::First,
+        "token_embd_norm"
+        | "per_layer_model_proj"
+        | "per_layer_proj_norm"
+        | "hrm.z_l_init"
+        | "hrm" => TensorHome::First,
         "rope_freqs" | "rope_factors_long" | "rope_factors_short" => TensorHome::Everywhere,
         _ if is_expert(stem) => TensorHome::Expert,
         _ if pattern.contains(".*.") => TensorHome::Layer,

@@ -14,6 +14,7 @@ use crate::model::architecture::Architecture;
 
 /// The effective parameters, the same for every split.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a separate switch")]
 pub(crate) struct EffectiveParams {
     pub(crate) workload: Workload,
     /// Minimum number of slots.
@@ -28,6 +29,8 @@ pub(crate) struct EffectiveParams {
     pub(crate) swa_full: bool,
     /// Whether a quantized cache has rotation matrices.
     rotates: bool,
+    /// Whether the keys of an indexer in F16 have them too.
+    rotates_index: bool,
     /// Copies of each slot's states.
     snapshots: u64,
 }
@@ -117,6 +120,7 @@ impl EffectiveParams {
             attention,
             swa_full: parameters.swa_full,
             rotates: profile.rotates_cache,
+            rotates_index: architecture.class != "hy_v4",
             snapshots: snapshots(parameters, architecture),
         })
     }
@@ -154,6 +158,7 @@ impl EffectiveParams {
             values: self.values,
             attention: self.attention,
             rotates: self.rotates,
+            rotates_index: self.rotates_index,
         }
     }
 }

@@ -40,6 +40,21 @@ pub(super) enum Memory {
     Latent,
     /// The same as [`Memory::Latent`], with an indexer.
     LatentIndexed,
+    /// The same as [`Memory::LatentIndexed`], or without an indexer if the file states no `top_k`
+    /// (Hunyuan 4).
+    LatentMaybeIndexed,
+    /// The same as [`Memory::LatentIndexed`], but layers can share the latents of an earlier one
+    /// (Mistral Large 4).
+    LatentShared,
+    /// Latents with an indexer, or other latents of a window (dots3.note).
+    LatentWindows,
+    /// A window of one latent head, and its compressed past (DeepSeek V4).
+    Compressed,
+    /// The same as [`Memory::Compressed`], but layers share the past of an earlier one
+    /// (DeepSeek V4.1).
+    CompressedShared,
+    /// Keys and values; layers behind the leading dense ones have an indexer (MiniMax-M3).
+    KeysAndValuesIndexed,
     /// Mamba-1 in every layer.
     Mamba1,
     /// Mamba-2 in every layer.
@@ -53,8 +68,16 @@ pub(super) enum Memory {
     MambaParallel,
     /// Every layer except each n-th is a gated delta net.
     DeltaNet,
+    /// The same as [`Memory::DeltaNet`], where attention has an indexer, and n-gram embeddings a
+    /// history (Qwen4-Exp).
+    DeltaNetIndexed,
+    /// Every layer except each n-th is lightning attention.
+    Lightning,
     /// Layers without KV heads are Kimi delta attention, the others have latents.
     Kimi,
+    /// The same as [`Memory::Kimi`], where latents have an indexer over pools of tokens
+    /// (GLM-5-Next).
+    KimiPooled,
     /// Layers without KV heads are short convolutions.
     ShortConvolution,
     /// RWKV in every layer.
@@ -113,7 +136,16 @@ impl Memory {
         match self {
             Self::KeysAndValues => &STATES,
             // The rule includes the indexer.
-            Self::LatentIndexed => &["ssm.", "attention.compress_ratios"],
+            Self::LatentIndexed
+            | Self::LatentMaybeIndexed
+            | Self::LatentShared
+            | Self::LatentWindows
+            | Self::KeysAndValuesIndexed
+            | Self::KimiPooled => &["attention.compress_ratios"],
+            Self::Compressed | Self::CompressedShared => {
+                &["ssm.", "kda.", "attention.kv_lora_rank"]
+            }
+            Self::DeltaNetIndexed => &["kda.", "wkv.", "shortconv."],
             Self::Latent => &STATES,
             _ => &["attention.indexer.", "attention.compress_ratios"],
         }
@@ -134,7 +166,9 @@ pub(super) fn family(name: &str) -> Option<GgufFamily> {
         | "ernie4_5" | "ernie4_5-moe" | "hunyuan-moe" | "hunyuan-dense" | "hunyuan_vl"
         | "smollm3" | "seed_oss" | "grovemoe" | "apertus" | "minimax-m2" | "cogvlm" | "talkie"
         | "pangu-embedded" | "mistral3" | "paddleocr" | "maincoder" | "phi3" | "minicpm3"
-        | "plm" => PLAIN,
+        | "plm" | "sensenova_u1" | "qwen3tts" | "pockettts" | "k2-horizon" => PLAIN,
+        // Layers that run several times, with a cache for each time.
+        "nanbeige" | "hrm_text" => PLAIN,
         "glm4moe" | "bailingmoe2" | "hy_v3" => GgufFamily {
             next_token_layers: true,
             ..PLAIN
@@ -143,11 +177,11 @@ pub(super) fn family(name: &str) -> Option<GgufFamily> {
         // (`llama_model::create_memory`).
         "bert" | "nomic-bert" | "nomic-bert-moe" | "neo-bert" | "jina-bert-v2" | "jina-bert-v3"
         | "modern-bert" | "eurobert" | "gemma-embedding" | "dream" | "llada" | "llada-moe"
-        | "rnd1" => GgufFamily {
+        | "rnd1" | "gemma-embedding2" => GgufFamily {
             purpose: Purpose::Encode,
             ..PLAIN
         },
-        "t5encoder" | "llama-embed" => GgufFamily {
+        "t5encoder" | "llama-embed" | "vllm-decision2" => GgufFamily {
             purpose: Purpose::Pool,
             ..PLAIN
         },
@@ -162,7 +196,8 @@ pub(super) fn family(name: &str) -> Option<GgufFamily> {
             own_caches: Some(20),
             ..with_period(5, None)
         },
-        "gemma4" => GgufFamily {
+        "gemma4" | "flint" | "maple" | "muse-spark" | "granite_swa" | "spark2_5"
+        | "maion-coder" | "kolibri1" | "beam" => GgufFamily {
             windows: Windows::Listed,
             ..PLAIN
         },
@@ -181,7 +216,9 @@ pub(super) fn family(name: &str) -> Option<GgufFamily> {
             ..with_full_first(4)
         },
         "gpt-oss" => with_period(2, None),
-        "cohere2" | "olmo2" | "afmoe" | "mellum" => with_period(4, None),
+        "cohere2" | "olmo2" | "afmoe" | "mellum" | "muse-glimmer" | "limite" => {
+            with_period(4, None)
+        }
         "smallthinker" | "laguna" => with_full_first(4),
         "llama4" => GgufFamily {
             windows: Windows::Chunks,
@@ -201,6 +238,19 @@ pub(super) fn family(name: &str) -> Option<GgufFamily> {
             next_token_layers: true,
             ..with_memory(Memory::LatentIndexed)
         },
+        "hy_v4" => with_memory(Memory::LatentMaybeIndexed),
+        "mistral-large4" => with_memory(Memory::LatentShared),
+        "dots3note" => GgufFamily {
+            windows: Windows::Listed,
+            next_token_layers: true,
+            ..with_memory(Memory::LatentWindows)
+        },
+        "deepseek4" => GgufFamily {
+            next_token_layers: true,
+            ..with_memory(Memory::Compressed)
+        },
+        "deepseek41" => with_memory(Memory::CompressedShared),
+        "minimax-m3" => with_memory(Memory::KeysAndValuesIndexed),
         // Families with states.
         "mamba" => with_memory(Memory::Mamba1),
         "mamba2" => with_memory(Memory::Mamba2),
@@ -214,9 +264,40 @@ pub(super) fn family(name: &str) -> Option<GgufFamily> {
             next_token_layers: true,
             ..with_memory(Memory::DeltaNet)
         },
-        "kimi-linear" => with_memory(Memory::Kimi),
+        "qwen4exp" => GgufFamily {
+            next_token_layers: true,
+            ..with_memory(Memory::DeltaNetIndexed)
+        },
+        "minimax-01" => with_memory(Memory::Lightning),
+        "kimi-linear" | "kimi-k3" => with_memory(Memory::Kimi),
+        "bailingmoe3" => GgufFamily {
+            next_token_layers: true,
+            ..with_memory(Memory::Kimi)
+        },
+        "glm5-next" => GgufFamily {
+            next_token_layers: true,
+            ..with_memory(Memory::KimiPooled)
+        },
         "lfm2" | "lfm2moe" => with_memory(Memory::ShortConvolution),
+        "lfm3" => GgufFamily {
+            windows: Windows::Listed,
+            ..with_memory(Memory::ShortConvolution)
+        },
         "rwkv6" | "rwkv6qwen2" | "rwkv7" | "arwkv7" => with_memory(Memory::Rwkv),
+        _ => return None,
+    })
+}
+
+/// Returns why a family that llama.cpp has gets no rules, as a clause.
+pub(super) fn refusal(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "eagle3" | "dflash" | "gemma4-assistant" => {
+            "a draft, which llama.cpp runs only together with its target"
+        }
+        "clip" => "a projector, which llama.cpp loads only together with a language model",
+        "wavtokenizer-dec" => "a vocoder, whose graph is not modeled",
+        "clef" => "a decision model, whose head is not modeled",
+        "graniteswitch" => "the layer that routes its adapters has a cache that is not modeled",
         _ => return None,
     })
 }

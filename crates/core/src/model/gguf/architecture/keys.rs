@@ -1,5 +1,7 @@
 //! Access to the keys `{family}.*`, with one value for all layers or one for each.
 
+use std::collections::BTreeSet;
+
 use crate::model::architecture::Unsupported;
 use crate::model::gguf::{Gguf, Value};
 
@@ -27,6 +29,14 @@ impl<'g> Keys<'g> {
     /// Returns whether the file has the key.
     pub(super) fn has(&self, key: &str) -> bool {
         self.value(key).is_some()
+    }
+
+    /// Returns a truth value, or `None` if the key is absent or of another type.
+    pub(super) fn flag(&self, key: &str) -> Option<bool> {
+        match self.value(key) {
+            Some(Value::Bool(flag)) => Some(*flag),
+            _ => None,
+        }
     }
 
     /// Returns the family's first key that begins with `prefix` and is not 0.
@@ -99,6 +109,30 @@ impl<'g> Keys<'g> {
             .map(|item| self.non_negative(key, *item))
             .collect();
         values.map(Some)
+    }
+
+    /// Returns a list of any length, or `None` if the key is absent.
+    pub(super) fn numbers(&self, key: &str) -> Result<Option<Vec<u64>>, Unsupported> {
+        let Some(Value::Integers(items)) = self.value(key) else {
+            return Ok(self.optional(key)?.map(|value| vec![value]));
+        };
+
+        let values: Result<Vec<u64>, Unsupported> = items
+            .iter()
+            .map(|item| self.non_negative(key, *item))
+            .collect();
+        values.map(Some)
+    }
+
+    /// Returns the number of distinct indices in a list where negative numbers mean none.
+    pub(super) fn distinct_indices(&self, key: &str) -> usize {
+        match self.value(key) {
+            Some(Value::Integers(items)) => {
+                let indices = items.iter().filter(|item| **item >= 0);
+                indices.collect::<BTreeSet<_>>().len()
+            }
+            _ => 0,
+        }
     }
 
     fn non_negative(&self, key: &str, value: i64) -> Result<u64, Unsupported> {

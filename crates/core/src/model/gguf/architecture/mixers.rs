@@ -5,12 +5,7 @@
 
 use super::families::Memory;
 use super::keys::Keys;
-use crate::model::architecture::{
-    Attention, Indexer, LatentAttention, Mixer, Recurrent, Span, Unsupported,
-};
-
-/// The context from which on GLM's layers share indexers if the file does not list them.
-const FIRST_SHARED_INDEXERS: u64 = 1 << 20;
+use crate::model::architecture::{Attention, LatentAttention, Mixer, Recurrent, Span, Unsupported};
 
 /// The head counts of each layer.
 pub(super) struct Heads {
@@ -34,12 +29,12 @@ impl Heads {
     }
 
     /// Returns the query heads of `layer`.
-    fn query_heads(&self, layer: usize) -> u64 {
+    pub(super) fn query_heads(&self, layer: usize) -> u64 {
         self.query.get(layer).copied().unwrap_or(0)
     }
 
     /// Returns the KV heads of `layer`.
-    fn kv_heads(&self, layer: usize) -> u64 {
+    pub(super) fn kv_heads(&self, layer: usize) -> u64 {
         self.kv.get(layer).copied().unwrap_or(0)
     }
 }
@@ -66,7 +61,9 @@ impl LayerFacts<'_, '_> {
             return Ok((self.attention(layer)?, Some(self.mamba2()?)));
         }
 
-        self.single_mixer(memory, layer).map(|mixer| (mixer, None))
+        let second = self.second_memory(memory, layer)?;
+        self.single_mixer(memory, layer)
+            .map(|mixer| (mixer, second))
     }
 
     fn single_mixer(&self, memory: Memory, layer: usize) -> Result<Mixer, Unsupported> {
@@ -77,14 +74,23 @@ impl LayerFacts<'_, '_> {
                 | Memory::MambaOrFeedForward
                 | Memory::ShortConvolution
                 | Memory::Kimi
+                | Memory::KimiPooled
         );
 
         match memory {
-            Memory::Kimi if has_kv_heads => self.latent(layer, false),
+            Memory::Kimi | Memory::KimiPooled if has_kv_heads => self.latent(layer, false),
             _ if is_hybrid && has_kv_heads => self.attention(layer),
-            Memory::KeysAndValues => self.attention(layer),
+            Memory::KeysAndValues | Memory::KeysAndValuesIndexed => self.attention(layer),
             Memory::Latent => self.latent(layer, false),
             Memory::LatentIndexed => self.latent(layer, true),
+            Memory::LatentMaybeIndexed => {
+                let has_indexer = self.keys.optional("attention.indexer.top_k")?.unwrap_or(0) > 0;
+                self.latent(layer, has_indexer)
+            }
+            Memory::LatentShared => self.shared_latent(layer),
+            Memory::LatentWindows => self.windowed_latent(layer),
+            Memory::Compressed => self.compressed(layer),
+            Memory::CompressedShared => self.compressed_shared(layer),
             Memory::Mamba1 => self.mamba1(),
             Memory::MambaHybrid if !self.keys.has("ssm.group_count") => self.mamba1(),
             Memory::MambaOrFeedForward
@@ -96,9 +102,13 @@ impl LayerFacts<'_, '_> {
             | Memory::MambaHybrid
             | Memory::MambaOrFeedForward
             | Memory::MambaParallel => self.mamba2(),
-            Memory::DeltaNet if self.is_delta_net(layer)? => self.delta_net(),
-            Memory::DeltaNet => self.attention(layer),
-            Memory::Kimi => self.kimi(layer),
+            Memory::DeltaNet | Memory::DeltaNetIndexed if self.is_recurrent(layer, 4)? => {
+                self.delta_net()
+            }
+            Memory::DeltaNet | Memory::DeltaNetIndexed => self.attention(layer),
+            Memory::Lightning if self.is_recurrent(layer, 8)? => self.lightning(layer),
+            Memory::Lightning => self.attention(layer),
+            Memory::Kimi | Memory::KimiPooled => self.kimi(layer),
             Memory::ShortConvolution => {
                 let conv = self.keys.positive("shortconv.l_cache")?;
                 Ok(Mixer::Recurrent(Recurrent::ShortConv {
@@ -123,7 +133,7 @@ impl LayerFacts<'_, '_> {
     ///
     /// They default to the width divided by the query heads of the first layer that has any.
     /// `llama_model::load_hparams` divides by those of layer 0.
-    fn head_dim(&self, key: &str) -> Result<u64, Unsupported> {
+    pub(super) fn head_dim(&self, key: &str) -> Result<u64, Unsupported> {
         if let Some(given) = self.keys.optional(key)? {
             return Ok(given);
         }
@@ -147,7 +157,7 @@ impl LayerFacts<'_, '_> {
         }
     }
 
-    fn attention(&self, layer: usize) -> Result<Mixer, Unsupported> {
+    pub(super) fn attention(&self, layer: usize) -> Result<Mixer, Unsupported> {
         let (heads, kv_heads) = (self.heads.query_heads(layer), self.heads.kv_heads(layer));
         if kv_heads == 0 {
             // A skipped or linear block has no cache (Nemotron-NAS).
@@ -185,7 +195,7 @@ impl LayerFacts<'_, '_> {
         }))
     }
 
-    fn latent(&self, layer: usize, with_indexer: bool) -> Result<Mixer, Unsupported> {
+    pub(super) fn latent(&self, layer: usize, with_indexer: bool) -> Result<Mixer, Unsupported> {
         let keys = self.keys;
         let (Some(kv_lora_rank), Some(key), Some(value)) = (
             keys.optional("attention.kv_lora_rank")?
@@ -210,11 +220,7 @@ impl LayerFacts<'_, '_> {
 
         let heads = self.heads.query_heads(layer);
         let indexer = if with_indexer && self.has_own_indexer(layer)? {
-            Some(Indexer {
-                head_dim: keys.positive("attention.indexer.key_length")?,
-                heads: keys.positive("attention.indexer.head_count")?,
-                top_k: keys.positive("attention.indexer.top_k")?,
-            })
+            Some(self.indexer()?)
         } else {
             None
         };
@@ -230,36 +236,6 @@ impl LayerFacts<'_, '_> {
             compress_ratio: None,
             window: None,
         }))
-    }
-
-    /// Returns whether a layer selects tokens itself instead of with an earlier layer's choice.
-    ///
-    /// Source: llama.cpp `src/models/glm-dsa.cpp` (GLM-5.2 and later; before that, all layers do).
-    fn has_own_indexer(&self, layer: usize) -> Result<bool, Unsupported> {
-        if self.keys.family != "glm-dsa" {
-            return Ok(true);
-        }
-
-        let layers = self.spans.len() as u64;
-        let Ok(types) = self.keys.per_layer("attention.indexer.types", layers) else {
-            // The list may end before the layers for multi-token prediction.
-            return self.listed_indexer(layer);
-        };
-        if let Some(types) = types {
-            return Ok(types.get(layer).is_some_and(|full| *full != 0));
-        }
-
-        let context = self.keys.required("context_length")?;
-        Ok(context < FIRST_SHARED_INDEXERS || layer < 2 || (layer - 2).is_multiple_of(4))
-    }
-
-    /// Returns the same from a list of the decoder's layers only.
-    fn listed_indexer(&self, layer: usize) -> Result<bool, Unsupported> {
-        let next_token = self.keys.optional("nextn_predict_layers")?.unwrap_or(0);
-        let decoders = (self.spans.len() as u64).saturating_sub(next_token);
-        let types = self.keys.per_layer("attention.indexer.types", decoders)?;
-
-        Ok(types.is_none_or(|types| types.get(layer).is_some_and(|full| *full != 0)))
     }
 
     fn mamba1(&self) -> Result<Mixer, Unsupported> {
@@ -301,13 +277,17 @@ impl LayerFacts<'_, '_> {
         }
     }
 
-    fn is_delta_net(&self, layer: usize) -> Result<bool, Unsupported> {
+    /// Returns whether a layer has a state; without keys, all but each `default`-th have.
+    pub(super) fn is_recurrent(&self, layer: usize, default: u64) -> Result<bool, Unsupported> {
         let layers = self.spans.len() as u64;
         if let Some(flags) = self.keys.per_layer("attention.recurrent_layers", layers)? {
             return Ok(flags.get(layer).is_some_and(|flag| *flag != 0));
         }
 
-        let interval = self.keys.optional("full_attention_interval")?.unwrap_or(4);
+        let interval = self
+            .keys
+            .optional("full_attention_interval")?
+            .unwrap_or(default);
         if interval == 0 {
             return Err(self.keys.contradiction(
                 "full_attention_interval",
@@ -332,6 +312,14 @@ impl LayerFacts<'_, '_> {
             key_dim: keys.positive("ssm.state_size")?,
             value_dim: self.state_head_dim(inner, value_heads)?,
             conv: keys.positive("ssm.conv_kernel")?,
+        }))
+    }
+
+    /// Returns lightning attention, whose state has one square for each query head.
+    fn lightning(&self, layer: usize) -> Result<Mixer, Unsupported> {
+        Ok(Mixer::Recurrent(Recurrent::Lightning {
+            heads: self.heads.query_heads(layer),
+            head_dim: self.head_dim("attention.key_length")?,
         }))
     }
 

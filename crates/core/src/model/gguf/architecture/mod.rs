@@ -6,6 +6,8 @@
 mod families;
 mod keys;
 mod mixers;
+mod repeats;
+mod sparse;
 mod windows;
 
 use super::Gguf;
@@ -13,7 +15,7 @@ use crate::model::TensorClass;
 use crate::model::architecture::{
     Architecture, Encoder, Experts, FeedForward, Layer, Mixer, Span, Task, Unsupported,
 };
-use families::{GgufFamily, Purpose};
+use families::{GgufFamily, Memory, Purpose};
 use keys::Keys;
 use mixers::{Heads, LayerFacts};
 
@@ -28,6 +30,14 @@ pub fn architecture(gguf: &Gguf) -> Result<Architecture, Unsupported> {
     };
 
     let Some(family) = families::family(name) else {
+        if let Some(why) = families::refusal(name) {
+            return Err(Unsupported::Unconfirmed {
+                class: name.to_owned(),
+                model_type: name.to_owned(),
+                why: why.to_owned(),
+            });
+        }
+
         return Err(Unsupported::Family {
             class: name.to_owned(),
             model_type: name.to_owned(),
@@ -49,12 +59,9 @@ pub fn architecture(gguf: &Gguf) -> Result<Architecture, Unsupported> {
         });
     }
 
+    repeats::check(&keys)?;
     let all_layers = keys.layer_count("block_count")?;
-    let next_token = if family.next_token_layers {
-        keys.optional("nextn_predict_layers")?.unwrap_or(0)
-    } else {
-        0
-    };
+    let next_token = next_token_layers(&keys, &family)?;
 
     let Some(layer_count) = all_layers
         .checked_sub(next_token)
@@ -82,6 +89,9 @@ pub fn architecture(gguf: &Gguf) -> Result<Architecture, Unsupported> {
     for layer in 0..usize::try_from(layer_count).unwrap_or(0) {
         layers.push(build_layer(&family, &facts, experts.is_some(), layer)?);
     }
+
+    add_next_token_memory(&facts, &family, next_token, &mut layers)?;
+    repeats::repeat(&keys, &mut layers)?;
 
     Ok(Architecture {
         class: name.to_owned(),
@@ -112,16 +122,71 @@ pub fn architecture(gguf: &Gguf) -> Result<Architecture, Unsupported> {
     })
 }
 
+/// Returns the number of layers for multi-token prediction behind the decoder's.
+fn next_token_layers(keys: &Keys<'_>, family: &GgufFamily) -> Result<u64, Unsupported> {
+    if !family.next_token_layers {
+        return Ok(0);
+    }
+
+    // DeepSeek V4's loader counts them as the decoder's if their projection is not in the file.
+    if family.memory == Memory::Compressed && !has_tensor(keys.gguf, "blk.*.nextn.eh_proj.weight") {
+        return Ok(0);
+    }
+
+    Ok(keys.optional("nextn_predict_layers")?.unwrap_or(0))
+}
+
+/// Adds the cache of the layer for multi-token prediction to the last layer, on whose device it is.
+///
+/// llama.cpp filters this layer out of most families' caches, even if it does not load its tensors;
+/// not of those of `llama_kv_cache_dsv4` and of `llama_memory_hybrid` without filters.
+fn add_next_token_memory(
+    facts: &LayerFacts<'_, '_>,
+    family: &GgufFamily,
+    next_token: u64,
+    layers: &mut [Layer],
+) -> Result<(), Unsupported> {
+    let is_cached = matches!(family.memory, Memory::Compressed | Memory::Kimi);
+    if !is_cached || next_token == 0 {
+        return Ok(());
+    }
+
+    let Some(last) = layers.last_mut().filter(|_| next_token == 1) else {
+        let why = "the caches of more than one such layer are unverified";
+        return Err(facts
+            .keys
+            .contradiction("nextn_predict_layers", next_token.to_string(), why));
+    };
+
+    let (mixer, _) = facts.mixers(family.memory, facts.spans.len() - 1)?;
+    last.second_mixer = Some(mixer);
+    Ok(())
+}
+
 /// Facts that only llama.cpp's buffers need.
 fn notes(keys: &Keys<'_>) -> Result<Vec<String>, Unsupported> {
-    let deepstack = keys
-        .optional("n_deepstack_layers")?
-        .filter(|layers| *layers > 0);
+    const NAMES: [&str; 3] = [
+        "n_deepstack_layers",
+        "hyper_connection.count",
+        "attn_res.block_size",
+    ];
+    let mut notes = Vec::new();
+    if repeats::runs_layers_again(keys)? {
+        notes.push("runs_layers_again=1".to_owned());
+    }
 
-    Ok(deepstack
-        .map(|layers| format!("n_deepstack_layers={layers}"))
-        .into_iter()
-        .collect())
+    let tapped = keys.distinct_indices("mudd.tap_indices");
+    if tapped > 0 {
+        notes.push(format!("tapped_layers={tapped}"));
+    }
+
+    for name in NAMES {
+        if let Some(value) = keys.optional(name)?.filter(|value| *value > 0) {
+            notes.push(format!("{name}={value}"));
+        }
+    }
+
+    Ok(notes)
 }
 
 fn has_tensor(gguf: &Gguf, pattern: &str) -> bool {

@@ -1,0 +1,176 @@
+//! Figures of small made models of llama.cpp's newer architectures, against b12032's own dry run.
+//!
+//! `fixtures/llama_families.jsonl` holds a model a line: its keys, its tensors, and for each setting
+//! the bytes of weights, caches and buffers that `referees/llama_cpp` printed.
+#![allow(clippy::unwrap_used, reason = "test helpers")]
+
+use std::collections::BTreeSet;
+
+use hf_mem_core::engines::llama_cpp::LlamaCpp;
+use hf_mem_core::engines::{Engine, EngineError};
+use hf_mem_core::model::Dtype;
+use hf_mem_core::model::Model;
+use serde_json::{Value, json};
+use support::dry_run::{Figure, card, figures, question, settings};
+use support::gguf_corpus::{model, parsed};
+use support::gguf_writer::{Header, Kv};
+
+mod support {
+    pub mod dry_run;
+    pub mod gguf_corpus;
+    pub mod gguf_writer;
+}
+
+/// The models and their rows.
+const MODELS: &str = include_str!("fixtures/llama_families.jsonl");
+
+fn described() -> Vec<Value> {
+    let lines = MODELS.lines();
+    lines
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+fn number(value: &Value) -> i32 {
+    i32::try_from(value.as_i64().unwrap()).unwrap()
+}
+
+fn kv(value: &Value) -> Kv {
+    match value {
+        Value::Bool(flag) => Kv::Bool(*flag),
+        Value::Number(_) => Kv::I32(number(value)),
+        Value::Array(items) if items[0].is_boolean() => {
+            Kv::Bools(items.iter().map(|item| item.as_bool().unwrap()).collect())
+        }
+        Value::Array(items) => Kv::I32s(items.iter().map(number).collect()),
+        other => panic!("{other}"),
+    }
+}
+
+/// Adds the tensors of a line: name, layers (`0-3,5-5`), type and dimensions.
+fn with_tensors(header: Header, line: &str) -> Header {
+    let words: Vec<&str> = line.split(' ').collect();
+    let (name, layers, dtype) = (words[0], words[1], words[2]);
+    let dimensions: Vec<u64> = words[3..]
+        .iter()
+        .map(|side| side.parse().unwrap())
+        .collect();
+    let dtype = Dtype::ALL
+        .iter()
+        .find(|known| known.name() == dtype)
+        .unwrap();
+    let bytes = dtype.stored(dimensions.iter().product()).unwrap().get();
+
+    let names = match layers {
+        "-" => vec![name.to_owned()],
+        runs => runs
+            .split(',')
+            .flat_map(|run| {
+                let (first, last) = run.split_once('-').unwrap();
+                first.parse::<u32>().unwrap()..=last.parse().unwrap()
+            })
+            .map(|layer| name.replace('*', &layer.to_string()))
+            .collect(),
+    };
+    names.iter().fold(header, |header, name| {
+        header.tensor(name, &dimensions, dtype.ggml_id().unwrap(), bytes)
+    })
+}
+
+fn made_model(described: &Value) -> Model {
+    let family = described["family"].as_str().unwrap();
+    let mut header = Header::default().with("general.architecture", Kv::Text(family.into()));
+    for (key, value) in described["keys"].as_object().unwrap() {
+        header = header.with(&format!("{family}.{key}"), kv(value));
+    }
+
+    for line in described["tensors"].as_array().unwrap() {
+        header = with_tensors(header, line.as_str().unwrap());
+    }
+
+    model(parsed(&header))
+}
+
+/// A row in the form of `referees/llama_cpp`.
+fn whole_row(row: &Value) -> Value {
+    let named = |bytes: &Value| json!({"model_bytes": bytes[0], "context_bytes": bytes[1], "compute_bytes": bytes[2]});
+    let devices: Vec<Value> = row["devices"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(named)
+        .collect();
+
+    json!({"settings": row["settings"], "devices": devices, "host": named(&row["host"])})
+}
+
+#[test]
+fn new_families_match_dry_run() {
+    let mut families = BTreeSet::new();
+    let mut wrong = Vec::new();
+    let mut rows = 0;
+    for described in described() {
+        let family = described["family"].as_str().unwrap().to_owned();
+        let model = made_model(&described);
+        for row in described["rows"].as_array().unwrap() {
+            rows += 1;
+            let figures = figures(&whole_row(row), &model);
+            let contradicted = figures.into_iter().filter(Figure::is_wrong);
+            wrong.extend(
+                contradicted.map(|figure| (family.clone(), row["settings"].clone(), figure)),
+            );
+        }
+
+        families.insert(family);
+    }
+
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert_eq!((families.len(), rows), (30, 162));
+}
+
+fn described_family(family: &str) -> Value {
+    let mut all = described().into_iter();
+    all.find(|model| model["family"] == family).unwrap()
+}
+
+#[test]
+fn repeated_layers_stay_whole() {
+    for (family, words) in [
+        ("nanbeige", "runs its layers several times"),
+        ("hrm_text", "runs its layers several times"),
+    ] {
+        let model = made_model(&described_family(family));
+        let refusal = |given: Value, count| {
+            let devices = [card(0), card(1)];
+            let (version, given) = (
+                "b12032".parse().unwrap(),
+                settings(&json!({"settings": given})),
+            );
+            let question = question(&model, &version, &given, &devices);
+            let prepared = LlamaCpp.prepare(&question).unwrap();
+            prepared.splits(count).unwrap_err().0
+        };
+
+        assert!(refusal(json!({}), 2).contains(words), "{family}");
+        assert!(
+            refusal(json!({"n_gpu_layers": "3"}), 1).contains(words),
+            "{family}"
+        );
+    }
+}
+
+#[test]
+fn early_build_refuses_new_family() {
+    let model = made_model(&described_family("beam"));
+    let version = "b10450".parse().unwrap();
+    let parameters = settings(&json!({"settings": {}}));
+    let devices = [card(0)];
+    let answer = LlamaCpp.prepare(&question(&model, &version, &parameters, &devices));
+
+    match answer.err() {
+        Some(EngineError::Unsupported { why, .. }) => {
+            assert!(why.contains("whether builds before b12000 do"), "{why}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
