@@ -1,7 +1,7 @@
 //! Figures of small made models of llama.cpp's newer architectures, against b12032's own dry run.
 //!
-//! `fixtures/llama_families.jsonl` holds a model a line: its keys, its tensors, and for each setting
-//! the bytes of weights, caches and buffers that `referees/llama_cpp` printed.
+//! `fixtures/llama_families.jsonl` holds a model a line: its keys, its tensors, and for each
+//! setting the bytes of weights, caches and buffers that `referees/llama_cpp` printed.
 #![allow(clippy::unwrap_used, reason = "test helpers")]
 
 use std::collections::BTreeSet;
@@ -94,7 +94,10 @@ fn made_model(described: &Value) -> Model {
 
 /// A row in the form of `referees/llama_cpp`.
 fn whole_row(row: &Value) -> Value {
-    let named = |bytes: &Value| json!({"model_bytes": bytes[0], "context_bytes": bytes[1], "compute_bytes": bytes[2]});
+    let named = |bytes: &Value| {
+        let [model, context, compute] = [&bytes[0], &bytes[1], &bytes[2]];
+        json!({"model_bytes": model, "context_bytes": context, "compute_bytes": compute})
+    };
     let devices: Vec<Value> = row["devices"]
         .as_array()
         .unwrap()
@@ -135,7 +138,7 @@ fn described_family(family: &str) -> Value {
 }
 
 /// The answer for `model` of build `version` on `devices` cards.
-fn refusal(model: &Model, version: &str, given: Value, devices: u32) -> String {
+fn refusal(model: &Model, version: &str, given: &Value, devices: u32) -> String {
     let cards: Vec<DeviceFacts> = (0..devices).map(card).collect();
     let (version, given) = (
         version.parse().unwrap(),
@@ -154,7 +157,7 @@ fn repeated_layers_stay_whole() {
     for family in ["nanbeige", "hrm_text"] {
         let model = made_model(&described_family(family));
         for (given, devices) in [(json!({}), 2), (json!({"n_gpu_layers": "3"}), 1)] {
-            let why = refusal(&model, "b12032", given, devices);
+            let why = refusal(&model, "b12032", &given, devices);
             assert!(
                 why.contains("runs its layers several times"),
                 "{family}: {why}"
@@ -170,7 +173,7 @@ fn shared_latents_stay_whole() {
         .find(|model| !model["keys"]["attention.kv_source_map"].is_null())
         .unwrap();
 
-    let why = refusal(&made_model(&shared), "b12032", json!({}), 2);
+    let why = refusal(&made_model(&shared), "b12032", &json!({}), 2);
     assert!(why.contains("shares latents between layers"), "{why}");
 }
 
@@ -179,7 +182,7 @@ fn indexer_without_kernel_is_refused() {
     for family in ["deepseek4", "glm5-next", "hy_v4"] {
         let mut described = described_family(family);
         described["keys"]["attention.indexer.head_count"] = json!(16);
-        let why = refusal(&made_model(&described), "b12032", json!({}), 1);
+        let why = refusal(&made_model(&described), "b12032", &json!({}), 1);
         assert!(
             why.contains("no kernel for an indexer with 16 heads"),
             "{family}: {why}"
@@ -190,6 +193,6 @@ fn indexer_without_kernel_is_refused() {
 #[test]
 fn early_build_refuses_new_family() {
     let model = made_model(&described_family("beam"));
-    let why = refusal(&model, "b10450", json!({}), 1);
+    let why = refusal(&model, "b10450", &json!({}), 1);
     assert!(why.contains("whether builds before b12000 do"), "{why}");
 }

@@ -40,7 +40,7 @@ impl ReservedGraph<'_> {
             peak.raise(logits + self.streams(4), logits + high);
         }
 
-        // Other orders of the graph take a row more, and shapes that no dry run had one in addition.
+        // Other orders of the graph take a row more, and shapes that no dry run had another.
         let orders = match &*self.architecture.class {
             "limite" => 5,
             "gemma-embedding2" | "kolibri1" | "minimax-01" | "vllm-decision2" => 4,
