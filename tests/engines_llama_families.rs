@@ -1,11 +1,12 @@
 //! Figures of small made models of llama.cpp's newer architectures, against b12032's own dry run.
 //!
-//! `fixtures/llama_families.jsonl` holds a model a line: its keys, its tensors, and for each setting
-//! the bytes of weights, caches and buffers that `referees/llama_cpp` printed.
+//! `fixtures/llama_families.jsonl` holds a model a line: its keys, its tensors, and for each
+//! setting the bytes of weights, caches and buffers that `referees/llama_cpp` printed.
 #![allow(clippy::unwrap_used, reason = "test helpers")]
 
 use std::collections::BTreeSet;
 
+use hf_mem_core::device::DeviceFacts;
 use hf_mem_core::engines::llama_cpp::LlamaCpp;
 use hf_mem_core::engines::{Engine, EngineError};
 use hf_mem_core::model::Dtype;
@@ -93,7 +94,10 @@ fn made_model(described: &Value) -> Model {
 
 /// A row in the form of `referees/llama_cpp`.
 fn whole_row(row: &Value) -> Value {
-    let named = |bytes: &Value| json!({"model_bytes": bytes[0], "context_bytes": bytes[1], "compute_bytes": bytes[2]});
+    let named = |bytes: &Value| {
+        let [model, context, compute] = [&bytes[0], &bytes[1], &bytes[2]];
+        json!({"model_bytes": model, "context_bytes": context, "compute_bytes": compute})
+    };
     let devices: Vec<Value> = row["devices"]
         .as_array()
         .unwrap()
@@ -133,28 +137,55 @@ fn described_family(family: &str) -> Value {
     all.find(|model| model["family"] == family).unwrap()
 }
 
+/// The answer for `model` of build `version` on `devices` cards.
+fn refusal(model: &Model, version: &str, given: &Value, devices: u32) -> String {
+    let cards: Vec<DeviceFacts> = (0..devices).map(card).collect();
+    let (version, given) = (
+        version.parse().unwrap(),
+        settings(&json!({"settings": given})),
+    );
+    let question = question(model, &version, &given, &cards);
+    match LlamaCpp.prepare(&question) {
+        Ok(prepared) => prepared.splits(devices).unwrap_err().0,
+        Err(EngineError::Unsupported { why, .. }) => why,
+        Err(other) => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn repeated_layers_stay_whole() {
-    for (family, words) in [
-        ("nanbeige", "runs its layers several times"),
-        ("hrm_text", "runs its layers several times"),
-    ] {
+    for family in ["nanbeige", "hrm_text"] {
         let model = made_model(&described_family(family));
-        let refusal = |given: Value, count| {
-            let devices = [card(0), card(1)];
-            let (version, given) = (
-                "b12032".parse().unwrap(),
-                settings(&json!({"settings": given})),
+        for (given, devices) in [(json!({}), 2), (json!({"n_gpu_layers": "3"}), 1)] {
+            let why = refusal(&model, "b12032", &given, devices);
+            assert!(
+                why.contains("runs its layers several times"),
+                "{family}: {why}"
             );
-            let question = question(&model, &version, &given, &devices);
-            let prepared = LlamaCpp.prepare(&question).unwrap();
-            prepared.splits(count).unwrap_err().0
-        };
+        }
+    }
+}
 
-        assert!(refusal(json!({}), 2).contains(words), "{family}");
+#[test]
+fn shared_latents_stay_whole() {
+    let mut all = described().into_iter();
+    let shared = all
+        .find(|model| !model["keys"]["attention.kv_source_map"].is_null())
+        .unwrap();
+
+    let why = refusal(&made_model(&shared), "b12032", &json!({}), 2);
+    assert!(why.contains("shares latents between layers"), "{why}");
+}
+
+#[test]
+fn indexer_without_kernel_is_refused() {
+    for family in ["deepseek4", "glm5-next", "hy_v4"] {
+        let mut described = described_family(family);
+        described["keys"]["attention.indexer.head_count"] = json!(16);
+        let why = refusal(&made_model(&described), "b12032", &json!({}), 1);
         assert!(
-            refusal(json!({"n_gpu_layers": "3"}), 1).contains(words),
-            "{family}"
+            why.contains("no kernel for an indexer with 16 heads"),
+            "{family}: {why}"
         );
     }
 }
@@ -162,15 +193,6 @@ fn repeated_layers_stay_whole() {
 #[test]
 fn early_build_refuses_new_family() {
     let model = made_model(&described_family("beam"));
-    let version = "b10450".parse().unwrap();
-    let parameters = settings(&json!({"settings": {}}));
-    let devices = [card(0)];
-    let answer = LlamaCpp.prepare(&question(&model, &version, &parameters, &devices));
-
-    match answer.err() {
-        Some(EngineError::Unsupported { why, .. }) => {
-            assert!(why.contains("whether builds before b12000 do"), "{why}");
-        }
-        other => panic!("{other:?}"),
-    }
+    let why = refusal(&model, "b10450", &json!({}), 1);
+    assert!(why.contains("whether builds before b12000 do"), "{why}");
 }

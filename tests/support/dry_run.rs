@@ -21,7 +21,7 @@ use hf_mem_core::engines::{
 use hf_mem_core::model::Model;
 use serde_json::{Value, json};
 
-/// One measured figure and the interval for it.
+/// A measured figure and the interval for it.
 #[derive(Clone, Copy, Debug)]
 pub struct Figure {
     /// `weights`, `caches` or `compute`, behind `host` for the host's.
@@ -31,7 +31,9 @@ pub struct Figure {
 }
 
 impl Figure {
-    /// Whether the dry run contradicts the interval: buffers may be smaller, other figures are equal.
+    /// Whether the dry run contradicts the interval.
+    ///
+    /// Buffers may be smaller; other figures are equal.
     pub fn is_wrong(&self) -> bool {
         let may_differ = self.name.ends_with("compute");
         let is_exact = self.ours == Interval::exact(Bytes::new(self.measured));

@@ -79,6 +79,11 @@ pub fn real_headers(corpus: &Path) -> Vec<(String, Vec<u8>, u64)> {
         .collect()
 }
 
+/// Returns the header of a made model.
+pub fn made_header(corpus: &Path, name: &str) -> Vec<u8> {
+    packed_header(&corpus.join("made"), name)
+}
+
 /// Returns the header of the model `name` from a folder of packed headers.
 pub fn packed_header(folder: &Path, name: &str) -> Vec<u8> {
     unpacked(&folder.join(format!("{name}.header.gguf.gz")))

@@ -9,6 +9,19 @@ use super::reserved_graph::{Peak, ReservedGraph};
 use crate::bytes::Bytes;
 use crate::model::architecture::{Architecture, LatentAttention, Mixer, Recurrent};
 
+/// The lowest buffer of an unusual graph, in percent of the formula.
+const UNUSUAL_LOW_PERCENT: u64 = 65;
+/// The same of a graph that keeps outputs or decays.
+const KEPT_LOW_PERCENT: u64 = 75;
+
+/// Whether the dry run had buffers of this architecture that were far below the formula.
+fn is_lower(architecture: &str) -> bool {
+    matches!(
+        architecture,
+        "bailingmoe3" | "gemma-embedding2" | "minimax-01"
+    )
+}
+
 /// Returns a fact that the architecture states as a note; `None` without it.
 pub(super) fn noted(architecture: &Architecture, name: &str) -> Option<u64> {
     let notes = architecture.notes.iter();
@@ -29,15 +42,23 @@ impl ReservedGraph<'_> {
         self.streams(count.saturating_mul(self.mixed_streams()))
     }
 
-    /// Whether the graph is one of those that this file describes.
+    /// Whether the graph mixes streams, or selects tokens by rules of its own.
     pub(super) fn is_unusual(&self) -> bool {
         self.mixed_streams() > 1
-            || self.kept_inputs() > 0
             || self.key_heads() > 0
-            || matches!(
-                &*self.architecture.class,
-                "minimax-01" | "mistral-large4" | "dots3note"
-            )
+            || matches!(&*self.architecture.class, "mistral-large4" | "dots3note")
+    }
+
+    /// The lowest buffer, in percent of the formula.
+    pub(super) fn least_percent(&self) -> u64 {
+        let is_kept = self.residual_blocks() > 0 || self.tapped_layers() > 0;
+        match self.is_unusual() {
+            true => UNUSUAL_LOW_PERCENT.min(self.low_percent),
+            false if is_kept || is_lower(&self.architecture.class) => {
+                KEPT_LOW_PERCENT.min(self.low_percent)
+            }
+            false => self.low_percent,
+        }
     }
 
     /// The lowest buffer of the host, in percent of the formula.
@@ -52,15 +73,16 @@ impl ReservedGraph<'_> {
         }
     }
 
-    /// Outputs of earlier layers that later ones read: tapped layers of Limite, and the blocks
-    /// whose residuals Kimi K3 attends to.
-    pub(super) fn kept_inputs(&self) -> u64 {
-        let blocks = noted(self.architecture, "attn_res.block_size").map_or(0, |size| {
+    /// Blocks of layers whose residuals later layers attend to (Kimi K3); 0 for other families.
+    fn residual_blocks(&self) -> u64 {
+        noted(self.architecture, "attn_res.block_size").map_or(0, |size| {
             u64::from(self.architecture.layer_count()).div_ceil(size)
-        });
-        let tapped = noted(self.architecture, "tapped_layers").unwrap_or(0);
+        })
+    }
 
-        blocks.saturating_add(tapped.saturating_mul(2))
+    /// Layers whose outputs later layers read (Limite); 0 for other families.
+    fn tapped_layers(&self) -> u64 {
+        noted(self.architecture, "tapped_layers").unwrap_or(0)
     }
 
     /// KV heads of MiniMax-M3, each of which has a mask of selected blocks; 0 for other families.
@@ -112,6 +134,10 @@ impl ReservedGraph<'_> {
             peak.raise(decays * 2 + self.streams(10), decays * 2 + self.streams(15));
         }
 
+        if decays > Bytes::ZERO {
+            peak.high += self.streams(6);
+        }
+
         let heads = self.key_heads();
         if heads > 0 {
             let cells = self.rows(self.layout.context);
@@ -124,10 +150,15 @@ impl ReservedGraph<'_> {
             peak.raise(likely, masks * 3 + cells * 2 + self.streams(12));
         }
 
-        let kept = self.kept_inputs();
-        if kept > 0 {
-            peak.likely += self.streams(kept / 2);
-            peak.high += self.streams(kept.saturating_mul(2).saturating_add(5));
+        let (blocks, tapped) = (self.residual_blocks(), self.tapped_layers());
+        if blocks > 0 {
+            peak.likely += self.streams(blocks / 2);
+            peak.high += self.streams(blocks.saturating_mul(2).saturating_add(7));
+        }
+
+        if tapped > 0 {
+            peak.likely += self.streams(tapped);
+            peak.high += self.streams(tapped.saturating_add(6));
         }
     }
 
@@ -137,6 +168,7 @@ impl ReservedGraph<'_> {
         match &*self.architecture.class {
             "glm5-next" if self.layout.slots > 1 => peak.high += cells * 3,
             "glm5-next" => peak.high += cells,
+            "qwen4exp" if self.layout.slots > 1 => peak.high += cells.scale(1, 4),
             "hy_v4" | "dots3note" => peak.high += cells.scale(1, 2),
             "mistral-large4" => peak.high += cells,
             _ => {}
@@ -162,6 +194,7 @@ impl ReservedGraph<'_> {
             .latent_cells(latent)
             .saturating_add(self.past_cells(latent));
         let scores = self.rows(cells.saturating_mul(latent.heads));
+        let queries = self.rows(latent.heads.saturating_mul(latent.value_dim));
         let more = if self.layout.slots > 1 {
             past * 3
         } else {
@@ -169,9 +202,12 @@ impl ReservedGraph<'_> {
         };
 
         if self.layout.attention.is_flash() {
+            // Queries can be much wider than the streams.
+            let likely = queries.scale(9, 4) + self.wide_streams(1);
+            let high = queries.scale(7, 2) + self.wide_streams(2);
             peak.raise(
-                self.wide_streams(6) + past * 2,
-                self.wide_streams(9) + past * 4 + more,
+                likely.max(self.wide_streams(6)) + past * 2,
+                high.max(self.wide_streams(9)) + past * 6 + more,
             );
         } else {
             let twice = if latent.compress_ratio.is_some_and(|ratio| ratio < 4) {
@@ -181,7 +217,7 @@ impl ReservedGraph<'_> {
             };
             peak.raise(
                 scores.scale(twice + 1, 2) + self.wide_streams(6),
-                scores * twice + self.wide_streams(9) + past * 2 + more,
+                scores * twice + (queries * 4).max(self.wide_streams(9)) + past * 2 + more,
             );
         }
     }
@@ -204,12 +240,13 @@ impl ReservedGraph<'_> {
         let others = self.streams(mixed.saturating_sub(1).saturating_mul(rows));
         let likely = if self.is_first { Bytes::ZERO } else { others };
         let more = if mixed > 1 {
-            self.wide_streams(4)
+            self.wide_streams(if rows > 7 { 8 } else { 4 })
         } else {
             Bytes::ZERO
         };
 
-        let kept = self.streams(self.kept_inputs().saturating_mul(4));
+        let kept = self.residual_blocks().saturating_add(self.tapped_layers());
+        let kept = self.streams(kept.saturating_mul(4));
         let masks = match (self.key_heads(), self.is_first) {
             (0, _) | (_, true) => Bytes::ZERO,
             _ => self.rows(self.layout.context) * 7,

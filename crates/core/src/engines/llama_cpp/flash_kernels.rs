@@ -5,6 +5,7 @@
 //! then exist in the compute buffer, which takes several times the memory.
 
 use super::cache::is_index;
+use super::family_phases::noted;
 use super::parameters::LlamaParameters;
 use super::profile::LlamaProfile;
 use crate::model::Dtype;
@@ -133,6 +134,31 @@ impl HeadShape {
             _ => false,
         }
     }
+}
+
+/// Architectures whose indexers score with `GGML_OP_LIGHTNING_INDEXER`.
+const INDEXED: [&str; 6] = [
+    "deepseek4",
+    "deepseek41",
+    "dots3note",
+    "glm5-next",
+    "hy_v4",
+    "mistral-large4",
+];
+
+/// The heads and their elements of an indexer that CUDA has no kernel for; `None` if it has one.
+///
+/// The scores are then computed on the host. Source: llama.cpp b12032
+/// `ggml/src/ggml-cuda/lightning-indexer.cu` (`ggml_cuda_lightning_indexer_supported`).
+pub(crate) fn unsupported_indexer(architecture: &Architecture) -> Option<(u64, u64)> {
+    if !INDEXED.contains(&&*architecture.class) {
+        return None;
+    }
+
+    let heads = noted(architecture, "attention.indexer.head_count")?;
+    let elements = noted(architecture, "attention.indexer.key_length")?;
+    let has_kernel = elements == 128 && matches!(heads, 4 | 32 | 64);
+    (!has_kernel).then_some((heads, elements))
 }
 
 /// The first head shape of `architecture` without a kernel.

@@ -39,9 +39,14 @@ const NEW: [&str; 30] = [
     "vllm-decision2",
 ];
 
+/// Returns whether the first build of `architecture` is not known.
+pub(super) fn is_new(architecture: &str) -> bool {
+    NEW.contains(&architecture)
+}
+
 /// Returns why builds of `profile` get no answer for `architecture`; `None` if they get one.
 pub(super) fn refusal(architecture: &str, profile: &LlamaProfile) -> Option<String> {
-    if profile.reserves_inputs || !NEW.contains(&architecture) {
+    if profile.reserves_inputs || !is_new(architecture) {
         return None;
     }
 

@@ -9,6 +9,7 @@ use super::blocks::InputPath;
 use super::cache::{self, Layout};
 use super::distinct_layers::{CountedLayer, DistinctLayers};
 use super::draft::Draft;
+use super::flash_kernels::unsupported_indexer;
 use super::new_architectures;
 use super::next_token::NextTokenLayers;
 use super::parameters::{self, ENGINE, LlamaParameters};
@@ -90,6 +91,13 @@ impl<'a> LlamaCppPrepared<'a> {
         let profile = profile::profile(version).map_err(|why| unsupported(why.to_string()))?;
         if let Some(why) = new_architectures::refusal(&architecture.class, &profile) {
             return Err(unsupported(why));
+        }
+
+        if let Some((heads, elements)) = unsupported_indexer(architecture) {
+            return Err(unsupported(format!(
+                "CUDA has no kernel for an indexer with {heads} heads of {elements} elements, and \
+                 what its scores take on the host is not known"
+            )));
         }
 
         if let Some(dtype) = &asked.dtype {

@@ -28,8 +28,6 @@ const MORE_POSITIONS_PER_TOKEN: u64 = 12;
 const FEW_INPUTS: u64 = 4096;
 /// Bytes of an F16 element.
 pub(super) const HALF: u64 = 2;
-/// The lowest buffer of an unusual graph, in percent of the formula.
-const UNUSUAL_LOW_PERCENT: u64 = 60;
 /// Copies of a pipeline's inputs (`GGML_SCHED_MAX_COPIES`).
 pub(super) const PIPELINE_COPIES: u64 = 4;
 
@@ -196,15 +194,15 @@ impl ReservedGraph<'_> {
             _ => least,
         };
         let low = least + inputs.likely * copies + pipeline.likely.scale(1, 2);
-        let low_percent = if self.is_unusual() {
-            UNUSUAL_LOW_PERCENT
-        } else {
-            self.low_percent
+        // Attention on the host cuts these graphs into more parts than others.
+        let high = match self.layout.attention {
+            AttentionMode::FlashOnHost if self.is_unusual() => all.high.scale(3, 2),
+            _ => all.high,
         };
         Interval::new(
-            low.scale(low_percent, 100),
+            low.scale(self.least_percent(), 100),
             inputs.likely * copies + all.likely + pipeline.likely,
-            inputs.high * copies + all.high + pipeline.high,
+            inputs.high * copies + high + pipeline.high,
         )
     }
 

@@ -7,7 +7,7 @@ use super::reserved_graph::{PIPELINE_COPIES, Peak, ReservedGraph, SMALL_INPUTS_P
 use super::widths::sum;
 use crate::bytes::Bytes;
 use crate::engines::Interval;
-use crate::model::architecture::{Mixer, Recurrent};
+use crate::model::architecture::Mixer;
 
 impl ReservedGraph<'_> {
     /// Adds the phases of layers whose tensors or caches are on the host.
@@ -149,10 +149,10 @@ impl ReservedGraph<'_> {
         )
     }
 
-    /// Scores of a model with short convolutions, parts of which are on the host.
+    /// Scores of a hybrid model, parts of which are on the host.
     ///
-    /// The probe for flash attention then finds its attention on another backend than its layers,
-    /// and turns it off.
+    /// The probe for flash attention can then find its attention on another backend than its layers
+    /// (LFM3, Qwen4-Exp), and turns it off.
     fn unprobed_scores(
         &self,
         layers: &[CountedLayer<'_>],
@@ -162,7 +162,7 @@ impl ReservedGraph<'_> {
         let Mixer::Attention(attention) = mixer else {
             return Bytes::ZERO;
         };
-        if !layers.iter().chain(on_host).any(is_convolution) {
+        if !layers.iter().chain(on_host).any(has_state) {
             return Bytes::ZERO;
         }
 
@@ -177,7 +177,7 @@ impl ReservedGraph<'_> {
     fn scores_on_host(&self, layers: &[CountedLayer<'_>]) -> Bytes {
         let mixers = || layers.iter().flat_map(|(layer, _)| layer.mixers());
         let is_hybrid = mixers().any(|mixer| matches!(mixer, Mixer::Recurrent(_)));
-        let has_unprobed = self.host_blocks.queries > 0 && layers.iter().any(is_convolution);
+        let has_unprobed = self.host_blocks.queries > 0 && layers.iter().any(has_state);
         if !is_hybrid || (self.cache_on_device && !has_unprobed) {
             return Bytes::ZERO;
         }
@@ -205,9 +205,11 @@ impl ReservedGraph<'_> {
     }
 }
 
-/// Whether a layer is a short convolution.
-fn is_convolution((layer, _): &CountedLayer<'_>) -> bool {
-    matches!(layer.mixer, Mixer::Recurrent(Recurrent::ShortConv { .. }))
+/// Whether a layer has a recurrent state.
+fn has_state((layer, _): &CountedLayer<'_>) -> bool {
+    layer
+        .mixers()
+        .any(|mixer| matches!(mixer, Mixer::Recurrent(_)))
 }
 
 /// Elements of the widest value row, whose cache slots are listed one by one if transposed.

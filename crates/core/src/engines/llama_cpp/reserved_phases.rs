@@ -4,6 +4,7 @@ use super::blocks::{Block, Blocks};
 use super::cache::{is_index, key_row, state, value_row};
 use super::distinct_layers::CountedLayer;
 use super::flash_kernels::AttentionMode;
+use super::new_architectures::is_new;
 use super::reserved_graph::{HALF, Peak, ReservedGraph};
 use super::widths::{inner_width, sum};
 use crate::bytes::Bytes;
@@ -39,8 +40,14 @@ impl ReservedGraph<'_> {
             peak.raise(logits + self.streams(4), logits + high);
         }
 
-        // Other orders of the graph take a row more.
-        peak.plus(self.input_rows(), self.streams(1 + self.kept_rows))
+        // Other orders of the graph take a row more, and shapes that no dry run had another.
+        let orders: u64 = match &*self.architecture.class {
+            "limite" => 5,
+            "gemma-embedding2" | "kolibri1" | "minimax-01" | "vllm-decision2" => 4,
+            class if is_new(class) => 2,
+            _ => 1,
+        };
+        peak.plus(self.input_rows(), self.streams(orders + self.kept_rows))
     }
 
     /// Rows that the model's input keeps live in all layers.
@@ -112,7 +119,12 @@ impl ReservedGraph<'_> {
         } else {
             inner + routed_row + self.streams(4)
         };
-        peak.raise(inner, inner + self.streams(1));
+        let scaled = if self.architecture.class == "granite_swa" {
+            6
+        } else {
+            1
+        };
+        peak.raise(inner, inner + self.streams(scaled));
 
         let mut routed = routed_row * 2 + self.streams(5);
         if blocks.is_parallel {
@@ -172,9 +184,13 @@ impl ReservedGraph<'_> {
         }
 
         if self.is_unusual() {
-            peak.high = peak
-                .high
-                .max(copies + plain + self.wide_streams(3) + self.streams(8));
+            let wide = plain.scale(5, 4) + self.wide_streams(3) + self.streams(8);
+            peak.high = peak.high.max(copies + wide);
+        }
+
+        if blocks.has_windows && blocks.expert.width > 0 {
+            let below = plain.max(base.high) + self.streams(9);
+            peak.high = peak.high.max(copies + below);
         }
 
         // The copies of a layer outlive the skipped layers behind it.
@@ -192,17 +208,14 @@ impl ReservedGraph<'_> {
                 copies + dense.max(plain + self.streams(3)) + self.streams(2),
             );
         } else {
-            let holes = if blocks.expert.width > 0 || blocks.is_recurrent {
+            // SenseNova U1 rotates queries along three axes.
+            let is_rotated = self.architecture.class == "sensenova_u1";
+            let holes = if blocks.expert.width > 0 || blocks.is_recurrent || is_rotated {
                 9
             } else {
                 5
             };
-            let below = if blocks.has_windows && blocks.expert.width > 0 {
-                plain.max(base.high)
-            } else {
-                plain
-            };
-            peak.raise(plain + copies, copies + below + self.streams(holes));
+            peak.raise(plain + copies, copies + plain + self.streams(holes));
         }
     }
 

@@ -165,10 +165,12 @@ fn add_next_token_memory(
 
 /// Facts that only llama.cpp's buffers need.
 fn notes(keys: &Keys<'_>) -> Result<Vec<String>, Unsupported> {
-    const NAMES: [&str; 3] = [
+    const NAMES: [&str; 5] = [
         "n_deepstack_layers",
         "hyper_connection.count",
         "attn_res.block_size",
+        "attention.indexer.head_count",
+        "attention.indexer.key_length",
     ];
     let mut notes = Vec::new();
     if repeats::runs_layers_again(keys)? {
