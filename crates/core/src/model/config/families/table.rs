@@ -372,6 +372,7 @@ pub(super) const FAMILIES: &[Family] = &[
     // Speech, images and nested halves.
     family(
         &[
+            "blip_text_model",
             "canary_decoder",
             "cohere_asr",
             "dia_decoder",

@@ -31,6 +31,7 @@ pub(in super::super) fn inside_wrapper(root_type: &str) -> Option<&'static str> 
         "granite_docling" => "granite_docling_text",
         "hunyuan_vl" => "hunyuan_vl_text",
         "hyperclovax_vision_v2" => "hyperclovax",
+        "blip" => "blip_text_model",
         "kosmos-2.5" => "kosmos_2_5_text_model",
         "lfm2_vl" => "lfm2",
         "pix2struct" => "pix2struct_text_model",
