@@ -22,5 +22,6 @@ mod tensor_names;
 pub mod tensor_parallel;
 pub mod topology;
 pub(crate) mod torch;
+pub(crate) mod unlisted_types;
 mod value_forms;
 pub mod weights;

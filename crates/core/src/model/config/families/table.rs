@@ -64,6 +64,12 @@ pub(super) const FAMILIES: &[Family] = &[
         Absent,
         TIED,
     ),
+    family(
+        &["unlimited_ocr_text"],
+        Attention(Spans::Full),
+        Standard,
+        UNTIED,
+    ),
     family(&["idefics"], Attention(Spans::Full), Standard, UNTIED),
     family(
         &["voxtral_realtime_text"],

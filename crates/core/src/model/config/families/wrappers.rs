@@ -35,6 +35,7 @@ pub(in super::super) fn inside_wrapper(root_type: &str) -> Option<&'static str> 
         "kosmos-2.5" => "kosmos_2_5_text_model",
         "lfm2_vl" => "lfm2",
         "pix2struct" => "pix2struct_text_model",
+        "unlimited_ocr" => "unlimited_ocr_text",
         "voxtral_realtime" => "voxtral_realtime_text",
         "lfm3_vl" => "lfm3",
         "inkling_mm_model" => "inkling_text",
