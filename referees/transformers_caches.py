@@ -319,6 +319,9 @@ def speech_inputs(model, tokens, ids):
     if kind == "idefics":
         side, ones = config.vision_config.image_size, torch.ones(1, tokens, dtype=torch.long)
         return {"input_ids": ids, "attention_mask": ones, "pixel_values": noise(1, 1, 3, side, side), "image_attention_mask": ones[..., None]}
+    if kind == "blip":
+        patches = (config.vision_config.image_size // config.vision_config.patch_size) ** 2
+        return {"input_ids": ids, "encoder_hidden_states": noise(1, patches + 1, config.vision_config.hidden_size)}
     if kind == "udop":
         return {"input_ids": ids, "bbox": torch.zeros(1, tokens, 4).to(model.dtype), "decoder_input_ids": ids}
     if kind == "pop2piano":
@@ -350,7 +353,9 @@ def small_row(row):
     if arguments is None:
         arguments = {"input_ids": ids} | ({"decoder_input_ids": ids} if getattr(config, "is_encoder_decoder", False) else {})
     with torch.no_grad():
-        outputs = model(**arguments, use_cache=True, return_dict=True)
+        # BLIP passes no cache to its decoder outside of `generate`.
+        run_model = model.text_decoder if config.model_type == "blip" else model
+        outputs = run_model(**arguments, use_cache=True, return_dict=True)
 
     caches = [cache_of(outputs), getattr(outputs, "encoder_cache", None), getattr(outputs, "padding_cache", None)]
     total = sum(tensor.numel() * tensor.element_size() for _, tensor in held_tensors(caches, "", set()))

@@ -74,6 +74,7 @@ impl Fake {
             mixer: Mixer::None,
             second_mixer: None,
             feed_forward: FeedForward::None,
+            passes: 1,
         };
 
         let architecture = Architecture {
@@ -95,6 +96,7 @@ impl Fake {
             state_dtype: None,
             vision: None,
             audio: false,
+            streaming_encoder: None,
             mtp_layers: 0,
             quantization: None,
             notes: Vec::new(),

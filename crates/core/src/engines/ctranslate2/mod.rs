@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use self::prepared::Ctranslate2Prepared;
 use super::profile::{Profile, ProfileError, Profiles};
-use super::{Engine, EngineError, EngineRequest, PreparedEngine, lora};
+use super::{Engine, EngineError, EngineRequest, PreparedEngine, companions, lora};
 use crate::device::DeviceFacts;
 use crate::model::{Adapter, Format, Model};
 
@@ -116,6 +116,19 @@ impl Engine for Ctranslate2 {
         _adapter: &'a Adapter,
     ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
         Err(lora::not_counted(NAME))
+    }
+
+    fn prepare_with_draft<'a>(
+        &self,
+        request: &EngineRequest<'a>,
+        _draft: &'a Model,
+    ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
+        // A refusal of the model itself comes first.
+        Engine::prepare(self, request)?;
+        Err(companions::no_draft(
+            NAME,
+            "CTranslate2 drafts nothing: ask for the model without a draft",
+        ))
     }
 }
 

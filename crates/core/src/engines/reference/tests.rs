@@ -244,3 +244,27 @@ fn unknown_parameters_and_dtypes_fail() {
 
     assert!(prepare(&Reference, &model, asked, (None, NONE)).is_err());
 }
+
+#[test]
+fn looped_layers_count_each_pass() {
+    // 3 layers in each of two stacks: the inner one runs four times, the outer one twice.
+    let hrm = json!({"model_type": "hrm_text", "num_attention_heads": 4, "head_dim": 24,
+        "num_hidden_layers": 3, "H_cycles": 2, "L_cycles": 2, "torch_dtype": "bfloat16"});
+    let runs = 3 * (4 + 2);
+    assert_eq!(
+        cache_and_states(&hrm, 100, "auto"),
+        (runs * 100 * 2 * 4 * 24 * 2, 0)
+    );
+
+    // The planner of vLLM 0.33 keeps these in 16 bits, transformers in 32.
+    let inkling = json!({"model_type": "inkling_text", "num_hidden_layers": 6, "hidden_size": 160,
+        "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 24,
+        "swa_num_attention_heads": 8, "swa_num_key_value_heads": 4, "swa_head_dim": 16,
+        "sliding_window_size": 48, "torch_dtype": "bfloat16"});
+    let (windows, full) = (5 * 48 * 2 * 4 * 16, 1000 * 2 * 2 * 24);
+    let rows = 3 * 2 * (5 * (4 * 16 + 160) + 2 * 24 + 160);
+    assert_eq!(
+        cache_and_states(&inkling, 1000, "auto"),
+        ((windows + full) * 2, rows * 2)
+    );
+}

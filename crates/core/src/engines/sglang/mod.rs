@@ -27,6 +27,7 @@ use super::shared::cache::CacheLayers;
 use super::shared::checkpoint_checks::{encodes_raw_audio, is_packed_for_mlx, shown_method};
 use super::shared::dtype::ComputeDtype;
 use super::shared::shard_size::{ExpertPadding, Online, RopeRows, ShardContext};
+use super::shared::unlisted_types::is_unlisted_in_sglang;
 use super::shared::unread_families::unread_by_sglang;
 use super::shared::weights::{Classes, Omitted, WeightTable};
 use super::{Engine, EngineError, EngineRequest, PreparedEngine, Split, architectures, lora};
@@ -386,9 +387,9 @@ fn check_model(model: &Model) -> Result<&Architecture, EngineError> {
                     Mixer::Recurrent(Recurrent::ConvStreams { .. } | Recurrent::PastInputs { .. })
                 )
             });
-    if has_own_states {
+    if has_own_states || is_unlisted_in_sglang(architecture) {
         return Err(unsupported(format!(
-            "SGLang's pools for the states of {} are not known",
+            "SGLang's pools for {} are not known",
             architecture.class
         )));
     }

@@ -23,5 +23,6 @@ pub mod tensor_parallel;
 pub mod topology;
 pub(crate) mod torch;
 pub(crate) mod unread_families;
+pub(crate) mod unlisted_types;
 mod value_forms;
 pub mod weights;

@@ -22,6 +22,7 @@ const PADDED: &[&str] = &["whisper"];
 
 /// Encoders of speech, images or another text than the decoder's, of any length.
 const OTHER_INPUT: &[&str] = &[
+    "blip_text_model",
     "canary_decoder",
     "cohere_asr",
     "dia_decoder",

@@ -1,7 +1,8 @@
 //! Families with caches or states of their own kinds, against transformers' cache objects.
 //!
-//! Each row of `own_states_rows.jsonl` is a small configuration and the bytes of the cache's floating
-//! tensors after one forward pass of transformers 5.24.0 in bfloat16.
+//! Each row of `own_states_rows.jsonl` is a small configuration and the bytes of the cache's
+//! floating tensors after one forward pass of transformers 5.24.0 in bfloat16
+//! (`referees/transformers 5.24.0 --rows`).
 
 use std::collections::BTreeMap;
 

@@ -4,6 +4,7 @@ use super::refusal::{ENGINE, unsupported};
 use crate::engines::shared::checkpoint_checks::{
     encodes_raw_audio, is_packed_for_mlx, shown_method,
 };
+use crate::engines::shared::unlisted_types::is_unlisted_in_vllm;
 use crate::engines::shared::unread_families::unread_by_vllm;
 use crate::engines::{EngineError, EngineRequest, EngineVersion};
 use crate::model::architecture::{Architecture, Task};
@@ -60,21 +61,6 @@ const DROPPED_CLASSES: &[(&[&str], [u32; 2])] = &[
         ],
         [0, 28],
     ),
-];
-
-/// Types of language models that vLLM 0.33 does not list, so that it is unknown what its generic
-/// class would cache of them.
-///
-/// Youtu may cache latents or whole heads; the others have states or loops of their own.
-const UNLISTED_TYPES: &[&str] = &[
-    "youtu",
-    "cpmant",
-    "inkling2_text",
-    "inkling2_loop_text",
-    "lara_mini",
-    "lfm3",
-    "zaya",
-    "kyutai_speech_to_text",
 ];
 
 /// Types of language models that vLLM runs with caches that are not counted yet: Qwen4-Exp's
@@ -244,7 +230,7 @@ fn check_class(
         return Err(unsupported(format!("{class} ({kind}) in vLLM: {why}")));
     }
 
-    let unlisted = UNLISTED_TYPES.contains(&&*architecture.model_type);
+    let unlisted = is_unlisted_in_vllm(architecture);
     let listed = kind.contains("whisper") || kind == "cohere_asr";
     let encoder_decoder = architecture.task == Task::EncodeDecode && !listed;
 

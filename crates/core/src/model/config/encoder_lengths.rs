@@ -32,6 +32,7 @@ pub(super) fn max_tokens(fields: &Fields<'_>) -> Result<u64, Unsupported> {
         "moonshine" => Ok(convolved(SAMPLES, &[127, 7, 3], &[64, 3, 2])),
         "canary_decoder" | "cohere_asr" => encoder_positions(fields, 5000),
         "dia_decoder" => encoder_positions(fields, 1024),
+        "blip_text_model" => blip_tokens(fields),
         // Two convolutions of stride 2 precede the encoder.
         "speech_to_text" => Ok(fields
             .size(&["max_source_positions"])?
@@ -135,6 +136,24 @@ fn image_tokens(fields: &Fields<'_>) -> Result<u64, Unsupported> {
         .div_ceil(step.max(1))
         .saturating_mul(width.div_ceil(step.max(1)));
     Ok(tokens.saturating_add(more))
+}
+
+/// Returns the patches and the class token of BLIP's image.
+///
+/// Its other classes attend to a question, or have no decoder.
+fn blip_tokens(fields: &Fields<'_>) -> Result<u64, Unsupported> {
+    if !fields.class.ends_with("ForConditionalGeneration") {
+        return Err(fields.family("architectures"));
+    }
+
+    let empty = super::fields::Object::new();
+    let root = fields.inside(fields.root);
+    let vision = root.inside(root.object("vision_config")?.unwrap_or(&empty));
+    let side = vision
+        .size(&["image_size"])?
+        .unwrap_or(384)
+        .div_ceil(vision.size(&["patch_size"])?.unwrap_or(16));
+    Ok(side.saturating_mul(side).saturating_add(1))
 }
 
 /// Returns the tokens of 30 seconds of audio after the convolutions of a Wav2Vec2 encoder.

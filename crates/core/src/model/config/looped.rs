@@ -6,7 +6,7 @@
 use super::super::architecture::{FeedForward, Mixer, Span, Unsupported};
 use super::convolved::passes_of;
 use super::experts;
-use super::fields::Fields;
+use super::fields::{Fields, contradiction};
 use super::heads::{self, Heads};
 use super::layers::{LayerMixers, bounded, count};
 use super::spans;
@@ -124,18 +124,15 @@ fn dory_sections(
         .map(|key| Ok(fields.count(&[key])?.unwrap_or(default)));
     let (input, output): (u64, u64) = (input?, output?);
     let ends = input.saturating_add(output);
-    let rest = (layers as u64)
-        .checked_sub(ends)
-        .ok_or_else(|| fields.length("n_input_layers + n_output_layers", layers, layers))?;
+    let Some(rest) = (layers as u64).checked_sub(ends) else {
+        let why = format!("the model has {layers} layers, of which {ends} are not in the loop");
+        return Err(contradiction("n_input_layers", &input.into(), why));
+    };
 
     let recurrent = fields.count(&["n_recurrent_layers"])?.unwrap_or(rest);
     if recurrent != rest {
         let why = format!("{layers} layers are not {ends} at the ends and {recurrent} in the loop");
-        return Err(super::fields::contradiction(
-            "n_recurrent_layers",
-            &recurrent.into(),
-            why,
-        ));
+        return Err(contradiction("n_recurrent_layers", &recurrent.into(), why));
     }
 
     let size = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);

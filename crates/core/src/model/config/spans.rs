@@ -95,6 +95,9 @@ pub(super) fn span_for_word(
 ) -> Result<Span, Unsupported> {
     match word {
         "full_attention" | "attention" | "global" => Ok(Span::Full),
+        // The prompt is kept whole, and only the answer slides (transformers
+        // `UnlimitedOcrDynamicReferenceSlidingWindowLayer`): a prompt of all tokens needs the most.
+        "reference_sliding_attention" => Ok(Span::Full),
         "sliding_attention" | "local" => match window {
             Some(window) => Ok(Span::Sliding { window }),
             // The window is switched off or null, so these layers see everything.

@@ -60,6 +60,7 @@ pub fn architecture(model: &ModelBin, inventory: &Inventory) -> Result<Architect
         feed_forward: FeedForward::Dense {
             width: feed_forward,
         },
+        passes: 1,
     };
 
     Ok(Architecture {
@@ -84,6 +85,7 @@ pub fn architecture(model: &ModelBin, inventory: &Inventory) -> Result<Architect
         state_dtype: None,
         vision: None,
         audio: true,
+        streaming_encoder: None,
         mtp_layers: 0,
         quantization: stored
             .filter(|stored| matches!(stored.weights, Dtype::I8 | Dtype::I16))

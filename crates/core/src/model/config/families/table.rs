@@ -66,6 +66,12 @@ pub(super) const FAMILIES: &[Family] = &[
         Absent,
         TIED,
     ),
+    family(
+        &["unlimited_ocr_text"],
+        Attention(Spans::Full),
+        Standard,
+        UNTIED,
+    ),
     family(&["idefics"], Attention(Spans::Full), Standard, UNTIED),
     family(
         &["voxtral_realtime_text"],
@@ -428,6 +434,7 @@ pub(super) const FAMILIES: &[Family] = &[
     // Speech, images and nested halves.
     family(
         &[
+            "blip_text_model",
             "canary_decoder",
             "cohere_asr",
             "dia_decoder",
