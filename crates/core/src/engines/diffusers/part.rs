@@ -45,7 +45,7 @@ pub(super) enum ComponentRole {
 #[derive(Clone, Debug)]
 pub(super) struct PipelinePart {
     pub(super) name: String,
-    /// The class of the configuration, or else of `model_index.json`.
+    /// The class of the configuration, or else of `model_index.json`, without its library.
     pub(super) class: String,
     pub(super) role: ComponentRole,
     /// Weights in the dtype of loading, by the groups that move together.
@@ -67,7 +67,9 @@ impl PipelinePart {
             .config
             .as_ref()
             .and_then(|config| config.get("_class_name")?.as_str());
-        let class = stated.unwrap_or(&component.class).to_owned();
+        // `model_index.json` states the library too: `diffusers.AutoencoderKL`.
+        let named = component.class.rsplit('.').next().unwrap_or_default();
+        let class = stated.unwrap_or(named).to_owned();
 
         let classes: Vec<(&TensorClass, Bytes)> = model
             .inventory

@@ -293,3 +293,32 @@ fn encoders_match_live_tensors() {
         );
     }
 }
+
+#[test]
+fn unknown_tiles_are_bounded() {
+    // As the program knows it without its configuration: the channels only.
+    let vae = json!({"block_out_channels": [128, 256, 512, 512]});
+    let model = pipeline(
+        &[("vae", "diffusers.AutoencoderKL", vae)],
+        inventory(&[("vae", "w", Dtype::F16, &[1])]),
+    );
+    let bytes_with = |tiling: bool| {
+        let parameters = BTreeMap::from([("enable_vae_tiling".to_owned(), json!(tiling))]);
+        let request = EngineRequest {
+            model: &model,
+            version: None,
+            parameters: &parameters,
+            asked: AskedWorkload::default(),
+            devices: &[],
+        };
+        let settings = DiffusersSettings::new(&request).unwrap();
+        let pipeline = Pipeline::new(&model, &settings).unwrap();
+        peak(&pipeline.parts[0], &pipeline, &settings, 1)
+    };
+
+    let (whole, tiled) = (bytes_with(false), bytes_with(true));
+    assert_eq!((whole.basis, tiled.basis), (Basis::Formula, Basis::Assumed));
+    assert_eq!(tiled.bytes.high, whole.bytes.high);
+    assert!(tiled.bytes.likely < whole.bytes.likely.scale(1, 3));
+    assert!(tiled.bytes.low < tiled.bytes.likely.scale(1, 3));
+}
