@@ -56,7 +56,7 @@ pub(super) fn launch(
         lines.push("pipe.vae.enable_tiling()".to_owned());
     }
 
-    lines.push(call(pipeline, settings, plan.workload.sequences));
+    lines.push(call(pipeline, plan.workload.sequences));
 
     Launch {
         env,
@@ -66,9 +66,9 @@ pub(super) fn launch(
 }
 
 /// The pipeline's call.
-fn call(pipeline: &Pipeline, settings: &DiffusersSettings, images: u64) -> String {
+fn call(pipeline: &Pipeline, images: u64) -> String {
     let sizes = format!("width={}, height={}", pipeline.width, pipeline.height);
-    let name = settings.images_name(pipeline);
+    let name = pipeline.images_name();
 
     if pipeline.family.makes_videos() {
         let frames = pipeline.frames;

@@ -105,14 +105,15 @@ impl PipelinePart {
 
     /// A number of the configuration; `None` if it is beyond that of any model.
     pub(super) fn number(&self, key: &str) -> Option<u64> {
-        self.value(key)?.as_u64().filter(is_plausible)
+        let number = self.value(key)?.as_u64()?;
+        is_plausible(number).then_some(number)
     }
 
     /// A number of the configuration, or of the model of text or images that it holds.
     pub(super) fn nested_number(&self, key: &str) -> Option<u64> {
         let nested = |name: &str| {
             let number = self.value(name)?.get(key)?.as_u64()?;
-            Some(number).filter(is_plausible)
+            is_plausible(number).then_some(number)
         };
 
         self.number(key)
@@ -166,8 +167,8 @@ impl PipelinePart {
 }
 
 /// Whether a number can be that of a model.
-fn is_plausible(number: &u64) -> bool {
-    (1..=1 << 24).contains(number)
+fn is_plausible(number: u64) -> bool {
+    (1..=1 << 24).contains(&number)
 }
 
 /// The role of the component `name`.

@@ -223,7 +223,6 @@ fn stage(row: &Row<'_>) -> StagePeak {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "people read the table")]
 #[expect(clippy::cast_precision_loss, reason = "print only")]
 fn laws_match_live_tensors() {
     let mut wrong = Vec::new();
