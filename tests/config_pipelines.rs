@@ -1,7 +1,7 @@
 //! Checks the optional corpus's diffusers pipelines (`../shared/hub/models`).
 //!
-//! The tests compare published component sizes, and what each offload leaves on the device, with the
-//! rows of `referees/diffusers 0.42.1`.
+//! The tests compare published component sizes, and what each offload leaves on the device, with
+//! the rows of `referees/diffusers 0.42.1`.
 #![expect(
     clippy::unwrap_used,
     reason = "an unreadable corpus is a failure of the test"

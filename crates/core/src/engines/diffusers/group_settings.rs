@@ -20,7 +20,7 @@ const DEPENDENT: [&str; 6] = [
     "use_stream",
 ];
 
-/// What moves together.
+/// A kind of group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum GroupKind {
     /// So many blocks of a list (`block_level`).
@@ -174,7 +174,7 @@ impl GroupOffload {
     }
 }
 
-/// What moves together. With a stream diffusers sets the blocks of a group to 1.
+/// Returns the kind of group. With a stream diffusers sets the blocks of a group to 1.
 fn kind(given: &Parameters, stream: Stream) -> Result<GroupKind, EngineError> {
     let choice = given.choice("offload_type", &["block_level", "leaf_level"])?;
     let per_group = given.positive("num_blocks_per_group")?;

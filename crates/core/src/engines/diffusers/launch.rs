@@ -72,9 +72,8 @@ fn call(pipeline: &Pipeline, images: u64) -> String {
 
     if pipeline.family.makes_videos() {
         let frames = pipeline.frames;
-        return format!(
-            "video = pipe(\"a photograph\", {sizes}, num_frames={frames}, {name}={images}).frames[0]"
-        );
+        let sizes = format!("{sizes}, num_frames={frames}");
+        return format!("video = pipe(\"a photograph\", {sizes}, {name}={images}).frames[0]");
     }
 
     format!("image = pipe(\"a photograph\", {sizes}, {name}={images}).images[0]")

@@ -1,6 +1,6 @@
 //! The peak of the tensors that live while each part runs.
 //!
-//! Where a referee ran the part's class, the likely figure is the law of its live tensors. Above it
+//! The likely figure is the law of live tensors of the part's class, if a referee ran it. Above it
 //! the interval holds what a GPU adds: workspaces, and copies to another layout for convolutions.
 //! Other classes get wide intervals.
 
@@ -88,6 +88,9 @@ pub(super) fn peak(
             || assumed_unet(part, pipeline, element, batch),
             StagePeak::of_convolutions,
         ),
+        ComponentRole::Other if part.name.starts_with("controlnet") => {
+            assumed_unet(part, pipeline, element, batch)
+        }
         ComponentRole::Other => StagePeak {
             bytes: encoder::peak(part, pipeline, element),
             basis: Basis::Assumed,
