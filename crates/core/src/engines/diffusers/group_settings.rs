@@ -20,7 +20,7 @@ const DEPENDENT: [&str; 6] = [
     "use_stream",
 ];
 
-/// What moves together.
+/// A kind of group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum GroupKind {
     /// So many blocks of a list (`block_level`).
@@ -32,14 +32,22 @@ pub(super) enum GroupKind {
     Leaves,
 }
 
+/// When the next group loads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stream {
+    /// When its turn comes.
+    Off,
+    /// While one runs (`use_stream`).
+    Ahead,
+    /// While one runs, and freed groups wait for the stream (`record_stream`).
+    Recorded,
+}
+
 /// Group offloading of a pipeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct GroupOffload {
     pub(super) kind: GroupKind,
-    /// Whether the next group loads while one runs.
-    pub(super) streamed: bool,
-    /// Whether freed groups wait for the stream (`record_stream`).
-    pub(super) recorded: bool,
+    pub(super) stream: Stream,
     /// Whether files hold the groups (`offload_to_disk_path`).
     pub(super) on_disk: bool,
     /// Whether tensors are pinned only as they move (`low_cpu_mem_usage`).
@@ -63,25 +71,35 @@ impl GroupOffload {
             };
         }
 
-        let streamed = given.flag("use_stream")?.unwrap_or(false);
-        let recorded = given.flag("record_stream")?.unwrap_or(false);
-        if recorded && !streamed {
-            return Err(given.bad("record_stream", "it needs use_stream=true"));
-        }
+        let stream = match (given.flag("use_stream")?, given.flag("record_stream")?) {
+            (Some(true), Some(true)) => Stream::Recorded,
+            (Some(true), _) => Stream::Ahead,
+            (_, Some(true)) => return Err(given.bad("record_stream", "it needs use_stream=true")),
+            _ => Stream::Off,
+        };
 
         Ok(Some(Self {
-            kind: kind(given, streamed)?,
-            streamed,
-            recorded,
+            kind: kind(given, stream)?,
+            stream,
             on_disk: given.word("offload_to_disk_path")?.is_some(),
             pins_late: given.flag("low_cpu_mem_usage")?.unwrap_or(false),
             excluded: excluded(given)?,
         }))
     }
 
+    /// Whether the next group loads while one runs.
+    pub(super) fn streamed(&self) -> bool {
+        self.stream != Stream::Off
+    }
+
+    /// Whether freed groups wait for the stream.
+    pub(super) fn recorded(&self) -> bool {
+        self.stream == Stream::Recorded
+    }
+
     /// Whether all tensors are pinned from the start.
     pub(super) fn pins_all(&self) -> bool {
-        self.streamed && !self.pins_late && !self.on_disk
+        self.streamed() && !self.pins_late && !self.on_disk
     }
 
     /// Whether the part `name` stays on the device.
@@ -93,8 +111,8 @@ impl GroupOffload {
     pub(super) fn parameters(&self) -> BTreeMap<String, Value> {
         let mut all = BTreeMap::from([
             ("enable_group_offload".to_owned(), json!(true)),
-            ("use_stream".to_owned(), json!(self.streamed)),
-            ("record_stream".to_owned(), json!(self.recorded)),
+            ("use_stream".to_owned(), json!(self.streamed())),
+            ("record_stream".to_owned(), json!(self.recorded())),
             ("low_cpu_mem_usage".to_owned(), json!(self.pins_late)),
             ("exclude_modules".to_owned(), json!(self.excluded)),
         ]);
@@ -118,7 +136,7 @@ impl GroupOffload {
             GroupKind::Blocks { per_group } => format!("groups of {per_group} block(s)"),
             GroupKind::Leaves => "single modules".to_owned(),
         };
-        let ahead = if self.streamed {
+        let ahead = if self.streamed() {
             ", the next of them ahead"
         } else {
             ""
@@ -138,8 +156,8 @@ impl GroupOffload {
 
         let mut line = format!("pipe.enable_group_offload(torch.device(\"cuda\"), {kind}");
         for (name, value) in [
-            ("use_stream", self.streamed),
-            ("record_stream", self.recorded),
+            ("use_stream", self.streamed()),
+            ("record_stream", self.recorded()),
             ("low_cpu_mem_usage", self.pins_late),
         ] {
             if value {
@@ -156,14 +174,14 @@ impl GroupOffload {
     }
 }
 
-/// What moves together. With a stream diffusers sets the blocks of a group to 1.
-fn kind(given: &Parameters, streamed: bool) -> Result<GroupKind, EngineError> {
+/// Returns the kind of group. With a stream diffusers sets the blocks of a group to 1.
+fn kind(given: &Parameters, stream: Stream) -> Result<GroupKind, EngineError> {
     let choice = given.choice("offload_type", &["block_level", "leaf_level"])?;
     let per_group = given.positive("num_blocks_per_group")?;
 
     match (choice, per_group) {
         (Some("leaf_level"), _) => Ok(GroupKind::Leaves),
-        (_, Some(_)) if streamed => Ok(GroupKind::Blocks { per_group: 1 }),
+        (_, Some(_)) if stream != Stream::Off => Ok(GroupKind::Blocks { per_group: 1 }),
         (_, Some(per_group)) => Ok(GroupKind::Blocks { per_group }),
         (_, None) => Err(given.bad(
             "enable_group_offload",

@@ -156,7 +156,7 @@ impl Divided {
             .map(|blocks| group_sizes(blocks, per_group))
             .collect();
 
-        let held = if groups.streamed { 2 } else { 1 };
+        let held = if groups.streamed() { 2 } else { 1 };
         let inside = lists
             .iter()
             .flat_map(|list| list.windows(held.min(list.len().max(1))))
@@ -164,7 +164,7 @@ impl Divided {
             .max()
             .unwrap_or(Bytes::ZERO);
 
-        let between = if groups.streamed {
+        let between = if groups.streamed() {
             between_lists(&lists)
         } else {
             Bytes::ZERO
@@ -172,9 +172,9 @@ impl Divided {
 
         // Lists that take turns could have any two groups next to each other.
         let largest = lists.iter().filter_map(|list| list.iter().max()).max();
-        let across = largest.copied().unwrap_or(Bytes::ZERO) * u64::from(groups.streamed);
+        let across = largest.copied().unwrap_or(Bytes::ZERO) * u64::from(groups.streamed());
         let likely = (self.unmatched + inside.max(between)).min(self.whole);
-        let at_most = if groups.recorded {
+        let at_most = if groups.recorded() {
             self.whole
         } else {
             (likely + across).min(self.whole)
@@ -190,12 +190,12 @@ impl Divided {
     fn leaves_on_device(&self, groups: &GroupOffload) -> Interval {
         // The peak of activations may come while no large module is there.
         let one = self.largest_leaf();
-        if !groups.streamed {
+        if !groups.streamed() {
             return Interval::new(self.own, one, one);
         }
 
         let likely = (one + self.second_leaf).min(self.whole);
-        let at_most = if groups.recorded {
+        let at_most = if groups.recorded() {
             self.whole
         } else {
             (one + self.largest_leaf).min(self.whole)
@@ -214,7 +214,7 @@ impl Divided {
             return Interval::new(self.whole, self.pinned, self.pinned + self.whole);
         }
 
-        let on_the_fly = if groups.streamed {
+        let on_the_fly = if groups.streamed() {
             self.on_device(groups).high * 2
         } else {
             Bytes::ZERO

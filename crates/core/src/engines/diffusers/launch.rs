@@ -56,7 +56,7 @@ pub(super) fn launch(
         lines.push("pipe.vae.enable_tiling()".to_owned());
     }
 
-    lines.push(call(pipeline, settings, plan.workload.sequences));
+    lines.push(call(pipeline, plan.workload.sequences));
 
     Launch {
         env,
@@ -66,15 +66,14 @@ pub(super) fn launch(
 }
 
 /// The pipeline's call.
-fn call(pipeline: &Pipeline, settings: &DiffusersSettings, images: u64) -> String {
+fn call(pipeline: &Pipeline, images: u64) -> String {
     let sizes = format!("width={}, height={}", pipeline.width, pipeline.height);
-    let name = settings.images_name(pipeline);
+    let name = pipeline.images_name();
 
     if pipeline.family.makes_videos() {
         let frames = pipeline.frames;
-        return format!(
-            "video = pipe(\"a photograph\", {sizes}, num_frames={frames}, {name}={images}).frames[0]"
-        );
+        let sizes = format!("{sizes}, num_frames={frames}");
+        return format!("video = pipe(\"a photograph\", {sizes}, {name}={images}).frames[0]");
     }
 
     format!("image = pipe(\"a photograph\", {sizes}, {name}={images}).images[0]")

@@ -123,7 +123,7 @@ impl DiffusersPrepared<'_> {
         phases::worst(self.phases(offload, self.settings.images))
     }
 
-    /// Where the weights on the device come from, in a few words.
+    /// Names the weights on the device, in a few words.
     fn weights_detail(&self, offload: Offload, part: &str) -> String {
         let dtype = dtype_name(self.settings.dtype);
         if self.settings.groups.is_some() {

@@ -45,7 +45,7 @@ pub(super) enum ComponentRole {
 #[derive(Clone, Debug)]
 pub(super) struct PipelinePart {
     pub(super) name: String,
-    /// The class of the configuration, or else of `model_index.json`.
+    /// The class of the configuration, or else of `model_index.json`, without its library.
     pub(super) class: String,
     pub(super) role: ComponentRole,
     /// Weights in the dtype of loading, by the groups that move together.
@@ -67,7 +67,9 @@ impl PipelinePart {
             .config
             .as_ref()
             .and_then(|config| config.get("_class_name")?.as_str());
-        let class = stated.unwrap_or(&component.class).to_owned();
+        // `model_index.json` states the library too: `diffusers.AutoencoderKL`.
+        let named = component.class.rsplit('.').next().unwrap_or_default();
+        let class = stated.unwrap_or(named).to_owned();
 
         let classes: Vec<(&TensorClass, Bytes)> = model
             .inventory
@@ -103,14 +105,15 @@ impl PipelinePart {
 
     /// A number of the configuration; `None` if it is beyond that of any model.
     pub(super) fn number(&self, key: &str) -> Option<u64> {
-        self.value(key)?.as_u64().filter(is_plausible)
+        let number = self.value(key)?.as_u64()?;
+        is_plausible(number).then_some(number)
     }
 
     /// A number of the configuration, or of the model of text or images that it holds.
     pub(super) fn nested_number(&self, key: &str) -> Option<u64> {
         let nested = |name: &str| {
             let number = self.value(name)?.get(key)?.as_u64()?;
-            Some(number).filter(is_plausible)
+            is_plausible(number).then_some(number)
         };
 
         self.number(key)
@@ -164,8 +167,8 @@ impl PipelinePart {
 }
 
 /// Whether a number can be that of a model.
-fn is_plausible(number: &u64) -> bool {
-    (1..=1 << 24).contains(number)
+fn is_plausible(number: u64) -> bool {
+    (1..=1 << 24).contains(&number)
 }
 
 /// The role of the component `name`.

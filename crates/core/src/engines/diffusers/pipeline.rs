@@ -136,6 +136,15 @@ impl Pipeline {
         all
     }
 
+    /// The pipeline's name for the images of one call.
+    pub(super) fn images_name(&self) -> &'static str {
+        if self.family.makes_videos() {
+            "num_videos_per_prompt"
+        } else {
+            "num_images_per_prompt"
+        }
+    }
+
     /// Latent frames of the video.
     pub(super) fn latent_frames(&self) -> u64 {
         let each = self.family.frames_per_latent();

@@ -90,7 +90,7 @@ impl DiffusersSettings {
             ("torch_dtype".to_owned(), json!(dtype_name(self.dtype))),
             ("width".to_owned(), json!(pipeline.width)),
             ("height".to_owned(), json!(pipeline.height)),
-            (self.images_name(pipeline).to_owned(), json!(self.images)),
+            (pipeline.images_name().to_owned(), json!(self.images)),
             ("guidance_scale".to_owned(), json!(self.guidance)),
             (
                 "max_sequence_length".to_owned(),
@@ -106,15 +106,6 @@ impl DiffusersSettings {
         }
 
         all
-    }
-
-    /// The pipeline's name for the images of one call.
-    pub(super) fn images_name(&self, pipeline: &Pipeline) -> &'static str {
-        if pipeline.family.makes_videos() {
-            "num_videos_per_prompt"
-        } else {
-            "num_images_per_prompt"
-        }
     }
 }
 

@@ -291,7 +291,7 @@ fn groups_hold_largest_blocks() {
 
     // 2000 bytes are outside of lists; blocks have 600,000 and 200,000 bytes.
     assert_eq!(
-        group_weights(&[per_group.clone()]),
+        group_weights(std::slice::from_ref(&per_group)),
         [202_000, 602_000, 602_000]
     );
     assert_eq!(
@@ -302,7 +302,10 @@ fn groups_hold_largest_blocks() {
         group_weights(&[per_group.clone(), streamed.clone()]),
         [202_000, 1_202_000, 1_802_000]
     );
-    assert_eq!(group_weights(&[leaves.clone()]), [0, 600_000, 600_000]);
+    assert_eq!(
+        group_weights(std::slice::from_ref(&leaves)),
+        [0, 600_000, 600_000]
+    );
     assert_eq!(
         group_weights(&[leaves, streamed.clone()]),
         [0, 800_000, 1_200_000]
@@ -336,7 +339,7 @@ fn streams_pin_host_memory() {
     let weights = 2_000 + 3 * 800_000 + 1_000;
     let per_group = ("num_blocks_per_group", json!(1));
     let streamed = ("use_stream", json!(true));
-    assert_eq!(host_with(&[per_group.clone()]), weights);
+    assert_eq!(host_with(std::slice::from_ref(&per_group)), weights);
 
     // torch pins each tensor in a power of two: 2048, 1024, 3 times 2^20 and 3 times 2^18 bytes.
     let pinned = 2_048 + 1_024 + 3 * (1 << 20) + 3 * (1 << 18);
@@ -351,7 +354,10 @@ fn impossible_groups_are_rejected() {
     let per_group = ("num_blocks_per_group", json!(1));
     let cases: [(&[(&str, Value)], &str); 4] = [
         (&[], "needs num_blocks_per_group"),
-        (&[per_group.clone()], "name it in exclude_modules"),
+        (
+            std::slice::from_ref(&per_group),
+            "name it in exclude_modules",
+        ),
         (
             &[per_group.clone(), ("record_stream", json!(true))],
             "it needs use_stream=true",

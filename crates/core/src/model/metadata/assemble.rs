@@ -313,7 +313,7 @@ fn components(metadata: &Metadata, inventory: &Inventory) -> Vec<PipelineCompone
         .collect()
 }
 
-/// Reduces a component's configuration to its numbers, flags, words and short lists of numbers.
+/// Reduces a component's configuration to its numbers, flags, words and short lists of them.
 ///
 /// Nothing else of it is ever used. Anyone may have written the rest, of any length, and a model
 /// must be small.
@@ -333,7 +333,10 @@ fn is_brief(value: &Value) -> bool {
         Value::Null | Value::Bool(_) | Value::Number(_) => true,
         Value::String(text) => text.len() <= MAX_TEXT_BYTES,
         Value::Array(list) => {
-            list.len() <= 64 && list.iter().all(|item| item.is_number() || item.is_null())
+            let is_short = |item: &Value| item.as_str().is_some_and(|word| word.len() <= 64);
+            let are_numbers = list.iter().all(|item| item.is_number() || item.is_null());
+            let are_words = list.len() <= 16 && list.iter().all(is_short);
+            list.len() <= 64 && (are_numbers || are_words)
         }
         Value::Object(_) => false,
     }

@@ -12,12 +12,14 @@ use crate::bytes::Bytes;
 /// Channels of an image.
 const COLORS: u64 = 3;
 
-/// The peak of decoding `images` images; `None` if the decoder has other blocks.
+/// The peak of decoding `images` images, in tiles with sides of `side` pixels if tiling is on;
+/// `None` if the decoder has other blocks.
 pub(super) fn peak(
     part: &PipelinePart,
     pipeline: &Pipeline,
     settings: &DiffusersSettings,
     (element, images): (u64, u64),
+    side: u64,
 ) -> Option<Peak> {
     let channels = part.numbers("block_out_channels");
     let known = part
@@ -30,7 +32,7 @@ pub(super) fn peak(
 
     let (width, height) = (pipeline.width, pipeline.height);
     let together = if settings.slicing { 1 } else { images };
-    let side = tile_side(part, pipeline);
+    let side = side.max(pipeline.latent_step);
     let tiles = Tiles::square(side, side - side / 4);
     let tile = settings
         .tiling
@@ -57,14 +59,10 @@ pub(super) fn peak(
     })
 }
 
-/// Pixels of a tile's side: the configuration's `sample_size`, which is 32 by default.
-fn tile_side(part: &PipelinePart, pipeline: &Pipeline) -> u64 {
-    let side = part
-        .numbers("sample_size")
-        .first()
-        .copied()
-        .or(part.number("sample_size"));
-    side.unwrap_or(32).max(pipeline.latent_step)
+/// Pixels of a tile's side: the configuration's `sample_size`, if it is known.
+pub(super) fn tile_side(part: &PipelinePart) -> Option<u64> {
+    let sides = part.numbers("sample_size");
+    part.number("sample_size").or(sides.first().copied())
 }
 
 /// The walk over `images` images of `width` by `height` pixels.

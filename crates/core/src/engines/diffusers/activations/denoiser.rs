@@ -10,18 +10,20 @@ use crate::bytes::Bytes;
 /// Tensors that live at once, counted for each sample of the batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct LiveSet {
-    /// Of the model's width, for each token of the image, of the prompt, and of both joined.
+    /// Tensors of the model's width for each token of the image.
     image: u64,
+    /// The same for each token of the prompt.
     text: u64,
+    /// The same for each token of image and prompt joined.
     joint: u64,
-    /// Of the feed-forward's width.
+    /// Tensors of the feed-forward's width.
     image_wide: u64,
     text_wide: u64,
     joint_wide: u64,
-    /// Of the model's width in 32 bits: rotary embeddings and normalization in floats.
+    /// Tensors of the model's width in 32 bits, for rotary embeddings and normalization.
     float_image: u64,
     float_joint: u64,
-    /// Of the feed-forward's width in 32 bits.
+    /// Tensors of the feed-forward's width in 32 bits.
     float_wide: u64,
 }
 

@@ -17,10 +17,8 @@ const QWEN_IMAGE_TOKENS: u64 = 34 + 1024;
 
 /// The peak of encoding one prompt.
 pub(super) fn peak(part: &PipelinePart, pipeline: &Pipeline, element: u64) -> Interval {
-    let hidden = part
-        .nested_number("hidden_size")
-        .or(part.number("d_model"))
-        .unwrap_or(4096);
+    let stated = part.nested_number("hidden_size").or(part.number("d_model"));
+    let hidden = stated.unwrap_or(4096);
     let wide = part
         .nested_number("intermediate_size")
         .or(part.number("d_ff"))
@@ -61,7 +59,12 @@ pub(super) fn peak(part: &PipelinePart, pipeline: &Pipeline, element: u64) -> In
 
     // Releases of transformers with eager attention keep scores, also in 32 bits.
     let eager = scores + Bytes::product([tokens, tokens, heads, 4]);
-    Interval::new(likely.scale(1, 2), likely, likely.scale(3, 2) + eager)
+    let low = match stated {
+        Some(_) => likely.scale(1, 2),
+        // The configuration's own sizes are not known.
+        None => Bytes::ZERO,
+    };
+    Interval::new(low, likely, likely.scale(3, 2) + eager)
 }
 
 /// The width of the logits; 0 for a model without a head.

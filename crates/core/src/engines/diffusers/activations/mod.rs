@@ -1,6 +1,6 @@
 //! The peak of the tensors that live while each part runs.
 //!
-//! Where a referee ran the part's class, the likely figure is the law of its live tensors. Above it
+//! The likely figure is the law of live tensors of the part's class, if a referee ran it. Above it
 //! the interval holds what a GPU adds: workspaces, and copies to another layout for convolutions.
 //! Other classes get wide intervals.
 
@@ -88,6 +88,9 @@ pub(super) fn peak(
             || assumed_unet(part, pipeline, element, batch),
             StagePeak::of_convolutions,
         ),
+        ComponentRole::Other if part.name.starts_with("controlnet") => {
+            assumed_unet(part, pipeline, element, batch)
+        }
         ComponentRole::Other => StagePeak {
             bytes: encoder::peak(part, pipeline, element),
             basis: Basis::Assumed,
@@ -117,7 +120,7 @@ fn vae(
 
     let sizes = (element, images);
     let stage = if part.class == "AutoencoderKL" {
-        decoder::peak(part, pipeline, settings, sizes).map(StagePeak::of_convolutions)
+        kl_decoder(part, pipeline, settings, sizes)
     } else {
         video_decoder::peak(part, pipeline, settings, sizes).map(|(peak, is_published)| {
             if is_published {
@@ -131,6 +134,40 @@ fn vae(
     stage
         .unwrap_or_else(|| assumed_vae(part, pipeline, sizes))
         .plus(upcast)
+}
+
+/// The decoder of `AutoencoderKL`.
+///
+/// The configuration of a first Stable Diffusion's decoder is not read, because its tensors show
+/// its channels. They do not show the side of a tile, which is 256 to 768 pixels in published ones.
+fn kl_decoder(
+    part: &PipelinePart,
+    pipeline: &Pipeline,
+    settings: &DiffusersSettings,
+    sizes: (u64, u64),
+) -> Option<StagePeak> {
+    let stage_of_side = |side: u64| {
+        decoder::peak(part, pipeline, settings, sizes, side).map(StagePeak::of_convolutions)
+    };
+
+    if let Some(side) = decoder::tile_side(part) {
+        return stage_of_side(side);
+    }
+
+    let whole = pipeline.width.max(pipeline.height);
+    if !settings.tiling {
+        return stage_of_side(whole);
+    }
+
+    let (least, likely, most) = (
+        stage_of_side(256)?,
+        stage_of_side(512)?,
+        stage_of_side(whole)?,
+    );
+    Some(StagePeak {
+        bytes: Interval::new(least.bytes.low, likely.bytes.likely, most.bytes.high),
+        basis: Basis::Assumed,
+    })
 }
 
 /// A decoder of another class: three tensors of the second width at full resolution, for every

@@ -223,7 +223,6 @@ fn stage(row: &Row<'_>) -> StagePeak {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "people read the table")]
 #[expect(clippy::cast_precision_loss, reason = "print only")]
 fn laws_match_live_tensors() {
     let mut wrong = Vec::new();
@@ -240,4 +239,85 @@ fn laws_match_live_tensors() {
     }
 
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn encoders_match_live_tensors() {
+    // (class, configuration, tokens, live bytes in bfloat16), by the same referee with
+    // transformers 5.20.2.
+    let cases = [
+        (
+            "CLIPTextModelWithProjection",
+            json!({"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32}),
+            77,
+            8_280_064,
+        ),
+        (
+            "T5EncoderModel",
+            json!({"d_model": 4096, "d_ff": 10240, "num_heads": 64}),
+            512,
+            96_604_160,
+        ),
+        (
+            "Qwen2_5_VLForConditionalGeneration",
+            json!({"hidden_size": 3584, "intermediate_size": 18944, "num_attention_heads": 28,
+                "num_hidden_layers": 28, "num_key_value_heads": 4, "vocab_size": 152_064}),
+            1058,
+            602_400_256,
+        ),
+    ];
+
+    for (class, config, tokens, live) in cases {
+        let model = pipeline(
+            &[("text_encoder", class, config)],
+            inventory(&[("text_encoder", "w", Dtype::BF16, &[1])]),
+        );
+        let parameters = BTreeMap::from([("max_sequence_length".to_owned(), json!(tokens))]);
+        let request = EngineRequest {
+            model: &model,
+            version: None,
+            parameters: &parameters,
+            asked: AskedWorkload::default(),
+            devices: &[],
+        };
+
+        let settings = DiffusersSettings::new(&request).unwrap();
+        let pipeline = Pipeline::new(&model, &settings).unwrap();
+        let bytes = peak(&pipeline.parts[0], &pipeline, &settings, 4).bytes;
+        let live = Bytes::new(live);
+        let near = bytes.likely >= live.scale(95, 100) && bytes.likely <= live.scale(115, 100);
+        assert!(
+            near && bytes.low <= live && bytes.high >= live,
+            "{class}: {bytes:?}"
+        );
+    }
+}
+
+#[test]
+fn unknown_tiles_are_bounded() {
+    // As the program knows it without its configuration: the channels only.
+    let vae = json!({"block_out_channels": [128, 256, 512, 512]});
+    let model = pipeline(
+        &[("vae", "diffusers.AutoencoderKL", vae)],
+        inventory(&[("vae", "w", Dtype::F16, &[1])]),
+    );
+    let bytes_with = |tiling: bool| {
+        let parameters = BTreeMap::from([("enable_vae_tiling".to_owned(), json!(tiling))]);
+        let request = EngineRequest {
+            model: &model,
+            version: None,
+            parameters: &parameters,
+            asked: AskedWorkload::default(),
+            devices: &[],
+        };
+        let settings = DiffusersSettings::new(&request).unwrap();
+        let pipeline = Pipeline::new(&model, &settings).unwrap();
+        peak(&pipeline.parts[0], &pipeline, &settings, 1)
+    };
+
+    let (whole, tiled) = (bytes_with(false), bytes_with(true));
+    assert_eq!((whole.basis, tiled.basis), (Basis::Formula, Basis::Assumed));
+    assert_eq!(tiled.bytes.high, whole.bytes.high);
+    assert!(tiled.bytes.likely < whole.bytes.likely.scale(1, 3));
+    assert!(tiled.bytes.low < tiled.bytes.likely.scale(1, 3));
 }

@@ -16,7 +16,7 @@ const KNOWN_BLOCKS: [&str; 5] = [
     "UNetMidBlock2DCrossAttn",
 ];
 
-/// One level of a U-Net.
+/// A level of a U-Net.
 #[derive(Clone, Debug)]
 struct Level {
     channels: u64,
@@ -127,8 +127,8 @@ impl Walk<'_> {
 
     /// Counts a transformer block after a residual block whose output lives on.
     ///
-    /// The gated feed-forward has the most: the block's input, the sum, its norm and the attention's
-    /// output; 8 widths of the projection, 4 of the gate and 4 of the product.
+    /// The gated feed-forward has the most: the block's input, the sum, its norm and the output of
+    /// attention; 8 widths of the projection, 4 of the gate and 4 of the product.
     fn attend(&mut self, held: Bytes, level: &Level) {
         let width = self.bytes(level, level.channels);
         let sums = level.area * level.heads * 4;
