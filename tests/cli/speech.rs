@@ -57,6 +57,7 @@ fn speech_folder_is_understood() {
     assert_eq!(answer["engine"]["name"], "ctranslate2");
     assert_eq!(answer["model"]["format"], "ctranslate2");
     assert_eq!(answer["model"]["architecture"], "WhisperSpec");
+    assert_eq!(answer["model"]["task"], "speech_to_text");
     assert_eq!(answer["model"]["parameters"], 1_543_613_440_u64);
     assert_eq!(answer["model"]["max_context"], 448);
     assert_eq!(answer["engine"]["parameters"]["compute_type"], "float16");

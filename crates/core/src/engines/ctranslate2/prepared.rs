@@ -336,6 +336,10 @@ impl PreparedEngine for Ctranslate2Prepared<'_> {
             );
             // Only the engine's code confirms the copy, no measurement.
             let copies = padded.bytes * self.settings.workers;
+            if copies.overflowed() {
+                return Err(EngineError::Overflow { what: "weights" });
+            }
+
             parts.push(Component::between(
                 ComponentName::Weights,
                 Interval::new(Bytes::ZERO, copies, copies),
