@@ -13,7 +13,7 @@ use serde_json::json;
 use super::fake_hub::{COMMIT, FakeHub, Reply, Request};
 use super::run::{Outcome, program, run};
 
-/// What a converter writes as `config.json`: no architecture.
+/// The `config.json` of a converter, which names no architecture.
 const CONFIG: &str = r#"{"alignment_heads": [[1, 0]], "lang_ids": [50259], "suppress_ids": [1]}"#;
 
 /// Writes a model's folder, with holes as data.

@@ -87,7 +87,7 @@ fn predictions_equal_the_whole_walk() {
 
 #[test]
 fn changed_layer_defeats_the_prediction() {
-    // One byte more in a layer that is skipped moves all that follows.
+    // A byte is inserted in a layer that is skipped, so all that follows moves.
     let file = WhisperSizes::TINY.file();
     let moved = SampleFile {
         written: file
@@ -273,6 +273,8 @@ fn files_are_recognized_by_content() {
         b"\x80\x02}q\x00X\x04\x00",
         b"",
         b"\x06\0\0\0\x03\0ab",
+        b"\x06\0\0\0\x03\0ab\0",
+        b"\x06\x01\0\0\x05\0Spec\0",
     ] {
         assert!(!is_model_bin(other), "{other:?}");
     }

@@ -115,7 +115,8 @@ fn check_spec(model: &ModelBin) -> Result<(), Unsupported> {
         )
     } else if model.revision > NEWEST_WHISPER_REVISION {
         format!(
-            "its revision {} is newer than {NEWEST_WHISPER_REVISION}, the newest that is understood",
+            "its revision {} is newer than {NEWEST_WHISPER_REVISION}, the newest that is \
+             understood",
             model.revision
         )
     } else {
