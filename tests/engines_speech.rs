@@ -45,7 +45,7 @@ async fn qwen() -> Arc<Model> {
     described.await.expect("a model").model
 }
 
-fn question(repo: &str, parameters: Value, workload: Value) -> Question {
+fn question(repo: &str, parameters: &Value, workload: &Value) -> Question {
     let question = json!({
         "model": {"repo": repo},
         "engine": {"parameters": parameters},
@@ -65,15 +65,15 @@ async fn speech_shares_card_with_language() {
         policy: Policy::default(),
     };
 
-    let ask = |parameters: Value, context: u64| {
+    let ask = |parameters: &Value, context: u64| {
         let questions = [
-            question("a/whisper", parameters, json!({})),
-            question("a/qwen", json!({}), json!({"context": context})),
+            question("a/whisper", parameters, &json!({})),
+            question("a/qwen", &json!({}), &json!({"context": context})),
         ];
         together(&questions, &models, &host, &rules).expect("an answer")
     };
 
-    let short = ask(json!({"temperature": 0}), 2048);
+    let short = ask(&json!({"temperature": 0}), 2048);
     assert_eq!(short.verdict, Verdict::Fits, "{}", short.message);
     let engines: Vec<_> = short
         .answers
@@ -82,8 +82,8 @@ async fn speech_shares_card_with_language() {
         .collect();
     assert_eq!(engines, ["ctranslate2", "vllm"]);
 
-    let sampled = ask(json!({}), 2048);
+    let sampled = ask(&json!({}), 2048);
     assert_eq!(sampled.verdict, Verdict::Tight, "{}", sampled.message);
-    let long = ask(json!({"temperature": 0}), 32_768);
+    let long = ask(&json!({"temperature": 0}), 32_768);
     assert_ne!(long.verdict, Verdict::Fits, "{}", long.message);
 }

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::fake_hub::{COMMIT, FakeHub, Reply, Request};
 use super::run::{Outcome, program, run};
 
-/// What a converter writes as `config.json`: no architecture.
+/// The `config.json` of a converter, which names no architecture.
 const CONFIG: &str = r#"{"alignment_heads": [[1, 0]], "lang_ids": [50259], "suppress_ids": [1]}"#;
 
 /// Writes a model's folder, with holes as data.
@@ -57,6 +57,7 @@ fn speech_folder_is_understood() {
     assert_eq!(answer["engine"]["name"], "ctranslate2");
     assert_eq!(answer["model"]["format"], "ctranslate2");
     assert_eq!(answer["model"]["architecture"], "WhisperSpec");
+    assert_eq!(answer["model"]["task"], "speech_to_text");
     assert_eq!(answer["model"]["parameters"], 1_543_613_440_u64);
     assert_eq!(answer["model"]["max_context"], 448);
     assert_eq!(answer["engine"]["parameters"]["compute_type"], "float16");

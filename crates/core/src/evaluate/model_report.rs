@@ -1,8 +1,9 @@
 //! The model of an answer.
 
 use crate::bytes::Bytes;
+use crate::model::architecture::Task;
 use crate::model::{Model, Storage};
-use crate::report::answer::{AdapterAnswer, DraftAnswer, ModelAnswer};
+use crate::report::answer::{AdapterAnswer, DraftAnswer, ModelAnswer, ModelTask};
 
 /// Returns the `model` of an answer.
 pub fn report(model: &Model) -> ModelAnswer {
@@ -29,6 +30,9 @@ pub fn report(model: &Model) -> ModelAnswer {
         file: asked.file.clone(),
         format: Some(model.format.into()),
         architecture: architecture.map(|architecture| architecture.class.clone()),
+        task: architecture
+            .filter(|architecture| architecture.audio && architecture.task == Task::EncodeDecode)
+            .map(|_| ModelTask::SpeechToText.into()),
         parameters: model.parameters,
         weights_bytes: Some(model.inventory.bytes().get()),
         weights_by_dtype_bytes: by_dtype.collect(),

@@ -7,7 +7,7 @@ use serde::ser::Error;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
-pub use super::model::{AdapterAnswer, DraftAnswer, ModelAnswer};
+pub use super::model::{AdapterAnswer, DraftAnswer, ModelAnswer, ModelTask};
 pub use super::shortfall::Shortfall;
 pub use super::verdict::Verdict;
 

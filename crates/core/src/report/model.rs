@@ -24,6 +24,10 @@ pub struct ModelAnswer {
     pub format: Option<WireWord<Format>>,
     /// The class or GGUF architecture.
     pub architecture: Option<String>,
+    /// `speech_to_text` for a model that transcribes audio; absent for others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub task: Option<WireWord<ModelTask>>,
     /// The number of logical parameters.
     pub parameters: Option<u64>,
     /// Stored bytes of the weights.
@@ -46,6 +50,23 @@ pub struct ModelAnswer {
     /// The requested draft; no other figure here includes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub draft: Option<DraftAnswer>,
+}
+
+/// The task of a model that does not generate from text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModelTask {
+    /// Transcribes audio.
+    SpeechToText,
+}
+
+impl Word for ModelTask {
+    const ALL: &'static [Self] = &[Self::SpeechToText];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::SpeechToText => "speech_to_text",
+        }
+    }
 }
 
 impl Word for Format {

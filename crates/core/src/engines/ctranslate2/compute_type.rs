@@ -34,7 +34,7 @@ pub(super) enum RequestedType {
 /// The compute capability of devices that do not report one.
 const ASSUMED_CAPABILITY: u32 = 80;
 
-/// What a device computes efficiently.
+/// The arithmetic that a device is fast at.
 #[derive(Clone, Copy, Debug)]
 struct Abilities {
     float16: bool,

@@ -6,6 +6,7 @@ use super::settings::Ctranslate2Settings;
 use crate::engines::shared::python::literal;
 use crate::engines::{Launch, LaunchPlan};
 use crate::model::Model;
+use crate::model::ctranslate2::FILE_NAME;
 
 /// Writes `python -c` with faster-whisper's model and one transcription.
 pub(super) fn launch(
@@ -26,7 +27,12 @@ pub(super) fn launch(
         ),
     ]);
 
-    let repo = literal(&model.identity.repo);
+    // faster-whisper loads a folder, also where the question names the file in it.
+    let repo = &model.identity.repo;
+    let folder = repo
+        .strip_suffix(FILE_NAME)
+        .and_then(|folder| folder.strip_suffix('/'));
+    let repo = literal(folder.unwrap_or(repo));
     let revision = model
         .identity
         .commit

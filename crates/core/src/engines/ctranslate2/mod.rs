@@ -6,6 +6,7 @@
 
 mod compute_type;
 mod launch;
+mod overhead;
 mod phases;
 mod prepared;
 mod settings;

@@ -18,7 +18,7 @@ pub(super) struct WorkerMemory {
     pub(super) cache: Interval,
     /// Keys and values of the text, in the phase that needs most.
     pub(super) text_cache: Bytes,
-    /// What either phase needs beyond the cache.
+    /// The need of either phase beyond the cache.
     pub(super) step: Interval,
 }
 
@@ -62,7 +62,8 @@ impl Phases<'_> {
     /// Both caches while the beams are searched, and while candidates are sampled; and the text's
     /// part in the larger of the two.
     ///
-    /// The low end has no text, because a chunk may hold little speech. Beams share the keys and values of the encoder's output (`replicate_state`). Sampled
+    /// The low end has no text, because a chunk may hold little speech. Beams share the keys and
+    /// values of the encoder's output (`replicate_state`). Sampled
     /// candidates have a copy each (`GreedySearch::search` repeats the whole state).
     fn cache(&self, workload: Workload) -> (Interval, Bytes) {
         let settings = self.settings;
@@ -105,8 +106,8 @@ impl Phases<'_> {
 
     /// The peak of encoding `chunks` chunks.
     ///
-    /// In the attention of a layer: its input, in a buffer as long as the first convolution's output,
-    /// query, key, value and output, and the scores of all heads. Features take another quarter of
+    /// In the attention of a layer: its input, in a buffer as long as the first convolution's
+    /// output, query, key, value and output, and the scores of all heads. Features take another quarter of
     /// the width or less. Releases before 4.8.1 keep the scores a second time, behind the softmax.
     /// Two copies of the encoder's output may be alive in addition: the library's and its caller's.
     fn encoder(&self, chunks: u64) -> Interval {
@@ -225,7 +226,7 @@ mod tests {
 
     /// CTranslate2 4.8.5, float32 on the CPU, 4 chunks, 227 tokens: blocks of 4 x 1500 x 512 floats
     /// (audio) and of 4 x 227 x 512 floats for each hypothesis (text), 6 layers of keys and values.
-    /// One more block of text is a copy while it grows.
+    /// The growing cache takes one more block of text.
     #[test]
     fn caches_equal_live_blocks() {
         const AUDIO_BLOCK: u64 = 12_288_000;

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::compute_type::{ComputeType, RequestedType};
+use super::overhead::Overhead;
 use super::phases::{Phases, WorkerMemory};
 use super::settings::Ctranslate2Settings;
 use super::sizes::Sizes;
 use super::weights::{PaddedOutput, padded_output, resident};
-use super::{NAME, launch, profile_error, unsupported};
+use super::{NAME, launch, unsupported};
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
 use crate::engines::component::device_sum;
@@ -26,7 +27,7 @@ use crate::model::ctranslate2::{StoredType, stored_type};
 /// CTranslate2 ready to answer for one model.
 pub(super) struct Ctranslate2Prepared<'a> {
     model: &'a Model,
-    profile: &'a Profile,
+    overhead: Overhead<'a>,
     sizes: Sizes,
     stored: StoredType,
     settings: Ctranslate2Settings,
@@ -52,7 +53,7 @@ impl<'a> Ctranslate2Prepared<'a> {
 
         Ok(Self {
             model,
-            profile,
+            overhead: Overhead { profile },
             sizes,
             stored,
             settings,
@@ -96,79 +97,6 @@ impl<'a> Ctranslate2Prepared<'a> {
         Ok(worker)
     }
 
-    fn mib(&self, constant: &str) -> Result<Bytes, EngineError> {
-        self.profile
-            .mib(constant)
-            .map_err(|error| profile_error(&error))
-    }
-
-    fn count(&self, constant: &str) -> Result<u64, EngineError> {
-        self.profile
-            .count(constant)
-            .map_err(|error| profile_error(&error))
-    }
-
-    /// cuBLAS's workspaces, one for each worker.
-    fn workspaces(&self, device: &DeviceFacts) -> Result<Interval, EngineError> {
-        let is_older = device
-            .capability()
-            .is_some_and(|capability| capability < 90);
-        let (likely, high) = if is_older {
-            ("workspace_likely_mib", "workspace_high_mib")
-        } else {
-            ("workspace_hopper_likely_mib", "workspace_hopper_high_mib")
-        };
-
-        Ok(self.for_workers(Interval::new(
-            Bytes::ZERO,
-            self.mib(likely)?,
-            self.mib(high)?,
-        )))
-    }
-
-    /// The CUDA context with the kernels that were loaded.
-    fn context(&self, device: &DeviceFacts) -> Result<Component, EngineError> {
-        let (bytes, detail) = match device.multiprocessors {
-            Some(count) => {
-                let base = self.mib("context_mib_per_multiprocessor")? * u64::from(count);
-                let likely = base + self.mib("kernels_likely_mib")?;
-                let high = base + self.mib("kernels_high_mib")?;
-                let detail = format!("3 MiB x {count} multiprocessors and the libraries' kernels");
-                (Interval::new(base, likely, high), detail)
-            }
-            None => (
-                Interval::new(
-                    self.mib("context_unknown_low_mib")?,
-                    self.mib("context_unknown_likely_mib")?,
-                    self.mib("context_unknown_high_mib")?,
-                ),
-                "number of multiprocessors unknown".to_owned(),
-            ),
-        };
-
-        Ok(Component::between(
-            ComponentName::Context,
-            bytes,
-            Basis::Assumed,
-            detail,
-        ))
-    }
-
-    /// What CUDA's memory pool keeps beyond the live blocks.
-    ///
-    /// A cache that grows by a token frees blocks that are too small for the next step, so as much
-    /// as it holds may be lost.
-    fn pool(&self, workers: Interval, text_cache: Bytes) -> Result<Interval, EngineError> {
-        let likely = self.count("fragmentation_likely_percent")?;
-        let high = self.count("fragmentation_high_percent")?;
-
-        Ok(Interval::new(
-            Bytes::ZERO,
-            workers.likely.scale(likely, 100),
-            workers.high.scale(high, 100) + text_cache + self.mib("pool_high_mib")?,
-        ))
-    }
-
     fn for_workers(&self, bytes: Interval) -> Interval {
         Interval {
             low: bytes.low * self.settings.workers,
@@ -188,7 +116,7 @@ impl<'a> Ctranslate2Prepared<'a> {
 
 /// The type that a device of `capability` computes in; as if it could, where it refuses.
 fn resolve(requested: RequestedType, stored: StoredType, capability: Option<u32>) -> ComputeType {
-    // A newer device stands in for one that refuses: its veto is in `device_fitness`.
+    // A device that refuses gets the figures of a newer one, and its veto in `device_fitness`.
     requested
         .resolve(stored, capability)
         .or_else(|| requested.resolve(stored, Some(80)))
@@ -214,7 +142,7 @@ fn check_kv_cache_dtype(
 
 impl PreparedEngine for Ctranslate2Prepared<'_> {
     fn profile(&self) -> &str {
-        &self.profile.name
+        &self.overhead.profile.name
     }
 
     fn parameters(&self) -> BTreeMap<String, Value> {
@@ -336,6 +264,10 @@ impl PreparedEngine for Ctranslate2Prepared<'_> {
             );
             // Only the engine's code confirms the copy, no measurement.
             let copies = padded.bytes * self.settings.workers;
+            if copies.overflowed() {
+                return Err(EngineError::Overflow { what: "weights" });
+            }
+
             parts.push(Component::between(
                 ComponentName::Weights,
                 Interval::new(Bytes::ZERO, copies, copies),
@@ -346,11 +278,11 @@ impl PreparedEngine for Ctranslate2Prepared<'_> {
 
         parts.push(Component::between(
             ComponentName::Runtime,
-            self.workspaces(device)?,
+            self.for_workers(self.overhead.workspace(device)?),
             Basis::Assumed,
             "cuBLAS workspaces",
         ));
-        parts.push(self.context(device)?);
+        parts.push(self.overhead.context(device)?);
 
         Ok(parts)
     }
@@ -366,7 +298,7 @@ impl PreparedEngine for Ctranslate2Prepared<'_> {
         let cache = self.for_workers(worker.cache);
         let step = self.for_workers(worker.step);
         let text_cache = worker.text_cache * self.settings.workers;
-        let pool = self.pool(cache.plus(step), text_cache)?;
+        let pool = self.overhead.pool(cache.plus(step), text_cache)?;
 
         let detail = format!(
             "{} x ({} tokens x {} hypotheses and {} positions of audio x {}){}",

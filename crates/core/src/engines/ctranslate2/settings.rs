@@ -149,7 +149,8 @@ fn requested_type(
 
 /// Cached tokens of one sequence, prompt included.
 ///
-/// A requested context is meant so. Without one, CTranslate2 generates at most half of `max_length` after the prompt (`whisper.cc`, `generate`).
+/// A requested context is meant so. Without one, CTranslate2 generates at most half of `max_length`
+/// after the prompt (`whisper.cc`, `generate`).
 /// So only a prompt of earlier text or of words to expect fills all positions.
 fn context(
     request: &EngineRequest<'_>,

@@ -9,7 +9,8 @@ use crate::bytes::Bytes;
 use crate::engines::component::device_sum;
 use crate::engines::sample::{components, device, sum, tokens};
 use crate::engines::{
-    AskedWorkload, Component, ComponentName, DeviceSupport, Interval, Split, by_name, prepare,
+    AskedWorkload, Component, ComponentName, DeviceSupport, Interval, LaunchPlan, Split, by_name,
+    prepare,
 };
 use crate::model::ctranslate2::sample::WhisperSizes;
 use crate::model::ctranslate2::{Reading, Walk, Walked, Window, whisper};
@@ -336,6 +337,41 @@ fn old_devices_convert_or_refuse() {
     let int8 = [("compute_type", json!("int8_float16"))];
     assert_eq!(fitness((7, 5), &int8), DeviceSupport::Able);
     assert!(matches!(fitness((6, 1), &int8), DeviceSupport::Unable(_)));
+}
+
+#[test]
+fn launch_names_the_folder() {
+    let launched = |repo: &str, parameters: &BTreeMap<String, Value>| {
+        let mut model = model(WhisperSizes::TINY);
+        model.identity.repo = repo.to_owned();
+        let devices = [device()];
+        let request = EngineRequest {
+            model: &model,
+            version: None,
+            parameters,
+            asked: AskedWorkload::default(),
+            devices: &devices,
+        };
+        let prepared = Ctranslate2.prepare(&request).unwrap();
+        let plan = LaunchPlan {
+            split: &Split::single(4),
+            workload: prepared.workload(),
+            devices: &[],
+        };
+        prepared.launch(&plan).args.join(" ")
+    };
+
+    let line = launched("/models/tiny/model.bin", &BTreeMap::new());
+    assert!(line.contains("WhisperModel(\"/models/tiny\","), "{line}");
+    assert!(line.contains("best_of=5, beam_size=5)"), "{line}");
+
+    let batch = parameters(&[("batch_size", json!(4)), ("compute_type", json!("int8"))]);
+    let line = launched("owner/name", &batch);
+    assert!(
+        line.contains("\"owner/name\"") && line.contains("batch_size=4"),
+        "{line}"
+    );
+    assert!(line.contains("compute_type=\"int8\""), "{line}");
 }
 
 #[test]

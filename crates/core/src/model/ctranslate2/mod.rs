@@ -114,6 +114,19 @@ pub fn is_model_bin(prefix: &[u8]) -> bool {
     (2..=u32::from(u8::MAX)).contains(&version) && spec.ends_with("Spec")
 }
 
+/// Checks a count that a header claims.
+const fn bounded(claimed: u64, what: &'static str, limit: u64) -> Result<(), ModelBinError> {
+    if claimed <= limit {
+        return Ok(());
+    }
+
+    Err(ModelBinError::Absurd {
+        what,
+        claimed,
+        limit,
+    })
+}
+
 /// Returns the elements of all tensors but the scales of quantized ones.
 pub fn parameters(inventory: &Inventory) -> u64 {
     let is_counted =

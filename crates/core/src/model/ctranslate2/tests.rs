@@ -87,7 +87,7 @@ fn predictions_equal_the_whole_walk() {
 
 #[test]
 fn changed_layer_defeats_the_prediction() {
-    // One byte more in a layer that is skipped moves all that follows.
+    // A byte is inserted in a layer that is skipped, so all that follows moves.
     let file = WhisperSizes::TINY.file();
     let moved = SampleFile {
         written: file
@@ -218,6 +218,52 @@ fn other_specifications_are_named() {
 }
 
 #[test]
+fn damaged_files_end_the_walk() {
+    let sizes = WhisperSizes {
+        width: 4,
+        feed_forward: 8,
+        heads: 2,
+        vocabulary: 40,
+        mels: 2,
+        positions: 8,
+        ..WhisperSizes::SMALLEST
+    };
+    let file = sizes.stored_as(Dtype::I8, Dtype::F16).file();
+    let whole = file.window(0, file.length);
+    let mut random = 1_u64;
+    let mut next = |bound: usize| {
+        // Knuth's MMIX generator; its high bits are random enough.
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(random >> 33).unwrap() % bound
+    };
+
+    let mut outcomes = [0_u32; 2];
+    for _ in 0..2000 {
+        let mut bytes = whole.clone();
+        for _ in 0..=next(3) {
+            let place = next(bytes.len());
+            bytes[place] = u8::try_from(next(256)).unwrap();
+        }
+
+        let damaged = SampleFile {
+            length: file.length,
+            written: vec![(0, bytes)],
+        };
+        for reading in [Reading::EveryHeader, Reading::Predicted] {
+            let walked = walk(&damaged, reading);
+            outcomes[usize::from(walked.is_ok())] += 1;
+            if let Ok((walked, _)) = walked {
+                let _ = whisper::architecture(&walked.model, &walked.inventory);
+            }
+        }
+    }
+
+    assert!(outcomes.iter().all(|count| *count > 100), "{outcomes:?}");
+}
+
+#[test]
 fn files_are_recognized_by_content() {
     let file = WhisperSizes::SMALLEST.file();
     assert!(is_model_bin(&file.window(0, PREFIX_BYTES)));
@@ -227,6 +273,8 @@ fn files_are_recognized_by_content() {
         b"\x80\x02}q\x00X\x04\x00",
         b"",
         b"\x06\0\0\0\x03\0ab",
+        b"\x06\0\0\0\x03\0ab\0",
+        b"\x06\x01\0\0\x05\0Spec\0",
     ] {
         assert!(!is_model_bin(other), "{other:?}");
     }

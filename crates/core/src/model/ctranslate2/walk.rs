@@ -2,16 +2,16 @@
 
 use super::cursor::{Cursor, Stop, Variable};
 use super::repeated_layers::FirstLayer;
-use super::{ModelBin, ModelBinError, NEWEST_BINARY_VERSION, WHISPER_SPEC, tensor_name};
+use super::{ModelBin, ModelBinError, NEWEST_BINARY_VERSION, WHISPER_SPEC, bounded, tensor_name};
 use crate::bytes::Bytes;
 use crate::model::metadata::MAX_CLASSES;
 use crate::model::tensors::{InventoryBuilder, Storage};
 use crate::model::{Dtype, Inventory};
 
 /// Maximum number of variables. The largest Whisper model has some 2000.
-const MAX_VARIABLES: u32 = 20_000;
+const MAX_VARIABLES: u64 = 20_000;
 /// Maximum number of aliases, and of whole numbers that are kept.
-const MAX_NAMES: u32 = 1024;
+const MAX_NAMES: u64 = 1024;
 /// Length of a window where reads cost little: a header and the small variables around it.
 const SMALL_WINDOW_BYTES: u64 = 16 << 10;
 /// Length of a window where each read is a request.
@@ -222,7 +222,8 @@ impl Walk {
 
         let spec = cursor.name()?.to_owned();
         let revision = cursor.u32()?;
-        let variables = bounded(cursor.u32()?, "variables", MAX_VARIABLES)?;
+        let variables = cursor.u32()?;
+        bounded(variables.into(), "variables", MAX_VARIABLES)?;
 
         self.stage = if spec == WHISPER_SPEC {
             Stage::Variables(variables)
@@ -301,7 +302,8 @@ impl Walk {
 
     fn alias_count(&mut self, bytes: &[u8]) -> Result<(), Stop> {
         let mut cursor = Cursor::new(bytes, self.position);
-        let aliases = bounded(cursor.u32()?, "aliases", MAX_NAMES)?;
+        let aliases = cursor.u32()?;
+        bounded(aliases.into(), "aliases", MAX_NAMES)?;
 
         self.position = cursor.offset();
         self.stage = if aliases == 0 {
@@ -348,11 +350,8 @@ impl Walk {
             Bytes::new(variable.data_bytes),
         );
 
-        let classes = self.builder.classes();
-        if classes > MAX_CLASSES {
-            let limit = MAX_CLASSES as u64;
-            return Err(absurd("kinds of tensors", classes as u64, limit).into());
-        }
+        let (kinds, limit) = (self.builder.classes() as u64, MAX_CLASSES as u64);
+        bounded(kinds, "kinds of tensors", limit)?;
 
         Ok(())
     }
@@ -366,7 +365,7 @@ impl Walk {
             _ => return,
         };
 
-        if (self.model.attributes.len() as u64) < u64::from(MAX_NAMES) {
+        if (self.model.attributes.len() as u64) < MAX_NAMES {
             self.model.attributes.insert(variable.name.clone(), number);
         }
     }
@@ -383,22 +382,5 @@ impl Walk {
             needs,
             has: self.length,
         }
-    }
-}
-
-/// Checks `claimed` against `limit`.
-fn bounded(claimed: u32, what: &'static str, limit: u32) -> Result<u32, ModelBinError> {
-    if claimed > limit {
-        return Err(absurd(what, u64::from(claimed), u64::from(limit)));
-    }
-
-    Ok(claimed)
-}
-
-const fn absurd(what: &'static str, claimed: u64, limit: u64) -> ModelBinError {
-    ModelBinError::Absurd {
-        what,
-        claimed,
-        limit,
     }
 }

@@ -12,6 +12,8 @@ use crate::model::{Dtype, Inventory, TensorClass, Unsupported};
 
 /// The note with the heads of the encoder, which no other engine asks for.
 const ENCODER_HEADS: &str = "encoder_heads=";
+/// Letters of a specification's name that a message shows.
+const MAX_SPEC_LETTERS: usize = 64;
 /// Maximum number of layers. Published models have at most 32.
 const MAX_LAYERS: u64 = 1024;
 
@@ -115,15 +117,18 @@ fn check_spec(model: &ModelBin) -> Result<(), Unsupported> {
         )
     } else if model.revision > NEWEST_WHISPER_REVISION {
         format!(
-            "its revision {} is newer than {NEWEST_WHISPER_REVISION}, the newest that is understood",
+            "its revision {} is newer than {NEWEST_WHISPER_REVISION}, the newest that is \
+             understood",
             model.revision
         )
     } else {
         return Ok(());
     };
 
+    // Anyone may have written the name.
+    let letters = model.spec.chars().filter(char::is_ascii_alphanumeric);
     Err(Unsupported::Unconfirmed {
-        class: model.spec.clone(),
+        class: letters.take(MAX_SPEC_LETTERS).collect(),
         model_type: "CTranslate2".to_owned(),
         why,
     })
