@@ -63,8 +63,8 @@ impl Phases<'_> {
     /// part in the larger of the two.
     ///
     /// The low end has no text, because a chunk may hold little speech. Beams share the keys and
-    /// values of the encoder's output (`replicate_state`). Sampled
-    /// candidates have a copy each (`GreedySearch::search` repeats the whole state).
+    /// values of the encoder's output (`replicate_state`). Sampled candidates have a copy each
+    /// (`GreedySearch::search` repeats the whole state).
     fn cache(&self, workload: Workload) -> (Interval, Bytes) {
         let settings = self.settings;
         let Workload { context, sequences } = workload;
@@ -107,9 +107,10 @@ impl Phases<'_> {
     /// The peak of encoding `chunks` chunks.
     ///
     /// In the attention of a layer: its input, in a buffer as long as the first convolution's
-    /// output, query, key, value and output, and the scores of all heads. Features take another quarter of
-    /// the width or less. Releases before 4.8.1 keep the scores a second time, behind the softmax.
-    /// Two copies of the encoder's output may be alive in addition: the library's and its caller's.
+    /// output, query, key, value and output, and the scores of all heads. Features take half of
+    /// that width or less. Releases before 4.8.1 keep the scores a second time, behind
+    /// the softmax. Two copies of the encoder's output may be alive in addition: the library's and
+    /// its caller's.
     fn encoder(&self, chunks: u64) -> Interval {
         let sizes = self.sizes;
         let row = Bytes::product([chunks, sizes.positions]);
