@@ -51,8 +51,12 @@ pub(super) fn parse(text: &str) -> Option<Result<HubUrl, &'static str>> {
     })
 }
 
-/// Returns the repository of `owner/name` or `owner/name:QUANTIZATION`.
+/// Returns the repository of `owner/name`, `owner/name@revision` or `owner/name:quantization`.
 fn named(owner: &str, name: &str) -> HubUrl {
+    if let Some((name, revision)) = name.split_once('@') {
+        return repository(&format!("{owner}/{name}"), Some(revision), None);
+    }
+
     match name.split_once(':') {
         Some((name, quantization)) => repository(
             &format!("{owner}/{name}"),
@@ -99,6 +103,7 @@ mod tests {
                 expect("a/b", Some("main"), Some("Q4/m.gguf")),
             ),
             ("hf.co/a/b:Q4_K_M", expect("a/b", None, Some("Q4_K_M"))),
+            ("hf.co/a/b@v1", expect("a/b", Some("v1"), None)),
             ("a/b", None),
             ("https://example.org/a/b", None),
         ] {

@@ -17,7 +17,7 @@ use hf_mem_core::bytes::Bytes;
 use hf_mem_core::device::Snapshot;
 
 use super::ActiveConfig;
-use super::models::{ReadModels, References};
+use super::found_model::{ReadModels, References};
 use crate::admission::server_limits::MAX_CACHED_ANSWER_BYTES;
 use crate::lock_ignoring_poison::lock_ignoring_poison;
 use crate::server::service::SerializedAnswer;

@@ -9,6 +9,7 @@ mod answers;
 mod background;
 mod build;
 mod device_monitor;
+mod found_model;
 mod gauges;
 mod health;
 mod health_log;

@@ -14,7 +14,7 @@ use hf_mem_core::report::{Answer, Problem, Question, TogetherAnswer};
 use tracing::{Instrument as _, debug_span};
 
 use super::answer_cache::{CacheInputs, CachedAnswer};
-use super::models::{FoundModel, References};
+use super::found_model::{FoundModel, References};
 use super::stages::log_stage;
 use super::{ActiveConfig, HostService, build, models};
 use crate::api::peer::Caller;

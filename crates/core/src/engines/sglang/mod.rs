@@ -8,6 +8,7 @@
 pub mod device_support;
 mod draft;
 mod launch;
+mod loadable;
 mod pool;
 mod predictor;
 mod prepared;
@@ -19,21 +20,19 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use draft::Draft;
+use loadable::check_model;
 use serde_json::Value;
 use settings::SglangSettings;
 
 use super::profile::{Profile, ProfileError, Profiles};
 use super::shared::cache::CacheLayers;
-use super::shared::checkpoint_checks::{encodes_raw_audio, is_packed_for_mlx, shown_method};
 use super::shared::dtype::ComputeDtype;
 use super::shared::shard_size::{ExpertPadding, Online, RopeRows, ShardContext};
-use super::shared::unlisted_types::is_unlisted_in_sglang;
-use super::shared::unread_families::unread_by_sglang;
 use super::shared::weights::{Classes, Omitted, WeightTable};
 use super::{Engine, EngineError, EngineRequest, PreparedEngine, Split, architectures, lora};
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
-use crate::model::architecture::{Architecture, Mixer, Recurrent, Task};
+use crate::model::architecture::{Architecture, Mixer};
 use crate::model::{Adapter, Dtype, Format, Model};
 
 /// The engine's name in errors.
@@ -343,74 +342,6 @@ impl<'a> SglangPrepared<'a> {
             && self.architecture.dtype != Some(Dtype::F32);
         if widened { stored * 2 } else { stored }
     }
-}
-
-/// Checks that SGLang can load the model, and returns its architecture.
-fn check_model(model: &Model) -> Result<&Architecture, EngineError> {
-    if !matches!(model.format, Format::Safetensors | Format::PytorchBin) {
-        return Err(unsupported(
-            "only safetensors and .bin repositories are supported",
-        ));
-    }
-
-    if is_packed_for_mlx(model) {
-        return Err(unsupported("the weights are packed for MLX"));
-    }
-
-    let architecture = model
-        .architecture
-        .as_ref()
-        .map_err(|why| unsupported(why.to_string()))?;
-    if let Some(why) = unread_by_sglang(&architecture.model_type) {
-        return Err(unsupported(format!(
-            "{} ({}): {why}",
-            architecture.class, architecture.root_model_type
-        )));
-    }
-
-    let compressed = architecture.layers.iter().any(
-        |layer| matches!(&layer.mixer, Mixer::Latent(latent) if latent.compress_ratio.is_some()),
-    );
-    if compressed {
-        return Err(unsupported(format!(
-            "the pools of {} (compress_ratios) have an unknown size",
-            architecture.class
-        )));
-    }
-
-    let has_own_states = architecture.is_looped()
-        || architecture
-            .mixers(0..architecture.layer_count())
-            .any(|mixer| {
-                matches!(
-                    mixer,
-                    Mixer::Recurrent(Recurrent::ConvStreams { .. } | Recurrent::PastInputs { .. })
-                )
-            });
-    if has_own_states || is_unlisted_in_sglang(architecture) {
-        return Err(unsupported(format!(
-            "SGLang's pools for {} are not known",
-            architecture.class
-        )));
-    }
-
-    if let Some(quantization) = &architecture.quantization
-        && !device_support::is_known_method(&quantization.method)
-    {
-        return Err(unsupported(format!(
-            "SGLang is not known to load quant_method {}",
-            shown_method(&quantization.method)
-        )));
-    }
-
-    if architecture.task == Task::EncodeDecode || encodes_raw_audio(architecture) {
-        return Err(unsupported(format!(
-            "{} ({}) is not supported",
-            architecture.class, architecture.root_model_type
-        )));
-    }
-
-    Ok(architecture)
 }
 
 /// The method that quantizes a full-precision checkpoint at load, by its name.

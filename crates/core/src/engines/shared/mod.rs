@@ -22,7 +22,7 @@ mod tensor_names;
 pub mod tensor_parallel;
 pub mod topology;
 pub(crate) mod torch;
-pub(crate) mod unread_families;
 pub(crate) mod unlisted_types;
+pub(crate) mod unread_families;
 mod value_forms;
 pub mod weights;

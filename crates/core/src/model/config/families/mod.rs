@@ -4,6 +4,7 @@
 //! `model_executor/models/<type>.py`. The tensors of any other type must confirm ordinary attention
 //! (`unlisted_family`), otherwise the type is rejected.
 
+mod encoder_types;
 mod plain_decoders;
 mod table;
 mod wrappers;
