@@ -46,7 +46,7 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -f -a "help" -d 
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l file -d 'Use one file of the repository, by its name or quantization (Q4_K_M)' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l draft -d 'Draft model, which proposes tokens for MODEL to check: named as MODEL is' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l draft-file -d 'Use one file of the draft\'s repository, by its name or quantization' -r
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l engine -d 'Engine that runs the model: vllm, sglang, llama.cpp, ollama, transformers, diffusers or reference, with an optional version (vllm@0.19)' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l engine -d 'Engine that runs the model: vllm, sglang, llama.cpp, ollama, transformers, diffusers, ctranslate2 or reference, with an optional version (vllm@0.19)' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l context -d 'Tokens of one sequence, such as 32768 or 32k, or "max" [default: set by the engine]' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l sequences -d 'Number of sequences in memory at once [default: 1]' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l kv-cache-dtype -d 'dtype of the KV cache, by the engine\'s name for it (fp8, q8_0, ...)' -r
@@ -81,7 +81,7 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -s V -l 
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l file -d 'Use one file of the repository, by its name or quantization (Q4_K_M)' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l draft -d 'Draft model, which proposes tokens for MODEL to check: named as MODEL is' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l draft-file -d 'Use one file of the draft\'s repository, by its name or quantization' -r
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l engine -d 'Engine that runs the model: vllm, sglang, llama.cpp, ollama, transformers, diffusers or reference, with an optional version (vllm@0.19)' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l engine -d 'Engine that runs the model: vllm, sglang, llama.cpp, ollama, transformers, diffusers, ctranslate2 or reference, with an optional version (vllm@0.19)' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l context -d 'Tokens of one sequence, such as 32768 or 32k, or "max" [default: set by the engine]' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l sequences -d 'Number of sequences in memory at once [default: 1]' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l kv-cache-dtype -d 'dtype of the KV cache, by the engine\'s name for it (fp8, q8_0, ...)' -r
@@ -138,7 +138,7 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l model 
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l file -d 'Use one file of the repository, by its name or quantization (Q4_K_M)' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l draft -d 'Draft model, which proposes tokens for MODEL to check: named as MODEL is' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l draft-file -d 'Use one file of the draft\'s repository, by its name or quantization' -r
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l engine -d 'Engine that runs the model: vllm, sglang, llama.cpp, ollama, transformers, diffusers or reference, with an optional version (vllm@0.19)' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l engine -d 'Engine that runs the model: vllm, sglang, llama.cpp, ollama, transformers, diffusers, ctranslate2 or reference, with an optional version (vllm@0.19)' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l context -d 'Tokens of one sequence, such as 32768 or 32k, or "max" [default: set by the engine]' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l sequences -d 'Number of sequences in memory at once [default: 1]' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l kv-cache-dtype -d 'dtype of the KV cache, by the engine\'s name for it (fp8, q8_0, ...)' -r

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::cli::arguments::ColorArgument;
-use crate::cli::text::page::{Layout, Page};
+use crate::cli::text::page::{Page, PageLayout};
 use crate::cli::{terminal, text};
 
 /// The form of a command's output.
@@ -40,7 +40,7 @@ impl Output {
     pub(super) fn page<T: Serialize + DeserializeOwned>(
         self,
         value: &T,
-        as_page: impl FnOnce(&T, Layout) -> Page,
+        as_page: impl FnOnce(&T, PageLayout) -> Page,
     ) {
         if self.json {
             text(&json(value));
@@ -50,7 +50,7 @@ impl Output {
         let escaped = terminal::values(value);
         let page = as_page(
             escaped.as_ref().unwrap_or(value),
-            Layout::of_standard_output(),
+            PageLayout::of_standard_output(),
         );
         print_page(&page);
     }

@@ -3,7 +3,7 @@
 use hf_mem_core::report::answer::{Answer, Verdict};
 
 use super::details;
-use super::page::{Layout, Page};
+use super::page::{Page, PageLayout};
 use super::quiet::quiet_line;
 use super::summary::summary;
 
@@ -22,7 +22,7 @@ pub enum Detail {
 }
 
 /// Returns the answer as a page.
-pub fn answer(answer: &Answer, detail: Detail, layout: Layout) -> Page {
+pub fn answer(answer: &Answer, detail: Detail, layout: PageLayout) -> Page {
     if detail == Detail::Line {
         return quiet_line(answer).into();
     }

@@ -6,12 +6,12 @@ use hf_mem_core::report::answer::{
     Answer, ComponentAnswer, DeviceShare, IntervalAnswer, Requirement,
 };
 
-use super::page::Layout;
+use super::page::PageLayout;
 use super::suggestion::{alternative_line, alternative_lines, suggestion_line};
 use super::{grouped, size, wrapped_to};
 
 /// Returns the parts of `-v`: the model, every component, and what the figures rest on.
-pub(super) fn parts(answer: &Answer, layout: Layout) -> String {
+pub(super) fn parts(answer: &Answer, layout: PageLayout) -> String {
     let mut out = String::new();
     model(&mut out, answer, layout);
 
@@ -24,7 +24,7 @@ pub(super) fn parts(answer: &Answer, layout: Layout) -> String {
 }
 
 /// Returns what `-vv` adds: the devices' exact bytes, every alternative, the parameters in force.
-pub(super) fn everything(answer: &Answer, layout: Layout) -> String {
+pub(super) fn everything(answer: &Answer, layout: PageLayout) -> String {
     let mut out = String::new();
 
     for share in answer
@@ -78,7 +78,7 @@ pub(super) fn everything(answer: &Answer, layout: Layout) -> String {
 }
 
 /// Appends a device's exact bytes.
-fn device(out: &mut String, share: &DeviceShare, layout: Layout) {
+fn device(out: &mut String, share: &DeviceShare, layout: PageLayout) {
     let exact = |bytes: Option<u64>| bytes.map_or_else(|| "unknown".to_owned(), grouped);
     let line = format!(
         "device {} {}: total {}, free {}, leased {}, available {}, required {}, layers {} to {}",
@@ -96,7 +96,7 @@ fn device(out: &mut String, share: &DeviceShare, layout: Layout) {
     let _ = writeln!(out, "{}", wrapped_to(layout.columns, &line, 0, 2));
 }
 
-fn model(out: &mut String, answer: &Answer, layout: Layout) {
+fn model(out: &mut String, answer: &Answer, layout: PageLayout) {
     let model = &answer.model;
     let facts = [
         model.architecture.clone(),
@@ -130,7 +130,7 @@ fn model(out: &mut String, answer: &Answer, layout: Layout) {
     }
 }
 
-fn components(out: &mut String, requirement: &Requirement, layout: Layout) {
+fn components(out: &mut String, requirement: &Requirement, layout: PageLayout) {
     out.push('\n');
     for part in &requirement.components {
         component(out, part, layout);
@@ -164,7 +164,7 @@ fn exact_bytes(total: IntervalAnswer) -> String {
     )
 }
 
-fn component(out: &mut String, part: &ComponentAnswer, layout: Layout) {
+fn component(out: &mut String, part: &ComponentAnswer, layout: PageLayout) {
     let name = wire_word(&part.name);
     let basis = wire_word(&part.basis);
     let bytes = exact_bytes(IntervalAnswer {
@@ -196,7 +196,7 @@ fn wire_word(value: &impl serde::Serialize) -> String {
 }
 
 /// Appends what the figures rest on, the best other ways, and the changes that would help.
-fn tail(out: &mut String, answer: &Answer, layout: Layout) {
+fn tail(out: &mut String, answer: &Answer, layout: PageLayout) {
     let hints: Vec<String> = answer.suggestions.iter().map(suggestion_line).collect();
 
     section(out, "assumed", &answer.assumptions, layout);
@@ -218,7 +218,7 @@ pub(super) fn warnings(answer: &Answer) -> Vec<String> {
 }
 
 /// Appends `lines` after an empty line, each with its title.
-fn section(out: &mut String, title: &str, lines: &[String], layout: Layout) {
+fn section(out: &mut String, title: &str, lines: &[String], layout: PageLayout) {
     for (place, line) in lines.iter().enumerate() {
         if place == 0 {
             out.push('\n');

@@ -6,7 +6,7 @@ use hf_mem_core::report::answer::{DeviceShare, PlacementAnswer, Verdict};
 use super::bar::{BarParts, Cells, LEGEND, cells};
 use super::figure::figure;
 use super::headline::short_name;
-use super::page::{Layout, Page, Signs, Tone};
+use super::page::{Page, PageLayout, Signs, Tone};
 use super::wrapped_to;
 
 /// The columns of a bar: fewer drop the device's name, more add nothing.
@@ -30,7 +30,7 @@ pub(super) fn device_bars(
     page: &mut Page,
     placement: &PlacementAnswer,
     verdict: Option<Verdict>,
-    layout: Layout,
+    layout: PageLayout,
 ) {
     let lines = lines(&placement.devices);
     let label = widest(lines.iter().map(|line| &line.label));
@@ -155,7 +155,7 @@ fn bar_tone(place: usize) -> Tone {
 }
 
 /// Appends the meaning of the characters that occur.
-fn push_legend(page: &mut Page, seen: &[bool], indent: usize, layout: Layout) {
+fn push_legend(page: &mut Page, seen: &[bool], indent: usize, layout: PageLayout) {
     let parts = letters(layout.signs)
         .into_iter()
         .zip(LEGEND)

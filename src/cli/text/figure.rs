@@ -4,14 +4,14 @@ use hf_mem_core::report::answer::IntervalAnswer;
 
 /// The unit of the figures in one line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unit {
+pub(super) enum FigureUnit {
     /// 2^20 bytes.
     Mib,
     /// 2^30 bytes.
     Gib,
 }
 
-impl Unit {
+impl FigureUnit {
     /// Returns the unit for `bytes` and what is part of it.
     pub(super) fn of_bytes(bytes: u64) -> Self {
         if bytes >= 1 << 30 {
@@ -45,7 +45,7 @@ impl Unit {
 
 /// Returns `bytes` with one decimal and its unit: `15.3 GiB`.
 pub(super) fn figure(bytes: u64) -> String {
-    let unit = Unit::of_bytes(bytes);
+    let unit = FigureUnit::of_bytes(bytes);
     format!("{} {}", unit.number(bytes), unit.name())
 }
 
@@ -56,7 +56,7 @@ pub(super) fn interval(interval: IntervalAnswer) -> String {
         return likely;
     }
 
-    let unit = Unit::of_bytes(interval.likely_bytes);
+    let unit = FigureUnit::of_bytes(interval.likely_bytes);
     format!(
         "{likely} ({} to {})",
         unit.number(interval.low_bytes),

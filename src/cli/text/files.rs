@@ -10,7 +10,7 @@ use hf_mem_core::report::file::{FileAnswer, FileKind, FilesAnswer};
 use hf_mem_core::wire_word::WireWord;
 
 use super::answer::verdict_words;
-use super::page::{Layout, Page};
+use super::page::{Page, PageLayout};
 use super::{WIDTH, size, wrapped_to};
 
 /// Columns of a name.
@@ -19,7 +19,7 @@ const NAME: usize = 26;
 const WIDE: usize = 70;
 
 /// Appends the table, and the file to choose.
-pub(super) fn files(page: &mut Page, files: &FilesAnswer, layout: Layout) {
+pub(super) fn files(page: &mut Page, files: &FilesAnswer, layout: PageLayout) {
     let mut out = String::new();
     let is_wide = layout.columns >= WIDE;
     let columns = |bits: &str, stored: &str| {

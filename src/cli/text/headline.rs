@@ -5,14 +5,14 @@ use hf_mem_core::report::answer::{Answer, DeviceShare, PlacementAnswer, Verdict}
 use hf_mem_core::wire_word::WireWord;
 
 use super::figure::figure;
-use super::page::{Layout, Page, Signs, Tone};
+use super::page::{Page, PageLayout, Signs, Tone};
 use super::{grouped, plural, wrapped_to};
 
 /// The most kinds of devices that the line names.
 const MAX_KINDS: usize = 3;
 
 /// Appends the headline. The engine and the workload are at the right if there is room.
-pub(super) fn headline(page: &mut Page, answer: &Answer, layout: Layout) {
+pub(super) fn headline(page: &mut Page, answer: &Answer, layout: PageLayout) {
     let (tone, sign) = verdict_sign(answer.verdict, layout.signs);
     let claim = claim(answer, layout.signs);
 

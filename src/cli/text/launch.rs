@@ -2,11 +2,11 @@
 
 use hf_mem_core::report::answer::PlacementAnswer;
 
-use super::page::{Layout, Page, Tone};
+use super::page::{Page, PageLayout, Tone};
 use super::{size, wrapped_to};
 
 /// Appends the engine's command for this placement, and the memory that it takes.
-pub(super) fn launch(page: &mut Page, placement: &PlacementAnswer, layout: Layout) {
+pub(super) fn launch(page: &mut Page, placement: &PlacementAnswer, layout: PageLayout) {
     let Some(launch) = placement
         .launch
         .as_ref()

@@ -103,14 +103,14 @@ impl Signs {
 
 /// The room for a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Layout {
+pub struct PageLayout {
     /// The columns of a line.
     pub columns: usize,
     /// The characters to use.
     pub signs: Signs,
 }
 
-impl Layout {
+impl PageLayout {
     /// Returns the layout for standard output.
     ///
     /// A valid `COLUMNS` sets the width. Otherwise it is the terminal's, or 80 columns in a pipe.

@@ -9,10 +9,10 @@ use hf_mem_core::report::problem::Reason;
 use super::answer::{Detail, verdict_words};
 use super::details::warnings;
 use super::device_bars::device_bars;
-use super::figure::{Unit, figure, interval};
+use super::figure::{FigureUnit, figure, interval};
 use super::headline::headline;
 use super::launch::launch;
-use super::page::{Layout, Page, Tone};
+use super::page::{Page, PageLayout, Tone};
 use super::suggestion::{alternative_lines, suggestion_options};
 use super::{grouped, plural, wrapped_to};
 
@@ -24,7 +24,7 @@ const MAX_SUGGESTIONS: usize = 3;
 const MAX_WARNINGS: usize = 2;
 
 /// Appends the first screen. With more `detail`, what the parts below say is left out here.
-pub(super) fn summary(page: &mut Page, answer: &Answer, detail: Detail, layout: Layout) {
+pub(super) fn summary(page: &mut Page, answer: &Answer, detail: Detail, layout: PageLayout) {
     headline(page, answer, layout);
 
     if let Some(placement) = &answer.placement
@@ -61,13 +61,13 @@ pub(super) fn summary(page: &mut Page, answer: &Answer, detail: Detail, layout: 
 }
 
 /// Appends a titled line, wrapped under its text.
-fn titled(page: &mut Page, title: &str, text: &str, layout: Layout) {
+fn titled(page: &mut Page, title: &str, text: &str, layout: PageLayout) {
     page.push(Tone::Dim, format!("  {title:<8}"));
     page.line(wrapped_to(layout.columns, text, TITLE, TITLE));
 }
 
 /// Appends the need: the total, and its largest parts in the total's unit.
-fn need(page: &mut Page, requirement: &Requirement, layout: Layout) {
+fn need(page: &mut Page, requirement: &Requirement, layout: PageLayout) {
     let Some(total) = requirement.total else {
         let stored = bytes_of(requirement, &[ComponentName::Weights]);
         let text = format!("unknown; the weights are {}", figure(stored));
@@ -79,7 +79,7 @@ fn need(page: &mut Page, requirement: &Requirement, layout: Layout) {
     let state = bytes_of(requirement, &[ComponentName::State]);
     let named = weights.saturating_add(cache).saturating_add(state);
 
-    let unit = Unit::of_bytes(total.likely_bytes);
+    let unit = FigureUnit::of_bytes(total.likely_bytes);
     let separator = layout.signs.choose(" · ", ", ");
     let parts = [
         ("weights", weights),
@@ -114,7 +114,7 @@ fn bytes_of(requirement: &Requirement, names: &[ComponentName]) -> u64 {
 }
 
 /// Appends what is short, or how tight it is.
-fn shortage(page: &mut Page, answer: &Answer, layout: Layout) {
+fn shortage(page: &mut Page, answer: &Answer, layout: PageLayout) {
     let Some(placement) = &answer.placement else {
         return;
     };
@@ -145,7 +145,7 @@ fn shortage(page: &mut Page, answer: &Answer, layout: Layout) {
 }
 
 /// Appends the answer's own sentence, unless the line above has all of it.
-fn reason(page: &mut Page, answer: &Answer, layout: Layout) {
+fn reason(page: &mut Page, answer: &Answer, layout: PageLayout) {
     let is_plain_shortage = answer.known_reason() == Some(Reason::InsufficientMemory)
         && !answer.message.contains("leaves it");
     if !is_plain_shortage {
@@ -153,7 +153,7 @@ fn reason(page: &mut Page, answer: &Answer, layout: Layout) {
     }
 }
 
-fn host(page: &mut Page, placement: &PlacementAnswer, layout: Layout) {
+fn host(page: &mut Page, placement: &PlacementAnswer, layout: PageLayout) {
     let Some(host) = &placement.host else {
         return;
     };
@@ -169,7 +169,7 @@ fn host(page: &mut Page, placement: &PlacementAnswer, layout: Layout) {
 }
 
 /// Appends the longest context, the number of sequences, the cache's size and the frontier.
-fn reach(page: &mut Page, answer: &Answer, placement: &PlacementAnswer, layout: Layout) {
+fn reach(page: &mut Page, answer: &Answer, placement: &PlacementAnswer, layout: PageLayout) {
     let context = answer.workload.as_ref().map(|workload| workload.context);
     let is_tight = answer.verdict == Some(Verdict::Tight);
 
@@ -195,7 +195,7 @@ fn longest_context(
     placement: &PlacementAnswer,
     context: Option<u64>,
     is_tight: bool,
-    layout: Layout,
+    layout: PageLayout,
 ) -> Option<String> {
     let surely = if is_tight { "sure to fit: " } else { "" };
     let longest = placement.max_context?;
@@ -234,7 +234,7 @@ fn cache_capacity(placement: &PlacementAnswer, context: Option<u64>) -> Option<S
 }
 
 /// Appends the first suggestions as command line options, each with its verdict.
-fn suggestions(page: &mut Page, suggestions: &[Suggestion], layout: Layout) {
+fn suggestions(page: &mut Page, suggestions: &[Suggestion], layout: PageLayout) {
     let shown: Vec<(String, Verdict)> = suggestions
         .iter()
         .take(MAX_SUGGESTIONS)
@@ -275,7 +275,7 @@ fn suggestions(page: &mut Page, suggestions: &[Suggestion], layout: Layout) {
 }
 
 /// Appends the first warnings, each cut to one line.
-fn first_warnings(page: &mut Page, warnings: &[String], layout: Layout) {
+fn first_warnings(page: &mut Page, warnings: &[String], layout: PageLayout) {
     let ellipsis = layout.signs.choose("…", "...");
     for (place, warning) in warnings.iter().take(MAX_WARNINGS).enumerate() {
         if place == 0 {
@@ -297,7 +297,7 @@ fn first_warnings(page: &mut Page, warnings: &[String], layout: Layout) {
 }
 
 /// Appends the count of what `-v` shows in addition.
-fn footer(page: &mut Page, answer: &Answer, layout: Layout) {
+fn footer(page: &mut Page, answer: &Answer, layout: PageLayout) {
     let counts = [
         (answer.assumptions.len(), "assumption"),
         (warnings(answer).len(), "warning"),

@@ -7,7 +7,7 @@
 
 use super::compute_type::ComputeType;
 use super::settings::Ctranslate2Settings;
-use super::sizes::Sizes;
+use super::sizes::ModelSizes;
 use crate::bytes::Bytes;
 use crate::engines::{Interval, Workload};
 
@@ -25,7 +25,7 @@ pub(super) struct WorkerMemory {
 /// The phases of one worker.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Phases<'a> {
-    pub(super) sizes: &'a Sizes,
+    pub(super) sizes: &'a ModelSizes,
     pub(super) settings: &'a Ctranslate2Settings,
     pub(super) compute: ComputeType,
 }
@@ -203,7 +203,7 @@ mod tests {
     /// The memory of one worker in 32-bit floats, and the peak of its encoder.
     fn worker(samples: bool, beams: u64, workload: Workload) -> (WorkerMemory, Interval) {
         let model = model(REFEREE.stored_as(Dtype::F32, Dtype::F32));
-        let sizes = Sizes::new(model.architecture.as_ref().unwrap()).unwrap();
+        let sizes = ModelSizes::new(model.architecture.as_ref().unwrap()).unwrap();
         let request = EngineRequest {
             model: &model,
             version: None,

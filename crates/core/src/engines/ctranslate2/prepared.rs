@@ -8,7 +8,7 @@ use super::compute_type::{ComputeType, RequestedType};
 use super::overhead::Overhead;
 use super::phases::{Phases, WorkerMemory};
 use super::settings::Ctranslate2Settings;
-use super::sizes::Sizes;
+use super::sizes::ModelSizes;
 use super::weights::{PaddedOutput, padded_output, resident};
 use super::{NAME, launch, unsupported};
 use crate::bytes::Bytes;
@@ -28,7 +28,7 @@ use crate::model::ctranslate2::{StoredType, stored_type};
 pub(super) struct Ctranslate2Prepared<'a> {
     model: &'a Model,
     overhead: Overhead<'a>,
-    sizes: Sizes,
+    sizes: ModelSizes,
     stored: StoredType,
     settings: Ctranslate2Settings,
     /// The compute type on the first device, for what the answer says of all.
@@ -43,7 +43,7 @@ impl<'a> Ctranslate2Prepared<'a> {
         profile: &'a Profile,
     ) -> Result<Self, EngineError> {
         let model = request.model;
-        let sizes = Sizes::new(architecture)?;
+        let sizes = ModelSizes::new(architecture)?;
         let settings = Ctranslate2Settings::new(request, &sizes)?;
         let stored = stored_type(&model.inventory)
             .ok_or_else(|| unsupported("the model has no weights whose type is known"))?;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::NAME;
 use super::compute_type::RequestedType;
-use super::sizes::Sizes;
+use super::sizes::ModelSizes;
 use crate::engines::shared::parameter_names::ParameterList;
 use crate::engines::shared::parameters::Parameters;
 use crate::engines::{AskedContext, EngineError, EngineRequest, Workload};
@@ -41,7 +41,10 @@ pub(super) struct Ctranslate2Settings {
 
 impl Ctranslate2Settings {
     /// Resolves every parameter for `request`.
-    pub(super) fn new(request: &EngineRequest<'_>, sizes: &Sizes) -> Result<Self, EngineError> {
+    pub(super) fn new(
+        request: &EngineRequest<'_>,
+        sizes: &ModelSizes,
+    ) -> Result<Self, EngineError> {
         let given = Parameters::new(&PARAMETERS, request.version, request.parameters)?;
         let batch = given.size("batch_size")?;
         let sequences = request.asked.sequences.or(batch).unwrap_or(1);
@@ -155,7 +158,7 @@ fn requested_type(
 fn context(
     request: &EngineRequest<'_>,
     given: &Parameters,
-    sizes: &Sizes,
+    sizes: &ModelSizes,
     is_batched: bool,
     assumptions: &mut Vec<String>,
 ) -> Result<u64, EngineError> {

@@ -7,7 +7,7 @@ use crate::model::ctranslate2::whisper;
 
 /// Sizes of encoder and decoder.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Sizes {
+pub(super) struct ModelSizes {
     /// Layers of the decoder.
     pub(super) decoder_layers: u64,
     /// Width of both halves.
@@ -23,7 +23,7 @@ pub(super) struct Sizes {
     pub(super) vocabulary: u64,
 }
 
-impl Sizes {
+impl ModelSizes {
     /// The sizes of `architecture`.
     pub(super) fn new(architecture: &Architecture) -> Result<Self, EngineError> {
         let missing = |what: &str| unsupported(format!("the model's {what} are unknown"));

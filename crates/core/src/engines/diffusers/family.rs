@@ -4,7 +4,7 @@
 
 /// A family of denoisers, by the class of the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Family {
+pub(super) enum ModuleFamily {
     /// `UNet2DConditionModel` (Stable Diffusion 1, 2 and XL).
     UNet,
     /// `FluxTransformer2DModel`.
@@ -43,7 +43,7 @@ pub(super) struct CallDefaults {
     pub(super) doubles: bool,
 }
 
-impl Family {
+impl ModuleFamily {
     /// The family of the denoiser's class.
     pub(super) fn from_class(class: &str) -> Self {
         match class {

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use self::phases::Phase;
+use self::phases::PipelinePhase;
 use self::pipeline::Pipeline;
 use self::settings::DiffusersSettings;
 use super::component::device_sum;
@@ -114,12 +114,12 @@ struct DiffusersPrepared<'a> {
 
 impl DiffusersPrepared<'_> {
     /// The phases of a call.
-    fn phases(&self, offload: Offload, images: u64) -> Vec<Phase<'_>> {
+    fn phases(&self, offload: Offload, images: u64) -> Vec<PipelinePhase<'_>> {
         phases::phases(&self.pipeline, &self.settings, offload, images)
     }
 
     /// The phase with the highest need.
-    fn worst(&self, offload: Offload) -> Option<Phase<'_>> {
+    fn worst(&self, offload: Offload) -> Option<PipelinePhase<'_>> {
         phases::worst(self.phases(offload, self.settings.images))
     }
 
@@ -240,7 +240,7 @@ impl PreparedEngine for DiffusersPrepared<'_> {
         _rank: usize,
         device: &DeviceFacts,
     ) -> Result<Vec<Component>, EngineError> {
-        let Some(Phase { weights, part, .. }) = self.worst(split.offload) else {
+        let Some(PipelinePhase { weights, part, .. }) = self.worst(split.offload) else {
             return Ok(Vec::new());
         };
 
@@ -277,7 +277,7 @@ impl PreparedEngine for DiffusersPrepared<'_> {
         workload: Workload,
     ) -> Result<Vec<Component>, EngineError> {
         let phases = self.phases(split.offload, workload.sequences);
-        let Some(Phase { weights: base, .. }) = self.worst(split.offload) else {
+        let Some(PipelinePhase { weights: base, .. }) = self.worst(split.offload) else {
             return Ok(Vec::new());
         };
 

@@ -18,7 +18,7 @@ const STAYING: [&str; 6] = [
 ];
 
 /// A part of a pipeline while it runs.
-pub(super) struct Phase<'a> {
+pub(super) struct PipelinePhase<'a> {
     /// Weights on the device.
     pub(super) weights: Interval,
     /// The part's activations at their peak.
@@ -26,7 +26,7 @@ pub(super) struct Phase<'a> {
     pub(super) part: &'a PipelinePart,
 }
 
-impl Phase<'_> {
+impl PipelinePhase<'_> {
     /// Weights and activations.
     pub(super) fn whole(&self) -> Interval {
         self.weights.plus(self.peak.bytes)
@@ -55,11 +55,11 @@ pub(super) fn phases<'a>(
     settings: &DiffusersSettings,
     offload: Offload,
     images: u64,
-) -> Vec<Phase<'a>> {
+) -> Vec<PipelinePhase<'a>> {
     pipeline
         .parts
         .iter()
-        .map(|part| Phase {
+        .map(|part| PipelinePhase {
             weights: weights(part, pipeline, settings, offload),
             peak: activations::peak(part, pipeline, settings, images),
             part,
@@ -68,7 +68,7 @@ pub(super) fn phases<'a>(
 }
 
 /// The phase with the highest need.
-pub(super) fn worst(phases: Vec<Phase<'_>>) -> Option<Phase<'_>> {
+pub(super) fn worst(phases: Vec<PipelinePhase<'_>>) -> Option<PipelinePhase<'_>> {
     phases.into_iter().max_by_key(|phase| phase.whole().high)
 }
 

@@ -2,7 +2,7 @@
 
 use super::super::EngineError;
 use super::NAME;
-use super::family::Family;
+use super::family::ModuleFamily;
 use super::groups;
 pub(super) use super::part::{ComponentRole, PipelinePart};
 use super::phases::denoises;
@@ -15,7 +15,7 @@ use crate::model::{Dtype, Model};
 pub(super) struct Pipeline {
     pub(super) parts: Vec<PipelinePart>,
     /// The family of the denoiser.
-    pub(super) family: Family,
+    pub(super) family: ModuleFamily,
     pub(super) width: u64,
     pub(super) height: u64,
     pub(super) frames: u64,
@@ -50,7 +50,9 @@ impl Pipeline {
         check_groups(&parts, settings)?;
         let denoiser = parts.iter().find(|part| denoises(part));
         let vae = parts.iter().find(|part| part.role == ComponentRole::Vae);
-        let family = denoiser.map_or(Family::Other, |part| Family::from_class(&part.class));
+        let family = denoiser.map_or(ModuleFamily::Other, |part| {
+            ModuleFamily::from_class(&part.class)
+        });
         let defaults = family.defaults();
 
         let latent_step = family.latent_step().unwrap_or_else(|| step_of(vae));
@@ -61,7 +63,7 @@ impl Pipeline {
 
         // The prompt's tokens of CLIP go before those of T5.
         let text_tokens = match family {
-            Family::StableDiffusion3 => prompt_tokens.saturating_add(77),
+            ModuleFamily::StableDiffusion3 => prompt_tokens.saturating_add(77),
             _ => prompt_tokens,
         };
 
@@ -96,7 +98,7 @@ impl Pipeline {
 
     /// Replaces the size of a PixArt call by the area that its pipeline rounds it to.
     fn round_to_bin(&mut self, settings: &DiffusersSettings) {
-        if self.family != Family::PixArt || !settings.bins {
+        if self.family != ModuleFamily::PixArt || !settings.bins {
             return;
         }
 
@@ -114,14 +116,14 @@ impl Pipeline {
                  are counted"
                     .to_owned(),
             ),
-            Some(part) if self.family == Family::Other => all.push(format!(
+            Some(part) if self.family == ModuleFamily::Other => all.push(format!(
                 "no formula covers the activations of {}: their interval is wide",
                 part.class
             )),
             Some(_) => {}
         }
 
-        if self.family == Family::PixArt && settings.bins {
+        if self.family == ModuleFamily::PixArt && settings.bins {
             all.push(
                 "use_resolution_binning=true: the image has the area of the model's own size \
                  before it is resized"

@@ -30,7 +30,7 @@ const ROLLS_BACK: [&str; 7] = [
 
 /// A draft with a context of its own.
 #[derive(Debug)]
-pub(crate) enum Draft<'a> {
+pub(crate) enum LlamaDraft<'a> {
     /// The model's next-token layers.
     NextToken(Box<NextTokenDraft>),
     /// A second model.
@@ -62,7 +62,7 @@ impl<'a> LlamaCppPrepared<'a> {
         &self,
         model: Option<&'a Model>,
         version: Option<&EngineVersion>,
-    ) -> Result<Option<Draft<'a>>, EngineError> {
+    ) -> Result<Option<LlamaDraft<'a>>, EngineError> {
         let parameters = &self.parameters;
         if !parameters.draft.is_on() {
             return Ok(None);
@@ -89,7 +89,7 @@ impl<'a> LlamaCppPrepared<'a> {
             }
             (Some(model), false, true) => {
                 let draft = DraftModel::new(self, model, version)?;
-                Ok(Some(Draft::Model(Box::new(draft))))
+                Ok(Some(LlamaDraft::Model(Box::new(draft))))
             }
             (None, _, true) => {
                 let why = "a second model drafts; name it as the model's draft";
@@ -97,7 +97,7 @@ impl<'a> LlamaCppPrepared<'a> {
             }
             (None, true, false) => {
                 let draft = NextTokenDraft::new(self)?;
-                Ok(Some(Draft::NextToken(Box::new(draft))))
+                Ok(Some(LlamaDraft::NextToken(Box::new(draft))))
             }
             (None, false, false) => Ok(None),
         }
@@ -112,8 +112,8 @@ impl<'a> LlamaCppPrepared<'a> {
     ) -> Vec<Component> {
         let mut components = match &self.draft {
             None => return Vec::new(),
-            Some(Draft::NextToken(_)) => Vec::new(),
-            Some(Draft::Model(draft)) => draft.weights(split, rank),
+            Some(LlamaDraft::NextToken(_)) => Vec::new(),
+            Some(LlamaDraft::Model(draft)) => draft.weights(split, rank),
         };
 
         // A second context has backends of its own; how much of their pools it uses is unknown.
@@ -140,8 +140,8 @@ impl<'a> LlamaCppPrepared<'a> {
     ) -> Vec<Component> {
         let mut components = match &self.draft {
             None => return Vec::new(),
-            Some(Draft::NextToken(draft)) => draft.on_device(self, split, rank, workload),
-            Some(Draft::Model(draft)) => draft.variable(split, rank, workload),
+            Some(LlamaDraft::NextToken(draft)) => draft.on_device(self, split, rank, workload),
+            Some(LlamaDraft::Model(draft)) => draft.variable(split, rank, workload),
         };
 
         components.extend(self.checkpoints(split, rank, workload));
@@ -156,8 +156,8 @@ impl<'a> LlamaCppPrepared<'a> {
 
         let mut components = match &self.draft {
             None => Vec::new(),
-            Some(Draft::NextToken(draft)) => draft.on_host(self, split, workload),
-            Some(Draft::Model(draft)) => draft.host(split, workload),
+            Some(LlamaDraft::NextToken(draft)) => draft.on_host(self, split, workload),
+            Some(LlamaDraft::Model(draft)) => draft.host(split, workload),
         };
         components.push(self.host_outputs(workload));
 
@@ -169,8 +169,8 @@ impl<'a> LlamaCppPrepared<'a> {
     pub(super) fn check_draft_split(&self, split: &Split) -> Result<(), IllegalSplit> {
         match &self.draft {
             None => return Ok(()),
-            Some(Draft::Model(draft)) => return draft.check(split),
-            Some(Draft::NextToken(_)) => {}
+            Some(LlamaDraft::Model(draft)) => return draft.check(split),
+            Some(LlamaDraft::NextToken(_)) => {}
         }
 
         let last = split.stages.last().map_or(0, |stage| stage.start);
@@ -215,7 +215,7 @@ impl<'a> LlamaCppPrepared<'a> {
             self.states_on(split, rank, workload)
         };
         let drafts = match &self.draft {
-            Some(Draft::Model(draft)) => draft.states(split, rank, workload),
+            Some(LlamaDraft::Model(draft)) => draft.states(split, rank, workload),
             _ => Bytes::ZERO,
         };
 
@@ -246,8 +246,8 @@ impl<'a> LlamaCppPrepared<'a> {
     pub(super) fn draft_bytes_per_token(&self) -> Bytes {
         match &self.draft {
             None => Bytes::ZERO,
-            Some(Draft::NextToken(draft)) => draft.bytes_per_token(self),
-            Some(Draft::Model(draft)) => draft.prepared().kv_bytes_per_token(),
+            Some(LlamaDraft::NextToken(draft)) => draft.bytes_per_token(self),
+            Some(LlamaDraft::Model(draft)) => draft.prepared().kv_bytes_per_token(),
         }
     }
 
@@ -265,11 +265,11 @@ impl<'a> LlamaCppPrepared<'a> {
                     .to_owned(),
             ],
             None => Vec::new(),
-            Some(Draft::NextToken(_)) => vec![format!(
+            Some(LlamaDraft::NextToken(_)) => vec![format!(
                 "the model's own next-token layers draft {} tokens, in a second context",
                 self.parameters.draft.drafted()
             )],
-            Some(Draft::Model(draft)) => draft.assumptions(self),
+            Some(LlamaDraft::Model(draft)) => draft.assumptions(self),
         }
     }
 }

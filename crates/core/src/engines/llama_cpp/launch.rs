@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
-use super::draft::Draft;
+use super::draft::LlamaDraft;
 use super::flash_kernels::AttentionMode;
 use super::prepared::LlamaCppPrepared;
 use super::split::{on_host, shares};
@@ -48,7 +48,7 @@ fn source(identity: &Identity) -> Option<Vec<String>> {
 
 /// Arguments for the draft's file; `None` if it is in another program's folder.
 fn draft_source(prepared: &LlamaCppPrepared<'_>) -> Option<Vec<String>> {
-    let Some(Draft::Model(draft)) = &prepared.draft else {
+    let Some(LlamaDraft::Model(draft)) = &prepared.draft else {
         return Some(Vec::new());
     };
 

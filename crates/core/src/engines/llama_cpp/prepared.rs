@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::blocks::InputPath;
 use super::cache::{self, Layout};
 use super::distinct_layers::{CountedLayer, DistinctLayers};
-use super::draft::Draft;
+use super::draft::LlamaDraft;
 use super::flash_kernels::unsupported_indexer;
 use super::new_architectures;
 use super::next_token::NextTokenLayers;
@@ -37,7 +37,7 @@ pub(crate) struct LlamaCppPrepared<'a> {
     pub(super) kinds: DistinctLayers<'a>,
     pub(super) layers: u32,
     pub(super) input: InputPath,
-    pub(super) draft: Option<Draft<'a>>,
+    pub(super) draft: Option<LlamaDraft<'a>>,
 }
 
 fn unsupported(why: impl Into<String>) -> EngineError {

@@ -5,7 +5,7 @@
 //! the draft's pool has as many token slots. An EAGLE head takes the model's embedding and output
 //! head only after that (`speculative/eagle_worker_v2.py`, `alloc_memory_pool`).
 
-use super::speculation::{DraftAlgorithm, Speculation};
+use super::speculation::{DraftAlgorithm, SglangSpeculation};
 use super::{SglangPrepared, unsupported, vocabulary_step};
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
@@ -26,17 +26,17 @@ const EAGLE_CLASSES: &[&str] = &[
 
 /// A draft that is prepared for the settings of its model.
 #[derive(Debug)]
-pub(super) struct Draft<'a> {
+pub(super) struct SglangDraft<'a> {
     prepared: Box<SglangPrepared<'a>>,
-    speculation: Speculation,
+    speculation: SglangSpeculation,
 }
 
-impl<'a> Draft<'a> {
+impl<'a> SglangDraft<'a> {
     /// Checks that `prepared` can be the draft of `model`, and joins them.
     pub(super) fn new(
         prepared: SglangPrepared<'a>,
         model: &SglangPrepared<'_>,
-        speculation: Speculation,
+        speculation: SglangSpeculation,
     ) -> Result<Self, EngineError> {
         let (own, target) = (prepared.architecture, model.architecture);
         let repo = &prepared.model.identity.repo;
@@ -86,7 +86,7 @@ impl<'a> Draft<'a> {
     }
 
     /// How it is used.
-    pub(super) fn speculation(&self) -> Speculation {
+    pub(super) fn speculation(&self) -> SglangSpeculation {
         self.speculation
     }
 

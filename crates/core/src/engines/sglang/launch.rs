@@ -1,7 +1,7 @@
 //! The command that starts SGLang with what the answer says.
 
 use super::SglangPrepared;
-use super::draft::Draft;
+use super::draft::SglangDraft;
 use super::settings::fraction_text;
 use crate::bytes::Bytes;
 use crate::engines::shared::launch_arguments::{LaunchArguments, cuda_environment};
@@ -81,7 +81,7 @@ impl SglangPrepared<'_> {
         arguments.switch("disable-radix-cache", !settings.radix);
         arguments.extend(&settings.flags);
         if let Some(speculation) = settings.speculation {
-            let draft = self.draft.as_ref().map(Draft::model);
+            let draft = self.draft.as_ref().map(SglangDraft::model);
             arguments.extend(&speculation.flags(draft));
         }
 

@@ -19,7 +19,7 @@ mod speculation;
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-use draft::Draft;
+use draft::SglangDraft;
 use loadable::check_model;
 use serde_json::Value;
 use settings::SglangSettings;
@@ -190,7 +190,7 @@ pub struct SglangPrepared<'a> {
     settings: SglangSettings,
     layers: CacheLayers,
     /// The draft that proposes the model's tokens, if the request names one.
-    draft: Option<Draft<'a>>,
+    draft: Option<SglangDraft<'a>>,
     /// Whether any layer caches latents.
     latent: bool,
     classes: Classes<'a>,
@@ -283,7 +283,7 @@ impl<'a> SglangPrepared<'a> {
 
         let found = architectures::check(ENGINE, request.version, prepared.architecture);
         self.settings.assumptions.extend(found.map_err(named)?);
-        self.draft = Some(Draft::new(prepared, &self, speculation)?);
+        self.draft = Some(SglangDraft::new(prepared, &self, speculation)?);
 
         Ok(self)
     }

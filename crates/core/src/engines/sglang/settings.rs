@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::speculation::Speculation;
+use super::speculation::SglangSpeculation;
 use super::{ENGINE, unsupported};
 use crate::engines::profile::Profile;
 use crate::engines::shared::asked::{asked_dtype, asked_kv_cache_dtype, given_names};
@@ -52,7 +52,7 @@ pub(super) struct SglangSettings {
     pub(super) server_sizes_pool: bool,
     pub(super) max_running: Option<u64>,
     /// Speculative decoding, if it is on.
-    pub(super) speculation: Option<Speculation>,
+    pub(super) speculation: Option<SglangSpeculation>,
     pub(super) compute: ComputeDtype,
     pub(super) kv: KvDtype,
     pub(super) kv_name: String,
@@ -103,10 +103,13 @@ impl SglangSettings {
 
         let workload = workload(request, architecture, &given)?;
         let draft = request.model.draft.as_deref();
-        let speculation = Speculation::read(&given, request.version, architecture, draft)?;
+        let speculation = SglangSpeculation::read(&given, request.version, architecture, draft)?;
         let asked_running = given.positive("max_running_requests")?;
         let max_running = match speculation {
-            Some(_) => Some(Speculation::running(asked_running, workload.sequences)),
+            Some(_) => Some(SglangSpeculation::running(
+                asked_running,
+                workload.sequences,
+            )),
             None => asked_running,
         };
 

@@ -56,7 +56,7 @@ impl DraftAlgorithm {
 
 /// Speculative decoding in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Speculation {
+pub(super) struct SglangSpeculation {
     pub(super) algorithm: DraftAlgorithm,
     steps: u64,
     branches: u64,
@@ -64,7 +64,7 @@ pub(super) struct Speculation {
     pub(super) tokens: u64,
 }
 
-impl Speculation {
+impl SglangSpeculation {
     /// Reads what `given` asks for; `None` without speculative decoding.
     pub(super) fn read(
         given: &Parameters,

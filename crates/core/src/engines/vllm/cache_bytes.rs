@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 
 use super::cache::{CachePages, PageRules};
 use super::checkpoints::CheckpointRules;
-use super::draft::Draft;
+use super::draft::VllmDraft;
 use super::paged_kind::{is_index_head, stored_dtype};
 use super::{VllmPrepared, own_predictors};
 use crate::bytes::Bytes;
@@ -167,7 +167,7 @@ impl VllmPrepared<'_> {
 
     /// Layers behind the model's: those of its predictor and of its draft.
     fn layers_behind(&self) -> u32 {
-        let draft = self.draft.as_ref().map_or(0, Draft::layer_count);
+        let draft = self.draft.as_ref().map_or(0, VllmDraft::layer_count);
         self.drafts().saturating_add(draft)
     }
 
@@ -220,7 +220,7 @@ impl VllmPrepared<'_> {
 
     /// Cache bytes of one more token over all layers, unsharded.
     pub(super) fn token_bytes(&self) -> Bytes {
-        let draft = self.draft.as_ref().map_or(0, Draft::layer_count);
+        let draft = self.draft.as_ref().map_or(0, VllmDraft::layer_count);
         let all = 0..self.architecture.layer_count().saturating_add(draft);
         let kinds = self.layers.kinds();
         let compressed = kinds.iter().any(

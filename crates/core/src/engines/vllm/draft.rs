@@ -9,7 +9,7 @@
 
 use super::VllmPrepared;
 use super::refusal::unsupported;
-use super::speculation::{Speculation, SpeculationMethod};
+use super::speculation::{SpeculationMethod, VllmSpeculation};
 use super::weights::VOCABULARY_STEP;
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
@@ -34,7 +34,7 @@ const EARLY_EAGLE_CLASS: &str = "LlamaForCausalLM";
 
 /// A draft that is prepared for the settings of its model.
 #[derive(Debug)]
-pub(super) struct Draft<'a> {
+pub(super) struct VllmDraft<'a> {
     /// The draft on its own.
     prepared: Box<VllmPrepared<'a>>,
     method: SpeculationMethod,
@@ -44,12 +44,12 @@ pub(super) struct Draft<'a> {
     context: u64,
 }
 
-impl<'a> Draft<'a> {
+impl<'a> VllmDraft<'a> {
     /// Checks that `prepared` can be the draft of `model`, and joins them.
     pub(super) fn new(
         prepared: VllmPrepared<'a>,
         model: &VllmPrepared<'_>,
-        speculation: Speculation,
+        speculation: VllmSpeculation,
     ) -> Result<Self, EngineError> {
         let draft = Self {
             prepared: Box::new(prepared),

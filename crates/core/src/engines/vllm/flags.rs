@@ -1,6 +1,6 @@
 //! Flags for asked parameters that change the figures, which the server must therefore get too.
 
-use super::speculation::Speculation;
+use super::speculation::VllmSpeculation;
 use crate::engines::EngineError;
 use crate::engines::shared::parameters::Parameters;
 use crate::model::Model;
@@ -15,7 +15,7 @@ const SWITCHES: [(&str, Option<bool>); 3] = [
 /// Returns the flags that no other field of the settings represents.
 pub(super) fn flags(
     given: &Parameters,
-    speculation: Option<Speculation>,
+    speculation: Option<VllmSpeculation>,
     draft: Option<&Model>,
 ) -> Result<Vec<String>, EngineError> {
     let mut flags = Vec::new();

@@ -8,7 +8,7 @@ use crate::engines::{AskedContext, AskedWorkload, Split, sample};
 use crate::model::Inventory;
 
 /// The planner's figures for one configuration.
-struct Planned {
+struct LoopedPlan {
     config: Value,
     context: u64,
     bytes_per_block: u64,
@@ -16,8 +16,8 @@ struct Planned {
     needed_bytes: u64,
 }
 
-fn hrm_text() -> Planned {
-    Planned {
+fn hrm_text() -> LoopedPlan {
+    LoopedPlan {
         config: json!({"model_type": "hrm_text", "architectures": ["HrmTextForCausalLM"],
             "vocab_size": 512, "hidden_size": 1536, "intermediate_size": 4096,
             "num_attention_heads": 12, "head_dim": 128, "num_hidden_layers": 72,
@@ -31,7 +31,7 @@ fn hrm_text() -> Planned {
 }
 
 /// Dory in blocks, of which 20 layers run twice.
-fn dory(mode: &str, bytes_per_block: u64, needed_bytes: u64) -> Planned {
+fn dory(mode: &str, bytes_per_block: u64, needed_bytes: u64) -> LoopedPlan {
     let period = [
         "sliding_attention",
         "mlp",
@@ -44,7 +44,7 @@ fn dory(mode: &str, bytes_per_block: u64, needed_bytes: u64) -> Planned {
     ];
     let words: Vec<&str> = period.into_iter().cycle().take(72).collect();
 
-    Planned {
+    LoopedPlan {
         config: json!({"model_type": "dory", "architectures": ["DoryForCausalLM"],
             "vocab_size": 512, "hidden_size": 256, "intermediate_size": 512,
             "num_attention_heads": 16, "num_key_value_heads": 4, "head_dim": 256,
@@ -63,10 +63,10 @@ fn dory(mode: &str, bytes_per_block: u64, needed_bytes: u64) -> Planned {
 ///
 /// `sizes` are the layers, the hidden size, the query heads, and the KV heads of sliding layers.
 /// The other layers have 8 KV heads.
-fn inkling(sizes: [u64; 4], bytes_per_block: u64, needed_bytes: u64) -> Planned {
+fn inkling(sizes: [u64; 4], bytes_per_block: u64, needed_bytes: u64) -> LoopedPlan {
     let [layers, hidden_size, heads, kv_heads] = sizes;
     let local: Vec<u64> = (0..layers).filter(|layer| (layer + 1) % 6 != 0).collect();
-    Planned {
+    LoopedPlan {
         config: json!({"model_type": "inkling_mm_model",
             "architectures": ["InklingForConditionalGeneration"], "torch_dtype": "bfloat16",
             "text_config": {"model_type": "inkling_text", "vocab_size": 1024,

@@ -41,7 +41,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 use cache::CachePages;
 use constants::Constants;
-use draft::Draft;
+use draft::VllmDraft;
 pub use loadable::serves;
 use loadable::{check_model, check_online_method};
 use refusal::{ENGINE, unsupported};
@@ -232,7 +232,7 @@ pub struct VllmPrepared<'a> {
     classes: Classes<'a>,
     details: ComponentDetails,
     /// The draft that proposes the model's tokens, if the request names one.
-    draft: Option<Draft<'a>>,
+    draft: Option<VllmDraft<'a>>,
     /// Weights by tensor degree and expert parallelism.
     weights: Mutex<BTreeMap<(u32, bool), Arc<WeightTable>>>,
     /// Pages by tensor degree and number of stages.
@@ -326,7 +326,7 @@ impl<'a> VllmPrepared<'a> {
             self.settings.assumptions.extend(warning);
         }
 
-        let joined = Draft::new(prepared, &self, speculation)?;
+        let joined = VllmDraft::new(prepared, &self, speculation)?;
         self.layers = CacheLayers::with_draft(
             self.architecture,
             self.drafts(),

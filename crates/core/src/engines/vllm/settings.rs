@@ -10,7 +10,7 @@ use super::flags::flags;
 use super::pooling;
 use super::refusal::{ENGINE, unsupported};
 use super::rope_rows::rope_rows;
-use super::speculation::Speculation;
+use super::speculation::VllmSpeculation;
 use super::state_mode::{StateMode, state_mode};
 use super::step_limits::{GpuClass, StepLimits};
 use super::workload::workload;
@@ -64,7 +64,7 @@ pub(super) struct VllmSettings {
     pub(super) online: Option<Online>,
     pub(super) online_name: Option<String>,
     /// Speculative decoding, if it is on.
-    pub(super) speculation: Option<Speculation>,
+    pub(super) speculation: Option<VllmSpeculation>,
     pub(super) hybrid_manager: bool,
     /// [`CHUNKED_WITH_MANAGER`] as asked.
     pub(super) chunked_windows: Option<bool>,
@@ -114,7 +114,7 @@ impl VllmSettings {
         let online_name = given.word("quantization")?.map(str::to_owned);
         let online = online_quantization(&given, architecture, online_name.as_deref())?;
         let draft = request.model.draft.as_deref();
-        let speculation = Speculation::read(&given, request.version, architecture, draft)?;
+        let speculation = VllmSpeculation::read(&given, request.version, architecture, draft)?;
         pooling::check_speculation(&given, task, speculation.is_some())?;
         let asked_share = asked_share(&given, constants)?;
         let lora = lora(&given, request.model.adapter.is_some())?;

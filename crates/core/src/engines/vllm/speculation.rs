@@ -68,7 +68,7 @@ impl SpeculationMethod {
 
 /// Speculative decoding in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Speculation {
+pub(super) struct VllmSpeculation {
     pub(super) method: SpeculationMethod,
     /// Tokens that a step proposes.
     pub(super) tokens: u64,
@@ -81,7 +81,7 @@ pub(super) struct Speculation {
     lookup: (Option<u64>, Option<u64>),
 }
 
-impl Speculation {
+impl VllmSpeculation {
     /// Reads what `given` asks for; `None` without speculative decoding.
     pub(super) fn read(
         given: &Parameters,

@@ -12,14 +12,14 @@ const MAX_RANK: u8 = 8;
 
 /// Why parsing stopped.
 #[derive(Debug)]
-pub(super) enum Stop {
+pub(super) enum VariableStop {
     /// The item goes on behind the window.
     Short,
     /// The item is invalid.
     Bad(ModelBinError),
 }
 
-impl From<ModelBinError> for Stop {
+impl From<ModelBinError> for VariableStop {
     fn from(error: ModelBinError) -> Self {
         Self::Bad(error)
     }
@@ -39,14 +39,14 @@ pub(super) struct Variable {
 
 /// A position in a window.
 #[derive(Debug)]
-pub(super) struct Cursor<'w> {
+pub(super) struct VariableCursor<'w> {
     window: &'w [u8],
     /// Offset of the window in its file.
     start: u64,
     position: usize,
 }
 
-impl<'w> Cursor<'w> {
+impl<'w> VariableCursor<'w> {
     /// The beginning of `window`, which is at `start` in its file.
     pub(super) const fn new(window: &'w [u8], start: u64) -> Self {
         Self {
@@ -62,15 +62,21 @@ impl<'w> Cursor<'w> {
     }
 
     /// Reads the next `count` bytes.
-    pub(super) fn take(&mut self, count: usize) -> Result<&'w [u8], Stop> {
-        let end = self.position.checked_add(count).ok_or(Stop::Short)?;
-        let bytes = self.window.get(self.position..end).ok_or(Stop::Short)?;
+    pub(super) fn take(&mut self, count: usize) -> Result<&'w [u8], VariableStop> {
+        let end = self
+            .position
+            .checked_add(count)
+            .ok_or(VariableStop::Short)?;
+        let bytes = self
+            .window
+            .get(self.position..end)
+            .ok_or(VariableStop::Short)?;
         self.position = end;
 
         Ok(bytes)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Stop> {
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], VariableStop> {
         let bytes = self.take(N)?;
         let mut array = [0; N];
         array.copy_from_slice(bytes);
@@ -78,16 +84,16 @@ impl<'w> Cursor<'w> {
         Ok(array)
     }
 
-    fn u8(&mut self) -> Result<u8, Stop> {
+    fn u8(&mut self) -> Result<u8, VariableStop> {
         self.array::<1>().map(|[byte]| byte)
     }
 
-    pub(super) fn u32(&mut self) -> Result<u32, Stop> {
+    pub(super) fn u32(&mut self) -> Result<u32, VariableStop> {
         self.array().map(u32::from_le_bytes)
     }
 
     /// Reads a name: its length with the final zero byte, its letters, and that byte.
-    pub(super) fn name(&mut self) -> Result<&'w str, Stop> {
+    pub(super) fn name(&mut self) -> Result<&'w str, VariableStop> {
         let bad_name = ModelBinError::Name(self.offset());
         let length = usize::from(self.array().map(u16::from_le_bytes)?);
         if !(2..=MAX_NAME_BYTES).contains(&length) {
@@ -102,11 +108,11 @@ impl<'w> Cursor<'w> {
     }
 
     /// Reads a variable's header in the layout of `binary_version`.
-    pub(super) fn variable(&mut self, binary_version: u32) -> Result<Variable, Stop> {
+    pub(super) fn variable(&mut self, binary_version: u32) -> Result<Variable, VariableStop> {
         let begin = self.offset();
         let name = self.name()?.to_owned();
         let contradiction = |why| {
-            Stop::Bad(ModelBinError::Variable {
+            VariableStop::Bad(ModelBinError::Variable {
                 name: name.clone(),
                 why,
             })

@@ -103,7 +103,7 @@ pub enum ModelBinError {
 /// Other formats use the same file name. CTranslate2's files have no magic number, but their
 /// version is followed by the name of a specification.
 pub fn is_model_bin(prefix: &[u8]) -> bool {
-    let mut cursor = cursor::Cursor::new(prefix, 0);
+    let mut cursor = cursor::VariableCursor::new(prefix, 0);
     let Ok(version) = cursor.u32() else {
         return false;
     };

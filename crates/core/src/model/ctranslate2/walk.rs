@@ -1,6 +1,6 @@
 //! The walk from header to header of a `model.bin`, through windows that the caller reads.
 
-use super::cursor::{Cursor, Stop, Variable};
+use super::cursor::{Variable, VariableCursor, VariableStop};
 use super::repeated_layers::FirstLayer;
 use super::{ModelBin, ModelBinError, NEWEST_BINARY_VERSION, WHISPER_SPEC, bounded, tensor_name};
 use crate::bytes::Bytes;
@@ -58,7 +58,7 @@ pub struct Walk {
     length: u64,
     reading: Reading,
     position: u64,
-    stage: Stage,
+    stage: WalkStage,
     model: ModelBin,
     builder: InventoryBuilder,
     first: FirstLayer,
@@ -68,7 +68,7 @@ pub struct Walk {
 
 /// The next item in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Stage {
+enum WalkStage {
     /// Version, specification, revision and the number of variables.
     Preamble,
     /// This many variables.
@@ -92,7 +92,7 @@ impl Walk {
             length,
             reading,
             position: 0,
-            stage: Stage::Preamble,
+            stage: WalkStage::Preamble,
             model: ModelBin::default(),
             builder: InventoryBuilder::default(),
             first: FirstLayer::default(),
@@ -104,8 +104,8 @@ impl Walk {
     /// The part of the file that [`Walk::feed`] needs next; `None` at the end of the walk.
     pub fn window(&self) -> Option<Window> {
         let start = match &self.stage {
-            Stage::End | Stage::NotUnderstood => return None,
-            Stage::Guess { layers, .. } => self.end_of_stack(layers.last().copied()?),
+            WalkStage::End | WalkStage::NotUnderstood => return None,
+            WalkStage::Guess { layers, .. } => self.end_of_stack(layers.last().copied()?),
             _ => self.position,
         };
         let bytes = match self.reading {
@@ -133,13 +133,13 @@ impl Walk {
         while let Some(rest) = self.rest_of(window, start) {
             match self.step(rest) {
                 Ok(()) => {}
-                Err(Stop::Bad(error)) => return Err(error),
-                Err(Stop::Short) => break,
+                Err(VariableStop::Bad(error)) => return Err(error),
+                Err(VariableStop::Short) => break,
             }
 
             if matches!(
                 self.stage,
-                Stage::End | Stage::NotUnderstood | Stage::Guess { .. }
+                WalkStage::End | WalkStage::NotUnderstood | WalkStage::Guess { .. }
             ) {
                 return Ok(());
             }
@@ -157,8 +157,8 @@ impl Walk {
     /// The inventory and the rest of the model, at the end of the walk.
     pub fn finish(self) -> Result<Walked, ModelBinError> {
         let is_understood = match self.stage {
-            Stage::End => true,
-            Stage::NotUnderstood => false,
+            WalkStage::End => true,
+            WalkStage::NotUnderstood => false,
             _ => return Err(self.truncated("the next header", self.position.saturating_add(1))),
         };
 
@@ -185,7 +185,7 @@ impl Walk {
     /// The bytes of `window` from the next item on; `None` if it is elsewhere.
     fn rest_of<'w>(&self, window: &'w [u8], start: u64) -> Option<&'w [u8]> {
         let next = match &self.stage {
-            Stage::Guess { layers, .. } => self.end_of_stack(layers.last().copied()?),
+            WalkStage::Guess { layers, .. } => self.end_of_stack(layers.last().copied()?),
             _ => self.position,
         };
         let skipped = usize::try_from(next.checked_sub(start)?).ok()?;
@@ -194,27 +194,27 @@ impl Walk {
     }
 
     /// Reads the next item, which begins with `bytes`.
-    fn step(&mut self, bytes: &[u8]) -> Result<(), Stop> {
+    fn step(&mut self, bytes: &[u8]) -> Result<(), VariableStop> {
         match self.stage.clone() {
-            Stage::Preamble => self.preamble(bytes),
-            Stage::Variables(0) => {
+            WalkStage::Preamble => self.preamble(bytes),
+            WalkStage::Variables(0) => {
                 self.stage = if self.model.binary_version >= 3 {
-                    Stage::AliasCount
+                    WalkStage::AliasCount
                 } else {
-                    Stage::End
+                    WalkStage::End
                 };
                 Ok(())
             }
-            Stage::Variables(left) => self.variable(bytes, left),
-            Stage::Guess { left, layers } => self.guess(bytes, left, layers),
-            Stage::AliasCount => self.alias_count(bytes),
-            Stage::Aliases(left) => self.alias(bytes, left),
-            Stage::End | Stage::NotUnderstood => Ok(()),
+            WalkStage::Variables(left) => self.variable(bytes, left),
+            WalkStage::Guess { left, layers } => self.guess(bytes, left, layers),
+            WalkStage::AliasCount => self.alias_count(bytes),
+            WalkStage::Aliases(left) => self.alias(bytes, left),
+            WalkStage::End | WalkStage::NotUnderstood => Ok(()),
         }
     }
 
-    fn preamble(&mut self, bytes: &[u8]) -> Result<(), Stop> {
-        let mut cursor = Cursor::new(bytes, self.position);
+    fn preamble(&mut self, bytes: &[u8]) -> Result<(), VariableStop> {
+        let mut cursor = VariableCursor::new(bytes, self.position);
         let binary_version = cursor.u32()?;
         if !(2..=NEWEST_BINARY_VERSION).contains(&binary_version) {
             return Err(ModelBinError::BinaryVersion(binary_version).into());
@@ -226,9 +226,9 @@ impl Walk {
         bounded(variables.into(), "variables", MAX_VARIABLES)?;
 
         self.stage = if spec == WHISPER_SPEC {
-            Stage::Variables(variables)
+            WalkStage::Variables(variables)
         } else {
-            Stage::NotUnderstood
+            WalkStage::NotUnderstood
         };
         self.variables = variables;
         self.position = cursor.offset();
@@ -242,8 +242,8 @@ impl Walk {
         Ok(())
     }
 
-    fn variable(&mut self, bytes: &[u8], left: u32) -> Result<(), Stop> {
-        let mut cursor = Cursor::new(bytes, self.position);
+    fn variable(&mut self, bytes: &[u8], left: u32) -> Result<(), VariableStop> {
+        let mut cursor = VariableCursor::new(bytes, self.position);
         let variable = cursor.variable(self.model.binary_version)?;
 
         if self.reading == Reading::Predicted && self.first.ends_at(&variable) {
@@ -251,7 +251,7 @@ impl Walk {
             layers.retain(|layers| self.end_of_stack(*layers) < self.length);
             layers.reverse();
             if !layers.is_empty() {
-                self.stage = Stage::Guess { left, layers };
+                self.stage = WalkStage::Guess { left, layers };
                 return Ok(());
             }
         }
@@ -264,27 +264,27 @@ impl Walk {
         self.read = self.read.saturating_add(1);
         self.first.record(&variable);
         self.add(&variable)?;
-        self.stage = Stage::Variables(left.saturating_sub(1));
+        self.stage = WalkStage::Variables(left.saturating_sub(1));
 
         Ok(())
     }
 
     /// Checks whether `bytes` begin with the variable behind a stack with the last of `layers`.
-    fn guess(&mut self, bytes: &[u8], left: u32, mut layers: Vec<u32>) -> Result<(), Stop> {
+    fn guess(&mut self, bytes: &[u8], left: u32, mut layers: Vec<u32>) -> Result<(), VariableStop> {
         let Some(guessed) = layers.pop() else {
-            self.stage = Stage::Variables(left);
+            self.stage = WalkStage::Variables(left);
             return Ok(());
         };
 
         let end = self.end_of_stack(guessed);
-        let is_end = Cursor::new(bytes, end)
+        let is_end = VariableCursor::new(bytes, end)
             .variable(self.model.binary_version)
             .is_ok_and(|variable| self.first.is_followed_by(&variable));
         if !is_end {
             self.stage = if layers.is_empty() {
-                Stage::Variables(left)
+                WalkStage::Variables(left)
             } else {
-                Stage::Guess { left, layers }
+                WalkStage::Guess { left, layers }
             };
             return Ok(());
         }
@@ -296,41 +296,41 @@ impl Walk {
             left = left.saturating_sub(1);
         }
 
-        self.stage = Stage::Variables(left);
+        self.stage = WalkStage::Variables(left);
         Ok(())
     }
 
-    fn alias_count(&mut self, bytes: &[u8]) -> Result<(), Stop> {
-        let mut cursor = Cursor::new(bytes, self.position);
+    fn alias_count(&mut self, bytes: &[u8]) -> Result<(), VariableStop> {
+        let mut cursor = VariableCursor::new(bytes, self.position);
         let aliases = cursor.u32()?;
         bounded(aliases.into(), "aliases", MAX_NAMES)?;
 
         self.position = cursor.offset();
         self.stage = if aliases == 0 {
-            Stage::End
+            WalkStage::End
         } else {
-            Stage::Aliases(aliases)
+            WalkStage::Aliases(aliases)
         };
 
         Ok(())
     }
 
-    fn alias(&mut self, bytes: &[u8], left: u32) -> Result<(), Stop> {
-        let mut cursor = Cursor::new(bytes, self.position);
+    fn alias(&mut self, bytes: &[u8], left: u32) -> Result<(), VariableStop> {
+        let mut cursor = VariableCursor::new(bytes, self.position);
         let (alias, name) = (cursor.name()?.to_owned(), cursor.name()?.to_owned());
 
         self.position = cursor.offset();
         self.model.aliases.insert(alias, name);
         self.stage = match left.saturating_sub(1) {
-            0 => Stage::End,
-            left => Stage::Aliases(left),
+            0 => WalkStage::End,
+            left => WalkStage::Aliases(left),
         };
 
         Ok(())
     }
 
     /// Counts `variable`, and moves behind its data.
-    fn add(&mut self, variable: &Variable) -> Result<(), Stop> {
+    fn add(&mut self, variable: &Variable) -> Result<(), VariableStop> {
         let end = self
             .position
             .checked_add(variable.header_bytes)

@@ -7,7 +7,7 @@ use crate::bytes::Bytes;
 
 /// The highest sums of live tensors on a walk through a network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Peak {
+pub(super) struct LivePeak {
     /// Live tensors.
     pub(super) live: Bytes,
     /// Live tensors during a convolution, with copies of its input and output in another layout.
@@ -15,7 +15,7 @@ pub(super) struct Peak {
     pub(super) with_layouts: Bytes,
 }
 
-impl Peak {
+impl LivePeak {
     /// Counts `bytes` that live at once.
     pub(super) fn see(&mut self, bytes: Bytes) {
         self.live = self.live.max(bytes);

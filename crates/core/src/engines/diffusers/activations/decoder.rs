@@ -5,7 +5,7 @@
 
 use super::super::pipeline::{Pipeline, PipelinePart};
 use super::super::settings::DiffusersSettings;
-use super::convolution::Peak;
+use super::convolution::LivePeak;
 use super::tiles::Tiles;
 use crate::bytes::Bytes;
 
@@ -20,7 +20,7 @@ pub(super) fn peak(
     settings: &DiffusersSettings,
     (element, images): (u64, u64),
     side: u64,
-) -> Option<Peak> {
+) -> Option<LivePeak> {
     let channels = part.numbers("block_out_channels");
     let known = part
         .words("up_block_types")
@@ -53,7 +53,7 @@ pub(super) fn peak(
         waiting += pixel * tiles.before_last_full(width, height).get();
     }
 
-    Some(Peak {
+    Some(LivePeak {
         live: (decoding.live + waiting).max(joined),
         with_layouts: decoding.with_layouts + waiting,
     })
@@ -71,12 +71,12 @@ fn walk(
     channels: &[u64],
     [width, height, images]: [u64; 3],
     element: u64,
-) -> Option<Peak> {
+) -> Option<LivePeak> {
     let halvings = u32::try_from(channels.len().checked_sub(1)?).ok()?;
     let step = 1_u64.checked_shl(halvings)?;
     let mut area = Bytes::product([width.div_ceil(step), height.div_ceil(step), images, element]);
 
-    let mut peak = Peak::default();
+    let mut peak = LivePeak::default();
     let deepest = *channels.last()?;
     let blocks = part.number("layers_per_block").unwrap_or(1) + 1;
 

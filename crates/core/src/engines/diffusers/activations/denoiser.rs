@@ -3,7 +3,7 @@
 //! Source: diffusers 0.42.1 `models/transformers/transformer_*.py`, whose blocks ran on the meta
 //! device; the tensors that lived at the peak are the rows of the tables here.
 
-use super::super::family::Family;
+use super::super::family::ModuleFamily;
 use super::super::pipeline::{Pipeline, PipelinePart};
 use crate::bytes::Bytes;
 
@@ -234,31 +234,33 @@ pub(super) fn peak(
 }
 
 /// The sets of a family; `None` for a class that no referee ran.
-fn live_sets(part: &PipelinePart, family: Family) -> Option<&'static [LiveSet]> {
+fn live_sets(part: &PipelinePart, family: ModuleFamily) -> Option<&'static [LiveSet]> {
     Some(match family {
-        Family::Flux => FLUX,
-        Family::QwenImage => QWEN_IMAGE,
-        Family::StableDiffusion3 if part.numbers("dual_attention_layers").is_empty() => {
+        ModuleFamily::Flux => FLUX,
+        ModuleFamily::QwenImage => QWEN_IMAGE,
+        ModuleFamily::StableDiffusion3 if part.numbers("dual_attention_layers").is_empty() => {
             STABLE_DIFFUSION_3
         }
-        Family::StableDiffusion3 => STABLE_DIFFUSION_3_DUAL,
-        Family::PixArt => PIXART,
-        Family::Lumina2 => LUMINA_2,
-        Family::ZImage => Z_IMAGE,
-        Family::Wan => WAN,
-        Family::Ltx => LTX,
-        Family::CogVideoX if part.flag("use_rotary_positional_embeddings") => COGVIDEOX_ROTARY,
-        Family::CogVideoX => COGVIDEOX,
-        Family::HunyuanVideo => HUNYUAN_VIDEO,
-        Family::UNet | Family::Other => return None,
+        ModuleFamily::StableDiffusion3 => STABLE_DIFFUSION_3_DUAL,
+        ModuleFamily::PixArt => PIXART,
+        ModuleFamily::Lumina2 => LUMINA_2,
+        ModuleFamily::ZImage => Z_IMAGE,
+        ModuleFamily::Wan => WAN,
+        ModuleFamily::Ltx => LTX,
+        ModuleFamily::CogVideoX if part.flag("use_rotary_positional_embeddings") => {
+            COGVIDEOX_ROTARY
+        }
+        ModuleFamily::CogVideoX => COGVIDEOX,
+        ModuleFamily::HunyuanVideo => HUNYUAN_VIDEO,
+        ModuleFamily::UNet | ModuleFamily::Other => return None,
     })
 }
 
 /// The width of a token.
-fn model_width(part: &PipelinePart, family: Family) -> Option<u64> {
+fn model_width(part: &PipelinePart, family: ModuleFamily) -> Option<u64> {
     match family {
-        Family::Lumina2 => part.number("hidden_size"),
-        Family::ZImage => part.number("dim"),
+        ModuleFamily::Lumina2 => part.number("hidden_size"),
+        ModuleFamily::ZImage => part.number("dim"),
         _ => part
             .number("num_attention_heads")?
             .checked_mul(part.number("attention_head_dim")?),
@@ -267,16 +269,16 @@ fn model_width(part: &PipelinePart, family: Family) -> Option<u64> {
 
 /// The width of a feed-forward: 4 times that of a token, unless the configuration or the class
 /// says otherwise.
-fn feed_forward_width(part: &PipelinePart, family: Family, model: u64) -> u64 {
+fn feed_forward_width(part: &PipelinePart, family: ModuleFamily, model: u64) -> u64 {
     match family {
-        Family::Wan => part.number("ffn_dim").unwrap_or(model.saturating_mul(4)),
-        Family::ZImage => model.saturating_mul(8) / 3,
+        ModuleFamily::Wan => part.number("ffn_dim").unwrap_or(model.saturating_mul(4)),
+        ModuleFamily::ZImage => model.saturating_mul(8) / 3,
         _ => model.saturating_mul(4),
     }
 }
 
 /// Latents and prompt of one sample, and the tables of rotary embeddings.
-fn inputs(part: &PipelinePart, family: Family, widths: &Widths) -> Bytes {
+fn inputs(part: &PipelinePart, family: ModuleFamily, widths: &Widths) -> Bytes {
     let patch = part.number("patch_size").unwrap_or(1);
     let channels = part.number("in_channels").unwrap_or(64);
     let context = [
@@ -293,8 +295,8 @@ fn inputs(part: &PipelinePart, family: Family, widths: &Widths) -> Bytes {
     let latents = Bytes::product([widths.image, patch, patch, channels, widths.element]);
     let prompt = Bytes::product([widths.text, context, widths.element]);
     let rotates = match family {
-        Family::StableDiffusion3 | Family::PixArt => false,
-        Family::CogVideoX => part.flag("use_rotary_positional_embeddings"),
+        ModuleFamily::StableDiffusion3 | ModuleFamily::PixArt => false,
+        ModuleFamily::CogVideoX => part.flag("use_rotary_positional_embeddings"),
         _ => true,
     };
     let positions = if rotates {

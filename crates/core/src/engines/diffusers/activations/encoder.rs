@@ -4,7 +4,7 @@
 //! 5.20.2 `models/{clip,t5,qwen2_5_vl}/modeling_*.py`; diffusers 0.42.1
 //! `pipelines/*/pipeline_*.py` (`encode_prompt`).
 
-use super::super::family::Family;
+use super::super::family::ModuleFamily;
 use super::super::pipeline::{Pipeline, PipelinePart};
 use crate::bytes::Bytes;
 use crate::engines::Interval;
@@ -32,7 +32,7 @@ pub(super) fn peak(part: &PipelinePart, pipeline: &Pipeline, element: u64) -> In
 
     let tokens = if part.class.starts_with("CLIP") {
         CLIP_TOKENS
-    } else if pipeline.family == Family::QwenImage {
+    } else if pipeline.family == ModuleFamily::QwenImage {
         QWEN_IMAGE_TOKENS
     } else {
         pipeline.text_tokens

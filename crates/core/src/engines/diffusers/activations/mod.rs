@@ -12,7 +12,7 @@ mod tiles;
 mod unet;
 mod video_decoder;
 
-use self::convolution::Peak;
+use self::convolution::LivePeak;
 use super::super::{Basis, Interval};
 use super::pipeline::{ComponentRole, Pipeline, PipelinePart};
 use super::settings::DiffusersSettings;
@@ -39,7 +39,7 @@ impl StagePeak {
 
     /// The interval of a law with convolutions: cuDNN may copy input and output of one to another
     /// layout, and take a workspace.
-    fn of_convolutions(peak: Peak) -> Self {
+    fn of_convolutions(peak: LivePeak) -> Self {
         let workspace = Bytes::gib(1).min(peak.live);
         Self {
             bytes: Interval::new(

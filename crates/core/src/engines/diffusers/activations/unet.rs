@@ -4,7 +4,7 @@
 //! of each block), `models/attention.py` (`BasicTransformerBlock`, `FeedForward`).
 
 use super::super::pipeline::{Pipeline, PipelinePart};
-use super::convolution::Peak;
+use super::convolution::LivePeak;
 use crate::bytes::Bytes;
 
 /// Block types that the walk knows.
@@ -31,14 +31,14 @@ struct Level {
 }
 
 /// The walk's state.
-struct Walk<'l> {
+struct UnetWalk<'l> {
     levels: &'l [Level],
     element: u64,
     /// Latents and prompt.
     inputs: Bytes,
     /// Outputs that wait for the way up, as (channels, bytes).
     skips: Vec<(u64, Bytes)>,
-    peak: Peak,
+    peak: LivePeak,
 }
 
 /// The peak of one step on `batch` latents; `None` if the U-Net has other blocks.
@@ -47,18 +47,18 @@ pub(super) fn peak(
     pipeline: &Pipeline,
     element: u64,
     batch: u64,
-) -> Option<Peak> {
+) -> Option<LivePeak> {
     let levels = levels(part, pipeline, batch)?;
     let context = part.number("cross_attention_dim")?;
     let latents = levels.first()?.area * part.number("in_channels")?;
     let prompt = Bytes::product([batch, pipeline.text_tokens, context]);
 
-    let mut walk = Walk {
+    let mut walk = UnetWalk {
         levels: &levels,
         element,
         inputs: (latents + prompt) * element,
         skips: Vec::new(),
-        peak: Peak::default(),
+        peak: LivePeak::default(),
     };
 
     walk.down();
@@ -115,7 +115,7 @@ fn levels(part: &PipelinePart, pipeline: &Pipeline, batch: u64) -> Option<Vec<Le
     Some(levels)
 }
 
-impl Walk<'_> {
+impl UnetWalk<'_> {
     fn bytes(&self, level: &Level, channels: u64) -> Bytes {
         level.area * channels * self.element
     }

@@ -6,7 +6,7 @@
 
 use super::super::pipeline::{Pipeline, PipelinePart};
 use super::super::settings::DiffusersSettings;
-use super::convolution::Peak;
+use super::convolution::LivePeak;
 use super::tiles::{Axis, Tiles};
 use crate::bytes::Bytes;
 
@@ -37,7 +37,7 @@ pub(super) fn peak(
     pipeline: &Pipeline,
     settings: &DiffusersSettings,
     (element, images): (u64, u64),
-) -> Option<(Peak, bool)> {
+) -> Option<(LivePeak, bool)> {
     let decoder = Decoder::of_class(&part.class)?;
     let per_pixel = decoder.per_pixel(part, pipeline, element);
     let together = if settings.slicing { 1 } else { images };
@@ -68,7 +68,7 @@ pub(super) fn peak(
         _ => area * COLORS * pipeline.frames.saturating_sub(1),
     };
     let live = (area * per_pixel.live + joined + waiting).max(whole);
-    let peak = Peak {
+    let peak = LivePeak {
         live,
         with_layouts: live + area * per_pixel.layouts,
     };
