@@ -61,8 +61,8 @@ cat >"$work/task_prolog.sh" <<P
 #!/bin/sh
 # TaskProlog: a line "export NAME=VALUE" changes the task's environment, a line "print TEXT" goes to its output.
 export HF_MEM_PROBE_SOCKET=$work/run/api.sock
-echo "export FREE_MIB=\$($binary free --gpu 0 2>/dev/null || echo unknown)"
-echo "print hf-mem-probe: device 0 has \$($binary free --gpu 0 --unit GiB 2>/dev/null || echo '?') GiB available"
+echo "export FREE_MIB=\$($binary free --on 0 2>/dev/null || echo unknown)"
+echo "print hf-mem-probe: device 0 has \$($binary free --on 0 --unit GiB 2>/dev/null || echo '?') GiB available"
 P
 cat >"$work/job.sh" <<P
 #!/bin/sh

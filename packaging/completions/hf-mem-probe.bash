@@ -446,13 +446,13 @@ _hf__mem__probe() {
             return 0
             ;;
         hf__subcmd__mem__subcmd__probe__subcmd__free)
-            opts="-h -V --gpu --unit --gpus --local --nvml --socket --timeout --json --color --help --version"
+            opts="-h -V --on --unit --gpus --local --nvml --socket --timeout --json --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
-                --gpu)
+                --on)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

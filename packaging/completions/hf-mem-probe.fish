@@ -54,7 +54,7 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l dtype
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l tensor-parallel -d 'Use exactly this tensor-parallel degree [default: the best that fits]' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l pipeline-parallel -d 'Use exactly this number of pipeline stages [default: the best that fits]' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l set -d 'Set an engine parameter by the engine\'s name for it, such as max_num_seqs=256. Repeat the flag for more parameters' -r
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l on -d 'Use only these GPUs: UUIDs, separated by commas' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l on -d 'Use only these GPUs: UUIDs, indices or PCI addresses, separated by commas' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l gpus -d 'Place the model on these declared GPUs instead of this host\'s' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l offload -d 'Whether layers, experts or components may stay in host memory' -r -f -a "allow\t'Use host memory for what does not fit on the GPUs'
 deny\t'Keep the whole model on the GPUs'"
@@ -89,7 +89,7 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l d
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l tensor-parallel -d 'Use exactly this tensor-parallel degree [default: the best that fits]' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l pipeline-parallel -d 'Use exactly this number of pipeline stages [default: the best that fits]' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l set -d 'Set an engine parameter by the engine\'s name for it, such as max_num_seqs=256. Repeat the flag for more parameters' -r
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l on -d 'Use only these GPUs: UUIDs, separated by commas' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l on -d 'Use only these GPUs: UUIDs, indices or PCI addresses, separated by commas' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l gpus -d 'Place the model on these declared GPUs instead of this host\'s' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l offload -d 'Whether layers, experts or components may stay in host memory' -r -f -a "allow\t'Use host memory for what does not fit on the GPUs'
 deny\t'Keep the whole model on the GPUs'"
@@ -118,7 +118,7 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -l local
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -l json -d 'Print one JSON object, on failure too'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -s V -l version -d 'Print version'
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -l gpu -d 'GPU to read, by UUID or index. Required if the host has more than one' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -l on -d 'GPU to read, by UUID, index or PCI address. Required if the host has more than one' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -l unit -d 'Unit of the printed number, which is rounded down' -r -f -a "B\t'Bytes'
 KiB\t'1024 bytes'
 MiB\t'1024 KiB'
@@ -146,7 +146,7 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l dtype 
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l tensor-parallel -d 'Use exactly this tensor-parallel degree [default: the best that fits]' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l pipeline-parallel -d 'Use exactly this number of pipeline stages [default: the best that fits]' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l set -d 'Set an engine parameter by the engine\'s name for it, such as max_num_seqs=256. Repeat the flag for more parameters' -r
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l on -d 'Use only these GPUs: UUIDs, separated by commas' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l on -d 'Use only these GPUs: UUIDs, indices or PCI addresses, separated by commas' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l gpus -d 'Place the model on these declared GPUs instead of this host\'s' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l offload -d 'Whether layers, experts or components may stay in host memory' -r -f -a "allow\t'Use host memory for what does not fit on the GPUs'
 deny\t'Keep the whole model on the GPUs'"

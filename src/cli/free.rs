@@ -1,7 +1,7 @@
 //! `free`: prints the available memory of one GPU as a whole number.
 
 use hf_mem_core::bytes::Bytes;
-use hf_mem_core::placement::{Available, availability};
+use hf_mem_core::placement::{Available, availability, is_named};
 use hf_mem_core::report::Problem;
 use hf_mem_core::report::problem::Reason;
 use serde::{Deserialize, Serialize};
@@ -50,7 +50,7 @@ fn read(arguments: &FreeArguments) -> Result<FreeReport, Problem> {
             &arguments.connection,
             arguments.gpus.as_deref(),
         )?,
-        arguments.gpu.as_deref(),
+        arguments.on.as_deref(),
     )
 }
 
@@ -90,28 +90,32 @@ fn report(answer: &GpusAnswer, wanted: Option<&str>) -> Result<FreeReport, Probl
     })
 }
 
-/// Returns the device with the UUID or index `wanted`, or the only device without `wanted`.
+/// Returns the device that `wanted` names, or the only device without `wanted`.
 fn pick<'a>(devices: &'a [Available], wanted: Option<&str>) -> Result<&'a Available, Problem> {
     let Some(wanted) = wanted else {
         return match devices {
             [only] => Ok(only),
             [] => Err(Problem::new(Reason::NoDevices, "no GPU found")),
             more => Err(usage_problem(format!(
-                "found {} GPUs: choose one with --gpu UUID",
+                "found {} GPUs: choose one with --on UUID",
                 more.len()
             ))),
         };
     };
 
+    if let Some(exact) = devices.iter().find(|device| device.facts.uuid == wanted) {
+        return Ok(exact);
+    }
+
     let mut found = devices
         .iter()
-        .filter(|device| device.facts.uuid == wanted || device.facts.index.to_string() == wanted);
+        .filter(|device| is_named(&device.facts, wanted));
 
     match (found.next(), found.next()) {
         (Some(device), None) => Ok(device),
         (None, _) => Err(usage_problem(format!("GPU {wanted} was not found"))),
         (Some(_), Some(_)) => Err(usage_problem(format!(
-            "more than one GPU has the index {wanted}: choose one by its UUID"
+            "more than one GPU is named {wanted}: choose one by its UUID"
         ))),
     }
 }

@@ -146,6 +146,25 @@ fn readme_answer_fits_one_screen() {
 }
 
 #[test]
+fn equal_devices_share_line() {
+    let outcome = run(&format!(
+        "fits {MODEL} --gpus 8xH100 --tensor-parallel 8 --local"
+    ));
+    let lines: Vec<&str> = outcome
+        .out
+        .lines()
+        .filter(|line| line.starts_with("  GPU"))
+        .collect();
+
+    assert_eq!(lines.len(), 1, "{}", outcome.out);
+    assert!(
+        lines[0].starts_with("  GPU 0-7") && lines[0].ends_with("left each"),
+        "{}",
+        lines[0]
+    );
+}
+
+#[test]
 fn details_match_snapshots() {
     for (name, detail) in [("parts", "-v"), ("everything", "-vv")] {
         let outcome = run(&format!("fits {MODEL} --gpus 2x24GiB --local {detail}"));

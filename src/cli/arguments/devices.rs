@@ -27,9 +27,9 @@ pub struct GpusArguments {
 /// Flags of `free`.
 #[derive(Args, Debug)]
 pub struct FreeArguments {
-    /// GPU to read, by UUID or index. Required if the host has more than one.
-    #[arg(long, value_name = "UUID|INDEX")]
-    pub gpu: Option<String>,
+    /// GPU to read, by UUID, index or PCI address. Required if the host has more than one.
+    #[arg(long, value_name = "GPU", alias = "gpu")]
+    pub on: Option<String>,
     /// Unit of the printed number, which is rounded down.
     #[arg(long, value_enum, default_value_t = Unit::MiB)]
     pub unit: Unit,

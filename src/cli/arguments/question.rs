@@ -16,7 +16,7 @@ const GPUS_HEADING: &str = "GPUs";
 /// A model, and how it is to run.
 #[derive(Args, Debug)]
 pub struct QuestionArguments {
-    /// Model: owner/name, owner/name@revision, a local folder, a .gguf or .safetensors file, a file
+    /// Model: owner/name, owner/name@revision, the address of its page, a local folder, a .gguf or .safetensors file, a file
     /// written by pack, ollama:NAME or lmstudio:PUBLISHER/NAME.
     pub model: String,
     /// How the model is to run.
@@ -87,10 +87,10 @@ pub struct QuestionOptions {
         help_heading = MODEL_HEADING
     )]
     pub set: Vec<(String, serde_json::Value)>,
-    /// Use only these GPUs: UUIDs, separated by commas.
+    /// Use only these GPUs: UUIDs, indices or PCI addresses, separated by commas.
     #[arg(
         long,
-        value_name = "UUID",
+        value_name = "GPU",
         value_delimiter = ',',
         help_heading = GPUS_HEADING
     )]

@@ -48,7 +48,10 @@ pub struct Page {
 impl Page {
     /// Appends `text` to the last line.
     pub fn push(&mut self, tone: Tone, text: impl Into<String>) {
-        self.pieces.push((tone, text.into()));
+        let text = text.into();
+        if !text.is_empty() {
+            self.pieces.push((tone, text));
+        }
     }
 
     /// Appends a line of plain text.

@@ -100,7 +100,7 @@ pub struct Constraints {
     pub tensor: Option<u32>,
     /// Exactly this many stages.
     pub pipeline: Option<u32>,
-    /// Only these devices, each by its UUID or a unique prefix of it.
+    /// Only these devices, each by its UUID or the beginning of it, its index or its PCI address.
     pub devices: Option<Vec<String>>,
     /// Whether parts of the model may stay in host memory.
     pub offload: bool,

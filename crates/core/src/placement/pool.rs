@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::ask::{Constraints, PlacementError, Policy};
 use super::availability::{Availability, Available};
+use super::device_names::is_named;
 use crate::bytes::Bytes;
 use crate::device::{DeviceFacts, DeviceKind, LinkKind};
 
@@ -194,9 +195,11 @@ fn allowed<'a>(
             allowed.insert(exact);
             continue;
         }
-        let matches: Vec<&str> = uuids(host)
-            .filter(|uuid| !given.is_empty() && uuid.starts_with(given.as_str()))
-            .collect();
+        let named = host
+            .devices
+            .iter()
+            .filter(|device| is_named(&device.facts, given));
+        let matches: Vec<&str> = named.map(|device| device.facts.uuid.as_str()).collect();
         match *matches.as_slice() {
             [uuid] => {
                 allowed.insert(uuid);

@@ -172,7 +172,7 @@ pub struct Constraints {
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(minimum = 1))]
     pub pipeline_parallel: Option<u32>,
-    /// Only these devices, by UUID.
+    /// Only these devices, by UUID, index or PCI address.
     #[serde(default, deserialize_with = "bounded::devices")]
     #[cfg_attr(feature = "openapi", schema(max_items = 4096))]
     pub devices: Option<Vec<String>>,
