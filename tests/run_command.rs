@@ -13,10 +13,12 @@ use tempfile::TempDir;
 fn run(home: &TempDir, more: &[&str], command: &[&str]) -> Command {
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/Qwen3-8B");
     let mut run = Command::new(env!("CARGO_BIN_EXE_hf-mem-probe"));
-    run.arg("run")
-        .arg("--model")
-        .arg(model)
-        .args(["--engine", "vllm", "--context", "8192"]);
+    run.args(["--color", "never", "run"]).arg(model).args([
+        "--engine",
+        "vllm",
+        "--context",
+        "8192",
+    ]);
     run.arg("--socket").arg(home.path().join("none.sock"));
     run.args(more).arg("--").args(command);
     bare(&mut run).env("HOME", home.path()).stdin(Stdio::null());

@@ -134,7 +134,7 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -l local
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -l json -d 'Print one JSON object, on failure too'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -s V -l version -d 'Print version'
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l model -d 'Model: owner/name, owner/name@revision, a local folder, a .gguf or .safetensors file, a file written by pack, ollama:NAME or lmstudio:PUBLISHER/NAME' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l model -d 'The same as MODEL' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l file -d 'Use one file of the repository, by its name or quantization (Q4_K_M)' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l draft -d 'Draft model, which proposes tokens for MODEL to check: named as MODEL is' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l draft-file -d 'Use one file of the draft\'s repository, by its name or quantization' -r

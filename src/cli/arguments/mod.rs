@@ -28,7 +28,7 @@ Examples:
   hf-mem-probe fits Qwen/Qwen3-8B --context 32k --sequences 8
   hf-mem-probe fits unsloth/Qwen3-30B-A3B-GGUF --file Q4_K_M
   hf-mem-probe estimate deepseek-ai/DeepSeek-V3 --gpus 8xH200
-  hf-mem-probe run --model Qwen/Qwen3-8B -- vllm serve Qwen/Qwen3-8B
+  hf-mem-probe run Qwen/Qwen3-8B -- vllm serve Qwen/Qwen3-8B
 
 Exit codes:
    0  fits (also \"tight\", unless you set --strict)

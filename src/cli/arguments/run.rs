@@ -13,9 +13,9 @@ use super::values::parse_duration;
 /// Examples at the end of `run --help`.
 const EXAMPLES: &str = "\
 Examples:
-  hf-mem-probe run --model Qwen/Qwen3-8B -- vllm serve Qwen/Qwen3-8B
-  hf-mem-probe run --model Qwen/Qwen3-8B --wait 10min --flags -- vllm serve Qwen/Qwen3-8B
-  hf-mem-probe run --model unsloth/Qwen3-8B-GGUF --file Q4_K_M -- \\
+  hf-mem-probe run Qwen/Qwen3-8B -- vllm serve Qwen/Qwen3-8B
+  hf-mem-probe run Qwen/Qwen3-8B --wait 10min --flags -- vllm serve Qwen/Qwen3-8B
+  hf-mem-probe run unsloth/Qwen3-8B-GGUF --file Q4_K_M -- \\
     llama-server -hf unsloth/Qwen3-8B-GGUF:Q4_K_M {args}";
 
 /// Flags of `run`.
@@ -23,10 +23,18 @@ Examples:
 // Only the daemon grants leases.
 #[command(mut_arg("local", |local| local.requires("no_lease")), after_long_help = EXAMPLES)]
 pub struct RunArguments {
-    /// Model: owner/name, owner/name@revision, a local folder, a .gguf or .safetensors file, a file
-    /// written by pack, ollama:NAME or lmstudio:PUBLISHER/NAME.
-    #[arg(long = "model", value_name = "MODEL")]
-    pub model: String,
+    /// Model: owner/name, owner/name@revision, the address of its page, a local folder, a .gguf or
+    /// .safetensors file, a file written by pack, ollama:NAME or lmstudio:PUBLISHER/NAME.
+    #[arg(value_name = "MODEL", required_unless_present = "named_model")]
+    pub model: Option<String>,
+    /// The same as MODEL.
+    #[arg(
+        long = "model",
+        id = "named_model",
+        value_name = "MODEL",
+        conflicts_with = "model"
+    )]
+    pub named_model: Option<String>,
     /// How the model is to run.
     #[command(flatten)]
     pub options: QuestionOptions,

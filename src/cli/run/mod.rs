@@ -77,6 +77,7 @@ fn become_command(supervisor: i32, arguments: RunArguments, output: Output) -> u
 
     let RunArguments {
         model,
+        named_model,
         mut options,
         wait,
         ttl,
@@ -89,6 +90,11 @@ fn become_command(supervisor: i32, arguments: RunArguments, output: Output) -> u
         command,
         ..
     } = arguments;
+
+    let Some(model) = model.or(named_model) else {
+        let detail = "name the model: hf-mem-probe run MODEL -- CMD";
+        return output.problem(&Problem::new(Reason::Usage, detail));
+    };
 
     let mut question = question::question(&model, &options);
     let start = CommandStart {

@@ -1,5 +1,6 @@
 //! The supervisor: forwards signals, renews the lease, returns the command's exit code.
 
+use std::ffi::OsString;
 use std::process::ExitStatus;
 
 use hf_mem_core::report::Problem;
@@ -65,14 +66,18 @@ fn internal(what: &str, error: &std::io::Error) -> Problem {
 ///
 /// It sends the id of its lease to the socket `lease_id_socket`.
 fn start(lease_id_socket: &str) -> std::io::Result<Child> {
-    let mut line = std::env::args_os().skip(1);
+    // Flags of the whole program, such as --color, come before the subcommand.
+    let line: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let subcommand = line.iter().position(|word| word == "run").unwrap_or(0);
+    let (before, after) = line.split_at((subcommand + 1).min(line.len()));
+
     let own = std::env::current_exe()?;
     tokio::process::Command::new(own)
-        .args(line.next())
+        .args(before)
         .arg("--become")
         .arg(std::process::id().to_string())
         .args(["--tell", lease_id_socket])
-        .args(line)
+        .args(after)
         .spawn()
 }
 
