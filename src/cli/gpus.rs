@@ -9,10 +9,11 @@ use hf_mem_core::bytes::Bytes;
 use hf_mem_core::device::Snapshot;
 use hf_mem_core::report::problem::Reason;
 use hf_mem_core::report::{Problem, SCHEMA_VERSION};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::arguments::{ConnectionArguments, GpusArguments, HostArguments};
 use super::connection::AnswerEffort;
-use super::output::{self, Output, runtime_problem};
+use super::output::{self, AlternateScreen, Output, runtime_problem};
 use super::{in_process, offline_leases, terminal, text};
 use crate::api::client::{ClientError, block_on};
 use crate::api::status::{GpusAnswer, WatchLine};
@@ -148,13 +149,18 @@ fn table(answer: &GpusAnswer, arguments: &GpusArguments) -> String {
 /// Follows the daemon's stream, or this process's own readings if no daemon runs.
 fn watch(arguments: &GpusArguments) -> Result<(), Problem> {
     let mut screen = Screen::new(arguments);
+    let is_terminal = screen.is_terminal;
     if let Some(spec) = &arguments.gpus {
         // Declared devices do not change, so they are shown once. A closed pipe is no failure.
-        let _closed_pipe = screen.show(Ok(&own_line(last_reading(
-            &arguments.host,
-            &arguments.connection,
-            Some(spec),
-        )?)));
+        let reading = last_reading(&arguments.host, &arguments.connection, Some(spec))?;
+        if is_terminal {
+            output::text(&table(
+                terminal::values(&reading).as_ref().unwrap_or(&reading),
+                arguments,
+            ));
+        } else {
+            let _closed_pipe = screen.show(Ok(&own_line(reading)));
+        }
         return Ok(());
     }
 
@@ -190,7 +196,27 @@ fn watch(arguments: &GpusArguments) -> Result<(), Problem> {
         }
     };
 
-    run_async(follow)?
+    // The terminal's own screen must come back before the process ends.
+    let until_stopped = async {
+        tokio::select! {
+            result = follow => result,
+            () = stop_signal(), if is_terminal => Ok(()),
+        }
+    };
+
+    run_async(until_stopped)?
+}
+
+/// Returns when the user or the system asks this process to end.
+async fn stop_signal() {
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        return std::future::pending().await;
+    };
+
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
 }
 
 /// Returns the line of a reading of this process, which sees no lease events.
@@ -206,6 +232,8 @@ fn own_line(gpus: GpusAnswer) -> WatchLine {
 struct Screen<'a> {
     arguments: &'a GpusArguments,
     is_terminal: bool,
+    /// The switched terminal, from the first reading on.
+    switched: Option<AlternateScreen>,
     /// The last lease events, as text.
     event_lines: Vec<String>,
 }
@@ -216,6 +244,7 @@ impl<'a> Screen<'a> {
         Self {
             arguments,
             is_terminal,
+            switched: None,
             event_lines: Vec::new(),
         }
     }
@@ -244,7 +273,11 @@ impl<'a> Screen<'a> {
             Err(problem) => text::problem::problem(problem),
         };
 
-        output::screen(&text)
+        let screen = match &mut self.switched {
+            Some(screen) => screen,
+            empty => empty.insert(AlternateScreen::enter()?),
+        };
+        screen.draw(&text)
     }
 }
 

@@ -101,12 +101,47 @@ pub(super) fn line<T: Serialize>(value: &T) -> std::io::Result<()> {
     write_and_flush(&(terminal::json(json) + "\n"))
 }
 
-/// Draws a whole screen over the last one, line by line to avoid flicker. Fails as [`line`] does.
-pub(super) fn screen(text: &str) -> std::io::Result<()> {
-    write_and_flush(&format!(
-        "\x1b[H{}\x1b[J",
-        terminal::text(text).replace('\n', "\x1b[K\n")
-    ))
+/// The terminal's alternate screen, which keeps what the user typed before.
+///
+/// Dropping it shows the terminal's own screen again.
+pub(super) struct AlternateScreen;
+
+impl AlternateScreen {
+    /// Switches to the alternate screen. Fails as [`line`] does.
+    pub(super) fn enter() -> std::io::Result<Self> {
+        write_and_flush("\x1b[?1049h\x1b[?25l")?;
+        Ok(Self)
+    }
+
+    /// Draws a whole screen over the last one, line by line to avoid flicker. Fails as [`line`]
+    /// does.
+    #[expect(clippy::unused_self, reason = "only a switched terminal is drawn on")]
+    pub(super) fn draw(&self, text: &str) -> std::io::Result<()> {
+        let rows = terminal_size::terminal_size().map(|(_, rows)| usize::from(rows.0));
+        let shown = first_rows(text, rows);
+        write_and_flush(&format!(
+            "\x1b[H{}\x1b[J",
+            terminal::text(&shown).replace('\n', "\x1b[K\n")
+        ))
+    }
+}
+
+impl Drop for AlternateScreen {
+    fn drop(&mut self) {
+        let _ = write_and_flush("\x1b[?25h\x1b[?1049l");
+    }
+}
+
+/// Returns the lines of `text` that `rows` have room for, and how many are left out.
+fn first_rows(text: &str, rows: Option<usize>) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let Some(rows) = rows.filter(|rows| lines.len() >= *rows && *rows > 2) else {
+        return text.to_owned();
+    };
+
+    // The last row stays empty, because a line break there scrolls the screen.
+    let (shown, hidden) = lines.split_at(rows - 2);
+    format!("{}\n... {} more lines\n", shown.join("\n"), hidden.len())
 }
 
 fn write_and_flush(text: &str) -> std::io::Result<()> {
@@ -151,4 +186,17 @@ fn json<T: Serialize>(value: &T) -> String {
     // Wire types have string keys and no fallible fields, so serialization cannot fail. The
     // fallback keeps the output one JSON object.
     terminal::json(serde_json::to_string_pretty(value).unwrap_or_else(|_| "{}".to_owned())) + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn screen_keeps_its_rows() {
+        let text = "1\n2\n3\n4\n5\n";
+        assert_eq!(first_rows(text, Some(6)), text);
+        assert_eq!(first_rows(text, Some(5)), "1\n2\n3\n... 2 more lines\n");
+        assert_eq!(first_rows(text, None), text);
+    }
 }
