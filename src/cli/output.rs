@@ -107,13 +107,13 @@ pub(super) fn line<T: Serialize>(value: &T) -> std::io::Result<()> {
 pub(super) struct AlternateScreen;
 
 impl AlternateScreen {
-    /// Switches to the alternate screen. Fails as [`line`] does.
+    /// Switches to the alternate screen. Fails as [`line()`] does.
     pub(super) fn enter() -> std::io::Result<Self> {
         write_and_flush("\x1b[?1049h\x1b[?25l")?;
         Ok(Self)
     }
 
-    /// Draws a whole screen over the last one, line by line to avoid flicker. Fails as [`line`]
+    /// Draws a whole screen over the last one, line by line to avoid flicker. Fails as [`line()`]
     /// does.
     #[expect(clippy::unused_self, reason = "only a switched terminal is drawn on")]
     pub(super) fn draw(&self, text: &str) -> std::io::Result<()> {
