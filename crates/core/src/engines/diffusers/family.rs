@@ -89,9 +89,12 @@ impl ModuleFamily {
         }
     }
 
-    /// Whether the pipeline makes videos.
-    pub(super) const fn makes_videos(self) -> bool {
+    /// Whether the pipeline of a denoiser of this family and class makes videos.
+    pub(super) fn makes_videos(self, class: &str) -> bool {
+        const MARKS: [&str; 4] = ["3D", "Video", "SpatioTemporal", "Motion"];
+
         self.frames_per_latent() > 1
+            || (self == Self::Other && MARKS.iter().any(|mark| class.contains(mark)))
     }
 
     /// Frames of the video behind each latent frame but the first.

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::super::EngineError;
 use crate::engines::shared::parameters::Parameters;
+use crate::engines::shared::python::literal;
 
 /// The parameters that need `enable_group_offload`.
 const DEPENDENT: [&str; 6] = [
@@ -48,8 +49,8 @@ pub(super) enum Stream {
 pub(super) struct GroupOffload {
     pub(super) kind: GroupKind,
     pub(super) stream: Stream,
-    /// Whether files hold the groups (`offload_to_disk_path`).
-    pub(super) on_disk: bool,
+    /// The folder of the files that hold the groups (`offload_to_disk_path`).
+    pub(super) disk_path: Option<String>,
     /// Whether tensors are pinned only as they move (`low_cpu_mem_usage`).
     pins_late: bool,
     /// Parts that stay on the device.
@@ -81,7 +82,7 @@ impl GroupOffload {
         Ok(Some(Self {
             kind: kind(given, stream)?,
             stream,
-            on_disk: given.word("offload_to_disk_path")?.is_some(),
+            disk_path: given.word("offload_to_disk_path")?.map(str::to_owned),
             pins_late: given.flag("low_cpu_mem_usage")?.unwrap_or(false),
             excluded: excluded(given)?,
         }))
@@ -99,7 +100,12 @@ impl GroupOffload {
 
     /// Whether all tensors are pinned from the start.
     pub(super) fn pins_all(&self) -> bool {
-        self.streamed() && !self.pins_late && !self.on_disk
+        self.streamed() && !self.pins_late && !self.is_on_disk()
+    }
+
+    /// Whether files hold the groups.
+    pub(super) fn is_on_disk(&self) -> bool {
+        self.disk_path.is_some()
     }
 
     /// Whether the part `name` stays on the device.
@@ -116,6 +122,12 @@ impl GroupOffload {
             ("low_cpu_mem_usage".to_owned(), json!(self.pins_late)),
             ("exclude_modules".to_owned(), json!(self.excluded)),
         ]);
+
+        all.extend(
+            self.disk_path
+                .iter()
+                .map(|path| ("offload_to_disk_path".to_owned(), json!(path))),
+        );
 
         match self.kind {
             GroupKind::Blocks { per_group } => {
@@ -165,6 +177,9 @@ impl GroupOffload {
             }
         }
 
+        if let Some(path) = &self.disk_path {
+            line.push_str(&format!(", offload_to_disk_path={}", literal(path)));
+        }
         if !self.excluded.is_empty() {
             line.push_str(&format!(", exclude_modules={}", json!(self.excluded)));
         }

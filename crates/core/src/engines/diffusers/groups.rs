@@ -205,7 +205,7 @@ impl Divided {
 
     /// Host memory for the part's weights while it is offloaded.
     pub(super) fn on_host(&self, groups: &GroupOffload) -> Interval {
-        if groups.on_disk {
+        if groups.is_on_disk() {
             // The files are written after all weights were loaded.
             return Interval::new(self.on_device(groups).low, self.whole, self.whole);
         }

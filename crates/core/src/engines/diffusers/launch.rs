@@ -56,7 +56,7 @@ pub(super) fn launch(
         lines.push("pipe.vae.enable_tiling()".to_owned());
     }
 
-    lines.push(call(pipeline, plan.workload.sequences));
+    lines.push(call(pipeline, settings, plan.workload.sequences));
 
     Launch {
         env,
@@ -65,16 +65,38 @@ pub(super) fn launch(
     }
 }
 
-/// The pipeline's call.
-fn call(pipeline: &Pipeline, images: u64) -> String {
-    let sizes = format!("width={}, height={}", pipeline.width, pipeline.height);
-    let name = pipeline.images_name();
+/// The pipeline's call, with every argument that the figures depend on.
+fn call(pipeline: &Pipeline, settings: &DiffusersSettings, images: u64) -> String {
+    let mut arguments = vec![
+        "\"a photograph\"".to_owned(),
+        format!("width={}", pipeline.width),
+        format!("height={}", pipeline.height),
+    ];
+    if pipeline.makes_videos {
+        arguments.push(format!("num_frames={}", pipeline.frames));
+    }
+    arguments.push(format!("{}={images}", pipeline.images_name()));
 
-    if pipeline.family.makes_videos() {
-        let frames = pipeline.frames;
-        let sizes = format!("{sizes}, num_frames={frames}");
-        return format!("video = pipe(\"a photograph\", {sizes}, {name}={images}).frames[0]");
+    let scales = [
+        ("guidance_scale", settings.guidance),
+        ("true_cfg_scale", settings.true_guidance),
+    ];
+    for (name, scale) in scales {
+        arguments.extend(scale.map(|scale| format!("{name}={scale}")));
+    }
+    arguments.extend(
+        settings
+            .text_tokens
+            .map(|tokens| format!("max_sequence_length={tokens}")),
+    );
+    if !settings.bins {
+        arguments.push("use_resolution_binning=False".to_owned());
     }
 
-    format!("image = pipe(\"a photograph\", {sizes}, {name}={images}).images[0]")
+    let arguments = arguments.join(", ");
+    if pipeline.makes_videos {
+        format!("video = pipe({arguments}).frames[0]")
+    } else {
+        format!("image = pipe({arguments}).images[0]")
+    }
 }

@@ -374,3 +374,5 @@ impl PreparedEngine for DiffusersPrepared<'_> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod video_tests;

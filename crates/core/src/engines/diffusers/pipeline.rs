@@ -19,6 +19,8 @@ pub(super) struct Pipeline {
     pub(super) width: u64,
     pub(super) height: u64,
     pub(super) frames: u64,
+    /// Whether the result is a video.
+    pub(super) makes_videos: bool,
     /// `max_sequence_length` of the call.
     pub(super) prompt_tokens: u64,
     /// Tokens of the prompt that the denoiser sees.
@@ -67,21 +69,20 @@ impl Pipeline {
             _ => prompt_tokens,
         };
 
+        check_guidance(defaults.doubles, settings)?;
         let scale = settings.guidance;
         let guided = defaults.doubles && scale.is_none_or(|scale| scale > 1.0);
         let xl = denoiser.is_some_and(|part| part.word("addition_embed_type").is_some());
         let upcasts_vae =
             xl && vae.is_some_and(|vae| vae.flag("force_upcast")) && settings.dtype == Dtype::F16;
 
+        let makes_videos = denoiser.is_some_and(|part| family.makes_videos(&part.class));
         let mut pipeline = Self {
             family,
+            makes_videos,
             width: settings.width.unwrap_or(width),
             height: settings.height.unwrap_or(height),
-            frames: settings.frames.unwrap_or_else(|| {
-                denoiser
-                    .and_then(|part| part.number("sample_frames"))
-                    .unwrap_or(defaults.frames)
-            }),
+            frames: frames(model, denoiser, (family, makes_videos), settings)?,
             prompt_tokens,
             text_tokens,
             latent_step,
@@ -140,7 +141,7 @@ impl Pipeline {
 
     /// The pipeline's name for the images of one call.
     pub(super) fn images_name(&self) -> &'static str {
-        if self.family.makes_videos() {
+        if self.makes_videos {
             "num_videos_per_prompt"
         } else {
             "num_images_per_prompt"
@@ -161,6 +162,62 @@ impl Pipeline {
             self.height.div_ceil(patch),
             self.latent_frames(),
         ])
+    }
+}
+
+/// Returns the frames of one image or video.
+///
+/// The default length of a video pipeline that no referee ran is unknown, so the question must give
+/// it. Motion modules in a pipeline for images are not counted.
+fn frames(
+    model: &Model,
+    denoiser: Option<&PipelinePart>,
+    (family, makes_videos): (ModuleFamily, bool),
+    settings: &DiffusersSettings,
+) -> Result<u64, EngineError> {
+    let moves = model
+        .components
+        .iter()
+        .any(|component| component.name.starts_with("motion"));
+    if moves {
+        let why = "the pipeline's motion modules are not counted".to_owned();
+        return Err(EngineError::Unsupported { engine: NAME, why });
+    }
+
+    match settings.frames {
+        Some(frames) if frames > 1 && !makes_videos => Err(EngineError::BadParameter {
+            engine: NAME,
+            name: "num_frames".to_owned(),
+            value: frames.to_string(),
+            why: "this pipeline makes images".to_owned(),
+        }),
+        Some(frames) => Ok(frames),
+        None if makes_videos && family == ModuleFamily::Other => {
+            let class = denoiser.map_or("", |part| &part.class);
+            Err(EngineError::Unsupported {
+                engine: NAME,
+                why: format!(
+                    "{class} makes videos, whose default length is unknown; set num_frames, \
+                     height and width"
+                ),
+            })
+        }
+        None => Ok(denoiser
+            .and_then(|part| part.number("sample_frames"))
+            .unwrap_or_else(|| family.defaults().frames)),
+    }
+}
+
+/// Rejects `true_cfg_scale` for a pipeline whose call guides with `guidance_scale`.
+fn check_guidance(doubles: bool, settings: &DiffusersSettings) -> Result<(), EngineError> {
+    match settings.true_guidance {
+        Some(scale) if doubles => Err(EngineError::BadParameter {
+            engine: NAME,
+            name: "true_cfg_scale".to_owned(),
+            value: scale.to_string(),
+            why: "this pipeline's call has guidance_scale instead".to_owned(),
+        }),
+        _ => Ok(()),
     }
 }
 

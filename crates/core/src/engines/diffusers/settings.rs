@@ -27,6 +27,8 @@ pub(super) struct DiffusersSettings {
     pub(super) images: u64,
     /// `guidance_scale`, if given.
     pub(super) guidance: Option<f64>,
+    /// `true_cfg_scale`, if given.
+    pub(super) true_guidance: Option<f64>,
     pub(super) text_tokens: Option<u64>,
     pub(super) frames: Option<u64>,
     pub(super) slicing: bool,
@@ -48,29 +50,19 @@ impl DiffusersSettings {
         let image_side = |name: &str| -> Result<Option<u64>, EngineError> {
             match given.size(name)? {
                 Some(pixels) if pixels % 8 != 0 || pixels > 65_536 => {
-                    Err(given.bad(name, "a multiple of 8 is expected"))
+                    Err(given.bad(name, "a multiple of 8 of at most 65536 is expected"))
                 }
                 pixels => Ok(pixels),
             }
-        };
-
-        let images = match given.size("num_images_per_prompt")? {
-            Some(images) => Some(images),
-            None => given.size("num_videos_per_prompt")?,
-        };
-
-        // Qwen-Image names the scale of real guidance so; 1 or less means one pass.
-        let guidance = match given.number("true_cfg_scale")? {
-            Some(scale) => Some(scale),
-            None => given.number("guidance_scale")?,
         };
 
         Ok(Self {
             dtype,
             width: image_side("width")?,
             height: image_side("height")?,
-            images: images.or(request.asked.sequences).unwrap_or(1),
-            guidance,
+            images: images(&given, request.asked.sequences)?,
+            guidance: given.number("guidance_scale")?,
+            true_guidance: given.number("true_cfg_scale")?,
             text_tokens: given.size("max_sequence_length")?,
             frames: given.size("num_frames")?,
             slicing: given.flag("enable_vae_slicing")?.unwrap_or(false),
@@ -101,12 +93,35 @@ impl DiffusersSettings {
             ("enable_vae_tiling".to_owned(), json!(self.tiling)),
         ]);
 
+        if !self.bins {
+            all.insert("use_resolution_binning".to_owned(), json!(false));
+        }
+        if let Some(scale) = self.true_guidance {
+            all.insert("true_cfg_scale".to_owned(), json!(scale));
+        }
         if let Some(groups) = &self.groups {
             all.extend(groups.parameters());
         }
 
         all
     }
+}
+
+/// The images or videos of one call. Every name that the question gives must say the same.
+fn images(given: &Parameters, sequences: Option<u64>) -> Result<u64, EngineError> {
+    let mut agreed = sequences;
+    for name in ["num_images_per_prompt", "num_videos_per_prompt"] {
+        match (given.size(name)?, agreed) {
+            (Some(images), Some(other)) if images != other => {
+                let why = format!("the question also asks for {other}; give one of them");
+                return Err(given.bad(name, &why));
+            }
+            (Some(images), _) => agreed = Some(images),
+            (None, _) => {}
+        }
+    }
+
+    Ok(agreed.unwrap_or(1))
 }
 
 /// The dtype of loading.

@@ -204,7 +204,8 @@ fn assumed_transformer(
     StagePeak::assumed(tokens * width * element * 15 * batch)
 }
 
-/// A U-Net with other blocks: about 24 tensors of the first width at the finest level.
+/// A U-Net with other blocks: about 24 tensors of the first width at the finest level, for every
+/// frame.
 fn assumed_unet(part: &PipelinePart, pipeline: &Pipeline, element: u64, batch: u64) -> StagePeak {
     let channels = part.numbers("block_out_channels");
     let channels = channels.first().copied().unwrap_or(320);
@@ -212,6 +213,7 @@ fn assumed_unet(part: &PipelinePart, pipeline: &Pipeline, element: u64, batch: u
     let latents = Bytes::product([
         pipeline.width.div_ceil(step),
         pipeline.height.div_ceil(step),
+        pipeline.latent_frames(),
         batch,
     ]);
 

@@ -16,6 +16,11 @@ const KNOWN_BLOCKS: [&str; 5] = [
     "UNetMidBlock2DCrossAttn",
 ];
 
+/// Levels and blocks of a level above which a configuration describes no U-Net. Published ones have
+/// up to 5 and 4. The walk takes a step for each block.
+const MAX_LEVELS: usize = 16;
+const MAX_BLOCKS: u64 = 64;
+
 /// A level of a U-Net.
 #[derive(Clone, Debug)]
 struct Level {
@@ -92,6 +97,10 @@ fn levels(part: &PipelinePart, pipeline: &Pipeline, batch: u64) -> Option<Vec<Le
         Some(blocks) => blocks,
         None => vec![2; channels.len()],
     };
+
+    if channels.len() > MAX_LEVELS || blocks.iter().any(|blocks| *blocks > MAX_BLOCKS) {
+        return None;
+    }
 
     let step = pipeline.latent_step.max(1);
     let (mut width, mut height) = (

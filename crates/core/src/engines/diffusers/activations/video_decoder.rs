@@ -10,6 +10,9 @@ use super::convolution::LivePeak;
 use super::tiles::{Axis, Tiles};
 use crate::bytes::Bytes;
 
+/// Pixels of a side of a latent of CogVideoX.
+const LATENT_SIDE: u64 = 8;
+
 /// Channels of an image.
 const COLORS: u64 = 3;
 
@@ -110,8 +113,11 @@ impl Decoder {
             Self::Ltx => Tiles::square(512, 448),
             // Half of the model's own size, with overlaps of a fifth and a sixth.
             Self::CogVideoX => {
-                let width = part.number("sample_width").unwrap_or(720) / 2;
-                let height = part.number("sample_height").unwrap_or(480) / 2;
+                // A tile has at least one latent.
+                let half = |key: &str, default: u64| {
+                    (part.number(key).unwrap_or(default) / 2).max(LATENT_SIDE)
+                };
+                let (width, height) = (half("sample_width", 720), half("sample_height", 480));
                 Tiles {
                     wide: Axis {
                         side: width,
