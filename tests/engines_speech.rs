@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use hf_mem_core::engines::Engines;
-use hf_mem_core::evaluate::{HostView, Rules, together};
+use hf_mem_core::evaluate::{HostView, Rules, answer, together};
 use hf_mem_core::model::ctranslate2::sample::WhisperSizes;
 use hf_mem_core::model::ctranslate2::{Reading, Walk, Window, whisper};
 use hf_mem_core::model::{Dtype, Format, Model};
 use hf_mem_core::placement::Policy;
-use hf_mem_core::report::answer::Verdict;
+use hf_mem_core::report::answer::{Answer, Verdict};
 use hf_mem_core::report::question::Question;
 use hf_mem_probe::repository::{Auth, HubSettings, ModelReference, SourceClient, SourceSettings};
 use serde_json::{Value, json};
@@ -86,4 +86,55 @@ async fn speech_shares_card_with_language() {
     assert_eq!(sampled.verdict, Verdict::Tight, "{}", sampled.message);
     let long = ask(&json!({"temperature": 0}), 32_768);
     assert_ne!(long.verdict, Verdict::Fits, "{}", long.message);
+}
+
+/// The limits of a question with a batch, and its suggestions, can be asked as questions.
+#[test]
+fn batch_bounds_suggested_sequences() {
+    let rules = Rules {
+        engines: Engines::embedded().expect("profiles"),
+        policy: Policy::default(),
+    };
+    let ask = |card: &str, parameters: &Value, workload: &Value| {
+        let host = HostView::declared(card, SystemTime::UNIX_EPOCH).expect("a card");
+        let question = question("a/whisper", parameters, workload);
+        answer(&question, &whisper(), &host, &rules).expect("an answer")
+    };
+    let batch = |size: u64| json!({"batch_size": size});
+
+    let fits = ask("24GiB", &batch(16), &json!({}));
+    let placement = fits.placement.as_ref().expect("a placement");
+    assert_eq!(
+        (placement.max_sequences, placement.max_context),
+        (Some(16), Some(448))
+    );
+
+    let large = ask("24GiB", &batch(128), &json!({}));
+    assert_eq!(
+        large.verdict,
+        Some(Verdict::DoesNotFit),
+        "{}",
+        large.message
+    );
+    let changes = |large: &Answer| -> Vec<String> {
+        let suggestions = large.suggestions.iter();
+        suggestions
+            .map(|suggestion| suggestion.change.clone())
+            .collect()
+    };
+    assert!(
+        !changes(&large)
+            .iter()
+            .any(|change| change.starts_with("sequences=")),
+        "{:?}",
+        changes(&large)
+    );
+
+    let open = ask("24GiB", &json!({}), &json!({"sequences": 128}));
+    let followed = changes(&open)
+        .iter()
+        .find_map(|change| change.strip_prefix("sequences=")?.parse::<u64>().ok())
+        .expect("fewer sequences");
+    let fewer = ask("24GiB", &json!({}), &json!({"sequences": followed}));
+    assert_eq!(fewer.verdict, Some(Verdict::Fits), "{}", fewer.message);
 }

@@ -25,6 +25,10 @@ use crate::lock_ignoring_poison::lock_ignoring_poison;
 
 /// Version of the folder's layout. Change it when names or contents change their meaning.
 const LAYOUT: &str = "v1";
+/// The end of an entry whose files were read by a release that knows CTranslate2's.
+///
+/// It follows the bundle, so releases without it read the entry, too.
+const KNOWS_CTRANSLATE2: &[u8] = b"\nctranslate2 is known\n";
 /// Maximum length of a revision note.
 const MAX_NOTE_BYTES: u64 = 4096;
 /// Maximum entries that a measurement counts. The smallest have some hundred bytes each.
@@ -121,7 +125,8 @@ impl DiskCache {
             return None;
         }
 
-        match disk.read(&path, bundle::MAX_PACKED_BYTES) {
+        let max = bundle::MAX_PACKED_BYTES + KNOWS_CTRANSLATE2.len() as u64;
+        match disk.read(&path, max) {
             Ok(packed) => Some(packed),
             Err(error) => {
                 remove_damaged(disk, &path, &error.to_string());
@@ -138,7 +143,7 @@ impl DiskCache {
             return Err("it is of another commit".into());
         }
 
-        if may_be_ctranslate2(&metadata) {
+        if !packed.ends_with(KNOWS_CTRANSLATE2) && may_be_ctranslate2(&metadata) {
             return Err("its model.bin was read before CTranslate2's files were known".into());
         }
 
@@ -188,7 +193,7 @@ impl DiskCache {
         packed: &[u8],
     ) {
         let path = self.path("model", &[scope.0, repo, commit, file.unwrap_or_default()]);
-        self.write(disk, &path, packed);
+        self.write(disk, &path, &[packed, KNOWS_CTRANSLATE2].concat());
         self.evict(disk);
     }
 
@@ -334,7 +339,9 @@ mod tests {
 
     use super::*;
     use crate::files;
+    use hf_mem_core::model::metadata::Evidence;
     use hf_mem_core::model::metadata::sample::small;
+    use hf_mem_core::model::weight_files::WeightFile;
 
     const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
     const PUBLIC: Scope<'_> = Scope("public");
@@ -392,6 +399,48 @@ mod tests {
             let why = DiskCache::unpack(&packed, COMMIT).expect_err("damaged");
             cache.discard(disk, PUBLIC, "a/b", COMMIT, None, &why);
             assert_eq!(cache.entry(disk, PUBLIC, "a/b", COMMIT, None), None);
+        };
+
+        files::wait(Path::new("/tmp"), work).unwrap();
+    }
+
+    #[test]
+    fn pickled_model_is_read_once() {
+        let (_folder, cache) = cache(1 << 20);
+        let file = WeightFile {
+            path: FILE_NAME.into(),
+            bytes: Some(16),
+            component: String::new(),
+        };
+        let pickled = Metadata {
+            format: Format::PytorchBin,
+            files: vec![file],
+            evidence: Evidence::Lengths,
+            ..small("a/b", COMMIT)
+        };
+
+        let work = move |disk: &Disk| {
+            assert!(may_be_ctranslate2(&pickled), "one file of one length");
+            let path = cache.path("model", &["public", "a/b", COMMIT, ""]);
+            let write = |metadata: &Metadata| {
+                let packed = bundle::pack(metadata).expect("packed").bytes;
+                cache.write(disk, &path, &packed);
+                packed
+            };
+
+            write(&small("a/b", COMMIT));
+            assert!(
+                found(&cache, disk, "public", None).is_some(),
+                "other entries of earlier releases are kept"
+            );
+            let packed = write(&pickled);
+            assert_eq!(found(&cache, disk, "public", None), None);
+
+            cache.store(disk, PUBLIC, "a/b", COMMIT, None, &packed);
+            assert_eq!(found(&cache, disk, "public", None).as_ref(), Some(&pickled));
+            let entry = cache.entry(disk, PUBLIC, "a/b", COMMIT, None);
+            let as_before = bundle::unpack(&*entry.expect("an entry"));
+            assert_eq!(as_before, Ok(pickled), "an earlier release reads it");
         };
 
         files::wait(Path::new("/tmp"), work).unwrap();

@@ -73,8 +73,7 @@ fn quantization_is_reported_as_stored() {
     assert_eq!(answer["model"]["quantization"], "int8_float16");
     assert_eq!(answer["workload"]["sequences"], 16);
     assert_eq!(answer["workload"]["context"], 227);
-    let most = answer["placement"]["max_sequences"].as_u64().unwrap();
-    assert!((17..1000).contains(&most), "{most}");
+    assert_eq!(answer["placement"]["max_sequences"], 16, "the batch");
     let launch = answer["placement"]["launch"].to_string();
     assert!(
         launch.contains("BatchedInferencePipeline") && launch.contains("batch_size=16"),

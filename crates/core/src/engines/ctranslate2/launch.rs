@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
+
 use super::settings::Ctranslate2Settings;
 use crate::engines::shared::python::literal;
 use crate::engines::{Launch, LaunchPlan};
@@ -48,37 +50,56 @@ pub(super) fn launch(
         settings.requested.name(),
         settings.workers
     );
-    let (imports, call) = if settings.is_batched {
-        let batch = plan.workload.sequences;
+    let (imports, transcribe) = if settings.is_batched {
         (
             "BatchedInferencePipeline, WhisperModel",
-            format!("BatchedInferencePipeline(model).transcribe(\"audio.wav\", batch_size={batch}"),
-        )
-    } else if settings.samples {
-        (
-            "WhisperModel",
-            format!(
-                "model.transcribe(\"audio.wav\", best_of={}",
-                settings.best_of
-            ),
+            "BatchedInferencePipeline(model).transcribe",
         )
     } else {
-        (
-            "WhisperModel",
-            "model.transcribe(\"audio.wav\", temperature=0".to_owned(),
-        )
+        ("WhisperModel", "model.transcribe")
     };
 
     let script = format!(
         "from faster_whisper import {imports}\n{load}\n\
-         segments, info = {call}, beam_size={})\n\
+         segments, info = {transcribe}(\"audio.wav\", {})\n\
          print(\"\".join(segment.text for segment in segments))",
-        settings.beam_size
+        arguments(settings, plan.workload.sequences)
     );
 
     Launch {
         env,
         args: vec!["python".to_owned(), "-c".to_owned(), script],
         takes: Vec::new(),
+    }
+}
+
+/// The arguments of `transcribe`: all that were given, and those that enter the figures.
+fn arguments(settings: &Ctranslate2Settings, batch: u64) -> String {
+    let mut named = Vec::new();
+    if settings.is_batched {
+        named.push(format!("batch_size={batch}"));
+    }
+
+    let given = settings.transcription.given();
+    named.extend(
+        given
+            .iter()
+            .map(|(name, value)| format!("{name}={}", python(value))),
+    );
+
+    if settings.samples && !given.contains_key("best_of") {
+        named.push(format!("best_of={}", settings.best_of));
+    }
+
+    named.push(format!("beam_size={}", settings.beam_size));
+    named.join(", ")
+}
+
+/// A Python literal: JSON's, apart from the words for truth.
+fn python(value: &Value) -> String {
+    match value {
+        Value::Bool(true) => "True".to_owned(),
+        Value::Bool(false) => "False".to_owned(),
+        other => other.to_string(),
     }
 }

@@ -11,6 +11,7 @@ mod phases;
 mod prepared;
 mod settings;
 mod sizes;
+mod transcription;
 mod weights;
 
 use std::collections::BTreeMap;

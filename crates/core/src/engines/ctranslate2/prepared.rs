@@ -294,6 +294,7 @@ impl PreparedEngine for Ctranslate2Prepared<'_> {
         device: &DeviceFacts,
         workload: Workload,
     ) -> Result<Vec<Component>, EngineError> {
+        let workload = self.settings.filled(workload);
         let worker = self.worker(device, workload)?;
         let cache = self.for_workers(worker.cache);
         let step = self.for_workers(worker.step);

@@ -7,12 +7,13 @@ use serde_json::{Value, json};
 use super::NAME;
 use super::compute_type::RequestedType;
 use super::sizes::ModelSizes;
+use super::transcription::Transcription;
 use crate::engines::shared::parameter_names::ParameterList;
 use crate::engines::shared::parameters::Parameters;
 use crate::engines::{AskedContext, EngineError, EngineRequest, Workload};
 
 /// The parameters by name.
-static PARAMETERS: ParameterList = ParameterList::new(
+pub(super) static PARAMETERS: ParameterList = ParameterList::new(
     NAME,
     include_str!("../profiles/parameters/ctranslate2.toml"),
 );
@@ -31,8 +32,11 @@ pub(super) struct Ctranslate2Settings {
     pub(super) best_of: u64,
     /// Whether `BatchedInferencePipeline` runs the model, which never samples several candidates.
     pub(super) is_batched: bool,
+    /// The given `batch_size`.
+    pub(super) batch: Option<u64>,
     /// Whether `transcribe` samples `best_of` candidates when beam search fails.
     pub(super) samples: bool,
+    pub(super) transcription: Transcription,
     /// Whether attention keeps its scores behind the softmax, as releases before 4.8.1 do.
     pub(super) keeps_scores: bool,
     pub(super) workload: Workload,
@@ -46,15 +50,16 @@ impl Ctranslate2Settings {
         sizes: &ModelSizes,
     ) -> Result<Self, EngineError> {
         let given = Parameters::new(&PARAMETERS, request.version, request.parameters)?;
+        let mut assumptions = Vec::new();
         let batch = given.size("batch_size")?;
-        let sequences = request.asked.sequences.or(batch).unwrap_or(1);
+        let sequences = sequences(request, &given, batch, &mut assumptions)?;
 
         // A single sequence is what `transcribe` runs without a batch.
         let is_batched = batch.is_some() || sequences > 1;
-        let mut assumptions = Vec::new();
-        let context = context(request, &given, sizes, is_batched, &mut assumptions)?;
-        let samples = !is_batched && samples(&given)?;
-        let best_of = given.size("best_of")?.unwrap_or(DEFAULT_BEAMS);
+        let transcription = Transcription::new(&given, is_batched)?;
+        let context = context(request, &transcription, sizes, &mut assumptions)?;
+        let samples = transcription.samples();
+        let best_of = transcription.best_of().unwrap_or(DEFAULT_BEAMS);
 
         if samples && best_of > 1 {
             assumptions.push(format!(
@@ -75,13 +80,24 @@ impl Ctranslate2Settings {
             beam_size: given.size("beam_size")?.unwrap_or(DEFAULT_BEAMS),
             best_of,
             is_batched,
+            batch,
             samples,
+            transcription,
             keeps_scores: request
                 .version
                 .is_some_and(|version| !version.is_at_least(&[4, 8, 1])),
             workload: Workload { context, sequences },
             assumptions,
         })
+    }
+
+    /// The workload that the launch line has room for, where `workload` is smaller.
+    pub(super) fn filled(&self, workload: Workload) -> Workload {
+        let least = self.batch.unwrap_or(1);
+        Workload {
+            sequences: workload.sequences.max(least),
+            ..workload
+        }
     }
 
     /// Sequences that are decoded for each chunk of audio, in either phase.
@@ -104,8 +120,14 @@ impl Ctranslate2Settings {
             ("compute_type".to_owned(), json!(compute)),
             ("num_workers".to_owned(), json!(self.workers)),
             ("beam_size".to_owned(), json!(self.beam_size)),
-            ("max_length".to_owned(), json!(self.workload.context)),
         ]);
+
+        let given = self.transcription.given();
+        all.extend(
+            given
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), value.clone())),
+        );
 
         if self.samples {
             all.insert("best_of".to_owned(), json!(self.best_of));
@@ -150,83 +172,84 @@ fn requested_type(
     })
 }
 
-/// Cached tokens of one sequence, prompt included.
-///
-/// A requested context is meant so. Without one, CTranslate2 generates at most half of `max_length`
-/// after the prompt (`whisper.cc`, `generate`).
-/// So only a prompt of earlier text or of words to expect fills all positions.
-fn context(
+/// Chunks that are decoded at once: the whole batch where one is given.
+fn sequences(
     request: &EngineRequest<'_>,
     given: &Parameters,
-    sizes: &ModelSizes,
-    is_batched: bool,
+    batch: Option<u64>,
     assumptions: &mut Vec<String>,
 ) -> Result<u64, EngineError> {
-    let max_length = given.size("max_length")?;
-    let asked = match request.asked.context {
-        Some(AskedContext::Tokens(tokens)) => Some(tokens),
-        Some(AskedContext::Max) => Some(sizes.context),
-        None => None,
+    let (Some(batch), Some(asked)) = (batch, request.asked.sequences) else {
+        return Ok(batch.or(request.asked.sequences).unwrap_or(1));
     };
-    if let Some(requested) = max_length
-        .max(asked)
-        .filter(|tokens| *tokens > sizes.context)
-    {
+
+    if asked > batch {
+        let why = format!("fewer than the {asked} requested sequences; set both to the same");
+        return Err(given.bad("batch_size", why));
+    }
+
+    if asked < batch {
         assumptions.push(format!(
-            "the context is {} tokens, not {requested}: the decoder has no more positions",
+            "{batch} chunks at once, not {asked}: batch_size={batch} decodes as many"
+        ));
+    }
+
+    Ok(batch)
+}
+
+/// Cached tokens of one sequence, prompt included.
+///
+/// A longer requested context is meant so. A shorter one has no argument in faster-whisper.
+fn context(
+    request: &EngineRequest<'_>,
+    transcription: &Transcription,
+    sizes: &ModelSizes,
+    assumptions: &mut Vec<String>,
+) -> Result<u64, EngineError> {
+    let cached = cached_tokens(transcription, sizes);
+    let asked = match request.asked.context {
+        Some(AskedContext::Tokens(tokens)) => tokens,
+        Some(AskedContext::Max) => sizes.context,
+        None => return Ok(cached),
+    };
+
+    if asked < cached {
+        return Err(EngineError::BadParameter {
+            engine: NAME,
+            name: "context".to_owned(),
+            value: asked.to_string(),
+            why: format!(
+                "a chunk may take {cached} tokens, and faster-whisper cannot limit them; set \
+                 max_new_tokens and condition_on_previous_text=false"
+            ),
+        });
+    }
+
+    if asked > sizes.context {
+        assumptions.push(format!(
+            "the context is {} tokens, not {asked}: the decoder has no more positions",
             sizes.context
         ));
     }
 
-    if let Some(asked) = asked {
-        return Ok(asked.min(sizes.context));
-    }
+    Ok(asked.min(sizes.context))
+}
 
-    let longest = max_length.unwrap_or(sizes.context).min(sizes.context);
-    let has_prompt = has_prompt(given, is_batched)?;
-    let before = if has_prompt { longest / 2 } else { 0 };
-    let generated = match given.size("max_new_tokens")? {
+/// The most tokens that a chunk caches with the arguments.
+///
+/// CTranslate2 generates at most half of `max_length` after the prompt (`whisper.cc`, `generate`).
+/// So only a prompt of earlier text or of words to expect fills all positions.
+fn cached_tokens(transcription: &Transcription, sizes: &ModelSizes) -> u64 {
+    let half = sizes.context / 2;
+    let before = half.saturating_mul(transcription.prompts());
+    let generated = match transcription.max_new_tokens() {
         Some(tokens) => tokens.saturating_add(1),
-        None => longest / 2,
+        None => half,
     };
 
     // The last generated token is not cached.
     let cached = before
         .saturating_add(TASK_TOKENS - 1)
         .saturating_add(generated);
-    Ok(cached.min(longest))
-}
-
-/// Whether a prompt of text precedes the task's tokens.
-fn has_prompt(given: &Parameters, is_batched: bool) -> Result<bool, EngineError> {
-    let names = ["initial_prompt", "hotwords", "prefix"];
-    let is_text = names.iter().any(|name| given.value(name).is_some());
-    let continues = given.flag("condition_on_previous_text")?.unwrap_or(true);
-
-    Ok(is_text || (continues && !is_batched))
-}
-
-/// Whether any temperature is above 0, as in the default list.
-fn samples(given: &Parameters) -> Result<bool, EngineError> {
-    let Some(value) = given.value("temperature") else {
-        return Ok(true);
-    };
-    let bad_list = || given.bad("temperature", "must be a number or a list of numbers");
-
-    let numbers: Vec<f64> = match value {
-        Value::Array(list) => list
-            .iter()
-            .map(Value::as_f64)
-            .collect::<Option<_>>()
-            .ok_or_else(bad_list)?,
-        Value::String(text) => text
-            .trim_matches(['[', ']'])
-            .split(',')
-            .map(|number| number.trim().parse().ok())
-            .collect::<Option<_>>()
-            .ok_or_else(bad_list)?,
-        other => vec![other.as_f64().ok_or_else(bad_list)?],
-    };
-
-    Ok(numbers.iter().any(|number| *number > 0.0))
+    cached.min(sizes.context)
 }

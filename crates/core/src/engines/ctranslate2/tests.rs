@@ -9,8 +9,8 @@ use crate::bytes::Bytes;
 use crate::engines::component::device_sum;
 use crate::engines::sample::{components, device, sum, tokens};
 use crate::engines::{
-    AskedWorkload, Component, ComponentName, DeviceSupport, Interval, LaunchPlan, Split, by_name,
-    prepare,
+    AskedWorkload, Component, ComponentName, DeviceSupport, Interval, LaunchPlan, Split, Workload,
+    by_name, prepare,
 };
 use crate::model::ctranslate2::sample::WhisperSizes;
 use crate::model::ctranslate2::{Reading, Walk, Walked, Window, whisper};
@@ -233,7 +233,8 @@ fn prompts_fill_the_context() {
         ),
         104
     );
-    assert_eq!(context(&[], tokens(100)), 100);
+    let names = [("hotwords", json!("a name")), ("max_new_tokens", json!(10))];
+    assert_eq!(context(&names, plain()), 448, "after the previous text");
     assert_eq!(
         context(&[], tokens(8192)),
         448,
@@ -241,8 +242,134 @@ fn prompts_fill_the_context() {
     );
 
     let batch = ("batch_size", json!(2));
-    assert_eq!(context(std::slice::from_ref(&batch), tokens(448)), 448);
-    assert_eq!(context(&[batch, ("max_length", json!(100))], plain()), 53);
+    assert_eq!(context(&[batch], tokens(448)), 448);
+}
+
+#[test]
+fn short_contexts_are_refused() {
+    let context = |given: &[(&str, Value)], asked| {
+        prepared(
+            (WhisperSizes::TINY, device()),
+            given,
+            tokens(asked),
+            |prepared, _| prepared.workload().context,
+        )
+        .map_err(|error| error.to_string())
+    };
+    let batch = ("batch_size", json!(2));
+
+    for (given, asked) in [(vec![], 10), (vec![], 447), (vec![batch.clone()], 226)] {
+        let error = context(&given, asked).expect_err("a context that no argument sets");
+        assert!(error.contains("cannot limit") && error.contains("max_new_tokens"));
+    }
+    assert_eq!(context(std::slice::from_ref(&batch), 227), Ok(227));
+    let short = [batch, ("max_new_tokens", json!(10))];
+    assert_eq!(context(&short, 14), Ok(14));
+}
+
+#[test]
+fn batches_hold_requested_sequences() {
+    let ask = |sequences, batch: u64| {
+        let asked = AskedWorkload {
+            sequences: Some(sequences),
+            ..AskedWorkload::default()
+        };
+        let given = [("batch_size", json!(batch))];
+        let case = (WhisperSizes::TINY, device());
+        prepared(case, &given, asked, |prepared, device| {
+            let split = Split::single(1);
+            let workload = prepared.workload();
+            let said = prepared.assumptions().concat().contains("chunks at once");
+            let smaller = Workload {
+                sequences: 1,
+                ..workload
+            };
+            let need = |workload| prepared.variable_sum(&split, 0, device, workload);
+            assert_eq!(need(smaller), need(workload), "the line decodes the batch");
+            (workload.sequences, said)
+        })
+        .map_err(|error| error.to_string())
+    };
+
+    assert_eq!(ask(8, 8), Ok((8, false)));
+    assert_eq!(ask(3, 8), Ok((8, true)));
+    let error = ask(9, 8).unwrap_err();
+    assert!(
+        error.contains("batch_size") && error.contains('9'),
+        "{error}"
+    );
+}
+
+/// For each counted parameter: the question without it, its value, and its text in the line.
+#[test]
+fn counted_arguments_are_launched() {
+    let batch = ("batch_size", json!(2));
+    let greedy = ("temperature", json!(0));
+    let fresh = ("condition_on_previous_text", json!(false));
+    let rows = [
+        (None, "compute_type", json!("int8"), "compute_type=\"int8\""),
+        (None, "num_workers", json!(2), "num_workers=2"),
+        (None, "batch_size", json!(4), "batch_size=4"),
+        (Some(greedy), "beam_size", json!(2), "beam_size=2"),
+        (None, "best_of", json!(9), "best_of=9"),
+        (None, "temperature", json!(0), "temperature=0"),
+        (
+            Some(batch.clone()),
+            "max_new_tokens",
+            json!(10),
+            "max_new_tokens=10",
+        ),
+        (
+            None,
+            "condition_on_previous_text",
+            json!(false),
+            "condition_on_previous_text=False",
+        ),
+        (
+            Some(fresh),
+            "initial_prompt",
+            json!("a \"b\""),
+            "initial_prompt=\"a \\\"b\\\"\"",
+        ),
+        (
+            Some(batch.clone()),
+            "hotwords",
+            json!("name"),
+            "hotwords=\"name\"",
+        ),
+        (Some(batch), "prefix", json!("so"), "prefix=\"so\""),
+    ];
+    let ask = |given: &[(&str, Value)]| {
+        let case = (WhisperSizes::TINY, device());
+        prepared(case, given, AskedWorkload::default(), |prepared, device| {
+            let split = Split::single(1);
+            let plan = LaunchPlan {
+                split: &split,
+                workload: prepared.workload(),
+                devices: &[],
+            };
+            let workload = prepared.workload();
+            let mut need = prepared.fixed(&split, 0, device).unwrap();
+            need.extend(prepared.variable(&split, 0, device, workload).unwrap());
+            (device_sum(&need), prepared.launch(&plan).args.join(" "))
+        })
+        .unwrap()
+    };
+
+    let mut names: Vec<&str> = rows.iter().map(|(_, name, ..)| *name).collect();
+    let mut counted = settings::PARAMETERS.counted_names().unwrap().to_vec();
+    names.sort_unstable();
+    counted.sort_unstable();
+    assert_eq!(names, counted);
+
+    for (base, name, value, text) in rows {
+        let base = Vec::from_iter(base);
+        let (before, _) = ask(&base);
+        let given = [base, vec![(name, value)]].concat();
+        let (after, line) = ask(&given);
+        assert_ne!(before.high, after.high, "{name} changes the figures");
+        assert!(line.contains(text), "{name}: {line}");
+    }
 }
 
 #[test]
@@ -272,7 +399,18 @@ fn wrong_parameters_are_named() {
     assert!(refused("flash_attention", json!(true)).contains("built without it"));
     assert!(refused("word_timestamps", json!(true)).contains("aligns words"));
     assert!(refused("compute_type", json!("int4")).contains("int8_float16"));
-    assert!(refused("temperature", json!("warm")).contains("list of numbers"));
+    assert!(refused("max_length", json!(100)).contains("max_new_tokens"));
+    assert!(refused("prefix", json!(7)).contains("word"));
+    assert!(refused("initial_prompt", json!(true)).contains("list of tokens"));
+    for wrong in [
+        json!("warm"),
+        json!("nan"),
+        json!("[0, inf]"),
+        json!([]),
+        json!(-1),
+    ] {
+        assert!(refused("temperature", wrong).contains("list of numbers"));
+    }
 
     for (name, value) in [
         ("device_index", json!(0)),

@@ -197,6 +197,16 @@ fn quantization_is_the_stored_type() {
 }
 
 #[test]
+fn negative_heads_are_named_so() {
+    let mut walked = every_header(&WhisperSizes::SMALLEST.file());
+    let heads = "decoder/num_heads".to_owned();
+    walked.model.attributes.insert(heads, -4);
+    let why = whisper::architecture(&walked.model, &walked.inventory).expect_err("refused");
+
+    assert!(why.to_string().contains("-4"), "{why}");
+}
+
+#[test]
 fn other_specifications_are_named() {
     let refused = |spec: &str, revision| {
         let file = WhisperSizes::SMALLEST.file_of(spec, revision);

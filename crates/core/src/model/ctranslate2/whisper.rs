@@ -3,6 +3,8 @@
 //! CTranslate2's `config.json` states no sizes. Source: CTranslate2 4.8
 //! `python/ctranslate2/specs/whisper_spec.py` and `src/layers/whisper.cc`.
 
+use std::fmt::Display;
+
 use super::{ModelBin, NEWEST_WHISPER_REVISION, WHISPER_SPEC, stored_type};
 use crate::model::architecture::{
     Architecture, Attention, Encoder, FeedForward, Layer, Mixer, Span, Task,
@@ -206,7 +208,7 @@ fn attribute(model: &ModelBin, name: &str) -> Result<u64, Unsupported> {
     u64::try_from(*value)
         .ok()
         .filter(|value| *value > 0)
-        .ok_or_else(|| contradiction(name, value.unsigned_abs(), "it must be at least 1"))
+        .ok_or_else(|| contradiction(name, *value, "it must be at least 1"))
 }
 
 const fn attention(heads: u64, width: u64, span: Span) -> Attention {
@@ -233,7 +235,7 @@ fn missing(key: &str) -> Unsupported {
     }
 }
 
-fn contradiction(key: &str, value: u64, why: &str) -> Unsupported {
+fn contradiction(key: &str, value: impl Display, why: &str) -> Unsupported {
     Unsupported::Contradiction {
         key: key.to_owned(),
         value: value.to_string(),
