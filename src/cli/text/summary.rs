@@ -180,6 +180,10 @@ fn reach(page: &mut Page, answer: &Answer, placement: &PlacementAnswer, layout: 
         titled(page, "cache", &text, layout);
     }
 
+    // A pipeline has no context to divide.
+    if placement.max_context.is_none() {
+        return;
+    }
     for point in answer.frontier.iter().flatten() {
         let text = format!(
             "{:>6} x {:>10} tokens",
