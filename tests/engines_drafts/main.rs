@@ -168,11 +168,25 @@ fn request<'a>(
 
 /// All components of `model` on one device at a context of 8192.
 fn components(engine: &str, model: &Model, parameters: &BTreeMap<String, Value>) -> Vec<Component> {
+    split_components(engine, model, parameters, 1)
+}
+
+/// All components of the first of `tensor` ranks at a context of 8192.
+fn split_components(
+    engine: &str,
+    model: &Model,
+    parameters: &BTreeMap<String, Value>,
+    tensor: u32,
+) -> Vec<Component> {
     let devices = [h100()];
     let engine = by_name(engine).unwrap();
     let prepared = companions::prepare(engine, &request(model, parameters, &devices)).unwrap();
 
-    let split = prepared.splits(1).unwrap().remove(0);
+    let splits = prepared.splits(tensor).unwrap();
+    let split = splits
+        .into_iter()
+        .find(|split| split.tensor == tensor)
+        .unwrap();
     let mut parts = prepared.fixed(&split, 0, &devices[0]).unwrap();
     let workload = prepared.workload();
     parts.extend(prepared.variable(&split, 0, &devices[0], workload).unwrap());

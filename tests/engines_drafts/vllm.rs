@@ -311,3 +311,65 @@ fn draft_of_other_vocabulary_is_refused() {
     let refused = refusal(&both, &config, None);
     assert!(refused.contains("in its vocabulary"), "{refused}");
 }
+
+/// The predictor's embedding and head are divided as the model's, and shared with them.
+#[test]
+fn predictor_divides_its_vocabulary() {
+    let Some(target) = hub_model("zai-org/GLM-4.5-Air") else {
+        return;
+    };
+    let growth = |tensor: u32| {
+        let weights = |config: &Value| {
+            let parts = super::split_components("vllm", &target, &speculative(config), tensor);
+            sum_of(&parts, ComponentName::Weights).1
+        };
+        let with = json!({"method": "mtp", "num_speculative_tokens": 1});
+        (weights(&with) - weights(&Value::Null)) * u64::from(tensor)
+    };
+
+    let (whole, divided) = (growth(1), growth(8));
+    assert!(divided >= whole, "{divided} {whole}");
+    assert!(divided < whole + (1 << 30), "{divided} {whole}");
+}
+
+/// An EAGLE-3 head reads hidden states of the model's width from three of its layers.
+#[test]
+fn head_keeps_states_of_three_layers() {
+    let Some(target) = hub_model("meta-llama/Llama-3.1-8B-Instruct") else {
+        return;
+    };
+    let config = json!({"method": "eagle3", "num_speculative_tokens": 3});
+    let both = target.clone().with_draft(Arc::new(eagle3(32_000, false)));
+    let (_, alone, _) = sum_of(
+        &components(&target, &Value::Null),
+        ComponentName::Activations,
+    );
+    let (_, likely, high) = sum_of(&components(&both, &config), ComponentName::Activations);
+
+    let states = 8192 * 4096 * 2 * 3;
+    assert!(likely >= alone + states, "{likely} {alone}");
+    assert!(high >= alone + states * 2, "{high}");
+}
+
+#[test]
+fn contradictory_drafts_are_rejected() {
+    let both = small_target().with_draft(Arc::new(small_target()));
+    for (config, says) in [
+        (json!({"num_speculative_tokens": 257}), "more than 256"),
+        (
+            json!({"num_speculative_tokens": 3, "revision": "abc"}),
+            "its revision",
+        ),
+        (
+            json!({"num_speculative_tokens": 3, "model": 5}),
+            "not the draft that is named",
+        ),
+    ] {
+        let why = refusal(&both, &config, None);
+        assert!(why.contains(says), "{config}: {why}");
+    }
+
+    let alone = BTreeMap::from([("num_speculative_tokens".to_owned(), json!(1_000_000_000))]);
+    let why = super::refusal("vllm", &both, &alone, None);
+    assert!(why.contains("more than 256"), "{why}");
+}

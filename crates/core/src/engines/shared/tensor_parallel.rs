@@ -132,7 +132,9 @@ pub fn classify(class: &TensorClass) -> Classified {
 
     let expert =
         segments.contains(&"experts") || matches!(module, "input_linear" | "output_linear");
-    let rule = if replicated {
+    let rule = if is_predictor_vocabulary(&class.pattern) {
+        Rule::Vocabulary
+    } else if replicated {
         Rule::Replicated
     } else {
         layer_rule(module, parents, expert)
@@ -148,6 +150,14 @@ pub fn classify(class: &TensorClass) -> Classified {
         expert,
         part,
     }
+}
+
+/// Whether a tensor is the embedding or the output head of a next-token predictor, which are divided
+/// as the model's are.
+pub(crate) fn is_predictor_vocabulary(pattern: &str) -> bool {
+    pattern.contains("layers.*.")
+        && (pattern.ends_with(".embed_tokens.weight")
+            || pattern.ends_with(".shared_head.head.weight"))
 }
 
 fn layer_rule(module: &str, parents: &[&str], expert: bool) -> Rule {

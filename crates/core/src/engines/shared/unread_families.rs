@@ -35,6 +35,8 @@ const INDEXED: &[&str] = &[
     "minimax_m3_text",
     "minimax_m3_vl",
     "minimax_m3_vl_text",
+    "qwen4_exp",
+    "qwen4_exp_text",
 ];
 
 /// Returns why the caches of `model_type` are unknown in vLLM; `None` if they are known.

@@ -42,6 +42,8 @@ pub(super) struct VllmDraft<'a> {
     model_vocabulary: u64,
     /// Tokens of the model's context.
     context: u64,
+    /// Width of the model's residual stream.
+    model_width: u64,
 }
 
 impl<'a> VllmDraft<'a> {
@@ -56,6 +58,7 @@ impl<'a> VllmDraft<'a> {
             method: speculation.method,
             model_vocabulary: model.architecture.vocab_size,
             context: model.settings.workload.context,
+            model_width: model.architecture.hidden_size,
         };
         draft.check_class()?;
 
@@ -243,6 +246,26 @@ impl<'a> VllmDraft<'a> {
     /// The peak of the draft's own run, which begins when the model's has ended.
     pub(super) fn activations(&self, split: &Split) -> Interval {
         self.prepared.activations(&self.split(split), 0)
+    }
+
+    /// The model's hidden states of three layers, which an EAGLE-3 head reads: whole on every rank.
+    ///
+    /// The model keeps them until its pass ends, and the draft joins them to one tensor. Source:
+    /// vLLM 0.33 `model_executor/models/interfaces.py` (`EagleModelMixin`),
+    /// `v1/worker/gpu/spec_decode` (`propose`).
+    pub(super) fn auxiliary_states(&self) -> Interval {
+        if self.method != SpeculationMethod::Eagle3 {
+            return Interval::default();
+        }
+
+        let settings = &self.prepared.settings;
+        let states = Bytes::product([
+            settings.batched_tokens,
+            self.model_width,
+            settings.compute.bytes(),
+            3,
+        ]);
+        Interval::new(Bytes::ZERO, states, states * 2)
     }
 
     /// The draft's graphs. vLLM captures none for a whole model.

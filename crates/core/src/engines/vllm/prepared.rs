@@ -65,7 +65,8 @@ impl VllmPrepared<'_> {
             }
 
             runtime = runtime.plus(draft.buffers());
-            activations = with_run_of_draft(activations, draft.activations(split));
+            activations = with_run_of_draft(activations, draft.activations(split))
+                .plus(draft.auxiliary_states());
             graphs = with_graphs_of_draft(graphs, draft.graphs(split, device));
         }
 
@@ -183,7 +184,16 @@ impl PreparedEngine for VllmPrepared<'_> {
     }
 
     fn warnings(&self) -> Vec<String> {
-        Vec::new()
+        let looped = self.architecture.is_looped().then(|| {
+            "layers that run several times are counted on one device only: more devices may help"
+                .to_owned()
+        });
+        let drafted = self.draft.as_ref().map(|_| {
+            "a draft is counted without pipeline stages only: more devices may help as stages"
+                .to_owned()
+        });
+
+        looped.into_iter().chain(drafted).collect()
     }
 
     fn splits(&self, devices: u32) -> Result<Vec<Split>, IllegalSplit> {

@@ -66,6 +66,10 @@ impl SpeculationMethod {
     }
 }
 
+/// The most tokens of a step. Buffers that grow with them are not counted one by one; this many are
+/// within the interval.
+const MAX_TOKENS: u64 = 256;
+
 /// Speculative decoding in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct VllmSpeculation {
@@ -248,6 +252,12 @@ pub fn counts_speculation(config: &Value) -> bool {
 fn tokens(given: &Parameters, config: &Map<String, Value>) -> Result<Option<u64>, EngineError> {
     let alone = given.count(TOKENS)?;
     let inside = count(given, config, TOKENS)?;
+    if let Some(tokens) = alone.max(inside).filter(|tokens| *tokens > MAX_TOKENS) {
+        return Err(given.bad(
+            if alone.is_some() { TOKENS } else { CONFIG },
+            format!("{tokens} tokens a step are more than {MAX_TOKENS}, the most that is counted"),
+        ));
+    }
 
     match (alone, inside) {
         (Some(alone), Some(inside)) if alone != inside => Err(given.bad(
@@ -327,8 +337,17 @@ fn check_draft(
         )));
     }
 
-    match config.get("model").and_then(Value::as_str) {
-        Some(named) if named != draft.identity.repo => Err(given.bad(
+    if let Some(revision) = config.get("revision").filter(|value| !value.is_null())
+        && revision.as_str() != draft.identity.revision.as_deref()
+    {
+        let why =
+            "its revision is not that of the named draft: add it to --draft, as MODEL@REVISION";
+        return Err(given.bad(CONFIG, why));
+    }
+
+    match config.get("model") {
+        Some(Value::Null) | None => Ok(()),
+        Some(named) if named.as_str() != Some(&draft.identity.repo) => Err(given.bad(
             CONFIG,
             format!(
                 "its model is not the draft that is named: {}",

@@ -7,6 +7,7 @@ use crate::bytes::Bytes;
 use crate::engines::shared::device_support::is_fp4;
 use crate::engines::shared::dtype::ComputeDtype;
 use crate::engines::shared::shard_size::{ExpertPadding, ShardContext};
+use crate::engines::shared::tensor_parallel::is_predictor_vocabulary;
 use crate::engines::shared::weights::{Omitted, WeightTable};
 use crate::engines::{Interval, Split};
 use crate::model::{Dtype, Format};
@@ -204,11 +205,4 @@ impl VllmPrepared<'_> {
             },
         })
     }
-}
-
-/// Whether a tensor is the embedding or the output head that a predictor's layer stores.
-fn is_predictor_vocabulary(pattern: &str) -> bool {
-    pattern.contains("layers.*.")
-        && (pattern.ends_with(".embed_tokens.weight")
-            || pattern.ends_with(".shared_head.head.weight"))
 }

@@ -71,6 +71,8 @@ pub(super) fn sentence_transformers(
     let mut choice = Choice::new(Format::Safetensors, Vec::new(), Vec::new());
     let mut modules = modules(documents);
 
+    choice.notes.extend(pooling_note(&modules, documents));
+
     // The transformer is at the root even if modules.json states an empty folder for it.
     if !modules.iter().any(|module| module.name.is_empty()) {
         modules.insert(
@@ -98,6 +100,23 @@ pub(super) fn sentence_transformers(
     }
 
     Ok((!choice.files.is_empty()).then_some(choice))
+}
+
+/// Returns a note about a decoder of text that its modules use as an embedder.
+///
+/// vLLM then starts its pooling runner (`config/model.py`, `_get_runner_type`).
+fn pooling_note(modules: &[Component], documents: &Documents) -> Option<String> {
+    let pools = modules
+        .iter()
+        .any(|module| module.class.ends_with(".Pooling"));
+    let classes = documents.json.get("config.json")?.get("architectures")?;
+    let class = classes.get(0)?.as_str()?;
+
+    (pools && class.ends_with("ForCausalLM")).then(|| {
+        "modules.json asks for pooling, so vLLM runs this model as an embedder; add --set \
+         runner=pooling to count it so"
+            .to_owned()
+    })
 }
 
 /// Parses entries like `"transformer": ["diffusers", "FluxTransformer2DModel"]`.
