@@ -265,6 +265,24 @@ fn sentence_transformers_include_dense_modules() {
 }
 
 #[test]
+fn pooled_decoder_gets_note() {
+    let files = listing(&["model.safetensors", "1_Pooling/config.json"]);
+    let mut documents = Documents::default();
+    documents.json.insert(
+        "modules.json".into(),
+        json!([{"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]),
+    );
+
+    for (class, notes) in [("Qwen3ForCausalLM", 1), ("BertModel", 0)] {
+        documents
+            .json
+            .insert("config.json".into(), json!({"architectures": [class]}));
+        let chosen = choose(&files, &documents, None).unwrap();
+        assert_eq!(chosen.notes.len(), notes, "{class}: {:?}", chosen.notes);
+    }
+}
+
+#[test]
 fn adapter_names_its_base_model() {
     let mut documents = Documents::default();
     documents.json.insert(
