@@ -78,6 +78,10 @@ pub(super) fn dory(fields: &Fields<'_>) -> Result<Vec<LayerMixers>, Unsupported>
     let has_blocks = words.contains(&FEED_FORWARD);
     let sections = dory_sections(fields, layers, has_blocks)?;
     let looped = sections.input..sections.input.saturating_add(sections.recurrent);
+    let mode = fields.value("recurrent_kv_cache_mode");
+    if mode.is_some_and(|mode| !mode.is_string()) {
+        return Err(fields.family("recurrent_kv_cache_mode that is no text"));
+    }
     let loops = match fields.text("recurrent_kv_cache_mode") {
         None | Some("per_loop") => passes_of(fields.need(&["n_recurrent_loops"])?)?,
         Some("last_loop") => 1,

@@ -38,6 +38,10 @@ pub(super) fn indexed_layers(
             .collect();
     }
 
+    let pattern = fields.value("index_topk_pattern");
+    if pattern.is_some_and(|pattern| !pattern.is_string()) {
+        return Err(fields.family("index_topk_pattern that is no text"));
+    }
     if let Some(letters) = fields.text("index_topk_pattern") {
         if letters.len() != layers || !letters.bytes().all(|letter| matches!(letter, b'F' | b'S')) {
             let why = format!("{layers} letters F and S are expected");
@@ -86,6 +90,13 @@ pub(super) fn mistral_large4(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsuppor
         Some(sources) => return Err(fields.length("kv_source_layers", sources.len(), layers)),
         None => (0..layers as u64).collect(),
     };
+    if let Some((layer, source)) = (0_u64..)
+        .zip(&sources)
+        .find(|(layer, source)| *source > layer)
+    {
+        let why = format!("layer {layer} cannot attend to the latent of a later layer");
+        return Err(contradiction("kv_source_layers", &(*source).into(), why));
+    }
 
     let mixers = indexed.into_iter().zip(roped).zip(sources).enumerate().map(
         |(layer, ((indexed, roped), source))| {

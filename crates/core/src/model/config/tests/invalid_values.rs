@@ -47,6 +47,33 @@ fn invalid_values_are_named() {
     }
 }
 
+/// A key that decides which layers own a cache must be understood whole.
+#[test]
+fn unclear_cache_owners_are_named() {
+    for (model_type, key, value) in [
+        (
+            "mistral_large4_text",
+            "kv_source_layers",
+            json!([0, 0, 99, 2]),
+        ),
+        (
+            "mistral_large4_text",
+            "index_topk_pattern",
+            json!(["full", "full", "full", "full"]),
+        ),
+        ("dory", "recurrent_kv_cache_mode", json!(5)),
+    ] {
+        let mut config = json!({"model_type": model_type});
+        if model_type != "dory" {
+            config["num_hidden_layers"] = json!(4);
+        }
+        config[key] = value;
+
+        let error = read(&config).unwrap_err().to_string();
+        assert!(error.contains(key), "{key}: {error}");
+    }
+}
+
 #[test]
 fn indivisible_heads_are_named() {
     let mut config = qwen3();
