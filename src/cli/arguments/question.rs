@@ -16,8 +16,8 @@ const GPUS_HEADING: &str = "GPUs";
 /// A model, and how it is to run.
 #[derive(Args, Debug)]
 pub struct QuestionArguments {
-    /// Model: owner/name, owner/name@revision, the address of its page, a local folder, a .gguf or .safetensors file, a file
-    /// written by pack, ollama:NAME or lmstudio:PUBLISHER/NAME.
+    /// Model: owner/name, owner/name@revision, the address of its page, a local folder, a .gguf or
+    /// .safetensors file, a file written by pack, ollama:NAME or lmstudio:PUBLISHER/NAME.
     pub model: String,
     /// How the model is to run.
     #[command(flatten)]

@@ -17,7 +17,7 @@ const MAX_SINGLE_LINES: usize = 4;
 /// The blocks of a bar in Unicode, in the order of [`LEGEND`].
 const BLOCKS: [char; LEGEND.len()] = ['▚', '▞', '█', '▓', '▒', '░'];
 
-/// One line: a device, or neighbors in the same state.
+/// A line for a device, or for neighbors in the same state.
 struct DeviceLine<'a> {
     share: &'a DeviceShare,
     label: String,

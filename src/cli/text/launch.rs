@@ -34,7 +34,7 @@ pub(super) fn launch(page: &mut Page, placement: &PlacementAnswer, layout: PageL
     }
 }
 
-/// Returns the command in lines of at most `columns`, as far as its words allow.
+/// Returns the command in lines of at most `columns`. A longer word has a line of its own.
 fn command(arguments: &[String], columns: usize) -> String {
     let mut out = String::from("  ");
     let mut column = 2;

@@ -7,7 +7,7 @@ use std::io::IsTerminal as _;
 
 use anstyle::{AnsiColor, Style};
 
-/// What a piece of text means.
+/// The meaning of a piece of text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tone {
     /// Text like any other.

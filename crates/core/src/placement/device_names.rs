@@ -31,7 +31,9 @@ fn without_domain(address: &str) -> &str {
     }
 }
 
-/// Whether the domain in `given`, if it has one, is the device's. Tools write it with 4 or 8 digits.
+/// Whether the domain in `given`, if it has one, is the device's.
+///
+/// Tools write it with 4 or 8 digits.
 fn has_domain(facts: &DeviceFacts, given: &str) -> bool {
     let domain = |address: &str| {
         let (domain, function) = address.split_once(':')?;

@@ -325,7 +325,8 @@ fn check_format(model: &Model) -> Result<(), EngineError> {
     }
 
     Err(unsupported(
-        "llama.cpp runs GGUF files; look for a GGUF repository of this model or convert it with convert_hf_to_gguf.py",
+        "llama.cpp runs GGUF files; look for a GGUF repository of this model or convert it with \
+         convert_hf_to_gguf.py",
     ))
 }
 

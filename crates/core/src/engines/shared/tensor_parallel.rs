@@ -152,8 +152,9 @@ pub fn classify(class: &TensorClass) -> Classified {
     }
 }
 
-/// Whether a tensor is the embedding or the output head of a next-token predictor, which are divided
-/// as the model's are.
+/// Whether a tensor is the embedding or the output head of a next-token predictor.
+///
+/// They are divided as the model's are.
 pub(crate) fn is_predictor_vocabulary(pattern: &str) -> bool {
     pattern.contains("layers.*.")
         && (pattern.ends_with(".embed_tokens.weight")

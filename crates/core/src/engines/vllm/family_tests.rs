@@ -9,7 +9,7 @@ use crate::bytes::Bytes;
 use crate::engines::{AskedWorkload, EngineRequest, PreparedEngine, Split, Workload, sample};
 use crate::model::Inventory;
 
-/// One row of the planner: a model, its tokens, and the cache that they need.
+/// A row of the planner: a model, its tokens, and the cache that they need.
 struct Planned {
     config: Value,
     context: u64,
