@@ -85,6 +85,7 @@ fn pipeline(repo: &str) -> Option<Model> {
         parameters: None,
         adapter: None,
         draft: None,
+        asks_for_pooling: false,
         variants: Vec::new(),
         assumptions: Vec::new(),
         contradiction: None,

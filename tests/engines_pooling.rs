@@ -483,6 +483,33 @@ fn only_vllm_leaves_head_out() {
     assert_eq!(weights(sglang, "is_embedding", json!(true)), plain);
 }
 
+/// vLLM starts its pooling runner for a decoder whose `modules.json` asks for it.
+#[test]
+fn modules_start_pooling_runner() {
+    let shape = [1024, 3072, 28, 16, 8];
+    let mut model = qwen("Qwen3ForCausalLM", shape, [151_936, 131_072]);
+    let none = BTreeMap::new();
+    let pooling = BTreeMap::from([("runner".to_owned(), json!("pooling"))]);
+    let generate = BTreeMap::from([("runner".to_owned(), json!("generate"))]);
+
+    let activations = |model: &Model, given: &BTreeMap<String, Value>| {
+        let given: &'static _ = Box::leak(Box::new(given.clone()));
+        let prepared = prepare(("vllm", "0.33.0"), model, 131_072, given).unwrap();
+        let workload = prepared.workload();
+        let parts = prepared.variable(&Split::single(28), 0, &h100(), workload);
+        let fixed = prepared.fixed(&Split::single(28), 0, &h100()).unwrap();
+        sum(&parts.unwrap(), ComponentName::Activations)
+            .plus(sum(&fixed, ComponentName::Activations))
+    };
+
+    let (pooled, generated) = (activations(&model, &pooling), activations(&model, &none));
+    assert!(pooled.likely > generated.likely, "a step of the context");
+
+    model.asks_for_pooling = true;
+    assert_eq!(activations(&model, &none), pooled);
+    assert_eq!(activations(&model, &generate), generated);
+}
+
 #[test]
 fn runners_that_class_lacks_are_refused() {
     let classifier = named("ms-marco-MiniLM-L6-v2").unwrap();

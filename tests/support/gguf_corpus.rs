@@ -187,6 +187,7 @@ pub fn model(gguf: Gguf) -> Model {
         weight_files: 1,
         components: Vec::new(),
         adapter: None,
+        asks_for_pooling: false,
         draft: None,
         variants: Vec::new(),
         assumptions: Vec::new(),

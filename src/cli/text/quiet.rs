@@ -67,13 +67,14 @@ fn verdict_word(verdict: Option<Verdict>) -> &'static str {
     }
 }
 
-/// Returns what the model leaves free on the fullest device.
+/// Returns what the model leaves free on the fullest device; `None` if any is unknown.
 fn left_bytes(answer: &Answer) -> Option<u64> {
     let shares = &answer.placement.as_ref()?.devices;
-    shares
+    let left = shares
         .iter()
-        .filter_map(|share| Some(share.available_bytes?.saturating_sub(share.required_bytes)))
-        .min()
+        .map(|share| Some(share.available_bytes?.saturating_sub(share.required_bytes)));
+
+    left.collect::<Option<Vec<u64>>>()?.into_iter().min()
 }
 
 /// Returns a figure without a space: `25.5GiB`.

@@ -54,6 +54,8 @@ pub struct Model {
     /// Components of a diffusers pipeline in `model_index.json`'s order, or the modules of a
     /// sentence-transformers model.
     pub components: Vec<PipelineComponent>,
+    /// Whether the repository's `modules.json` asks for pooling: the model is used as an embedder.
+    pub asks_for_pooling: bool,
     /// Logical parameters, with packed weights unpacked; `None` if unknown.
     pub parameters: Option<u64>,
     /// The adapter, if the requested repository is one. All other fields then describe its base
@@ -90,6 +92,7 @@ impl Model {
             weight_files: 1,
             architecture,
             components: Vec::new(),
+            asks_for_pooling: false,
             parameters: None,
             adapter: None,
             draft: None,

@@ -110,6 +110,7 @@ impl Model {
             weight_files: self.weight_files,
             architecture: Err(Unsupported::NoConfiguration),
             components: self.components.clone(),
+            asks_for_pooling: self.asks_for_pooling,
             parameters: self.parameters,
             adapter: self.adapter.clone(),
             draft: self.draft.clone(),

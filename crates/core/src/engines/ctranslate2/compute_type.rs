@@ -31,7 +31,7 @@ pub(super) enum RequestedType {
     Exactly(ComputeType),
 }
 
-/// The compute capability of devices that do not report one.
+/// The compute capability that the likely figures take for devices that report none.
 const ASSUMED_CAPABILITY: u32 = 80;
 
 /// The arithmetic that a device is fast at.

@@ -24,6 +24,9 @@ use crate::model::Model;
 use crate::model::architecture::Architecture;
 use crate::model::ctranslate2::{StoredType, stored_type};
 
+/// The compute capability of the oldest card that CTranslate2 runs on.
+const OLDEST_CAPABILITY: u32 = 50;
+
 /// CTranslate2 ready to answer for one model.
 pub(super) struct Ctranslate2Prepared<'a> {
     model: &'a Model,
@@ -67,6 +70,22 @@ impl<'a> Ctranslate2Prepared<'a> {
         resolve(self.settings.requested, self.stored, device.capability())
     }
 
+    /// The type that an old card would fall back to, for a device of unknown capability.
+    ///
+    /// `None` if the capability is known, or if every card computes in the same type.
+    fn fallback_on(&self, device: &DeviceFacts) -> Option<ComputeType> {
+        if device.capability().is_some() {
+            return None;
+        }
+
+        let oldest = resolve(
+            self.settings.requested,
+            self.stored,
+            Some(OLDEST_CAPABILITY),
+        );
+        (oldest != self.compute_on(device)).then_some(oldest)
+    }
+
     /// The copy of the output layer that each worker makes on `device`.
     fn padded_output(&self, device: &DeviceFacts) -> Option<PaddedOutput> {
         let compute = self.compute_on(device);
@@ -83,12 +102,18 @@ impl<'a> Ctranslate2Prepared<'a> {
         device: &DeviceFacts,
         workload: Workload,
     ) -> Result<WorkerMemory, EngineError> {
-        let phases = Phases {
+        let phases = |compute: ComputeType| Phases {
             sizes: &self.sizes,
             settings: &self.settings,
-            compute: self.compute_on(device),
+            compute,
         };
-        let worker = phases.worker(workload);
+        let mut worker = phases(self.compute_on(device)).worker(workload);
+        if let Some(fallback) = self.fallback_on(device) {
+            let old = phases(fallback).worker(workload);
+            worker.cache.high = worker.cache.high.max(old.cache.high);
+            worker.step.high = worker.step.high.max(old.step.high);
+        }
+
         if worker.cache.high.overflowed() || worker.step.high.overflowed() {
             let what = "cache and activations";
             return Err(EngineError::Overflow { what });
@@ -249,12 +274,18 @@ impl PreparedEngine for Ctranslate2Prepared<'_> {
             self.model.inventory.tensors(),
             compute.name()
         );
-        let mut parts = vec![Component::exact(
-            ComponentName::Weights,
-            weights,
-            Basis::Formula,
-            detail,
-        )];
+        let mut parts = vec![match self.fallback_on(device) {
+            None => Component::exact(ComponentName::Weights, weights, Basis::Formula, detail),
+            Some(fallback) => {
+                let most = resident(&self.model.inventory, fallback).max(weights);
+                Component::between(
+                    ComponentName::Weights,
+                    Interval::new(weights, weights, most),
+                    Basis::Assumed,
+                    format!("{detail}, or as {} on an old card", fallback.name()),
+                )
+            }
+        }];
 
         if let Some(padded) = self.padded_output(device) {
             let detail = format!(

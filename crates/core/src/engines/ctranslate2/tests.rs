@@ -566,3 +566,37 @@ fn other_engines_name_this_one() {
         "{error}"
     );
 }
+
+/// Cards before Volta compute 16-bit models in 32 bits, and a declared size may be such a card.
+#[test]
+fn unknown_cards_may_widen_floats() {
+    let unknown = DeviceFacts {
+        compute_capability: None,
+        ..device()
+    };
+    let total = |device: &DeviceFacts, given: &[(&str, Value)]| {
+        let case = (WhisperSizes::TINY, device.clone());
+        let parts = prepared(case, given, AskedWorkload::default(), |prepared, card| {
+            let mut parts = prepared.fixed(&Split::single(1), 0, card).unwrap();
+            let workload = prepared.workload();
+            let rest = prepared.variable(&Split::single(1), 0, card, workload);
+            parts.extend(rest.unwrap());
+            parts
+        });
+        let parts = parts.unwrap();
+        [ComponentName::Weights, ComponentName::KvCache].map(|name| sum(&parts, name))
+    };
+
+    let [weights, cache] = total(&unknown, &[]);
+    let old = DeviceFacts {
+        compute_capability: Some((6, 1)),
+        ..device()
+    };
+    let [old_weights, old_cache] = total(&old, &[]);
+    assert!(weights.likely < old_weights.likely && old_weights.high <= weights.high);
+    assert!(cache.likely < old_cache.likely && old_cache.high <= cache.high);
+
+    // A named type is refused there, so no fallback is counted.
+    let [named, _] = total(&unknown, &[("compute_type", json!("float16"))]);
+    assert!(named.high < weights.high, "{named:?} {weights:?}");
+}

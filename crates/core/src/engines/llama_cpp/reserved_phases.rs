@@ -419,6 +419,7 @@ mod tests {
             weight_files: 1,
             components: Vec::new(),
             adapter: None,
+            asks_for_pooling: false,
             draft: None,
             variants: Vec::new(),
             assumptions: Vec::new(),

@@ -18,10 +18,15 @@ enum Use {
     Pool,
 }
 
-/// The task that vLLM runs the model for: that of its class, or pooling if asked.
+/// The task that vLLM runs the model for: that of its class, or pooling if the question or the
+/// repository's `modules.json` asks for it.
 ///
 /// Decoders that pool keep their cache, encoders have none.
-pub(super) fn task(given: &Parameters, architecture: &Architecture) -> Result<Task, EngineError> {
+pub(super) fn task(
+    given: &Parameters,
+    architecture: &Architecture,
+    asks_for_pooling: bool,
+) -> Result<Task, EngineError> {
     let asked = match runner(given)? {
         Use::AsMade => convert_or_task(given)?,
         runner => runner,
@@ -36,6 +41,7 @@ pub(super) fn task(given: &Parameters, architecture: &Architecture) -> Result<Ta
             Err(refuse(given, "the model's class does not generate text"))
         }
         (Task::Generate, Use::Pool) => Ok(Task::Pool),
+        (Task::Generate, Use::AsMade) if asks_for_pooling => Ok(Task::Pool),
         (task, _) => Ok(task),
     }
 }

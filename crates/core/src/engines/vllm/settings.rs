@@ -96,7 +96,13 @@ impl VllmSettings {
             .ok_or_else(|| unsupported("there is no device to run on"))?;
         let gpu = GpuClass::new(device, constants);
         let mut assumptions = Vec::new();
-        let task = pooling::task(&given, architecture)?;
+        let task = pooling::task(&given, architecture, request.model.asks_for_pooling)?;
+        if request.model.asks_for_pooling && task == Task::Pool {
+            assumptions.push(
+                "modules.json asks for pooling, so vLLM runs an embedder; runner=generate changes it"
+                    .to_owned(),
+            );
+        }
 
         let compute = compute_dtype(
             request,

@@ -8,7 +8,7 @@ use super::{Evidence, MAX_VARIANTS, Metadata, PARAMETERS, RecordError, Variant, 
 use crate::bytes::Bytes;
 use crate::model::config::parameters::logical_parameters;
 use crate::model::variant::{FileVariant, Known};
-use crate::model::weight_files::known_sizes;
+use crate::model::weight_files::{asks_for_pooling, known_sizes};
 use crate::model::{
     Adapter, Architecture, Format, Inventory, Model, PipelineComponent, Unsupported, config,
     ctranslate2, gguf,
@@ -142,6 +142,10 @@ fn single_model(metadata: &Metadata) -> Result<Model, RecordError> {
         weight_files: u32::try_from(metadata.files.len()).unwrap_or(u32::MAX),
         architecture,
         components,
+        asks_for_pooling: metadata
+            .documents
+            .get("modules.json")
+            .is_some_and(asks_for_pooling),
         parameters,
         inventory,
         adapter: None,

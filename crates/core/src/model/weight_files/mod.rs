@@ -24,6 +24,7 @@ use serde_json::Value;
 use crate::model::Format;
 
 pub use index::{Index, InvalidName, WeightMap, WeightMapBuilder};
+pub(crate) use pipeline::asks_for_pooling;
 
 /// All files of a repository, with their lengths if the source states them.
 pub type Listing = BTreeMap<String, Option<u64>>;

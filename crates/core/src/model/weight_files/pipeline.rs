@@ -71,8 +71,6 @@ pub(super) fn sentence_transformers(
     let mut choice = Choice::new(Format::Safetensors, Vec::new(), Vec::new());
     let mut modules = modules(documents);
 
-    choice.notes.extend(pooling_note(&modules, documents));
-
     // The transformer is at the root even if modules.json states an empty folder for it.
     if !modules.iter().any(|module| module.name.is_empty()) {
         modules.insert(
@@ -100,23 +98,6 @@ pub(super) fn sentence_transformers(
     }
 
     Ok((!choice.files.is_empty()).then_some(choice))
-}
-
-/// Returns a note about a decoder of text that its modules use as an embedder.
-///
-/// vLLM then starts its pooling runner (`config/model.py`, `_get_runner_type`).
-fn pooling_note(modules: &[Component], documents: &Documents) -> Option<String> {
-    let pools = modules
-        .iter()
-        .any(|module| module.class.ends_with(".Pooling"));
-    let classes = documents.json.get("config.json")?.get("architectures")?;
-    let class = classes.get(0)?.as_str()?;
-
-    (pools && class.ends_with("ForCausalLM")).then(|| {
-        "modules.json asks for pooling, so vLLM runs this model as an embedder; add --set \
-         runner=pooling to count it so"
-            .to_owned()
-    })
 }
 
 /// Parses entries like `"transformer": ["diffusers", "FluxTransformer2DModel"]`.
@@ -173,6 +154,14 @@ fn modules(documents: &Documents) -> Vec<Component> {
         .take(MAX_COMPONENTS)
         .filter_map(parse_module)
         .collect()
+}
+
+/// Whether `modules.json` asks for the pooling of hidden states, as embedders do.
+pub(crate) fn asks_for_pooling(modules: &Value) -> bool {
+    let entries = modules.as_array().into_iter().flatten();
+    entries
+        .filter_map(|entry| entry.get("type")?.as_str())
+        .any(|class| class.ends_with("Pooling"))
 }
 
 fn parse_module(module: &Value) -> Option<Component> {

@@ -265,24 +265,6 @@ fn sentence_transformers_include_dense_modules() {
 }
 
 #[test]
-fn pooled_decoder_gets_note() {
-    let files = listing(&["model.safetensors", "1_Pooling/config.json"]);
-    let mut documents = Documents::default();
-    documents.json.insert(
-        "modules.json".into(),
-        json!([{"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]),
-    );
-
-    for (class, notes) in [("Qwen3ForCausalLM", 1), ("BertModel", 0)] {
-        documents
-            .json
-            .insert("config.json".into(), json!({"architectures": [class]}));
-        let chosen = choose(&files, &documents, None).unwrap();
-        assert_eq!(chosen.notes.len(), notes, "{class}: {:?}", chosen.notes);
-    }
-}
-
-#[test]
 fn adapter_names_its_base_model() {
     let mut documents = Documents::default();
     documents.json.insert(
@@ -434,4 +416,17 @@ fn file_matches_path_or_its_end() {
     assert_eq!(choice.files[0].path, "sub/x.safetensors");
     assert!(choose(&files, &Documents::default(), Some("README.md")).is_err());
     assert!(choose(&files, &Documents::default(), Some("z.safetensors")).is_err());
+}
+
+#[test]
+fn modules_ask_for_pooling() {
+    let entry =
+        |class: &str| json!([{"path": "", "type": "Transformer"}, {"path": "1", "type": class}]);
+    assert!(asks_for_pooling(&entry(
+        "sentence_transformers.models.Pooling"
+    )));
+    assert!(!asks_for_pooling(&entry(
+        "sentence_transformers.models.Dense"
+    )));
+    assert!(!asks_for_pooling(&json!({"type": "Pooling"})));
 }
