@@ -373,6 +373,8 @@ impl PreparedEngine for DiffusersPrepared<'_> {
 }
 
 #[cfg(test)]
+mod group_tests;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod video_tests;

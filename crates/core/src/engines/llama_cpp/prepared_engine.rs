@@ -40,8 +40,8 @@ impl LlamaCppPrepared<'_> {
             mib => Bytes::mib(mib),
         };
         Some(format!(
-            "llama-server may save prompts in up to {limit} of host memory, which is not counted; set \
-             cache_ram=0 to prevent it"
+            "llama-server may save prompts in up to {limit} of host memory, which is not counted; \
+             set cache_ram=0 to prevent it"
         ))
     }
 

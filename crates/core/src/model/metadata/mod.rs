@@ -223,11 +223,13 @@ mod tests {
         let config = serde_json::json!({"_class_name": "AutoencoderKL", "force_upcast": true,
             "latents_mean": null, "block_out_channels": [128, 256], "zeros": vec![0; 65],
             "nested": {"a": 1}, "lists": [[1]], "long": "x".repeat(129),
-            "up_block_types": ["UpBlock2D"], "words": vec!["x"; 17], "long_words": vec!["x".repeat(65)]});
+            "up_block_types": ["UpBlock2D"], "words": vec!["x"; 17],
+            "long_words": vec!["x".repeat(65)]});
         metadata.documents.insert("vae/config.json".into(), config);
         let model = assemble(&metadata).expect("a model");
         let left = serde_json::json!({"_class_name": "AutoencoderKL", "force_upcast": true,
-            "latents_mean": null, "block_out_channels": [128, 256], "up_block_types": ["UpBlock2D"]});
+            "latents_mean": null, "block_out_channels": [128, 256],
+            "up_block_types": ["UpBlock2D"]});
         assert_eq!(model.components[0].config, Some(left));
         let many: serde_json::Map<_, _> = (0..1000)
             .map(|key| (key.to_string(), Value::from(key)))
