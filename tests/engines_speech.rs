@@ -59,7 +59,7 @@ fn question(repo: &str, parameters: &Value, workload: &Value) -> Question {
 #[tokio::test]
 async fn speech_shares_card_with_language() {
     let models = [whisper(), qwen().await];
-    let host = HostView::declared("24GiB", SystemTime::UNIX_EPOCH).expect("a card");
+    let host = HostView::declared("RTX-4090", SystemTime::UNIX_EPOCH).expect("a card");
     let rules = Rules {
         engines: Engines::embedded().expect("profiles"),
         policy: Policy::default(),
@@ -102,14 +102,14 @@ fn batch_bounds_suggested_sequences() {
     };
     let batch = |size: u64| json!({"batch_size": size});
 
-    let fits = ask("24GiB", &batch(16), &json!({}));
+    let fits = ask("RTX-4090", &batch(16), &json!({}));
     let placement = fits.placement.as_ref().expect("a placement");
     assert_eq!(
         (placement.max_sequences, placement.max_context),
         (Some(16), Some(448))
     );
 
-    let large = ask("24GiB", &batch(128), &json!({}));
+    let large = ask("RTX-4090", &batch(128), &json!({}));
     assert_eq!(
         large.verdict,
         Some(Verdict::DoesNotFit),
@@ -130,11 +130,11 @@ fn batch_bounds_suggested_sequences() {
         changes(&large)
     );
 
-    let open = ask("24GiB", &json!({}), &json!({"sequences": 128}));
+    let open = ask("RTX-4090", &json!({}), &json!({"sequences": 128}));
     let followed = changes(&open)
         .iter()
         .find_map(|change| change.strip_prefix("sequences=")?.parse::<u64>().ok())
         .expect("fewer sequences");
-    let fewer = ask("24GiB", &json!({}), &json!({"sequences": followed}));
+    let fewer = ask("RTX-4090", &json!({}), &json!({"sequences": followed}));
     assert_eq!(fewer.verdict, Some(Verdict::Fits), "{}", fewer.message);
 }
